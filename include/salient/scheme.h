@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace salient {
+
+/// How the weight of one linear becomes integers. w ~ (code - zero) * scale, codes unsigned.
+struct QuantizationScheme {
+  /// One scale for a whole output row.
+  static constexpr int64_t kWholeRow = -1;
+
+  int num_bits = 4;
+  /// Symmetric: the zero is 2^(num_bits-1) and is not stored. Asymmetric: an integer zero per group.
+  bool symmetric = false;
+  /// In-features that share a scale, or kWholeRow.
+  int64_t group_size = 128;
+
+  bool operator==(const QuantizationScheme&) const = default;
+};
+
+/// On-disk layouts of quantized checkpoints.
+enum class Format {
+  pack_quantized,  ///< compressed-tensors, read by vLLM and transformers
+  autoawq_gemm,    ///< AutoAWQ, version "gemm"
+};
+
+}  // namespace salient

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "quant/quantized_weight.h"
+#include "tensor/activation.h"
+#include "tensor/tensor.h"
+
+namespace salient {
+
+/// A linear in the layout that a back end computes with. Made once, by Backend::prepare.
+class PreparedLinear {
+ public:
+  virtual ~PreparedLinear() = default;
+  virtual int64_t out_features() const = 0;
+  virtual int64_t in_features() const = 0;
+  /// Bytes that one pass over the weight reads.
+  virtual size_t byte_size() const = 0;
+};
+
+/// Arithmetic of dense products with many rows. f32 is exact to rounding; bf16 rounds both operands to bfloat16 and
+/// accumulates in f32, several times faster where the CPU multiplies bf16 (AMX, AVX512-BF16).
+enum class MatmulPrecision { f32, bf16 };
+
+/// Causal attention of one sequence: query row i stands at position `first_position + i` and sees the cached
+/// positions (p - window, p], all of [0, p] when window is 0.
+struct AttentionProblem {
+  const Tensor& query;   ///< f32 [count, heads * head_dim]
+  const Tensor& keys;    ///< f32 [capacity, kv_heads * head_dim], rows [0, first_position + count) filled
+  const Tensor& values;  ///< f32 like keys
+  Tensor& output;        ///< f32 [count, heads * head_dim]
+  int64_t heads;
+  int64_t kv_heads;
+  int64_t head_dim;
+  int64_t first_position;
+  int64_t window;
+  float scale;  ///< of q.k before the softmax
+};
+
+/// How a machine computes. Coarse operations on f32 activations [rows, features]; weights are prepared once. Shapes are
+/// validated here (internal error on mismatch), kernels validate nothing.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  /// "cpu: avx512 (vnni, amx), 2 threads".
+  virtual std::string description() const = 0;
+
+  virtual std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) = 0;
+  /// y [rows, out] = x [rows, in] W^T + bias.
+  virtual void linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) = 0;
+  /// y[r] = table[tokens[r]]; the table is f32, f16 or bf16 [vocab, features].
+  virtual void embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) = 0;
+  /// y = x / sqrt(mean(x^2) + epsilon) * weight over the last `weight.dim(0)` features: a row may hold several heads, each
+  /// normalised on its own. x and y may be the same tensor. Zhang & Sennrich 2019.
+  virtual void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, Tensor& y) = 0;
+  /// y += x.
+  virtual void add(const Tensor& x, Tensor& y) = 0;
+  /// Rotates the halves of every head (Su et al. 2021, GPT-NeoX order): row r of x [rows, heads * head_dim] by row r of
+  /// cosine and sine, f32 [rows, rotary_dim / 2]. Features of a head past rotary_dim pass through.
+  virtual void rope(const Tensor& cosine, const Tensor& sine, int64_t head_dim, Tensor& x) = 0;
+  virtual void attention(const AttentionProblem& problem) = 0;
+  /// y = activation(gate) * up; y may be gate.
+  virtual void gated_activation(Activation activation, const Tensor& gate, const Tensor& up, Tensor& y) = 0;
+  /// gram [k, k] += x^T x for x [rows, k], f32; the whole matrix is filled. `precision` as for products.
+  virtual void accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) = 0;
+  /// c [m, n] = a [m, k] b[n, k]^T, all f32.
+  virtual void matmul_transposed(const Tensor& a, const Tensor& b, MatmulPrecision precision, Tensor& c) = 0;
+};
+
+struct CpuBackendOptions {
+  /// For dense products of at least a few rows; single rows are always exact.
+  MatmulPrecision precision = MatmulPrecision::f32;
+};
+
+std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options = {});
+
+}  // namespace salient

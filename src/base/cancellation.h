@@ -1,0 +1,17 @@
+#pragma once
+
+#include <atomic>
+
+#include "base/error.h"
+
+namespace salient {
+
+/// A flag that the caller may raise from a signal handler or another thread; long work polls it.
+using CancellationFlag = std::atomic<bool>;
+
+/// Throws Error{cancelled} once the flag is up. A null flag never is.
+inline void throw_if_cancelled(const CancellationFlag* flag) {
+  if (flag != nullptr && flag->load()) fail(ErrorKind::cancelled, "stopped on request");
+}
+
+}  // namespace salient

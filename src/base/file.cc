@@ -1,0 +1,132 @@
+#include "base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <system_error>
+
+#include "base/error.h"
+
+namespace salient {
+namespace {
+
+namespace fs = std::filesystem;
+
+[[noreturn]] void fail_errno(const std::string& path, std::string_view action, int code) {
+  const auto kind = code == ENOENT || code == ENOTDIR ? ErrorKind::not_found : ErrorKind::io;
+  fail(kind, "{}: cannot {}: {}", path, action, std::strerror(code));
+}
+
+/// A file descriptor that closes itself.
+class Descriptor {
+ public:
+  Descriptor(const std::string& path, int flags) : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {
+    if (fd_ < 0) fail_errno(path, "open", errno);
+  }
+  ~Descriptor() { ::close(fd_); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+void sync_path(const fs::path& path) {
+  const Descriptor descriptor(path.string(), O_RDONLY);
+  if (::fsync(descriptor.get()) != 0) fail_errno(path.string(), "flush", errno);
+}
+
+void rename_or_fail(const fs::path& from, const fs::path& to) {
+  std::error_code code;
+  fs::rename(from, to, code);
+  if (code) fail(ErrorKind::io, "{}: cannot rename to {}: {}", from.string(), to.string(), code.message());
+}
+
+std::string unique_suffix() { return fmt::format("{}-{:x}", ::getpid(), reinterpret_cast<uintptr_t>(&errno)); }
+
+}  // namespace
+
+MappedFile::MappedFile(const std::string& path) : path_(path) {
+  const Descriptor descriptor(path, O_RDONLY);
+  struct stat info {};
+  if (::fstat(descriptor.get(), &info) != 0) fail_errno(path, "stat", errno);
+  if (!S_ISREG(info.st_mode)) fail(ErrorKind::io, "{}: not a regular file", path);
+  size_ = static_cast<size_t>(info.st_size);
+  if (size_ == 0) return;  // mmap refuses an empty range
+  void* mapping = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, descriptor.get(), 0);
+  if (mapping == MAP_FAILED) fail_errno(path, "map", errno);
+  data_ = static_cast<const std::byte*>(mapping);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+void MappedFile::release(size_t offset, size_t length) const {
+  // Only whole pages inside the range: neighbours may be in use.
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const size_t begin = (offset + page - 1) / page * page;
+  const size_t end = (offset + length) / page * page;
+  if (end > begin) ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
+}
+
+std::string read_text_file(const std::string& path) {
+  const MappedFile file(path);
+  const auto bytes = file.bytes();
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+void write_file_atomically(const std::string& path, std::string_view content) {
+  const std::string temporary = fmt::format("{}.partial-{}", path, unique_suffix());
+  {
+    std::ofstream stream(temporary, std::ios::binary | std::ios::trunc);
+    stream.write(content.data(), static_cast<std::streamsize>(content.size()));
+    stream.flush();
+    if (!stream) {
+      const int code = errno;
+      std::error_code ignored;
+      fs::remove(temporary, ignored);
+      fail(ErrorKind::io, "{}: cannot write: {}", path, std::strerror(code));
+    }
+  }
+  sync_path(temporary);
+  rename_or_fail(temporary, path);
+}
+
+OutputDirectory::OutputDirectory(const std::string& target, IfExists if_exists)
+    : target_(fs::absolute(fs::path(target)).lexically_normal()), if_exists_(if_exists) {
+  if (!target_.has_filename()) target_ = target_.parent_path();  // "out/" names the same folder as "out"
+  if (fs::exists(target_) && if_exists_ == IfExists::refuse) {
+    fail(ErrorKind::invalid_argument, "{}: the output exists already", target_.string());
+  }
+  partial_ = target_.parent_path() / fmt::format(".{}.partial-{}", target_.filename().string(), unique_suffix());
+  std::error_code code;
+  fs::create_directories(partial_, code);
+  if (code) fail(ErrorKind::io, "{}: cannot create: {}", partial_.string(), code.message());
+}
+
+OutputDirectory::~OutputDirectory() {
+  std::error_code ignored;
+  if (!committed_) fs::remove_all(partial_, ignored);
+}
+
+void OutputDirectory::commit() {
+  for (const auto& entry : fs::directory_iterator(partial_)) sync_path(entry.path());
+  sync_path(partial_);
+  const fs::path old = partial_.string() + ".old";
+  const bool replaced = if_exists_ == IfExists::replace && fs::exists(target_);
+  if (replaced) rename_or_fail(target_, old);
+  rename_or_fail(partial_, target_);
+  committed_ = true;
+  sync_path(target_.parent_path());
+  std::error_code ignored;
+  if (replaced) fs::remove_all(old, ignored);
+}
+
+}  // namespace salient

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace salient {
+
+/// A whole file mapped read-only. Pages are loaded on first touch and shared between processes.
+class MappedFile {
+ public:
+  /// Errors: not_found, io (also for a directory or an unreadable file).
+  explicit MappedFile(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+  /// Tells the kernel that a range is not needed soon, so that it stops counting as resident.
+  void release(size_t offset, size_t length) const;
+
+ private:
+  std::string path_;
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+/// Reads a whole file. Errors: not_found, io.
+std::string read_text_file(const std::string& path);
+
+/// Writes through a temporary file beside `path`, then renames: the file is complete or absent. Errors: io.
+void write_file_atomically(const std::string& path, std::string_view content);
+
+/// A directory that appears complete or not at all: files are written to a hidden sibling (`path()`), which
+/// `commit` renames to the target. Destroyed without commit, the sibling and all in it are removed.
+class OutputDirectory {
+ public:
+  enum class IfExists { refuse, replace };
+
+  /// Errors: invalid_argument when the target exists and may not be replaced; io.
+  OutputDirectory(const std::string& target, IfExists if_exists);
+  ~OutputDirectory();
+  OutputDirectory(const OutputDirectory&) = delete;
+  OutputDirectory& operator=(const OutputDirectory&) = delete;
+
+  /// Where to write before the commit.
+  const std::filesystem::path& path() const { return partial_; }
+  const std::filesystem::path& target() const { return target_; }
+
+  /// Makes the files durable and visible under the target's name. Errors: io.
+  void commit();
+
+ private:
+  std::filesystem::path target_;
+  std::filesystem::path partial_;
+  IfExists if_exists_;
+  bool committed_ = false;
+};
+
+}  // namespace salient

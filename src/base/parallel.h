@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstddef>
+#include <functional>
+
+namespace salient {
+
+/// How many threads `parallel_for` uses: SALIENT_THREADS if set, else the processors this process may run on
+/// (affinity mask and cgroup quota).
+size_t thread_count();
+
+/// Overrides the number of threads (at least 1) from now on. Not to be called inside `parallel_for`.
+void set_thread_count(size_t count);
+
+/// Runs `body(begin, end)` over [0, count) in chunks of `grain`. The chunks depend on `count` and `grain`
+/// only, never on the number of threads, so a body whose chunks are independent gives the same bytes on any
+/// machine. Nested calls run in the calling thread. The first exception of a chunk is rethrown after all
+/// running chunks have ended.
+void parallel_for(size_t count, size_t grain, const std::function<void(size_t begin, size_t end)>& body);
+
+}  // namespace salient

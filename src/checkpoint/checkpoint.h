@@ -1,0 +1,40 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "checkpoint/safetensors.h"
+
+namespace salient {
+
+/// A Hugging Face model directory: config.json plus model.safetensors, or shards with
+/// model.safetensors.index.json (or any *.safetensors files when there is no index).
+class Checkpoint {
+ public:
+  /// Errors: not_found (no such directory, no config.json, no safetensors; .bin-only directories are told that
+  /// pickles are not read), bad_format (index naming files or tensors that do not exist, a tensor in two shards).
+  explicit Checkpoint(const std::string& directory);
+
+  const std::filesystem::path& directory() const { return directory_; }
+  const Json& config() const { return config_; }
+  JsonView config_view() const { return {config_, (directory_ / "config.json").string()}; }
+
+  std::vector<std::string> tensor_names() const;  ///< sorted
+  bool contains(const std::string& name) const;
+  /// Errors: not_found with the nearest existing name.
+  Tensor tensor(const std::string& name) const;
+  void release(const std::string& name) const;
+  /// Sum of the bytes of all tensors.
+  size_t byte_size() const;
+
+ private:
+  std::filesystem::path directory_;
+  Json config_;
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::map<std::string, const SafetensorsFile*> file_of_;
+};
+
+}  // namespace salient

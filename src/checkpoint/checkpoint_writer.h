@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "tensor/tensor.h"
+
+namespace salient {
+
+/// Bytes of "5GB", "512MiB", "1500000". Errors: invalid_argument.
+size_t parse_byte_size(const std::string& text);
+
+/// Writes a model directory, streaming: at most one tensor is held in memory. Nothing is visible under the
+/// target's name before `finish`; destroyed without it, nothing remains.
+class CheckpointWriter {
+ public:
+  struct Options {
+    std::string target;
+    size_t shard_size = 5'000'000'000;  ///< as Hugging Face counts "5GB"
+    OutputDirectory::IfExists if_exists = OutputDirectory::IfExists::refuse;
+  };
+  explicit CheckpointWriter(const Options& options);
+  ~CheckpointWriter();
+
+  /// Appends a tensor; starts a new shard when the current one would pass the limit (a single larger tensor gets a
+  /// shard of its own). Errors: invalid_argument for a name already written; io with path and system message
+  /// (a full disk among them).
+  void add(const std::string& name, const Tensor& tensor);
+  /// Any other file of the directory, e.g. "config.json", "recipe.yaml". Errors: io.
+  void add_file(const std::string& name, std::string_view content);
+  /// Copies the files that travel with a model (tokenizer*, special_tokens_map, vocab, merges, chat template,
+  /// generation_config, preprocessor configs, licence and notice files; never weights, config.json or indexes).
+  void copy_companions(const std::filesystem::path& from);
+
+  /// Closes the shards, renames them (model.safetensors, or model-00001-of-00003.safetensors with the index),
+  /// and makes the directory visible. Errors: io.
+  void finish();
+
+  size_t bytes_written() const;
+
+ private:
+  // The implementer chooses the private part.
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace salient

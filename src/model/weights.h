@@ -1,0 +1,51 @@
+#pragma once
+
+#include <array>
+#include <memory>
+#include <optional>
+
+#include "checkpoint/checkpoint.h"
+#include "model/decoder_spec.h"
+#include "quant/config_block.h"
+#include "quant/quantized_weight.h"
+
+namespace salient {
+
+/// The tensors of one decoder layer, by role. Dense ones are views into the checkpoint.
+struct LayerWeights {
+  std::array<LinearWeight, kLinearRoles> linears;
+  std::array<Tensor, kNormRoles> norms;  ///< [features], undefined where the family has none
+
+  LinearWeight& operator[](LinearRole role) { return linears[static_cast<size_t>(role)]; }
+  const LinearWeight& operator[](LinearRole role) const { return linears[static_cast<size_t>(role)]; }
+  Tensor& operator[](NormRole role) { return norms[static_cast<size_t>(role)]; }
+  const Tensor& operator[](NormRole role) const { return norms[static_cast<size_t>(role)]; }
+};
+
+/// Finds a model's tensors in its checkpoint, layer by layer and on demand: dense, compressed-tensors or AutoAWQ.
+class ModelWeights {
+ public:
+  /// Opens the directory, reads config.json, checks that every tensor of the spec exists with the right shape and type.
+  /// Errors: those of Checkpoint, make_decoder_spec and read_config_block; bad_format naming tensor, expected and found shape.
+  explicit ModelWeights(const std::string& directory);
+
+  const DecoderSpec& spec() const { return spec_; }
+  const Checkpoint& checkpoint() const { return *checkpoint_; }
+  const std::optional<QuantizationConfig>& quantization() const { return quantization_; }
+
+  LayerWeights layer(int64_t index) const;
+  /// Lets the pages of a layer's tensors go.
+  void release_layer(int64_t index) const;
+  Tensor embedding() const;   ///< [vocab, hidden]; falls back to the head's tensor when tied the other way round
+  Tensor final_norm() const;  ///< [hidden]
+  LinearWeight head() const;  ///< [vocab, hidden]; the embedding when tied
+
+ private:
+  LinearWeight linear(const std::string& name, int64_t out_features, int64_t in_features, bool bias) const;
+
+  std::unique_ptr<Checkpoint> checkpoint_;
+  DecoderSpec spec_;
+  std::optional<QuantizationConfig> quantization_;
+};
+
+}  // namespace salient

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "quant/scheme.h"
+
+namespace salient {
+
+/// What config.json's "quantization_config" says, whichever ecosystem wrote it.
+struct QuantizationConfig {
+  Format format = Format::pack_quantized;
+  QuantizationScheme scheme;
+  /// Linears that stay dense: full names ("lm_head", "model.layers.0.mlp.gate_proj"); for pack_quantized also
+  /// "re:..." patterns as found in files, for autoawq_gemm substrings (modules_to_not_convert).
+  std::vector<std::string> ignore;
+};
+
+/// Writes the block as compressed-tensors 0.19 or AutoAWQ 0.2.9 write it (formats.md C1, C5).
+Json write_config_block(const QuantizationConfig& config);
+
+/// Reads the block of either ecosystem: keys of old and new versions, upper and lower case. Errors: bad_format,
+/// unsupported (quant method, bits, version, several differing config groups, activation quantization), each with
+/// the path and value.
+QuantizationConfig read_config_block(const JsonView& block);
+
+}  // namespace salient

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "quant/quantized_weight.h"
+
+namespace salient {
+
+/// Scale and zero of one group.
+struct GroupGrid {
+  float scale = 0;
+  int zero = 0;
+};
+
+/// The grid for weights in [minimum, maximum]; 0 is forced into the range. Asymmetric: scale = (max - min) /
+/// max_code, zero = round(-min / scale). Symmetric: scale = 2 max|w| / max_code with zero 2^(bits-1)
+/// (compressed-tensors' definition). The scale is rounded to `scale_dtype` first and the zero follows from
+/// the rounded scale, because that is what a reader will multiply by. A group of zeros gets scale 1. f16 scales
+/// that would under- or overflow are clamped into the normal range.
+GroupGrid make_group_grid(const QuantizationScheme& scheme, DType scale_dtype, float minimum, float maximum);
+
+/// round(value / scale) + zero, clamped to [0, max_code]; ties to even.
+int quantize_value(const QuantizationScheme& scheme, const GroupGrid& grid, float value);
+
+/// Rounds `weight` f32 [out, in] to nearest. `clip` (f32 [out, groups], or undefined) bounds |w| per group
+/// before the grid is made. Runs in parallel over rows; the same bytes for any thread count.
+/// Errors: invalid_argument for a non-finite weight (row and column named).
+QuantizedWeight quantize_to_nearest(const Tensor& weight, const Tensor& clip, const QuantizationScheme& scheme,
+                                    DType scale_dtype);
+
+}  // namespace salient

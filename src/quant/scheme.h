@@ -1,0 +1,34 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "salient/scheme.h"
+
+namespace salient {
+
+/// Groups in a row of `in_features` columns.
+int64_t group_count(const QuantizationScheme& scheme, int64_t in_features);
+/// Columns of one group: group_size, or in_features for kWholeRow.
+int64_t group_width(const QuantizationScheme& scheme, int64_t in_features);
+/// Largest code: 2^num_bits - 1.
+int max_code(const QuantizationScheme& scheme);
+/// The zero that a symmetric scheme implies: 2^(num_bits-1).
+int symmetric_zero(const QuantizationScheme& scheme);
+
+/// The presets by the names that compressed-tensors gives them: "W4A16" (symmetric, group 128) and
+/// "W4A16_ASYM" (asymmetric, group 128). Errors: unsupported for a preset of the field that Salient cannot
+/// write yet, invalid_argument (with the known names) for anything else.
+QuantizationScheme scheme_by_name(std::string_view name);
+/// The preset that equals `scheme` up to the group size.
+std::string_view preset_name(const QuantizationScheme& scheme);
+
+/// Errors: unsupported or invalid_argument unless 4 bits and a group size of 32, 64, 128, 256 or -1.
+void validate(const QuantizationScheme& scheme);
+
+std::string_view to_string(Format format);
+/// "compressed-tensors" and "pack-quantized", "autoawq-gemm". Errors: invalid_argument.
+Format format_by_name(std::string_view name);
+
+}  // namespace salient

@@ -1,0 +1,69 @@
+#include "base/file.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "base/error.h"
+#include "support/temporary_directory.h"
+
+namespace salient {
+namespace {
+
+namespace fs = std::filesystem;
+
+TEST(OutputDirectory, NothingRemainsWithoutCommit) {
+  const TemporaryDirectory scratch;
+  {
+    const OutputDirectory output((scratch.path() / "model").string(), OutputDirectory::IfExists::refuse);
+    std::ofstream(output.path() / "weights") << "half";
+  }
+  EXPECT_TRUE(fs::is_empty(scratch.path()));
+}
+
+TEST(OutputDirectory, CommitShowsEverythingAtOnce) {
+  const TemporaryDirectory scratch;
+  const auto target = scratch.path() / "model";
+  OutputDirectory output(target.string() + "/", OutputDirectory::IfExists::refuse);
+  std::ofstream(output.path() / "weights") << "whole";
+  EXPECT_FALSE(fs::exists(target));
+  output.commit();
+  EXPECT_EQ(read_text_file((target / "weights").string()), "whole");
+}
+
+TEST(OutputDirectory, RefusesOrReplacesAnExistingTarget) {
+  const TemporaryDirectory scratch;
+  const auto target = scratch.path() / "model";
+  fs::create_directory(target);
+  std::ofstream(target / "old") << "old";
+  EXPECT_THROW(OutputDirectory(target.string(), OutputDirectory::IfExists::refuse), Error);
+  EXPECT_TRUE(fs::exists(target / "old"));
+  OutputDirectory output(target.string(), OutputDirectory::IfExists::replace);
+  std::ofstream(output.path() / "new") << "new";
+  output.commit();
+  EXPECT_FALSE(fs::exists(target / "old"));
+  EXPECT_TRUE(fs::exists(target / "new"));
+  EXPECT_EQ(std::distance(fs::directory_iterator(scratch.path()), {}), 1);
+}
+
+TEST(MappedFile, SaysWhatIsWrong) {
+  const TemporaryDirectory scratch;
+  try {
+    MappedFile((scratch.path() / "absent").string());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::not_found);
+    EXPECT_NE(std::string(error.what()).find("absent: cannot open: No such file"), std::string::npos);
+  }
+  EXPECT_THROW(MappedFile(scratch.path().string()), Error);
+}
+
+TEST(MappedFile, AnEmptyFileHasNoBytes) {
+  const TemporaryDirectory scratch;
+  const auto path = (scratch.path() / "empty").string();
+  write_file_atomically(path, "");
+  EXPECT_TRUE(MappedFile(path).bytes().empty());
+}
+
+}  // namespace
+}  // namespace salient
