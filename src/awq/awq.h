@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "awq/rounding.h"
+#include "quant/group_quantize.h"
 #include "calibrate/layer_stream.h"
 #include "model/weights.h"
 #include "salient/oneshot.h"

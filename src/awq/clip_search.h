@@ -1,6 +1,6 @@
 #pragma once
 
-#include "awq/rounding.h"
+#include "quant/group_quantize.h"
 #include "backend/backend.h"
 
 namespace salient {

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "awq/rounding.h"
+#include "quant/group_quantize.h"
 #include "backend/backend.h"
 #include "base/cancellation.h"
 #include "calibrate/activation_statistics.h"

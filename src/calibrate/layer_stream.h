@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -40,9 +41,10 @@ class LayerStream {
  private:
   /// Whole sequences that are run together.
   struct Batch {
-    int64_t begin;
-    int64_t end;
+    int64_t begin = 0;
+    int64_t end = 0;
     std::vector<SequenceSpan> sequences;
+    std::shared_ptr<const RopeTable> rope;
   };
 
   void run(int64_t layer, const PreparedLayer& weights, const Batch& batch, const LinearObserver* observer, Tensor& hidden);
@@ -50,7 +52,6 @@ class LayerStream {
   Backend& backend_;
   const DecoderSpec& spec_;
   const CancellationFlag* cancelled_;
-  RopeTable rope_;
   std::vector<Batch> batches_;
   Tensor hidden_;  // f32 [tokens, hidden]
 };

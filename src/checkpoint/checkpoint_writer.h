@@ -28,14 +28,15 @@ class CheckpointWriter {
   explicit CheckpointWriter(const Options& options);
   ~CheckpointWriter();
 
-  /// Appends a tensor; starts a new shard when the current one would pass the limit (a single larger tensor gets a
-  /// shard of its own). Errors: invalid_argument for a name already written; io with path and system message
-  /// (a full disk among them).
+  /// Appends a tensor; starts a new shard when the current one would pass the limit (a single larger tensor
+  /// gets a shard of its own). Errors: invalid_argument for a name already written; io with path and system
+  /// message (a full disk among them).
   void add(const std::string& name, const Tensor& tensor);
   /// Any other file of the directory, e.g. "config.json", "recipe.yaml". Errors: io.
   void add_file(const std::string& name, std::string_view content);
   /// Copies the files that travel with a model (tokenizer*, special_tokens_map, vocab, merges, chat template,
-  /// generation_config, preprocessor configs, licence and notice files; never weights, config.json or indexes).
+  /// generation_config, preprocessor configs, licence and notice files; never weights, config.json or
+  /// indexes).
   void copy_companions(const std::filesystem::path& from);
 
   /// Closes the shards, renames them (model.safetensors, or model-00001-of-00003.safetensors with the index),
