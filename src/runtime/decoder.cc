@@ -50,17 +50,18 @@ Decoder Decoder::load(const std::string& directory, Backend& backend) {
   return decoder;
 }
 
-Tensor Decoder::forward(std::span<const int32_t> tokens, KvCache& cache, LogitRows rows) const {
+Tensor Decoder::forward(std::span<const int32_t> tokens, KvCache& cache,
+                        const ForwardOptions& options) const {
   if (tokens.empty()) fail(ErrorKind::invalid_argument, "a forward pass needs at least one token");
   const int64_t before = cache.length();
   const int64_t sequence_length = before + static_cast<int64_t>(tokens.size());
-  const bool all = rows == LogitRows::all;
+  const bool all = options.rows == LogitRows::all;
   Tensor logits;
   if (all) logits = Tensor::empty(DType::f32, {static_cast<int64_t>(tokens.size()), spec().vocab_size});
   try {
     for (size_t begin = 0; begin < tokens.size(); begin += kChunk) {
       const auto chunk = tokens.subspan(begin, std::min(kChunk, tokens.size() - begin));
-      const Tensor hidden = run_chunk(chunk, cache, sequence_length);
+      const Tensor hidden = run_chunk({chunk, sequence_length, options.cancelled}, cache);
       if (all) {
         const Tensor part = final_logits(*backend_, head_, hidden);
         Tensor target = logits.slice(static_cast<int64_t>(begin), static_cast<int64_t>(begin + chunk.size()));
@@ -76,12 +77,13 @@ Tensor Decoder::forward(std::span<const int32_t> tokens, KvCache& cache, LogitRo
   return logits;
 }
 
-Tensor Decoder::run_chunk(std::span<const int32_t> tokens, KvCache& cache, int64_t sequence_length) const {
-  Tensor hidden = embed_tokens(*backend_, *weights_, tokens);
-  const auto count = static_cast<int64_t>(tokens.size());
-  const RopeSpan span{cache.length(), count, sequence_length};
+Tensor Decoder::run_chunk(const Chunk& chunk, KvCache& cache) const {
+  Tensor hidden = embed_tokens(*backend_, *weights_, chunk.tokens);
+  const auto count = static_cast<int64_t>(chunk.tokens.size());
+  const RopeSpan span{cache.length(), count, chunk.sequence_length};
   const RopeTable rope(spec().rope, {&span, 1});
   for (int64_t layer = 0; layer < spec().layers; ++layer) {
+    throw_if_cancelled(chunk.cancelled);
     const SequenceSpan sequence{0, count, cache.length(), &cache.layer(layer)};
     run_layer({*backend_, spec(), rope, layer, {&sequence, 1}}, layers_[static_cast<size_t>(layer)], hidden);
   }

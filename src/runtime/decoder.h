@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "base/cancellation.h"
 #include "model/weights.h"
 #include "runtime/kv_cache.h"
 #include "runtime/layer.h"
@@ -31,6 +32,11 @@ PreparedHead prepare_head(Backend& backend, const ModelWeights& weights);
 /// Logits f32 [rows, vocab] of hidden states f32 [rows, hidden].
 Tensor final_logits(Backend& backend, const PreparedHead& head, const Tensor& hidden);
 
+struct ForwardOptions {
+  LogitRows rows = LogitRows::last;
+  const CancellationFlag* cancelled = nullptr;  ///< polled once per layer and chunk
+};
+
 /// A model with all its layers prepared, for generation.
 class Decoder {
  public:
@@ -52,8 +58,13 @@ class Decoder {
 
  private:
   Decoder() = default;
-  /// Hidden states of one chunk of a sequence that is `sequence_length` long in the end.
-  Tensor run_chunk(std::span<const int32_t> tokens, KvCache& cache, int64_t sequence_length) const;
+  struct Chunk {
+    std::span<const int32_t> tokens;
+    int64_t sequence_length;  ///< with all chunks that follow
+    const CancellationFlag* cancelled;
+  };
+  /// Hidden states of one chunk.
+  Tensor run_chunk(const Chunk& chunk, KvCache& cache) const;
 
   Backend* backend_ = nullptr;
   std::unique_ptr<ModelWeights> weights_;

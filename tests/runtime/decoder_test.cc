@@ -29,7 +29,7 @@ class GoldenLogits : public testing::TestWithParam<std::string> {
 
 TEST_P(GoldenLogits, InOnePass) {
   KvCache cache = decoder_.make_cache();
-  const Tensor logits = decoder_.forward(golden_.input_ids(), cache, LogitRows::all);
+  const Tensor logits = decoder_.forward(golden_.input_ids(), cache, {LogitRows::all});
   EXPECT_LT(relative_error(logits.values<float>(), golden_.logits().values<float>()), kTolerance);
   EXPECT_EQ(cache.length(), 40);
 }
@@ -39,9 +39,11 @@ TEST_P(GoldenLogits, TokenByToken) {
   const Tensor expected = golden_.stepwise_logits();
   KvCache cache = decoder_.make_cache();
   for (size_t i = 0; i < ids.size(); ++i) {
-    const Tensor logits = decoder_.forward({&ids[i], 1}, cache, LogitRows::last);
+    const Tensor logits = decoder_.forward({&ids[i], 1}, cache, {LogitRows::last});
     const auto row = static_cast<int64_t>(i);
-    ASSERT_LT(relative_error(logits.values<float>(), expected.slice(row, row + 1).values<float>()), kTolerance) << i;
+    ASSERT_LT(relative_error(logits.values<float>(), expected.slice(row, row + 1).values<float>()),
+              kTolerance)
+        << i;
   }
 }
 
@@ -52,10 +54,10 @@ TEST_P(GoldenLogits, InUnevenChunksAfterATruncation) {
   // Sequence-length dependent frequencies make the result depend on the chunks beyond the trained length.
   const bool stepwise = golden_.stepwise_logits().bytes() != golden_.logits().bytes();
   const size_t end = stepwise ? 16 : ids.size();
-  decoder_.forward(all.subspan(0, 9), cache, LogitRows::last);
+  decoder_.forward(all.subspan(0, 9), cache, {LogitRows::last});
   cache.truncate(4);
-  decoder_.forward(all.subspan(4, 1), cache, LogitRows::last);
-  const Tensor logits = decoder_.forward(all.subspan(5, end - 5), cache, LogitRows::all);
+  decoder_.forward(all.subspan(4, 1), cache, {LogitRows::last});
+  const Tensor logits = decoder_.forward(all.subspan(5, end - 5), cache, {LogitRows::all});
   const auto expected = golden_.stepwise_logits().slice(5, static_cast<int64_t>(end));
   EXPECT_LT(relative_error(logits.values<float>(), expected.values<float>()), kTolerance);
 }
@@ -77,13 +79,13 @@ TEST_P(GoldenLogits, AsTwoSequencesOfOneBatch) {
   EXPECT_LT(relative_error(logits.values<float>(), golden_.logits().values<float>()), kTolerance);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Models, GoldenLogits,
-    testing::Values("llama_gqa", "llama_tied", "llama_tied_by_head", "llama_bias", "mistral_window", "qwen2",
-                    "qwen2_window", "qwen3", "qwen3_layer_types", "rope_linear", "rope_dynamic", "rope_llama3",
-                    "rope_yarn", "rope_yarn_mscale", "rope_yarn_attention_factor", "rope_longrope_short",
-                    "rope_longrope_long", "rope_partial"),
-    [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(Models, GoldenLogits,
+                         testing::Values("llama_gqa", "llama_tied", "llama_tied_by_head", "llama_bias",
+                                         "mistral_window", "qwen2", "qwen2_window", "qwen3",
+                                         "qwen3_layer_types", "rope_linear", "rope_dynamic", "rope_llama3",
+                                         "rope_yarn", "rope_yarn_mscale", "rope_yarn_attention_factor",
+                                         "rope_longrope_short", "rope_longrope_long", "rope_partial"),
+                         [](const auto& test) { return test.param; });
 
 TEST(Decoder, LongPromptsRunInChunksWithTheSameLogits) {
   const GoldenModel golden("mistral_window");
@@ -92,10 +94,10 @@ TEST(Decoder, LongPromptsRunInChunksWithTheSameLogits) {
   std::vector<int32_t> ids;
   for (int32_t i = 0; i < 1100; ++i) ids.push_back(i * 7 % 96);
   KvCache whole = decoder.make_cache();
-  const Tensor all = decoder.forward(ids, whole, LogitRows::all);
+  const Tensor all = decoder.forward(ids, whole, {LogitRows::all});
   KvCache split = decoder.make_cache();
-  decoder.forward(std::span(ids).subspan(0, 700), split, LogitRows::last);
-  const Tensor last = decoder.forward(std::span(ids).subspan(700), split, LogitRows::last);
+  decoder.forward(std::span(ids).subspan(0, 700), split, {LogitRows::last});
+  const Tensor last = decoder.forward(std::span(ids).subspan(700), split, {LogitRows::last});
   EXPECT_EQ(all.dim(0), 1100);
   EXPECT_LT(relative_error(last.values<float>(), all.slice(1099, 1100).values<float>()), kTolerance);
 }
@@ -108,14 +110,14 @@ TEST(Decoder, ABadTokenLeavesTheCacheAsItWas) {
   ids[580] = 96;  // in the second chunk
   KvCache cache = decoder.make_cache();
   try {
-    decoder.forward(ids, cache, LogitRows::last);
+    decoder.forward(ids, cache, {LogitRows::last});
     FAIL() << "nothing was thrown";
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::invalid_argument);
     EXPECT_STREQ(error.what(), "token 580 is 96, but the vocabulary has 96 entries");
   }
   EXPECT_EQ(cache.length(), 0);
-  EXPECT_THROW(decoder.forward({}, cache, LogitRows::last), Error);
+  EXPECT_THROW(decoder.forward({}, cache, {LogitRows::last}), Error);
 }
 
 TEST(Decoder, AgreesWithTransformersOnTrainedModels) {
@@ -126,7 +128,7 @@ TEST(Decoder, AgreesWithTransformersOnTrainedModels) {
     const Decoder decoder = Decoder::load((models / name).string(), *backend);
     KvCache cache = decoder.make_cache();
     const auto window = expected.at("windows").at(0).get<std::vector<int32_t>>();
-    const Tensor logits = decoder.forward(window, cache, LogitRows::last);
+    const Tensor logits = decoder.forward(window, cache, {LogitRows::last});
     const auto reference = expected.at("last_logits").get<std::vector<float>>();
     EXPECT_LT(relative_error(logits.values<float>(), reference), kTolerance) << name;
   }
