@@ -1,13 +1,12 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
 #include "base/cancellation.h"
 #include "model/weights.h"
-#include "runtime/layer.h"
+#include "runtime/batch.h"
 
 namespace salient {
 
@@ -21,9 +20,6 @@ class LayerStream {
     std::span<const std::vector<int32_t>> windows;  ///< token ids, one sequence each
     const CancellationFlag* cancelled = nullptr;
   };
-  /// Sequences are run together until a batch has this many rows: enough to keep a matrix product busy.
-  static constexpr int64_t kRowsPerBatch = 2048;
-
   /// Starts behind the embedding.
   explicit LayerStream(const Options& options);
 
@@ -39,20 +35,12 @@ class LayerStream {
   Tensor probe(Backend& backend, int64_t layer, const PreparedLayer& weights, const Tensor& input) const;
 
  private:
-  /// Whole sequences that are run together.
-  struct Batch {
-    int64_t begin = 0;
-    int64_t end = 0;
-    std::vector<SequenceSpan> sequences;
-    std::shared_ptr<const RopeTable> rope;
-  };
-
-  void run(int64_t layer, const PreparedLayer& weights, const Batch& batch, const LinearObserver* observer, Tensor& hidden);
+  void run(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch, const LinearObserver* observer, Tensor& hidden);
 
   Backend& backend_;
   const DecoderSpec& spec_;
   const CancellationFlag* cancelled_;
-  std::vector<Batch> batches_;
+  std::vector<SequenceBatch> batches_;
   Tensor hidden_;  // f32 [tokens, hidden]
 };
 

@@ -14,11 +14,11 @@ Tensor run_all_layers(Backend& backend, const ModelWeights& weights,
   const auto batches = make_batches(spec.rope, windows);
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
     const PreparedLayer prepared = prepare_layer(backend, weights.layer(layer));
-    weights.release_layer(layer);
     for (const SequenceBatch& batch : batches) {
       Tensor rows = hidden.slice(batch.begin, batch.begin + batch.rows);
       run_layer({backend, spec, batch.rope, layer, batch.sequences}, prepared, rows);
     }
+    weights.release_layer(layer);
     on_layer();
   }
   return hidden;

@@ -110,7 +110,7 @@ void plan_memory(const Job& job, OneshotPlan& plan) {
   }
   const auto hidden = static_cast<uint64_t>(spec.hidden_size) * 4;
   const auto tokens = static_cast<uint64_t>(plan.calibration_tokens);
-  const uint64_t rows = std::min<uint64_t>(tokens, LayerStream::kRowsPerBatch);
+  const uint64_t rows = std::min<uint64_t>(tokens, kRowsPerBatch);
   const uint64_t batch = rows * static_cast<uint64_t>(4 * spec.hidden_size + 3 * spec.intermediate_size) * 4;
   plan.memory_hidden_states = tokens * hidden;
   plan.memory_workspace = std::max(batch, 2 * widest);
