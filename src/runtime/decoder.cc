@@ -11,16 +11,20 @@ namespace {
 /// Rows per chunk of a prompt: enough to keep products busy, few enough for small intermediate tensors.
 constexpr size_t kChunk = 512;
 
-}  // namespace
-
-Tensor embed_tokens(Backend& backend, const ModelWeights& weights, std::span<const int32_t> tokens) {
-  const DecoderSpec& spec = weights.spec();
+void check_tokens(const DecoderSpec& spec, std::span<const int32_t> tokens) {
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || tokens[i] >= spec.vocab_size) {
       fail(ErrorKind::invalid_argument, "token {} is {}, but the vocabulary has {} entries", i, tokens[i],
            spec.vocab_size);
     }
   }
+}
+
+}  // namespace
+
+Tensor embed_tokens(Backend& backend, const ModelWeights& weights, std::span<const int32_t> tokens) {
+  const DecoderSpec& spec = weights.spec();
+  check_tokens(spec, tokens);
   Tensor hidden = Tensor::empty(DType::f32, {static_cast<int64_t>(tokens.size()), spec.hidden_size});
   backend.embed(weights.embedding(), tokens, hidden);
   return hidden;
@@ -53,6 +57,7 @@ Decoder Decoder::load(const std::string& directory, Backend& backend) {
 Tensor Decoder::forward(std::span<const int32_t> tokens, KvCache& cache,
                         const ForwardOptions& options) const {
   if (tokens.empty()) fail(ErrorKind::invalid_argument, "a forward pass needs at least one token");
+  check_tokens(spec(), tokens);
   const int64_t before = cache.length();
   const int64_t sequence_length = before + static_cast<int64_t>(tokens.size());
   const bool all = options.rows == LogitRows::all;

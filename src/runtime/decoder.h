@@ -50,8 +50,8 @@ class Decoder {
 
   /// Appends `tokens` to the sequence of `cache` and returns logits f32 [1 or tokens, vocab]. Long prompts
   /// run in chunks, so that memory stays bounded. An Error leaves the cache as it was. Errors:
-  /// invalid_argument for no tokens or an id outside the vocabulary.
-  Tensor forward(std::span<const int32_t> tokens, KvCache& cache, LogitRows rows) const;
+  /// invalid_argument for no tokens or an id outside the vocabulary; cancelled.
+  Tensor forward(std::span<const int32_t> tokens, KvCache& cache, const ForwardOptions& options) const;
 
   /// Bytes that one generated token reads from the weights.
   size_t bytes_per_token() const;

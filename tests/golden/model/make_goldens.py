@@ -52,7 +52,7 @@ CASES = {
         rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=128, attention_factor=1.3,
         truncate=False)),
     "rope_longrope_short": rope(type="longrope", short_factor=[1.0, 1.1, 1.3, 1.7], long_factor=[1.5, 2.5, 4.0, 7.0],
-                                factor=4.0, original_max_position_embeddings=32) | dict(max_position_embeddings=128),
+                                factor=4.0, original_max_position_embeddings=64) | dict(max_position_embeddings=256),
     "rope_longrope_long": rope(rope_type="longrope", short_factor=[1.0, 1.1, 1.3, 1.7], long_factor=[1.5, 2.5, 4.0, 7.0])
     | dict(max_position_embeddings=128, original_max_position_embeddings=16),
     "rope_partial": rope(rope_type="linear", factor=1.0) | dict(partial_rotary_factor=0.5, max_position_embeddings=64),
