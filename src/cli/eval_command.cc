@@ -43,10 +43,8 @@ EvaluationResult evaluate(const EvaluationArguments& arguments) {
   const auto backend = make_cpu_backend();
   const ModelWeights weights(arguments.model);
   const Tokenizer tokenizer = Tokenizer::from_directory(arguments.model);
-  const TokenWindows windows = read_token_windows(tokenizer, {.path = arguments.text,
-                                                              .text_column = arguments.text_column,
-                                                              .window = arguments.window,
-                                                              .max_windows = arguments.max_windows});
+  const TokenWindows windows = read_token_windows(tokenizer, {.path = arguments.text, .text_column = arguments.text_column},
+                                                  {.window = arguments.window, .maximum = arguments.max_windows});
   EvaluationStatus status(arguments);
   const EvaluationOptions options{.on_progress = [&](int64_t step, int64_t steps) { status(step, steps); },
                                   .cancelled = &interrupted()};
@@ -108,7 +106,7 @@ void add_eval_command(CLI::App& app) {
   command->add_option("--against", arguments->against, "Reference model: adds KL divergence and top-1 agreement");
   command->add_option("--window", arguments->window, "Tokens per window (default 512)")->check(CLI::Range(2, 1 << 20));
   command->add_option("--max-windows", arguments->max_windows, "Use only the first windows (default: all)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::PositiveNumber);
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
   command->callback([arguments] {
     const EvaluationResult result = evaluate(*arguments);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <optional>
 #include <string>
 
@@ -13,8 +14,8 @@ struct EvaluationArguments {
   std::string against;  ///< a reference model, or empty
   std::string text;     ///< .txt or .jsonl
   std::string text_column = "text";
-  int64_t window = 512;
-  int64_t max_windows = 0;  ///< 0: the whole text
+  size_t window = 512;
+  size_t max_windows = std::numeric_limits<size_t>::max();
 };
 
 struct EvaluationResult {

@@ -43,10 +43,9 @@ Windows calibration_windows(const OneshotOptions& options) {
     fail(ErrorKind::invalid_argument, "AWQ needs calibration text: name a .txt or .jsonl file, or round to nearest instead");
   }
   const Tokenizer tokenizer = Tokenizer::from_directory(options.model);
-  return read_token_windows(tokenizer, {.path = calibration.dataset,
-                                        .text_column = calibration.text_column,
-                                        .window = calibration.max_seq_length,
-                                        .max_windows = calibration.num_samples});
+  return read_token_windows(tokenizer, {.path = calibration.dataset, .text_column = calibration.text_column},
+                            {.window = static_cast<size_t>(calibration.max_seq_length),
+                             .maximum = static_cast<size_t>(calibration.num_samples)});
 }
 
 int64_t count_tokens(const Windows& windows) {
