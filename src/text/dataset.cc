@@ -65,9 +65,9 @@ std::vector<size_t> window_order(size_t count, std::optional<uint64_t> seed) {
 
 std::vector<std::string> read_documents(const TextFile& file) {
   const bool is_json_lines = file.path.ends_with(".jsonl");
-  const bool is_plain = file.path.ends_with(".txt") || file.path.ends_with(".raw") || file.path.ends_with(".md");
+  const bool is_plain = !file.path.ends_with(".json") && !file.path.ends_with(".parquet");
   if (!is_json_lines && !is_plain) {
-    fail(ErrorKind::unsupported, "{}: expected a text file (.txt, .raw, .md) or .jsonl", file.path);
+    fail(ErrorKind::unsupported, "{}: expected plain text or .jsonl", file.path);
   }
   std::string content = read_text_file(file.path);
   require_utf8(content, file.path);
