@@ -18,9 +18,9 @@ std::string describe(const Json& value) {
   return shorten(value.dump(-1, ' ', true, Json::error_handler_t::replace));
 }
 
-/// Builds the document itself, for two reasons: the ordered map of nlohmann looks for every new key among all earlier
-/// ones, which takes minutes for the 128,000 tokens of a vocabulary; and values are written and copied recursively, so
-/// that nesting without bound would let a small file exhaust the stack.
+/// Builds the document itself, for two reasons: the ordered map of nlohmann looks for every new key among all
+/// earlier ones, which takes minutes for the 128,000 tokens of a vocabulary; and values are written and
+/// copied recursively, so that nesting without bound would let a small file exhaust the stack.
 class DocumentBuilder : public nlohmann::json_sax<Json> {
  public:
   explicit DocumentBuilder(std::string_view source) : source_(source) {}
@@ -130,7 +130,8 @@ std::vector<JsonView> JsonView::elements() const {
   if (!value_->is_array()) wrong_type("an array");
   std::vector<JsonView> result;
   result.reserve(value_->size());
-  for (size_t i = 0; i < value_->size(); ++i) result.emplace_back((*value_)[i], fmt::format("{}[{}]", path_, i));
+  for (size_t i = 0; i < value_->size(); ++i)
+    result.emplace_back((*value_)[i], fmt::format("{}[{}]", path_, i));
   return result;
 }
 
@@ -188,7 +189,9 @@ std::string JsonView::string_or(std::string_view key, std::string_view fallback)
   return member ? member->as_string() : std::string(fallback);
 }
 
-void JsonView::reject(std::string_view message) const { fail(ErrorKind::bad_format, "{}: {}", path_, message); }
+void JsonView::reject(std::string_view message) const {
+  fail(ErrorKind::bad_format, "{}: {}", path_, message);
+}
 
 void JsonView::wrong_type(std::string_view expected) const {
   reject(fmt::format("expected {}, got {}", expected, describe(*value_)));

@@ -86,7 +86,8 @@ AddedTokens::AddedTokens(Vocabulary& vocabulary)
 void AddedTokens::add(AddedToken token) {
   if (token.content.empty() || !contents_.insert(token.content).second) return;
   if (const auto other = vocabulary_.token(token.id); other && *other != token.content) {
-    fail(ErrorKind::bad_format, "added token \"{}\" has the id {} of token \"{}\"", token.content, token.id, *other);
+    fail(ErrorKind::bad_format, "added token \"{}\" has the id {} of token \"{}\"", token.content, token.id,
+         *other);
   }
   if (const auto id = vocabulary_.id(token.content)) {
     token.id = *id;
@@ -101,16 +102,18 @@ void AddedTokens::add(AddedToken token) {
 
 void AddedTokens::prepare(const Normalizer* normalizer) {
   // HF looks among the special tokens first, which matters where normalization makes two contents equal.
-  std::stable_partition(tokens_.begin(), tokens_.end(), [](const AddedToken& token) { return token.special; });
+  std::stable_partition(tokens_.begin(), tokens_.end(),
+                        [](const AddedToken& token) { return token.special; });
   for (size_t i = 0; i < tokens_.size(); ++i) {
     const AddedToken& token = tokens_[i];
     Piece piece{.text = token.content, .size_limit = kNormalizedLimit};
     if (token.normalized && normalizer != nullptr) normalizer->apply(piece);
     if (piece.text.empty()) {
-      fail(ErrorKind::bad_format, "added token \"{}\": nothing is left of it after normalization", token.content);
+      fail(ErrorKind::bad_format, "added token \"{}\": nothing is left of it after normalization",
+           token.content);
     }
-    trees_[static_cast<size_t>(token.normalized ? Stage::after_normalization : Stage::before_normalization)].add(
-        piece.text, i);
+    trees_[static_cast<size_t>(token.normalized ? Stage::after_normalization : Stage::before_normalization)]
+        .add(piece.text, i);
   }
 }
 
@@ -123,7 +126,8 @@ bool AddedTokens::is_word_character_at(std::string_view text, size_t offset) con
 }
 
 bool AddedTokens::stands_alone(std::string_view text, Found found) const {
-  const bool word_before = found.begin > 0 && is_word_character_at(text, previous_character(text, found.begin));
+  const bool word_before =
+      found.begin > 0 && is_word_character_at(text, previous_character(text, found.begin));
   const bool word_behind = found.end < text.size() && is_word_character_at(text, found.end);
   return !word_before && !word_behind;
 }

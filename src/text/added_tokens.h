@@ -36,7 +36,9 @@ class PrefixTree {
 
  private:
   static constexpr size_t kNoValue = SIZE_MAX;
-  static uint64_t edge(size_t node, char byte) { return uint64_t{node} << 8 | static_cast<unsigned char>(byte); }
+  static uint64_t edge(size_t node, char byte) {
+    return uint64_t{node} << 8 | static_cast<unsigned char>(byte);
+  }
 
   std::unordered_map<uint64_t, size_t> children_;
   std::vector<size_t> values_{kNoValue};
@@ -51,8 +53,9 @@ class AddedTokens {
   /// `vocabulary` holds the tokens of the model.
   explicit AddedTokens(Vocabulary& vocabulary);
 
-  /// Adds a token unless there is one of that content; its id, if given, must be no other token's. As in HF, the
-  /// vocabulary has the last word on the id, and a token that it lacks goes to its end. Errors: bad_format.
+  /// Adds a token unless there is one of that content; its id, if given, must be no other token's. As in HF,
+  /// the vocabulary has the last word on the id, and a token that it lacks goes to its end. Errors:
+  /// bad_format.
   void add(AddedToken token);
   /// To be called once all are added; `normalizer` may be null. Errors: bad_format.
   void prepare(const Normalizer* normalizer);
@@ -78,7 +81,7 @@ class AddedTokens {
   std::unordered_set<std::string> contents_;
   std::unordered_set<int32_t> special_ids_;
   PrefixTree trees_[2];  // by Stage
-  Regex word_character_{R"([\w\p{Join_Control}])"};
+  Regex word_character_{"[" SALIENT_RUST_WORD "]"};
 };
 
 }  // namespace salient

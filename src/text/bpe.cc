@@ -57,7 +57,8 @@ std::optional<Pair> read_pair(const Json& merge) {
   if (!merge.is_string()) return std::nullopt;
   const std::string_view text = merge.get_ref<const std::string&>();
   const size_t space = text.find(' ');
-  if (space == std::string_view::npos || text.find(' ', space + 1) != std::string_view::npos) return std::nullopt;
+  if (space == std::string_view::npos || text.find(' ', space + 1) != std::string_view::npos)
+    return std::nullopt;
   return Pair(text.substr(0, space), text.substr(space + 1));
 }
 
@@ -80,7 +81,8 @@ std::string read_affix(const JsonView& description, std::string_view key) {
 
 }  // namespace
 
-MergeTable::MergeTable(size_t count) : slots_(std::bit_ceil(2 * count + 2), Slot{.key = kFree, .merge = {}}) {}
+MergeTable::MergeTable(size_t count)
+    : slots_(std::bit_ceil(2 * count + 2), Slot{.key = kFree, .merge = {}}) {}
 
 size_t MergeTable::slot_of(uint64_t key) const {
   const size_t mask = slots_.size() - 1;
@@ -200,12 +202,14 @@ bool BpeModel::add_bytes(std::string_view characters, Work& work) const {
     if (byte_tokens_[static_cast<unsigned char>(c)] == Piece::kNoToken) return false;
   }
   for (const char c : characters) {
-    work.symbols.push_back({.token = byte_tokens_[static_cast<unsigned char>(c)], .previous = kNone, .next = kNone});
+    work.symbols.push_back(
+        {.token = byte_tokens_[static_cast<unsigned char>(c)], .previous = kNone, .next = kNone});
   }
   return true;
 }
 
-/// One symbol for each character. As in HF, unknown characters wait for the next known one, which byte tokens are not.
+/// One symbol for each character. As in HF, unknown characters wait for the next known one, which byte tokens
+/// are not.
 void BpeModel::add_symbols(std::string_view word, Work& work) const {
   auto& symbols = work.symbols;
   symbols.clear();
@@ -244,9 +248,9 @@ void BpeModel::push_merge(Work& work, int32_t position) const {
   if (merge != nullptr) work.queue.push({.rank = merge->rank, .position = position, .result = merge->result});
 }
 
-/// O(n log n): each merge queues at most two more. Candidates that an earlier merge has made impossible stay in the
-/// queue and are recognised when their turn comes; as in HF, one whose pair has changed is still carried out when the
-/// new pair makes the same token.
+/// O(n log n): each merge queues at most two more. Candidates that an earlier merge has made impossible stay
+/// in the queue and are recognised when their turn comes; as in HF, one whose pair has changed is still
+/// carried out when the new pair makes the same token.
 void BpeModel::merge_symbols(Work& work) const {
   auto& symbols = work.symbols;
   const auto count = static_cast<int32_t>(symbols.size());

@@ -37,8 +37,8 @@ class MergeTable {
 /// Byte-pair encoding: the model of byte-level and of sentencepiece-like tokenizers.
 class BpeModel : public TokenModel {
  public:
-  /// Reads the `model` of a tokenizer.json and fills `vocabulary`, which outlives the model. Errors: bad_format,
-  /// unsupported.
+  /// Reads the `model` of a tokenizer.json and fills `vocabulary`, which outlives the model. Errors:
+  /// bad_format, unsupported.
   BpeModel(const JsonView& description, Vocabulary& vocabulary);
 
   void tokenize(const std::vector<Piece>& pieces, std::vector<int32_t>& ids) const override;

@@ -12,8 +12,8 @@
 
 namespace salient {
 
-// The five kinds of component of a tokenizer.json, in the order in which a text meets them. Each kind has a table of
-// rows {type, how to build it} in its own file; a new component is a class and a row there.
+// The five kinds of component of a tokenizer.json, in the order in which a text meets them. Each kind has a
+// table of rows {type, how to build it} in its own file; a new component is a class and a row there.
 
 /// A stretch of the text on its way to becoming tokens.
 struct Piece {

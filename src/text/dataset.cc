@@ -64,14 +64,14 @@ std::vector<size_t> window_order(size_t count, std::optional<uint64_t> seed) {
 }  // namespace
 
 std::vector<std::string> read_documents(const TextFile& file) {
-  const bool is_json_lines = file.path.ends_with(".jsonl");
-  const bool is_plain = !file.path.ends_with(".json") && !file.path.ends_with(".parquet");
-  if (!is_json_lines && !is_plain) {
-    fail(ErrorKind::unsupported, "{}: expected plain text or .jsonl", file.path);
+  for (const auto* structured : {".json", ".parquet", ".arrow", ".csv", ".tsv", ".gz", ".zst", ".zip"}) {
+    if (!file.path.ends_with(structured)) continue;
+    fail(ErrorKind::unsupported, "{}: {} files are not read; expected plain text or .jsonl", file.path,
+         structured);
   }
   std::string content = read_text_file(file.path);
   require_utf8(content, file.path);
-  if (is_json_lines) return read_json_lines(content, file);
+  if (file.path.ends_with(".jsonl")) return read_json_lines(content, file);
   std::vector<std::string> documents;
   documents.push_back(std::move(content));
   return documents;
@@ -89,11 +89,13 @@ std::vector<int32_t> tokenize_documents(const Tokenizer& tokenizer, std::span<co
 
 std::vector<std::vector<int32_t>> token_windows(std::span<const int32_t> ids, const WindowOptions& options) {
   if (options.window == 0 || options.maximum == 0) {
-    fail(ErrorKind::invalid_argument, "text: {} windows of {} tokens asked for", options.maximum, options.window);
+    fail(ErrorKind::invalid_argument, "text: {} windows of {} tokens asked for", options.maximum,
+         options.window);
   }
   const size_t available = ids.size() / options.window;
   if (available == 0) {
-    fail(ErrorKind::invalid_argument, "text: {} tokens are too few for one window of {}", ids.size(), options.window);
+    fail(ErrorKind::invalid_argument, "text: {} tokens are too few for one window of {}", ids.size(),
+         options.window);
   }
   std::vector<size_t> order = window_order(available, options.shuffle_seed);
   order.resize(std::min(available, options.maximum));

@@ -192,12 +192,9 @@ struct DecoderRow {
 };
 
 constexpr DecoderRow kDecoders[] = {
-    {"Sequence", make<DecoderSequence>},
-    {"ByteLevel", make<ByteLevelDecoder>},
-    {"Replace", make<ReplaceDecoder>},
-    {"ByteFallback", make<ByteFallbackDecoder>},
-    {"Fuse", make<FuseDecoder>},
-    {"Strip", make<StripDecoder>},
+    {"Sequence", make<DecoderSequence>},   {"ByteLevel", make<ByteLevelDecoder>},
+    {"Replace", make<ReplaceDecoder>},     {"ByteFallback", make<ByteFallbackDecoder>},
+    {"Fuse", make<FuseDecoder>},           {"Strip", make<StripDecoder>},
     {"Metaspace", make<MetaspaceDecoder>},
 };
 

@@ -55,7 +55,7 @@ class ReplaceNormalizer : public Normalizer {
   void apply(Piece& piece) const override {
     TextPattern::Search search(pattern_);
     std::vector<TextRange> ranges;
-    std::string replaced = 
+    std::string replaced =
         replace_matches(search, piece.text, {.content = content_, .size_limit = piece.size_limit}, ranges);
     if (!ranges.empty() && ranges[0].is_match) {
       piece.starts_text = piece.starts_text && keeps_start(piece.text, ranges[0].end);

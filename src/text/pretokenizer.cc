@@ -28,8 +28,11 @@ void arrange(std::vector<TextRange>& ranges, Matches matches) {
     ranges = std::move(joined);
   };
   switch (matches) {
-    case Matches::isolated: break;
-    case Matches::removed: std::erase_if(ranges, [](const TextRange& range) { return range.is_match; }); break;
+    case Matches::isolated:
+      break;
+    case Matches::removed:
+      std::erase_if(ranges, [](const TextRange& range) { return range.is_match; });
+      break;
     case Matches::contiguous:
       join([&](size_t i) { return ranges[i].is_match != ranges[i - 1].is_match; });
       break;
@@ -136,8 +139,10 @@ Matches read_behavior(const JsonView& behavior) {
   for (const auto& [name, matches] : kBehaviors) {
     if (behavior.as_string() == name) return matches;
   }
-  fail(ErrorKind::unsupported, "{}: \"{}\" is not supported (supported: Isolated, Removed, MergedWithPrevious, "
-       "MergedWithNext, Contiguous)", behavior.path(), behavior.as_string());
+  fail(ErrorKind::unsupported,
+       "{}: \"{}\" is not supported (supported: Isolated, Removed, MergedWithPrevious, "
+       "MergedWithNext, Contiguous)",
+       behavior.path(), behavior.as_string());
 }
 
 class SplitPreTokenizer : public PreTokenizer {
@@ -190,7 +195,7 @@ class WhitespacePreTokenizer : public PreTokenizer {
   }
 
  private:
-  Regex regex_{R"([\w\p{Join_Control}]+|[^\w\p{Join_Control}\s]+)"};
+  Regex regex_{"[" SALIENT_RUST_WORD "]+|[^\\s" SALIENT_RUST_WORD "]+"};
 };
 
 class WhitespaceSplitPreTokenizer : public PreTokenizer {
@@ -222,9 +227,8 @@ class MetaspacePreTokenizer : public PreTokenizer {
   void mark_spaces(Piece& piece) const {
     std::string marked;
     marked.reserve(piece.text.size() + piece.text.size() / 4);
-    const bool may_prepend =
-        metaspace_.scheme == Metaspace::Scheme::always ||
-        (metaspace_.scheme == Metaspace::Scheme::first && piece.starts_text);
+    const bool may_prepend = metaspace_.scheme == Metaspace::Scheme::always ||
+                             (metaspace_.scheme == Metaspace::Scheme::first && piece.starts_text);
     const bool has_mark = piece.text.starts_with(' ') || piece.text.starts_with(metaspace_.replacement);
     if (may_prepend && !has_mark) marked = metaspace_.replacement;
     for (const char c : piece.text) {
@@ -251,12 +255,9 @@ struct PreTokenizerRow {
 };
 
 constexpr PreTokenizerRow kPreTokenizers[] = {
-    {"Sequence", make<PreTokenizerSequence>},
-    {"ByteLevel", make<ByteLevelPreTokenizer>},
-    {"Split", make<SplitPreTokenizer>},
-    {"Digits", make<DigitsPreTokenizer>},
-    {"Whitespace", make<WhitespacePreTokenizer>},
-    {"WhitespaceSplit", make<WhitespaceSplitPreTokenizer>},
+    {"Sequence", make<PreTokenizerSequence>},     {"ByteLevel", make<ByteLevelPreTokenizer>},
+    {"Split", make<SplitPreTokenizer>},           {"Digits", make<DigitsPreTokenizer>},
+    {"Whitespace", make<WhitespacePreTokenizer>}, {"WhitespaceSplit", make<WhitespaceSplitPreTokenizer>},
     {"Metaspace", make<MetaspacePreTokenizer>},
 };
 

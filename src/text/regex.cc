@@ -38,7 +38,8 @@ struct Regex::Code {
 
 Regex::Regex(std::string_view pattern) : pattern_(pattern), code_(std::make_unique<Code>()) {
   if (pattern.size() > kPatternLimit) {
-    fail(ErrorKind::unsupported, "regular expression of {} bytes (at most {})", pattern.size(), kPatternLimit);
+    fail(ErrorKind::unsupported, "regular expression of {} bytes (at most {})", pattern.size(),
+         kPatternLimit);
   }
   const std::string translated = translate_pattern(pattern);
   const std::unique_ptr<pcre2_compile_context, CompileContextDeleter> context(
@@ -48,8 +49,7 @@ Regex::Regex(std::string_view pattern) : pattern_(pattern), code_(std::make_uniq
   constexpr uint32_t kOptions = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
   int error = 0;
   size_t offset = 0;
-  code_->code =
-      pcre2_compile(units(translated), translated.size(), kOptions, &error, &offset, context.get());
+  code_->code = pcre2_compile(units(translated), translated.size(), kOptions, &error, &offset, context.get());
   if (code_->code == nullptr) {
     fail(ErrorKind::bad_format, "regular expression \"{}\": {}", pattern_, error_text(error));
   }

@@ -15,9 +15,13 @@ struct TextRange {
   bool is_match = false;
 };
 
-/// Rewrites a pattern in the dialect of tokenizer.json (Oniguruma with Ruby syntax) as a PCRE2 pattern of the same
-/// meaning. Errors: unsupported, for constructs that PCRE2 lacks or reads differently.
+/// Rewrites a pattern in the dialect of tokenizer.json (Oniguruma with Ruby syntax) as a PCRE2 pattern of the
+/// same meaning. Errors: unsupported, for constructs that PCRE2 lacks or reads differently.
 std::string translate_pattern(std::string_view pattern);
+
+/// Word characters of the Rust regular expressions inside HF (its \w outside tokenizer.json), to stand in
+/// brackets.
+#define SALIENT_RUST_WORD R"(\p{Alphabetic}\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\p{Join_Control})"
 
 /// A compiled regular expression of a tokenizer.json. Immutable, so threads may share it.
 class Regex {
@@ -45,8 +49,8 @@ class RegexSearch {
   RegexSearch(const RegexSearch&) = delete;
   RegexSearch& operator=(const RegexSearch&) = delete;
 
-  /// Cuts `text` (valid UTF-8) into its matches and what lies between them. Empty stretches between matches are left
-  /// out, empty matches are not. Errors: invalid_argument when the search takes too many steps.
+  /// Cuts `text` (valid UTF-8) into its matches and what lies between them. Empty stretches between matches
+  /// are left out, empty matches are not. Errors: invalid_argument when the search takes too many steps.
   void cut(std::string_view text, std::vector<TextRange>& ranges);
 
  private:

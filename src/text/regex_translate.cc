@@ -2,9 +2,33 @@
 
 #include "base/error.h"
 #include "text/regex.h"
+#include "text/unicode_tables.h"
 
 namespace salient {
 namespace {
+
+/// What `property` has more in HF than in PCRE2, as ranges to stand inside a class; "L" has what "Lu", "Ll",
+/// ... have.
+std::string additions_to(std::string_view property) {
+  std::string result;
+  char32_t first = 0;
+  char32_t last = 0;
+  const auto write = [&] {
+    if (last != 0) result += fmt::format("\\x{{{:x}}}-\\x{{{:x}}}", uint32_t{first}, uint32_t{last});
+  };
+  for (const PropertyRange& range : property_additions()) {
+    const bool is_part =
+        property.size() == 1 && range.property.size() == 2 && range.property[0] == property[0];
+    if (range.property != property && !is_part) continue;
+    if (range.first != last + 1) {
+      write();
+      first = range.first;
+    }
+    last = range.last;
+  }
+  write();
+  return result;
+}
 
 // Oniguruma's \w; PCRE2 leaves out marks and connectors. Without brackets, to stand inside a class too.
 constexpr std::string_view kWordSet = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
@@ -61,7 +85,8 @@ class Translator {
   /// `(?m)` is the dot-matches-newline option in Ruby syntax; in PCRE2 that is `(?s)`.
   void group() {
     if (peek(1) == '*') refuse("\"(*\" is not supported");
-    if (peek(1) == '?' && (peek(2) == 'C' || peek(2) == 'R')) refuse("recursion and callouts are not supported");
+    if (peek(1) == '?' && (peek(2) == 'C' || peek(2) == 'R'))
+      refuse("recursion and callouts are not supported");
     const size_t end = pattern_.find_first_not_of("imx-", position_ + 2);
     const bool has_options = peek(1) == '?' && end != std::string_view::npos && end > position_ + 2 &&
                              (pattern_[end] == ':' || pattern_[end] == ')');
@@ -72,7 +97,8 @@ class Translator {
     position_ = end;
   }
 
-  /// `{,n}` counts from 0 in Ruby syntax, and `+` or `?` behind `{n}` repeats again instead of changing its kind.
+  /// `{,n}` counts from 0 in Ruby syntax, and `+` or `?` behind `{n}` repeats again instead of changing its
+  /// kind.
   void repetition() {
     const size_t end = pattern_.find('}', position_);
     const std::string_view bounds =
@@ -92,30 +118,64 @@ class Translator {
   void escape() {
     const char c = peek(1);
     switch (c) {
-      case '\0': refuse("ends with a backslash");
-      case 's': return replace(R"(\p{White_Space})");
-      case 'S': return replace(R"(\P{White_Space})");
-      case 'v': return replace(R"(\x0b)");
-      case 'w': return replace(set(kWordSet));
-      case 'W': return replace(complement(kWordSet));
-      case 'h': return replace(set("0-9A-Fa-f"));
-      case 'H': return replace(complement("0-9A-Fa-f"));
-      case 'b': return replace(in_class_ ? R"(\b)" : boundary('!', '='));
-      case 'B': return replace(boundary('=', '!'));
-      case 'u': return code_point();
-      default: break;
+      case '\0':
+        refuse("ends with a backslash");
+      case 's':
+        return replace(R"(\p{White_Space})");
+      case 'S':
+        return replace(R"(\P{White_Space})");
+      case 'v':
+        return replace(R"(\x0b)");
+      case 'd':
+        return replace(set(digit_set_));
+      case 'D':
+        return replace(in_class_ ? R"(\D)" : complement(digit_set_));
+      case 'w':
+        return replace(set(word_set_));
+      case 'W':
+        return replace(complement(word_set_));
+      case 'h':
+        return replace(set("0-9A-Fa-f"));
+      case 'H':
+        return replace(complement("0-9A-Fa-f"));
+      case 'b':
+        return replace(in_class_ ? R"(\b)" : boundary('!', '='));
+      case 'B':
+        return replace(boundary('=', '!'));
+      case 'u':
+        return code_point();
+      default:
+        break;
     }
-    if ((c == 'p' || c == 'P' || c == 'x') && peek(2) == '{') {
-      const size_t end = pattern_.find('}', position_);
-      if (end == std::string_view::npos) refuse(fmt::format("\"\\{}{{\" without \"}}\"", c));
-      return copy(end + 1 - position_);
-    }
-    constexpr std::string_view kSame = "dDnrtfaexAzZGRXpPk0123456789";
-    const bool is_letter_or_digit = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+    if (c == 'p' || c == 'P') return property(c == 'P');
+    if (c == 'x' && peek(2) == '{') return copy(braces().size() + 4);
+    constexpr std::string_view kSame = "nrtfaexAzZGRXk0123456789";
+    const bool is_letter_or_digit =
+        (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
     if (is_letter_or_digit && kSame.find(c) == std::string_view::npos) {
       refuse(fmt::format("the escape \"\\{}\" is not supported", c));
     }
     copy(2);
+  }
+
+  /// What stands between the braces behind an escape of one letter.
+  std::string_view braces() const {
+    const size_t end = pattern_.find('}', position_);
+    if (peek(2) != '{' || end == std::string_view::npos)
+      refuse(fmt::format("\"\\{}\" without braces", peek(1)));
+    return pattern_.substr(position_ + 3, end - position_ - 3);
+  }
+
+  /// `\p{X}`, `\P{X}` or `\p{^X}`. In a class, a negated property keeps PCRE2's idea of it.
+  void property(bool negated) {
+    const std::string_view name = braces();
+    const size_t length = name.size() + 4;
+    const bool has_caret = name.starts_with('^');
+    const std::string additions = additions_to(has_caret ? name.substr(1) : name);
+    if (additions.empty() || (in_class_ && negated != has_caret)) return copy(length);
+    const std::string content = fmt::format("\\p{{{}}}{}", has_caret ? name.substr(1) : name, additions);
+    result_ += negated != has_caret ? complement(content) : set(content);
+    position_ += length;
   }
 
   std::string set(std::string_view content) const {
@@ -127,11 +187,11 @@ class Translator {
     return fmt::format("[^{}]", content);
   }
 
-  /// Between a word character and another one (`\b`), or not (`\B`): `first` and `second` are the signs of the
-  /// look-ahead behind "a word character before" that make it so.
+  /// Between a word character and another one (`\b`), or not (`\B`): `first` and `second` are the signs of
+  /// the look-ahead behind "a word character before" that make it so.
   std::string boundary(char first, char second) const {
     if (in_class_) refuse("\\B inside a class is not supported");
-    return fmt::format("(?:(?<=[{0}])(?{1}[{0}])|(?<![{0}])(?{2}[{0}]))", kWordSet, first, second);
+    return fmt::format("(?:(?<=[{0}])(?{1}[{0}])|(?<![{0}])(?{2}[{0}]))", word_set_, first, second);
   }
 
   void code_point() {
@@ -153,6 +213,8 @@ class Translator {
     position_ += count;
   }
 
+  const std::string digit_set_ = R"(\p{Nd})" + additions_to("Nd");
+  const std::string word_set_ = std::string(kWordSet) + additions_to("w");
   std::string_view pattern_;
   size_t position_ = 0;
   bool in_class_ = false;

@@ -24,7 +24,8 @@ void TextPattern::Search::cut(std::string_view text, std::vector<TextRange>& ran
   ranges.clear();
   size_t covered = 0;
   const std::string& literal = pattern_.literal_;
-  for (size_t begin = text.find(literal); begin != std::string_view::npos; begin = text.find(literal, covered)) {
+  for (size_t begin = text.find(literal); begin != std::string_view::npos;
+       begin = text.find(literal, covered)) {
     if (covered != begin) ranges.push_back({.begin = covered, .end = begin});
     covered = begin + literal.size();
     ranges.push_back({.begin = begin, .end = covered, .is_match = true});
@@ -32,8 +33,8 @@ void TextPattern::Search::cut(std::string_view text, std::vector<TextRange>& ran
   if (covered != text.size()) ranges.push_back({.begin = covered, .end = text.size()});
 }
 
-std::string replace_matches(TextPattern::Search& search, std::string_view text, const Replacement& replacement,
-                            std::vector<TextRange>& ranges) {
+std::string replace_matches(TextPattern::Search& search, std::string_view text,
+                            const Replacement& replacement, std::vector<TextRange>& ranges) {
   search.cut(text, ranges);
   std::string result;
   result.reserve(text.size());

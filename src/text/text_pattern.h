@@ -31,12 +31,14 @@ class TextPattern {
 
 struct Replacement {
   std::string_view content;
-  /// A result above this size is refused: chained replacements could otherwise fill the memory from a small text.
+  /// A result above this size is refused: chained replacements could otherwise fill the memory from a small
+  /// text.
   size_t size_limit;
 };
 
-/// `text` with each match replaced; `ranges` is scratch and holds the cut afterwards. Errors: invalid_argument.
-std::string replace_matches(TextPattern::Search& search, std::string_view text, const Replacement& replacement,
-                            std::vector<TextRange>& ranges);
+/// `text` with each match replaced; `ranges` is scratch and holds the cut afterwards. Errors:
+/// invalid_argument.
+std::string replace_matches(TextPattern::Search& search, std::string_view text,
+                            const Replacement& replacement, std::vector<TextRange>& ranges);
 
 }  // namespace salient

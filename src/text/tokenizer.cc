@@ -15,7 +15,8 @@ namespace {
 
 // Positions inside a text are 32-bit numbers, and a byte may take two in the byte-level alphabet.
 constexpr size_t kTextLimit = size_t{512} << 20;
-// A normalizer may make a text this many times longer (a Unicode character decomposes to 18 at most), plus some.
+// A normalizer may make a text this many times longer (a Unicode character decomposes to 18 at most), plus
+// some.
 constexpr size_t kGrowthLimit = 64;
 constexpr size_t kGrowthAllowance = 64 * 1024;
 
@@ -36,8 +37,8 @@ void add_named_token(const JsonView& token, AddedTokens& added) {
   added.add(std::move(read));
 }
 
-/// What transformers adds when it opens a directory: the tokens of `added_tokens_decoder` in the order of their ids,
-/// then the named special tokens.
+/// What transformers adds when it opens a directory: the tokens of `added_tokens_decoder` in the order of
+/// their ids, then the named special tokens.
 void add_configured_tokens(const JsonView& configuration, AddedTokens& added) {
   if (const auto decoder = configuration.find("added_tokens_decoder")) {
     std::vector<std::pair<int64_t, AddedToken>> tokens;
@@ -47,10 +48,12 @@ void add_configured_tokens(const JsonView& configuration, AddedTokens& added) {
       }
       tokens.emplace_back(std::stoll(id), read_added_token(entry));
     }
-    std::stable_sort(tokens.begin(), tokens.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::stable_sort(tokens.begin(), tokens.end(),
+                     [](const auto& a, const auto& b) { return a.first < b.first; });
     for (auto& [id, token] : tokens) added.add(std::move(token));
   }
-  for (const auto* name : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
+  for (const auto* name :
+       {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
     if (const auto token = configuration.find(name)) add_named_token(*token, added);
   }
   for (const auto* name : {"additional_special_tokens", "extra_special_tokens"}) {
@@ -112,7 +115,8 @@ Tokenizer::Parts::Parts(const JsonView& description, const JsonView* configurati
   anchor = find_anchor(vocabulary);
   if (post_processor == nullptr) return;
   for (const int32_t id : post_processor->apply({})) {
-    if (!vocabulary.token(id)) description.at("post_processor").reject(fmt::format("id {} is no token's", id));
+    if (!vocabulary.token(id))
+      description.at("post_processor").reject(fmt::format("id {} is no token's", id));
   }
 }
 
@@ -130,7 +134,8 @@ std::vector<Piece> Tokenizer::Parts::cut_added_tokens(std::string_view text) con
     if (normalizer) normalizer->apply(piece);
     added.cut(std::move(piece), AddedTokens::Stage::after_normalization, pieces);
   }
-  std::erase_if(pieces, [](const Piece& piece) { return piece.token == Piece::kNoToken && piece.text.empty(); });
+  std::erase_if(pieces,
+                [](const Piece& piece) { return piece.token == Piece::kNoToken && piece.text.empty(); });
   return pieces;
 }
 
@@ -154,8 +159,9 @@ Tokenizer Tokenizer::from_directory(const std::string& model_directory) {
   if (!std::filesystem::exists(path)) {
     const bool has_sentencepiece = std::filesystem::exists(directory / "tokenizer.model");
     fail(ErrorKind::not_found, "{}: no tokenizer.json{}", model_directory,
-         has_sentencepiece ? " (tokenizer.model alone is not supported: transformers can save it as tokenizer.json)"
-                           : "");
+         has_sentencepiece
+             ? " (tokenizer.model alone is not supported: transformers can save it as tokenizer.json)"
+             : "");
   }
   const Json json = read_json_file(path);
   if (!std::filesystem::exists(configuration_path)) return build(JsonView(json, path), nullptr);
@@ -206,7 +212,9 @@ std::string Tokenizer::bytes_of(int32_t id, Position position) const {
 
 size_t Tokenizer::vocabulary_size() const { return parts_->vocabulary.size(); }
 
-std::optional<int32_t> Tokenizer::token_id(std::string_view token) const { return parts_->vocabulary.id(token); }
+std::optional<int32_t> Tokenizer::token_id(std::string_view token) const {
+  return parts_->vocabulary.id(token);
+}
 
 std::string_view Tokenizer::token(int32_t id) const {
   if (const auto token = parts_->vocabulary.token(id)) return *token;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "text/unicode_tables.h"
 
 namespace salient {
 namespace {
@@ -14,7 +15,8 @@ constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
 
 unsigned byte_at(std::string_view bytes, size_t index) { return static_cast<unsigned char>(bytes[index]); }
 
-/// Lead bytes of table 3-7 of the Unicode standard: how long the character is and which second bytes may follow.
+/// Lead bytes of table 3-7 of the Unicode standard: how long the character is and which second bytes may
+/// follow.
 struct Lead {
   size_t length = 0;  // 0: no character begins like this
   unsigned second_low = 0x80;
@@ -37,36 +39,79 @@ bool is_ascii(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
 }
 
-/// Decomposes each character by itself; the order of combining marks is still that of the text.
-std::vector<utf8proc_int32_t> decompose(std::string_view text, utf8proc_option_t options) {
-  std::vector<utf8proc_int32_t> result;
-  result.reserve(text.size());
-  utf8proc_int32_t parts[32];  // the longest decomposition in Unicode has 18 characters
-  for (size_t offset = 0; offset < text.size();) {
-    const auto character = static_cast<utf8proc_int32_t>(next_character(text, offset));
-    int boundary = 0;
-    const auto count = utf8proc_decompose_char(character, parts, std::size(parts), options, &boundary);
-    if (count < 0 || count > std::ssize(parts)) {
-      fail(ErrorKind::internal, "unicode: cannot decompose U+{:04X}", character);
-    }
-    result.insert(result.end(), parts, parts + count);
-  }
-  return result;
+bool contains(std::span<const CharacterRange> ranges, char32_t character) {
+  const auto range = std::lower_bound(ranges.begin(), ranges.end(), character,
+                                      [](const CharacterRange& r, char32_t c) { return r.last < c; });
+  return range != ranges.end() && range->first <= character;
 }
 
-int combining_class(utf8proc_int32_t character) { return utf8proc_get_property(character)->combining_class; }
+/// A stretch of a text on its way to a normalization form. Characters that HF's tables do not know come
+/// between the stretches: for HF they are starters that nothing combines with.
+class Stretch {
+ public:
+  explicit Stretch(NormalizationForm form)
+      : compatible_(form == NormalizationForm::nfkc || form == NormalizationForm::nfkd),
+        composed_(form == NormalizationForm::nfc || form == NormalizationForm::nfkc) {}
 
-/// The canonical order: runs of combining marks sorted by class. utf8proc would do it in quadratic time.
-void order_combining_marks(std::vector<utf8proc_int32_t>& characters) {
-  for (auto begin = characters.begin(); begin != characters.end();) {
-    if (combining_class(*begin) == 0) {
-      ++begin;
-      continue;
+  /// Decomposes the character by itself: combining marks stay in the order of the text.
+  void add(char32_t character) {
+    utf8proc_int32_t parts[32];  // the longest decomposition in Unicode has 18 characters
+    const int options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compatible_ ? UTF8PROC_COMPAT : 0);
+    int boundary = 0;
+    const auto count =
+        utf8proc_decompose_char(static_cast<utf8proc_int32_t>(character), parts, std::size(parts),
+                                static_cast<utf8proc_option_t>(options), &boundary);
+    if (count < 0 || count > std::ssize(parts)) {
+      fail(ErrorKind::internal, "unicode: cannot decompose U+{:04X}", static_cast<uint32_t>(character));
     }
-    const auto end = std::find_if(begin, characters.end(), [](auto c) { return combining_class(c) == 0; });
-    std::stable_sort(begin, end, [](auto a, auto b) { return combining_class(a) < combining_class(b); });
-    begin = end;
+    characters_.insert(characters_.end(), parts, parts + count);
   }
+
+  void end(std::string& text) {
+    order_combining_marks();
+    if (composed_) compose();
+    for (const auto character : characters_) append_character(text, static_cast<char32_t>(character));
+    characters_.clear();
+  }
+
+ private:
+  static int combining_class(utf8proc_int32_t character) {
+    return utf8proc_get_property(character)->combining_class;
+  }
+
+  /// The canonical order: runs of combining marks sorted by class. utf8proc would do it in quadratic time.
+  void order_combining_marks() {
+    for (auto begin = characters_.begin(); begin != characters_.end();) {
+      if (combining_class(*begin) == 0) {
+        ++begin;
+        continue;
+      }
+      const auto end = std::find_if(begin, characters_.end(), [](auto c) { return combining_class(c) == 0; });
+      std::stable_sort(begin, end, [](auto a, auto b) { return combining_class(a) < combining_class(b); });
+      begin = end;
+    }
+  }
+
+  void compose() {
+    const auto length =
+        utf8proc_normalize_utf32(characters_.data(), std::ssize(characters_),
+                                 static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+    if (length < 0) fail(ErrorKind::internal, "unicode: cannot compose: {}", utf8proc_errmsg(length));
+    characters_.resize(static_cast<size_t>(length));
+  }
+
+  bool compatible_;
+  bool composed_;
+  std::vector<utf8proc_int32_t> characters_;
+};
+
+char32_t lower_case_of(char32_t character) {
+  for (const LowerCaseRange& range : lower_case_additions()) {
+    if (character >= range.first && character <= range.last) {
+      return static_cast<char32_t>(static_cast<int>(character) + range.distance);
+    }
+  }
+  return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(character)));
 }
 
 }  // namespace
@@ -126,7 +171,8 @@ bool is_white_space(char32_t character) {
 bool is_numeric(char32_t character) {
   if (character < 0x80) return character >= '0' && character <= '9';
   const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(character));
-  return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL || category == UTF8PROC_CATEGORY_NO;
+  return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL ||
+         category == UTF8PROC_CATEGORY_NO || contains(numeric_additions(), character);
 }
 
 std::string to_lower_case(std::string_view text) {
@@ -137,8 +183,7 @@ std::string to_lower_case(std::string_view text) {
     if (character == 0x130) {  // the only character whose lower case is two: i and a combining dot
       result += "i\xCC\x87";
     } else {
-      append_character(result,
-                       static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(character))));
+      append_character(result, lower_case_of(character));
     }
   }
   return result;
@@ -146,21 +191,19 @@ std::string to_lower_case(std::string_view text) {
 
 std::string normalize_unicode(std::string_view text, NormalizationForm form) {
   if (is_ascii(text)) return std::string(text);
-  const bool compatible = form == NormalizationForm::nfkc || form == NormalizationForm::nfkd;
-  const bool composed = form == NormalizationForm::nfc || form == NormalizationForm::nfkc;
-  const int options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compatible ? UTF8PROC_COMPAT : 0);
-  auto characters = decompose(text, static_cast<utf8proc_option_t>(options));
-  order_combining_marks(characters);
-  if (composed) {
-    const auto length =
-        utf8proc_normalize_utf32(characters.data(), std::ssize(characters),
-                                 static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
-    if (length < 0) fail(ErrorKind::internal, "unicode: cannot compose: {}", utf8proc_errmsg(length));
-    characters.resize(static_cast<size_t>(length));
-  }
+  Stretch stretch(form);
   std::string result;
   result.reserve(text.size());
-  for (const auto character : characters) append_character(result, static_cast<char32_t>(character));
+  for (size_t offset = 0; offset < text.size();) {
+    const char32_t character = next_character(text, offset);
+    if (contains(unknown_to_normalization(), character)) {
+      stretch.end(result);
+      append_character(result, character);
+    } else {
+      stretch.add(character);
+    }
+  }
+  stretch.end(result);
   return result;
 }
 

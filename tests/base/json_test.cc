@@ -63,7 +63,10 @@ TEST(ParseJson, ReadsALargeObjectInLinearTime) {
 }
 
 TEST(ParseJson, SaysWhereItBroke) {
-  EXPECT_EQ(message_of([] { parse_json("{\"a\": }", "f.json"); }).rfind("f.json: not valid JSON: parse error at line 1", 0), 0u);
+  EXPECT_EQ(message_of([] {
+              parse_json("{\"a\": }", "f.json");
+            }).rfind("f.json: not valid JSON: parse error at line 1", 0),
+            0u);
 }
 
 }  // namespace

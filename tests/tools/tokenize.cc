@@ -1,5 +1,6 @@
-// For scripts/compare_tokenizers.py: reads a request on each line of the input, {"text": ...} or {"ids": [...]}, and
-// answers with a line of JSON. The arguments are a tokenizer.json or a model directory, and "add" or "omit".
+// For scripts/compare_tokenizers.py: reads a request on each line of the input, {"text": ...} or {"ids":
+// [...]}, and answers with a line of JSON. The arguments are a tokenizer.json or a model directory, and "add"
+// or "omit".
 
 #include <filesystem>
 #include <iostream>
@@ -34,12 +35,13 @@ int main(int count, char** arguments) {
   }
   const std::string path = arguments[1];
   const auto special = arguments[2] == std::string_view("add") ? Tokenizer::SpecialTokens::add
-                                                                : Tokenizer::SpecialTokens::omit;
+                                                               : Tokenizer::SpecialTokens::omit;
   try {
     const Tokenizer tokenizer =
         std::filesystem::is_directory(path) ? Tokenizer::from_directory(path) : Tokenizer::from_file(path);
     for (std::string line; std::getline(std::cin, line);) {
-      std::cout << answer(tokenizer, salient::parse_json(line, "request"), special).dump() << '\n' << std::flush;
+      std::cout << answer(tokenizer, salient::parse_json(line, "request"), special).dump() << '\n'
+                << std::flush;
     }
   } catch (const salient::Error& error) {
     std::cerr << error.what() << '\n';
