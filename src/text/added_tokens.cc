@@ -92,7 +92,8 @@ void AddedTokens::add(AddedToken token) {
   if (const auto id = vocabulary_.id(token.content)) {
     token.id = *id;
   } else {
-    token.id = next_id_;
+    // HF would let two tokens share an id where the vocabulary has holes; there the file's id serves.
+    if (token.id == Piece::kNoToken || !vocabulary_.token(next_id_)) token.id = next_id_;
     vocabulary_.add(token.content, token.id);
   }
   next_id_ = std::max(next_id_, token.id + 1);

@@ -151,8 +151,9 @@ void BpeModel::read_merges(const JsonView& description) {
     }
     merged = left;
     merged += right.substr(subword_prefix_.size());
-    merges_->put(id_of(i, left), id_of(i, right),
-                 {.rank = static_cast<uint32_t>(i), .result = id_of(i, merged)});
+    const int32_t left_id = id_of(i, left);
+    const int32_t right_id = id_of(i, right);
+    merges_->put(left_id, right_id, {.rank = static_cast<uint32_t>(i), .result = id_of(i, merged)});
   }
 }
 
