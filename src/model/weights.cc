@@ -1,5 +1,6 @@
 #include "model/weights.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <utility>
@@ -22,6 +23,16 @@ std::optional<QuantizationConfig> read_quantization(const Checkpoint& checkpoint
   if (!std::filesystem::exists(path)) return std::nullopt;
   const Json json = read_json_file(path.string());
   return read_config_block({json, path.string()});
+}
+
+/// generation_config.json may name more tokens that end a text, such as the end of a turn.
+void add_generation_stops(const Checkpoint& checkpoint, std::vector<int32_t>& eos_tokens) {
+  const auto path = checkpoint.directory() / "generation_config.json";
+  if (!std::filesystem::exists(path)) return;
+  const Json json = read_json_file(path.string());
+  for (const int32_t token : read_token_ids(JsonView(json, path.string()).find("eos_token_id"))) {
+    if (std::ranges::find(eos_tokens, token) == eos_tokens.end()) eos_tokens.push_back(token);
+  }
 }
 
 bool is_weight_type(DType dtype) {
@@ -52,6 +63,7 @@ struct ModelWeights::PackedShapes {
 ModelWeights::ModelWeights(const std::string& directory)
     : checkpoint_(std::make_unique<Checkpoint>(directory)) {
   spec_ = make_decoder_spec(checkpoint_->config_view());
+  add_generation_stops(*checkpoint_, spec_.eos_tokens);
   quantization_ = read_quantization(*checkpoint_);
   with_context(directory, [&] { check_tensors(); });
 }
