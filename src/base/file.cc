@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <system_error>
@@ -46,6 +48,17 @@ void rename_or_fail(const fs::path& from, const fs::path& to) {
   std::error_code code;
   fs::rename(from, to, code);
   if (code) fail(ErrorKind::io, "{}: cannot rename to {}: {}", from.string(), to.string(), code.message());
+}
+
+/// Removes what killed processes left: entries "<prefix><pid>-..." whose process is gone.
+void remove_stale_partials(const fs::path& parent, const std::string& prefix) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(parent, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(prefix)) continue;
+    const auto pid = static_cast<pid_t>(std::strtol(name.c_str() + prefix.size(), nullptr, 10));
+    if (pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH) fs::remove_all(entry.path(), ignored);
+  }
 }
 
 std::string unique_suffix() { return fmt::format("{}-{:x}", ::getpid(), reinterpret_cast<uintptr_t>(&errno)); }
@@ -105,7 +118,9 @@ OutputDirectory::OutputDirectory(const std::string& target, IfExists if_exists)
   if (fs::exists(target_) && if_exists_ == IfExists::refuse) {
     fail(ErrorKind::invalid_argument, "{}: the output exists already", target_.string());
   }
-  partial_ = target_.parent_path() / fmt::format(".{}.partial-{}", target_.filename().string(), unique_suffix());
+  const std::string prefix = fmt::format(".{}.partial-", target_.filename().string());
+  remove_stale_partials(target_.parent_path(), prefix);
+  partial_ = target_.parent_path() / (prefix + unique_suffix());
   std::error_code code;
   fs::create_directories(partial_, code);
   if (code) fail(ErrorKind::io, "{}: cannot create: {}", partial_.string(), code.message());

@@ -88,6 +88,20 @@ void require_finite(std::span<const float> values, size_t row) {
   fail(ErrorKind::invalid_argument, "weight at row {}, column {} is {}", row, bad - values.begin(), *bad);
 }
 
+/// The grid of one group whose weights count as at most `bound` in magnitude.
+GroupGrid bounded_grid(const RoundingRule& rule, std::span<const float> values, float bound) {
+  const auto extremes = extremes_of(values);
+  return make_group_grid(rule.scheme, rule.scale_dtype, std::max(extremes.minimum, -bound),
+                         std::min(extremes.maximum, bound));
+}
+
+/// The grid may reach up to half a step beyond the bound, so the weights are clamped as well as the extremes.
+inline float bounded_code(float value, float bound, float scale, float zero, float top) {
+  value = value < -bound ? -bound : value;
+  value = value > bound ? bound : value;
+  return code_of(value, scale, zero, top);
+}
+
 /// One call of quantize_to_nearest: what its rows share.
 class RowQuantizer {
  public:
@@ -136,19 +150,12 @@ class RowQuantizer {
          bound);
   }
 
-  /// The grid may reach up to half a step beyond the bound, so the weights are clamped as well as the
-  /// extremes.
   GroupGrid quantize_group(std::span<const float> values, float bound, std::span<uint8_t> codes) const {
-    const auto extremes = extremes_of(values);
-    const auto grid = make_group_grid(result_.scheme, result_.scales.dtype(),
-                                      std::max(extremes.minimum, -bound), std::min(extremes.maximum, bound));
+    const auto grid = bounded_grid({result_.scheme, result_.scales.dtype()}, values, bound);
     const auto zero = static_cast<float>(grid.zero);
     const auto top = static_cast<float>(max_code(result_.scheme));
-    const float scale = grid.scale;
     for (size_t i = 0; i < values.size(); ++i) {
-      float value = values[i] < -bound ? -bound : values[i];
-      value = value > bound ? bound : value;
-      codes[i] = static_cast<uint8_t>(static_cast<int>(code_of(value, scale, zero, top)));
+      codes[i] = static_cast<uint8_t>(static_cast<int>(bounded_code(values[i], bound, grid.scale, zero, top)));
     }
     return grid;
   }
@@ -203,6 +210,21 @@ QuantizedWeight quantize_to_nearest(const Tensor& weight, const Tensor& clip,
   parallel_for(static_cast<size_t>(weight.dim(0)), 16,
                [&](size_t begin, size_t end) { quantizer.run(begin, end); });
   return result;
+}
+
+void fake_quantize_row(const RoundingRule& rule, std::span<const float> row, std::span<const float> clip,
+                       std::span<float> out) {
+  const auto width = static_cast<size_t>(group_width(rule.scheme, static_cast<int64_t>(row.size())));
+  const auto top = static_cast<float>(max_code(rule.scheme));
+  for (size_t group = 0, begin = 0; begin < row.size(); ++group, begin += width) {
+    const auto values = row.subspan(begin, std::min(width, row.size() - begin));
+    const float bound = clip.empty() ? std::numeric_limits<float>::infinity() : clip[group];
+    const GroupGrid grid = bounded_grid(rule, values, bound);
+    const auto zero = static_cast<float>(grid.zero);
+    for (size_t i = 0; i < values.size(); ++i) {
+      out[begin + i] = (bounded_code(values[i], bound, grid.scale, zero, top) - zero) * grid.scale;
+    }
+  }
 }
 
 }  // namespace salient

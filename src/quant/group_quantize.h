@@ -29,4 +29,15 @@ int quantize_value(const QuantizationScheme& scheme, const GroupGrid& grid, floa
 QuantizedWeight quantize_to_nearest(const Tensor& weight, const Tensor& clip, const QuantizationScheme& scheme,
                                     DType scale_dtype);
 
+/// How weights are rounded: the grid and the type in which its scales are stored.
+struct RoundingRule {
+  QuantizationScheme scheme;
+  DType scale_dtype = DType::bf16;
+};
+
+/// What `quantize_to_nearest` and then `dequantize_row` give, bit for bit, without the detour over packed codes. row, out:
+/// [in]; `clip` [groups] as above, or empty. row and out may be the same memory.
+void fake_quantize_row(const RoundingRule& rule, std::span<const float> row, std::span<const float> clip,
+                       std::span<float> out);
+
 }  // namespace salient
