@@ -1,12 +1,15 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
+#include <string>
+#include <vector>
 
+#include "base/error.h"
 #include "base/parallel.h"
 #include "cli/commands.h"
-#include "salient/error.h"
 
 namespace {
 
@@ -18,6 +21,20 @@ int report(const salient::Error& error) {
   fmt::print(stderr, "salient: {}\n", error.what());
   if (error.kind() == salient::ErrorKind::cancelled) return kExitInterrupted;
   return error.kind() == salient::ErrorKind::invalid_argument ? kExitUsage : kExitError;
+}
+
+/// CLI11 reports a mistyped command only as a missing one.
+void check_command_name(const CLI::App& app, int argc, char** argv) {
+  std::vector<std::string> names;
+  for (const auto* command : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(command->get_name());
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word == "--threads") ++i;  // its value
+    if (word.starts_with("-")) continue;
+    if (std::find(names.begin(), names.end(), word) != names.end()) return;
+    salient::fail(salient::ErrorKind::invalid_argument, "there is no command \"{}\"; commands: {}", word,
+                  fmt::join(names, ", "));
+  }
 }
 
 }  // namespace
@@ -37,6 +54,7 @@ int main(int argc, char** argv) {
   salient::cli::add_generate_command(app);
   salient::cli::add_inspect_command(app);
   try {
+    check_command_name(app, argc, argv);
     app.parse(argc, argv);
     return EXIT_SUCCESS;
   } catch (const CLI::ParseError& error) {

@@ -22,9 +22,9 @@ class CommandLine : public ::testing::Test {
  protected:
   std::string out(const std::string& name = "quantized") const { return (scratch_.path() / name).string(); }
 
-  std::vector<std::string> quantize(std::vector<std::string> more) const {
+  std::vector<std::string> quantize(std::vector<std::string> more, const std::string& samples = "4") const {
     std::vector<std::string> arguments{"quantize", kModel, "-o", out(), "--data", kDemo + "/calibration.txt",
-                                       "--num-calibration-samples", "4", "--max-seq-length", "128"};
+                                       "--num-calibration-samples", samples, "--max-seq-length", "128"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;
   }
@@ -106,11 +106,11 @@ TEST_F(CommandLine, MistakesGetOneLineAndNoOutput) {
   const std::vector<Case> cases{
       {{"quantize", "/nowhere", "-o", out()}, 1, "/nowhere"},
       {{"quantize", kModel, "-o", out()}, 2, "AWQ needs calibration text"},
-      {quantize({"--group-size", "48"}), 2, "48"},
+      {quantize({"--group-size", "48"}), 1, "48"},
       {quantize({"--group-size", "256", "--ignore", "nothing"}), 2, "matches no module"},
       {quantize({"--scheme", "W8A8"}), 1, "W8A8"},
       {quantize({"--format", "gguf"}), 2, "gguf"},
-      {quantize({"--num-calibration-samples", "0"}), 2, "num-calibration-samples"},
+      {quantize({}, "0"), 2, "num-calibration-samples"},
       {{"eval", kModel, "--text", "/nowhere.txt"}, 1, "/nowhere.txt"},
       {{"generate", kModel, "-p", "x", "--temperature", "-1"}, 2, "temperature"},
       {{"quantise"}, 2, "quantise"},
@@ -149,7 +149,7 @@ void wait_for_first_layer(const Program& program) {
 }
 
 TEST_F(CommandLine, CtrlCLeavesNothingBehind) {
-  const Program program(quantize({"--num-calibration-samples", "64", "--n-grid", "1000"}));
+  const Program program(quantize({"--n-grid", "1000"}, "64"));
   wait_for_first_layer(program);
   program.send(SIGINT);
   const auto result = program.wait();
@@ -159,7 +159,7 @@ TEST_F(CommandLine, CtrlCLeavesNothingBehind) {
 }
 
 TEST_F(CommandLine, AKilledJobLeavesNoDirectoryThatLooksFinished) {
-  const Program program(quantize({"--num-calibration-samples", "64", "--n-grid", "1000"}));
+  const Program program(quantize({"--n-grid", "1000"}, "64"));
   wait_for_first_layer(program);
   program.send(SIGKILL);
   EXPECT_EQ(program.wait().status, 128 + SIGKILL);
