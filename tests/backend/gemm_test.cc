@@ -4,7 +4,6 @@
 #include <thread>
 
 #include "backend/backend_fixture.h"
-#include "support/random.h"
 
 extern "C" int omp_get_max_threads(void);
 
@@ -24,8 +23,9 @@ TEST(Gemm, TheLibraryStartsNoThreadsAndKeepsTheOpenMpSetting) {
   parallel_for(16, 1, [](size_t, size_t) {});
   const int openmp_threads = omp_get_max_threads();
   const int before = threads_of_this_process();
-  const Tensor x = random_tensor({600, 500}, 7);
-  const Tensor weight = random_tensor({400, 500}, 8);
+  std::mt19937 generator(7);
+  const Tensor x = random_tensor(generator, {600, 500});
+  const Tensor weight = random_tensor(generator, {400, 500});
   for (const MatmulPrecision precision : {MatmulPrecision::f32, MatmulPrecision::bf16}) {
     const auto backend = make_cpu_backend_for(supported_isas().back(), {.precision = precision});
     Tensor y = Tensor::empty(DType::f32, {600, 400});
