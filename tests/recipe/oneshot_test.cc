@@ -22,14 +22,18 @@ bool same(const Tensor& a, const Tensor& b) {
 }
 
 bool same_bytes(const Tensor& a, const Tensor& b) {
-  return a.dtype() == b.dtype() && a.shape() == b.shape() && std::equal(a.bytes(), a.bytes() + a.byte_size(), b.bytes());
+  return a.dtype() == b.dtype() && a.shape() == b.shape() &&
+         std::equal(a.bytes(), a.bytes() + a.byte_size(), b.bytes());
 }
 
-/// The checkpoint that results when every linear of `directory` is replaced by its dequantized weights in f32.
+/// The checkpoint that results when every linear of `directory` is replaced by its dequantized weights in
+/// f32.
 void write_dequantized(const ModelWeights& weights, const std::string& directory) {
   const DecoderSpec& spec = weights.spec();
   CheckpointWriter writer({.target = directory});
-  const auto add = [&](const std::string& name, const Tensor& tensor) { writer.add(name, tensor.to(DType::f32)); };
+  const auto add = [&](const std::string& name, const Tensor& tensor) {
+    writer.add(name, tensor.to(DType::f32));
+  };
   add(spec.embedding_name, weights.embedding());
   add(spec.final_norm_name, weights.final_norm());
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
@@ -38,7 +42,8 @@ void write_dequantized(const ModelWeights& weights, const std::string& directory
       add(slot.name + ".weight", f32[slot.role].dense);
       if (slot.bias) add(slot.name + ".bias", f32[slot.role].bias);
     }
-    for (const NormRole role : {NormRole::attention, NormRole::mlp}) add(spec.norm_name(layer, role), f32[role]);
+    for (const NormRole role : {NormRole::attention, NormRole::mlp})
+      add(spec.norm_name(layer, role), f32[role]);
   }
   Json config = weights.checkpoint().config();
   config.erase("quantization_config");
@@ -142,7 +147,8 @@ TEST_F(Oneshot, EverythingButTheLinearsIsCopiedByteForByte) {
   oneshot(options_);
   const Checkpoint before(path("dense"));
   const Checkpoint after(path("out"));
-  for (const auto* name : {"model.embed_tokens.weight", "model.norm.weight", "model.layers.0.input_layernorm.weight"}) {
+  for (const auto* name :
+       {"model.embed_tokens.weight", "model.norm.weight", "model.layers.0.input_layernorm.weight"}) {
     EXPECT_TRUE(same_bytes(before.tensor(name), after.tensor(name))) << name;
   }
   EXPECT_FALSE(after.contains("model.layers.0.self_attn.q_proj.weight"));
@@ -157,7 +163,8 @@ TEST_F(Oneshot, ShardsAndOneFileHoldTheSame) {
   const Checkpoint many(path("sharded"));
   EXPECT_TRUE(fs::exists(path("sharded") + "/model.safetensors.index.json"));
   ASSERT_EQ(one.tensor_names(), many.tensor_names());
-  for (const auto& name : one.tensor_names()) EXPECT_TRUE(same_bytes(one.tensor(name), many.tensor(name))) << name;
+  for (const auto& name : one.tensor_names())
+    EXPECT_TRUE(same_bytes(one.tensor(name), many.tensor(name))) << name;
 }
 
 TEST_F(Oneshot, IgnoredLinearsStayAsTheyAre) {
@@ -220,7 +227,8 @@ TEST_F(Oneshot, WeightsThatAreNotFiniteAreNamed) {
   writer.add_file("config.json", TinyModel{}.config().dump());
   writer.finish();
   options_.model = path("bad");
-  EXPECT_THAT(error(), ::testing::AllOf(HasSubstr("model.layers.1.mlp.up_proj"), HasSubstr("row 1, column 6")));
+  EXPECT_THAT(error(),
+              ::testing::AllOf(HasSubstr("model.layers.1.mlp.up_proj"), HasSubstr("row 1, column 6")));
 }
 
 }  // namespace
