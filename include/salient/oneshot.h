@@ -22,7 +22,6 @@ enum class Propagation {
 enum class CalibrationPrecision {
   automatic,  ///< bf16 where the CPU multiplies it natively, else f32
   f32,
-  bf16,
 };
 
 struct CalibrationOptions {

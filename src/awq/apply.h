@@ -11,6 +11,10 @@ namespace salient {
 /// The tensors of a layer as owned f32 copies, to be changed by the smoothing.
 LayerWeights to_f32(const LayerWeights& weights);
 
+/// A floating tensor in the type in which it is written; the same memory when that is its own. Errors:
+/// unsupported when a finite value leaves that type's range.
+Tensor store_as(const std::string& name, const Tensor& tensor, DType dtype);
+
 /// Changes `scales` [channels] into those that the smooth layer can carry exactly: a norm is stored in
 /// `stored`, so the wanted s becomes w / round(w / s); a linear that will be rounded to integers anyway
 /// carries any s, a dense one the nearest power of two (the only factors that its stored type takes without

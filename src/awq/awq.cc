@@ -62,7 +62,8 @@ class LayerSearch {
     MappingReport report{.mapping = mapping.describe(job_.spec)};
     report.left_alone = true;
     if (!any_quantized(mapping)) return report;
-    const ScaleSearchResult found = search(mapping);
+    const ScaleSearchResult found = with_context(fmt::format("layer {}: {}", job_.layer, report.mapping),
+                                                 [&] { return search(mapping); });
     report.loss_before = found.loss_identity;
     report.loss_after = found.loss;
     report.ratio = found.ratio;
@@ -166,13 +167,16 @@ LayerWeights store_layer(const LayerJob& job, const LayerWeights& original, cons
         to.quantized =
             quantize_to_nearest(from.dense, clips[index(slot.role)], rule.scheme, rule.scale_dtype);
       } else {
-        to.dense = from.dense.to(rule.scale_dtype);
+        to.dense = store_as("weight", from.dense, rule.scale_dtype);
       }
-      if (from.bias.defined()) to.bias = from.bias.to(storage_of(job, original[slot.role].bias));
+      if (from.bias.defined())
+        to.bias = store_as("bias", from.bias, storage_of(job, original[slot.role].bias));
     });
   }
   for (size_t i = 0; i < kNormRoles; ++i) {
-    if (weights.norms[i].defined()) stored.norms[i] = weights.norms[i].to(storage_of(job, original.norms[i]));
+    if (!weights.norms[i].defined()) continue;
+    const std::string name = job.spec.norm_name(job.layer, static_cast<NormRole>(i));
+    stored.norms[i] = store_as(name, weights.norms[i], storage_of(job, original.norms[i]));
   }
   return stored;
 }

@@ -51,6 +51,22 @@ void rename_or_fail(const fs::path& from, const fs::path& to) {
   if (code) fail(ErrorKind::io, "{}: cannot rename to {}: {}", from.string(), to.string(), code.message());
 }
 
+/// Swaps two directories in one step, so that at no moment one is missing; on file systems that cannot, by
+/// three renames.
+void exchange(const fs::path& a, const fs::path& b) {
+  if (::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0) return;
+  if (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP) fail_errno(b.string(), "replace", errno);
+  const fs::path aside = b.string() + ".replaced";  // no name that remove_stale_partials would take
+  rename_or_fail(b, aside);
+  try {
+    rename_or_fail(a, b);
+  } catch (const Error&) {
+    rename_or_fail(aside, b);
+    throw;
+  }
+  rename_or_fail(aside, a);
+}
+
 /// Removes what killed processes left: entries "<prefix><pid>-..." whose process is gone.
 void remove_stale_partials(const fs::path& parent, const std::string& prefix) {
   std::error_code ignored;
@@ -60,6 +76,13 @@ void remove_stale_partials(const fs::path& parent, const std::string& prefix) {
     const auto pid = static_cast<pid_t>(std::strtol(name.c_str() + prefix.size(), nullptr, 10));
     if (pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH) fs::remove_all(entry.path(), ignored);
   }
+}
+
+fs::path absolute_path(const std::string& path) {
+  std::error_code code;
+  const fs::path absolute = fs::absolute(path, code);
+  if (path.empty() || code) fail(ErrorKind::invalid_argument, "\"{}\" names no output directory", path);
+  return absolute.lexically_normal();
 }
 
 std::string unique_suffix() {
@@ -123,7 +146,7 @@ void write_file_atomically(const std::string& path, std::string_view content) {
 }
 
 OutputDirectory::OutputDirectory(const std::string& target, IfExists if_exists)
-    : target_(fs::absolute(fs::path(target)).lexically_normal()), if_exists_(if_exists) {
+    : target_(absolute_path(target)), if_exists_(if_exists) {
   if (!target_.has_filename()) target_ = target_.parent_path();  // "out/" names the same folder as "out"
   if (path_exists(target_) && if_exists_ == IfExists::refuse) {
     fail(ErrorKind::invalid_argument, "{}: the output exists already", target_.string());
@@ -145,10 +168,7 @@ void OutputDirectory::commit() {
   for (const auto& entry : fs::directory_iterator(partial_)) sync_path(entry.path());
   sync_path(partial_);
   if (if_exists_ == IfExists::replace && path_exists(target_)) {
-    // One step: at no moment is the target missing or half-made. The old directory now has the partial's name.
-    if (::renameat2(AT_FDCWD, partial_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) != 0) {
-      fail_errno(target_.string(), "replace", errno);
-    }
+    exchange(partial_, target_);
     std::error_code ignored;
     fs::remove_all(partial_, ignored);
   } else {

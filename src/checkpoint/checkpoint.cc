@@ -102,7 +102,9 @@ std::string suggestion(const std::string& wanted, const std::vector<std::string>
 }  // namespace
 
 Checkpoint::Checkpoint(const std::string& directory) : directory_(directory) {
-  if (!fs::is_directory(directory_)) fail(ErrorKind::not_found, "{}: there is no such directory", directory);
+  std::error_code ignored;
+  if (!fs::is_directory(directory_, ignored))
+    fail(ErrorKind::not_found, "{}: there is no such directory", directory);
   const auto config = directory_ / "config.json";
   if (!path_exists(config)) {
     fail(ErrorKind::not_found, "{}: there is no config.json, so this is no Hugging Face model directory",

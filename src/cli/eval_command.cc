@@ -5,6 +5,7 @@
 #include "cli/commands.h"
 #include "cli/evaluation.h"
 #include "cli/terminal.h"
+#include "runtime/generate.h"
 #include "text/dataset.h"
 #include "text/tokenizer.h"
 
@@ -38,14 +39,18 @@ Json to_json(const Perplexity& perplexity) {
 
 }  // namespace
 
+TokenWindows evaluation_windows(const EvaluationArguments& arguments, const ModelWeights& weights) {
+  check_window(weights.spec(), static_cast<int64_t>(arguments.window));
+  const Tokenizer tokenizer = Tokenizer::from_directory(arguments.model);
+  return read_token_windows(tokenizer, {.path = arguments.text, .text_column = arguments.text_column},
+                            {.window = arguments.window, .maximum = arguments.max_windows});
+}
+
 EvaluationResult evaluate(const EvaluationArguments& arguments) {
   const auto start = std::chrono::steady_clock::now();
   const auto backend = make_cpu_backend();
   const ModelWeights weights(arguments.model);
-  const Tokenizer tokenizer = Tokenizer::from_directory(arguments.model);
-  const TokenWindows windows =
-      read_token_windows(tokenizer, {.path = arguments.text, .text_column = arguments.text_column},
-                         {.window = arguments.window, .maximum = arguments.max_windows});
+  const TokenWindows windows = evaluation_windows(arguments, weights);
   EvaluationStatus status(arguments);
   const EvaluationOptions options{.on_progress = [&](int64_t step, int64_t steps) { status(step, steps); },
                                   .cancelled = &interrupted()};

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <iostream>
 #include <iterator>
+#include <utility>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -51,8 +52,13 @@ void run_generate(GenerateArguments& arguments) {
     result = model.generate(prompt, arguments.options);
     fmt::print("{}\n", to_json(result).dump(2));
   } else {
-    print_piece(prompt);
-    result = model.generate(prompt, arguments.options, print_piece);
+    // The prompt is shown once it has been found to be valid: with the first piece of its continuation.
+    bool started = false;
+    result = model.generate(prompt, arguments.options, [&](std::string_view piece) {
+      if (!std::exchange(started, true)) print_piece(prompt);
+      return print_piece(piece);
+    });
+    if (!started) print_piece(prompt);
     print_piece("\n");
     fmt::print(stderr, "[{} tokens, {}; prompt {} tokens at {:.0f}/s, then {:.1f} tokens/s]\n", result.tokens,
                to_string(result.reason), result.prompt_tokens, result.prefill_tokens_per_second,
@@ -81,7 +87,8 @@ void add_generate_command(CLI::App& app) {
   command->add_option("--repetition-penalty", options.repetition_penalty,
                       "Above 1 makes tokens seen before less likely");
   command->add_option("--seed", options.seed, "Seed of the draws (default 0)");
-  command->add_option("--stop", options.stop, "End the text before this string (may be given several times)");
+  command->add_option("--stop", options.stop, "End the text before this string; may be repeated")
+      ->allow_extra_args(false);
   command->add_flag("--json", arguments->json, "Report text and speed as JSON on standard output");
   command->callback([arguments] { run_generate(*arguments); });
 }

@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Salient quantizes language models to 4 bits with AWQ and runs them."};
   app.set_version_flag("--version", std::string("salient ") + SALIENT_VERSION);
   app.require_subcommand(1);
+  app.fallthrough();  // --threads may stand behind the command, too
   app.failure_message(CLI::FailureMessage::simple);
   size_t threads = 0;
   app.add_option("--threads", threads, "Threads (default: the processors this process may use)")

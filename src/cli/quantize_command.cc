@@ -33,7 +33,6 @@ void finish_options(QuantizeArguments& arguments) {
   options.calibration.propagation =
       arguments.propagation == "original" ? Propagation::original : Propagation::quantized;
   if (arguments.precision == "f32") options.calibration.precision = CalibrationPrecision::f32;
-  if (arguments.precision == "bf16") options.calibration.precision = CalibrationPrecision::bf16;
   if (arguments.method == "rtn") {
     options.recipe.awq.reset();
     return;
@@ -175,10 +174,20 @@ void print_report(const OneshotReport& report, const std::string& output) {
   print_table(rows);
 }
 
+/// A mistake in the text to measure on shows before the work, not after it.
+void check_evaluation(QuantizeArguments& arguments) {
+  EvaluationArguments& evaluation = arguments.evaluation;
+  if (evaluation.text.empty()) return;
+  evaluation.model = arguments.options.model;
+  evaluation.text_column = arguments.options.calibration.text_column;
+  evaluation_windows(evaluation, ModelWeights(evaluation.model));
+}
+
 void run_quantize(QuantizeArguments& arguments) {
   finish_options(arguments);
   OneshotOptions& options = arguments.options;
   options.cancelled = &interrupted();
+  check_evaluation(arguments);
   if (arguments.dry_run) {
     const OneshotPlan plan = plan_oneshot(options);
     if (arguments.json) fmt::print("{}\n", to_json(plan).dump(2));
@@ -234,7 +243,8 @@ void add_quantize_command(CLI::App& app) {
                    "Tokens per sequence (default 512)")
       ->check(CLI::Range(2, 1 << 20));
   command->add_option("--ignore", options.recipe.quantization.ignore,
-                      "Linears that stay dense: full names or re:patterns (default: lm_head)");
+                      "A linear that stays dense, by full name or re:pattern; may be repeated (default: lm_head)")
+      ->allow_extra_args(false);
   command->add_option("--duo-scaling", arguments->duo_scaling, "true (default), false or both")
       ->check(CLI::IsMember({"true", "false", "both"}));
   command->add_option("--n-grid", arguments->n_grid, "Candidate scales per mapping (default 20)");
@@ -246,8 +256,8 @@ void add_quantize_command(CLI::App& app) {
   command
       ->add_option(
           "--precision", arguments->precision,
-          "Arithmetic of the calibration pass: auto (default; bf16 where the CPU has it), f32 or bf16")
-      ->check(CLI::IsMember({"auto", "f32", "bf16"}));
+          "Arithmetic of the calibration pass: auto (default; bf16 where the CPU multiplies it) or f32")
+      ->check(CLI::IsMember({"auto", "f32"}));
   command->add_option("--shard-size", arguments->shard_size, "Largest file to write (default 5GB)");
   command->add_option("--eval", arguments->evaluation.text,
                       "Text to measure perplexity on afterwards, before against after");

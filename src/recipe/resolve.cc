@@ -157,7 +157,10 @@ ResolvedRecipe resolve_recipe(const Recipe& recipe, Format format, const Decoder
   return resolved;
 }
 
-std::string recipe_to_yaml(const OneshotOptions& options, const QuantizationScheme& scheme) {
+std::string recipe_to_yaml(const OneshotOptions& options, const QuantizationScheme& scheme,
+                           const std::string& head) {
+  std::vector<std::string> ignore = options.recipe.quantization.ignore;
+  if (std::find(ignore.begin(), ignore.end(), head) == ignore.end()) ignore.push_back(head);
   YAML::Emitter yaml;
   yaml << YAML::BeginMap << YAML::Key << "default_stage" << YAML::Value << YAML::BeginMap;
   yaml << YAML::Key << "default_modifiers" << YAML::Value << YAML::BeginMap;
@@ -178,7 +181,7 @@ std::string recipe_to_yaml(const OneshotOptions& options, const QuantizationSche
     yaml << YAML::Key << "n_grid" << YAML::Value << options.recipe.awq->n_grid << YAML::EndMap;
   }
   yaml << YAML::Key << "QuantizationModifier" << YAML::Value << YAML::BeginMap;
-  yaml << YAML::Key << "ignore" << YAML::Value << YAML::Flow << options.recipe.quantization.ignore;
+  yaml << YAML::Key << "ignore" << YAML::Value << YAML::Flow << ignore;
   const bool whole_row = scheme.group_size == QuantizationScheme::kWholeRow;
   yaml << YAML::Key << "config_groups" << YAML::Value << YAML::BeginMap << YAML::Key << "group_0"
        << YAML::Value << YAML::BeginMap << YAML::Key << "targets" << YAML::Value << YAML::Flow

@@ -23,6 +23,8 @@ struct ResolvedRecipe {
 ResolvedRecipe resolve_recipe(const Recipe& recipe, Format format, const DecoderSpec& spec);
 
 /// The recipe in llm-compressor's YAML spelling, with what Salient adds in comments.
-std::string recipe_to_yaml(const OneshotOptions& options, const QuantizationScheme& scheme);
+/// `head`, which always stays dense here, is named even where the user did not.
+std::string recipe_to_yaml(const OneshotOptions& options, const QuantizationScheme& scheme,
+                           const std::string& head);
 
 }  // namespace salient

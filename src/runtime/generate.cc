@@ -123,6 +123,12 @@ int64_t context_limit(const DecoderSpec& spec) {
   return std::max(spec.max_position_embeddings, bounded);
 }
 
+void check_window(const DecoderSpec& spec, int64_t tokens) {
+  if (tokens <= context_limit(spec)) return;
+  fail(ErrorKind::invalid_argument, "windows of {} tokens are longer than the model's {} positions", tokens,
+       context_limit(spec));
+}
+
 GenerateResult generate(const Decoder& decoder, const GenerateRequest& request,
                         const TokenCallback& on_token) {
   check(decoder.spec(), request);

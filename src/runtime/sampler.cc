@@ -124,7 +124,9 @@ std::vector<TokenProbability> next_token_distribution(const SamplingOptions& opt
   if (options.temperature == 0) {
     return {{std::min_element(candidates.begin(), candidates.end(), likelier)->token, 1.0}};
   }
-  for (Candidate& candidate : candidates) candidate.logit /= options.temperature;
+  // Relative to the largest logit: a tiny temperature leads to -infinity, never to infinity - infinity.
+  const double largest = std::min_element(candidates.begin(), candidates.end(), likelier)->logit;
+  for (Candidate& candidate : candidates) candidate.logit = (candidate.logit - largest) / options.temperature;
   keep_top_k(options.top_k, candidates);
   std::sort(candidates.begin(), candidates.end(), likelier);
   auto distribution = softmax(candidates);

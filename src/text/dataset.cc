@@ -110,10 +110,9 @@ std::vector<std::vector<int32_t>> token_windows(std::span<const int32_t> ids, co
 
 std::vector<std::vector<int32_t>> read_token_windows(const Tokenizer& tokenizer, const TextFile& file,
                                                      const WindowOptions& options) {
-  return with_context(file.path, [&] {
-    const auto documents = read_documents(file);
-    return token_windows(tokenize_documents(tokenizer, documents, Tokenizer::SpecialTokens::omit), options);
-  });
+  const auto documents = read_documents(file);
+  const auto ids = tokenize_documents(tokenizer, documents, Tokenizer::SpecialTokens::omit);
+  return with_context(file.path, [&] { return token_windows(ids, options); });
 }
 
 }  // namespace salient
