@@ -104,6 +104,8 @@ def main():
         ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids[:, : arguments.tokens]
         result = check_compressed_tensors(arguments.checkpoint, ids)
     print(json.dumps({"checkpoint": arguments.checkpoint, "method": method} | result))
+    if result.get("equal_tensors") != result.get("of") or result.get("logits_relative_error", 0) > 1e-4:
+        raise SystemExit("the packages read this checkpoint differently")
 
 
 main()

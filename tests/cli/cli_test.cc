@@ -102,7 +102,7 @@ TEST_F(CommandLine, InspectDescribesDenseAndQuantizedModels) {
 }
 
 TEST_F(CommandLine, DryRunPrintsThePlanAndWritesNothing) {
-  const auto plan = run_salient(quantize({"--dry-run", "--ignore", "lm_head", "re:.*v_proj$"}));
+  const auto plan = run_salient(quantize({"--dry-run", "--ignore", "lm_head", "--ignore", "re:.*v_proj$"}));
   ASSERT_EQ(plan.status, 0) << plan.errors;
   EXPECT_THAT(plan.output, AllOf(HasSubstr("input_layernorm -> q_proj, k_proj, v_proj"), HasSubstr("memory"),
                                  HasSubstr("model.layers.0.self_attn.v_proj"), HasSubstr("512 tokens")));
@@ -125,7 +125,10 @@ TEST_F(CommandLine, MistakesGetOneLineAndNoOutput) {
       {quantize({"--scheme", "W8A8"}), 1, "W8A8"},
       {quantize({"--format", "gguf"}), 2, "gguf"},
       {quantize({}, "0"), 2, "num-calibration-samples"},
-      {{"eval", kModel, "--text", "/nowhere.txt"}, 1, "/nowhere.txt"},
+      {{"eval", kModel, "--text", "/nowhere.txt"}, 1, "salient: /nowhere.txt: cannot open"},
+      {{"eval", kModel, "--text", kDemo + "/evaluation.txt", "--window", "100000"}, 2, "512 positions"},
+      {quantize({"--eval", "/nowhere.txt"}), 1, "/nowhere.txt"},
+      {{"quantize", kModel, "-o", "", "--method", "rtn"}, 2, "no name"},
       {{"generate", kModel, "-p", "x", "--temperature", "-1"}, 2, "temperature"},
       {{"quantise"}, 2, "quantise"},
       {{}, 2, "subcommand"},
@@ -162,19 +165,35 @@ void wait_for_first_layer(const Program& program) {
   ASSERT_THAT(program.errors_so_far(), HasSubstr("layer 1/"));
 }
 
-TEST_F(CommandLine, CtrlCLeavesNothingBehind) {
-  const Program program(quantize({"--n-grid", "1000"}, "64"));
-  wait_for_first_layer(program);
-  program.send(SIGINT);
-  const auto result = program.wait();
-  EXPECT_EQ(result.status, 130);
-  EXPECT_THAT(result.errors, HasSubstr("stopped on request"));
-  EXPECT_TRUE(left_behind().empty());
+TEST_F(CommandLine, CtrlCAndTermLeaveNothingBehind) {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const Program program(quantize({"--n-grid", "1000"}, "64"));
+    ASSERT_NO_FATAL_FAILURE(wait_for_first_layer(program));
+    program.send(signal);
+    const auto result = program.wait();
+    EXPECT_EQ(result.status, 130);
+    EXPECT_THAT(result.errors, HasSubstr("stopped on request"));
+    EXPECT_TRUE(left_behind().empty());
+  }
+}
+
+TEST_F(CommandLine, OverwriteRemovesNothingButAModel) {
+  fs::copy(kModel, out("model"), fs::copy_options::recursive);
+  const auto overwrite = [&](const std::string& target) {
+    return run_salient({"quantize", out("model"), "-o", target, "--overwrite", "--method", "rtn"});
+  };
+  EXPECT_THAT(overwrite(out("model")).errors, HasSubstr("would remove the input"));
+  EXPECT_THAT(overwrite(scratch_.path().string()).errors, HasSubstr("would remove the input"));
+  fs::create_directory(out("other"));
+  write_file_atomically(out("other") + "/thesis.txt", "years of work");
+  EXPECT_THAT(overwrite(out("other")).errors, HasSubstr("neither empty nor a model directory"));
+  EXPECT_TRUE(fs::exists(out("other") + "/thesis.txt"));
+  EXPECT_TRUE(fs::exists(out("model") + "/config.json"));
 }
 
 TEST_F(CommandLine, AKilledJobLeavesNoDirectoryThatLooksFinished) {
   const Program program(quantize({"--n-grid", "1000"}, "64"));
-  wait_for_first_layer(program);
+  ASSERT_NO_FATAL_FAILURE(wait_for_first_layer(program));
   program.send(SIGKILL);
   EXPECT_EQ(program.wait().status, 128 + SIGKILL);
   EXPECT_FALSE(fs::exists(out()));

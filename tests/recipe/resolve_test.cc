@@ -106,7 +106,8 @@ TEST(ResolveRecipe, BadSchemesAndGrids) {
 TEST(RecipeToYaml, IsTheRecipeThatLlmCompressorReads) {
   OneshotOptions options;
   options.recipe.awq->duo_scaling = DuoScaling::both;
-  const YAML::Node yaml = YAML::Load(recipe_to_yaml(options, {.symmetric = false, .group_size = 64}));
+  const YAML::Node yaml =
+      YAML::Load(recipe_to_yaml(options, {.symmetric = false, .group_size = 64}, "lm_head"));
   const auto modifiers = yaml["default_stage"]["default_modifiers"];
   EXPECT_EQ(modifiers["AWQModifier"]["duo_scaling"].as<std::string>(), "both");
   EXPECT_EQ(modifiers["AWQModifier"]["n_grid"].as<int>(), 20);

@@ -90,5 +90,11 @@ TEST(Sampler, RefusesSenselessOptions) {
   EXPECT_THROW(sampler.sample(nothing, {}), Error);
 }
 
+TEST(Sampler, ATinyTemperatureStillPicksTheLikeliest) {
+  const std::vector<float> logits{1.0f, 5.0f, 2.0f};
+  Sampler sampler({.temperature = 1e-310});
+  EXPECT_EQ(sampler.sample(logits, {}), 1);
+}
+
 }  // namespace
 }  // namespace salient

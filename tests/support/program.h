@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ class Program {
  public:
   explicit Program(const std::vector<std::string>& arguments) {
     pid_ = ::fork();
+    if (pid_ < 0) throw std::runtime_error("fork failed");
     if (pid_ != 0) return;
     redirect(scratch_.path() / "out", STDOUT_FILENO);
     redirect(scratch_.path() / "err", STDERR_FILENO);
