@@ -61,7 +61,9 @@ void remove_stale_partials(const fs::path& parent, const std::string& prefix) {
   }
 }
 
-std::string unique_suffix() { return fmt::format("{}-{:x}", ::getpid(), reinterpret_cast<uintptr_t>(&errno)); }
+std::string unique_suffix() {
+  return fmt::format("{}-{:x}", ::getpid(), reinterpret_cast<uintptr_t>(&errno));
+}
 
 }  // namespace
 

@@ -68,14 +68,18 @@ void add_generate_command(CLI::App& app) {
   GenerateOptions& options = arguments->options;
   auto* command = app.add_subcommand("generate", "Continue a prompt");
   command->add_option("model", arguments->model, "Model directory, dense or quantized")->required();
-  command->add_option("-p,--prompt", arguments->prompt, "Text to continue; - reads standard input")->required();
+  command->add_option("-p,--prompt", arguments->prompt, "Text to continue; - reads standard input")
+      ->required();
   command->add_option("-n,--max-tokens", options.max_tokens, "Tokens to generate at most (default 128)")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--temperature", options.temperature, "0 (default): always the most likely token");
   command->add_option("--top-k", options.top_k, "Only the k most likely tokens");
-  command->add_option("--top-p", options.top_p, "Only the most likely tokens that together reach this probability");
-  command->add_option("--min-p", options.min_p, "Only tokens at least this times as likely as the most likely one");
-  command->add_option("--repetition-penalty", options.repetition_penalty, "Above 1 makes tokens seen before less likely");
+  command->add_option("--top-p", options.top_p,
+                      "Only the most likely tokens that together reach this probability");
+  command->add_option("--min-p", options.min_p,
+                      "Only tokens at least this times as likely as the most likely one");
+  command->add_option("--repetition-penalty", options.repetition_penalty,
+                      "Above 1 makes tokens seen before less likely");
   command->add_option("--seed", options.seed, "Seed of the draws (default 0)");
   command->add_option("--stop", options.stop, "End the text before this string (may be given several times)");
   command->add_flag("--json", arguments->json, "Report text and speed as JSON on standard output");

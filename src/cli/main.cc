@@ -26,7 +26,8 @@ int report(const salient::Error& error) {
 /// CLI11 reports a mistyped command only as a missing one.
 void check_command_name(const CLI::App& app, int argc, char** argv) {
   std::vector<std::string> names;
-  for (const auto* command : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(command->get_name());
+  for (const auto* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(command->get_name());
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     if (word == "--threads") ++i;  // its value
@@ -45,7 +46,8 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::simple);
   size_t threads = 0;
-  app.add_option("--threads", threads, "Threads (default: the processors this process may use)")->check(CLI::Range(1, 1024));
+  app.add_option("--threads", threads, "Threads (default: the processors this process may use)")
+      ->check(CLI::Range(1, 1024));
   app.parse_complete_callback([&] {
     if (threads > 0) salient::set_thread_count(threads);
   });

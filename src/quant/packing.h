@@ -9,8 +9,8 @@
 
 namespace salient {
 
-/// Tensors of one linear by suffix, e.g. {"qweight": ..., "qzeros": ..., "scales": ...}, as a format stores them
-/// under "<linear>.<suffix>".
+/// Tensors of one linear by suffix, e.g. {"qweight": ..., "qzeros": ..., "scales": ...}, as a format stores
+/// them under "<linear>.<suffix>".
 using PackedTensors = std::map<std::string, Tensor>;
 
 /// One on-disk layout: a pair of inverse functions.

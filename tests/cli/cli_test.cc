@@ -23,8 +23,16 @@ class CommandLine : public ::testing::Test {
   std::string out(const std::string& name = "quantized") const { return (scratch_.path() / name).string(); }
 
   std::vector<std::string> quantize(std::vector<std::string> more, const std::string& samples = "4") const {
-    std::vector<std::string> arguments{"quantize", kModel, "-o", out(), "--data", kDemo + "/calibration.txt",
-                                       "--num-calibration-samples", samples, "--max-seq-length", "128"};
+    std::vector<std::string> arguments{"quantize",
+                                       kModel,
+                                       "-o",
+                                       out(),
+                                       "--data",
+                                       kDemo + "/calibration.txt",
+                                       "--num-calibration-samples",
+                                       samples,
+                                       "--max-seq-length",
+                                       "128"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;
   }
@@ -32,7 +40,8 @@ class CommandLine : public ::testing::Test {
   /// Names in the scratch folder, hidden ones too.
   std::vector<std::string> left_behind() const {
     std::vector<std::string> names;
-    for (const auto& entry : fs::directory_iterator(scratch_.path())) names.push_back(entry.path().filename().string());
+    for (const auto& entry : fs::directory_iterator(scratch_.path()))
+      names.push_back(entry.path().filename().string());
     return names;
   }
 
@@ -50,8 +59,8 @@ TEST_F(CommandLine, QuantizesEvaluatesAndGenerates) {
     EXPECT_TRUE(fs::exists(out() + "/recipe.yaml"));
     EXPECT_TRUE(fs::exists(out() + "/tokenizer.json"));
 
-    const auto evaluated = run_salient({"eval", out(), "--text", kDemo + "/evaluation.txt", "--against", kModel, "--window",
-                                        "128", "--max-windows", "8", "--json"});
+    const auto evaluated = run_salient({"eval", out(), "--text", kDemo + "/evaluation.txt", "--against",
+                                        kModel, "--window", "128", "--max-windows", "8", "--json"});
     ASSERT_EQ(evaluated.status, 0) << evaluated.errors;
     const Json result = parse_json(evaluated.output, "result");
     const auto dense = result["reference"]["perplexity"].get<double>();
@@ -62,14 +71,17 @@ TEST_F(CommandLine, QuantizesEvaluatesAndGenerates) {
     const auto generated = run_salient({"generate", out(), "-p", "Once upon a time", "--max-tokens", "16"});
     ASSERT_EQ(generated.status, 0) << generated.errors;
     EXPECT_GT(generated.output.size(), 20u);
-    EXPECT_EQ(generated.output, run_salient({"generate", out(), "-p", "Once upon a time", "--max-tokens", "16"}).output);
+    EXPECT_EQ(generated.output,
+              run_salient({"generate", out(), "-p", "Once upon a time", "--max-tokens", "16"}).output);
   }
 }
 
 TEST_F(CommandLine, BothFormatsAndBothLoadersAgree) {
   ASSERT_EQ(run_salient(quantize({"--method", "rtn", "--json"})).status, 0);
   const auto first = run_salient({"generate", out(), "-p", "Once upon a time", "--max-tokens", "24"});
-  ASSERT_EQ(run_salient(quantize({"--method", "rtn", "--json", "--format", "autoawq-gemm", "--overwrite"})).status, 0);
+  ASSERT_EQ(
+      run_salient(quantize({"--method", "rtn", "--json", "--format", "autoawq-gemm", "--overwrite"})).status,
+      0);
   const auto second = run_salient({"generate", out(), "-p", "Once upon a time", "--max-tokens", "24"});
   EXPECT_EQ(first.status, 0) << first.errors;
   EXPECT_FALSE(first.output.empty());
@@ -84,7 +96,8 @@ TEST_F(CommandLine, InspectDescribesDenseAndQuantizedModels) {
   EXPECT_TRUE(json["quantization"].is_null());
   ASSERT_EQ(run_salient(quantize({"--method", "rtn"})).status, 0);
   const auto text = run_salient({"inspect", out(), "--tensors"});
-  EXPECT_THAT(text.output, AllOf(HasSubstr("pack-quantized: int4 asymmetric, group 128"), HasSubstr("weight_packed")));
+  EXPECT_THAT(text.output,
+              AllOf(HasSubstr("pack-quantized: int4 asymmetric, group 128"), HasSubstr("weight_packed")));
 }
 
 TEST_F(CommandLine, DryRunPrintsThePlanAndWritesNothing) {
