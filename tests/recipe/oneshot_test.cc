@@ -101,7 +101,7 @@ TEST_P(RoundTrip, LogitsAreThoseOfTheDequantizedWeights) {
   const auto logits_of = [&](const std::string& name) {
     const Decoder decoder = Decoder::load(path(name), *backend);
     KvCache cache = decoder.make_cache();
-    return decoder.forward(tokens, cache, LogitRows::all);
+    return decoder.forward(tokens, cache, {LogitRows::all});
   };
   const Tensor found = logits_of("quantized");
   const Tensor expected = logits_of("dequantized");
