@@ -109,6 +109,8 @@ std::vector<std::string> ordered_names(const SafetensorsHeader& header, const Da
 /// stands twice (it keeps the last) and deep nesting.
 class HeaderReader {
  public:
+  using Event = Json::parse_event_t;
+
   HeaderReader(const DataRange& data, std::string_view source) : data_(data), source_(source) {}
 
   void read(std::string_view text) {
@@ -116,9 +118,8 @@ class HeaderReader {
       fail(ErrorKind::bad_format, "{}: the header is not a JSON object", source_);
     }
     try {
-      Json::parse(text, [this](int depth, Json::parse_event_t event, const Json& parsed) {
-        return handle(depth, event, parsed);
-      });
+      [[maybe_unused]] const Json emptied = Json::parse(
+          text, [this](int depth, Event event, const Json& parsed) { return handle(depth, event, parsed); });
     } catch (const Json::parse_error& error) {
       // The library's own text quotes raw bytes of the file; the position says enough.
       fail(ErrorKind::bad_format, "{}: the header is not valid JSON at byte {}", source_, error.byte);
@@ -133,8 +134,6 @@ class HeaderReader {
   }
 
  private:
-  using Event = Json::parse_event_t;
-
   /// Returns whether the parser shall keep the value.
   bool handle(int depth, Event event, const Json& parsed) {
     if (depth > kDepthLimit) fail(ErrorKind::bad_format, "{}: the header is nested too deeply", source_);
