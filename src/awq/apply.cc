@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/error.h"
 #include "base/parallel.h"
 
 namespace salient {
@@ -40,8 +41,23 @@ LayerWeights to_f32(const LayerWeights& weights) {
   return result;
 }
 
-void make_representable(const LayerWeights& weights, const ResolvedMapping& mapping, const SmoothStorage& storage,
-                        std::span<float> scales) {
+Tensor store_as(const std::string& name, const Tensor& tensor, DType dtype) {
+  if (tensor.dtype() == dtype) return tensor;
+  const Tensor from = tensor.to(DType::f32);
+  const Tensor stored = from.to(dtype);
+  const Tensor back = stored.to(DType::f32);
+  const auto before = from.values<float>();
+  const auto after = back.values<float>();
+  for (size_t i = 0; i < before.size(); ++i) {
+    if (std::isfinite(after[i]) || !std::isfinite(before[i])) continue;
+    fail(ErrorKind::unsupported, "{}: the value {} is beyond the range of {}, which this format stores", name,
+         before[i], to_string(dtype));
+  }
+  return stored;
+}
+
+void make_representable(const LayerWeights& weights, const ResolvedMapping& mapping,
+                        const SmoothStorage& storage, std::span<float> scales) {
   if (const auto* role = std::get_if<NormRole>(&mapping.smooth)) {
     const auto norm = weights[*role].values<float>();
     for (size_t i = 0; i < scales.size(); ++i) {

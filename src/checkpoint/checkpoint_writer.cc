@@ -59,7 +59,8 @@ bool is_utf8(const std::string& text) {
 }
 
 /// Files that belong to the text side of a model or to its licence, by the start of their names.
-constexpr std::array<std::string_view, 21> kCompanions{"tokenizer",
+constexpr std::array<std::string_view, 22> kCompanions{"tokenizer",
+                                                       "tekken",
                                                        "special_tokens_map",
                                                        "added_tokens",
                                                        "vocab",

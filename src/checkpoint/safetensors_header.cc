@@ -118,7 +118,8 @@ class HeaderReader {
       fail(ErrorKind::bad_format, "{}: the header is not a JSON object", source_);
     }
     try {
-      [[maybe_unused]] const Json emptied = Json::parse(
+      // The callback keeps what matters; the document itself comes back empty.
+      [[maybe_unused]] const Json rest = Json::parse(
           text, [this](int depth, Event event, const Json& parsed) { return handle(depth, event, parsed); });
     } catch (const Json::parse_error& error) {
       // The library's own text quotes raw bytes of the file; the position says enough.

@@ -26,7 +26,12 @@ struct EvaluationResult {
   double seconds = 0;
 };
 
-/// Measures perplexity and, with a reference, KL divergence and top-1 agreement; shows progress on standard error.
+/// The text as windows of tokens. Errors: those of reading it, and invalid_argument for windows longer than
+/// the model's positions.
+TokenWindows evaluation_windows(const EvaluationArguments& arguments, const ModelWeights& weights);
+
+/// Measures perplexity and, with a reference, KL divergence and top-1 agreement; shows progress on standard
+/// error.
 EvaluationResult evaluate(const EvaluationArguments& arguments);
 
 Json to_json(const EvaluationResult& result);

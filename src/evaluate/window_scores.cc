@@ -42,6 +42,10 @@ std::vector<ScoredRows> scored_rows(const TokenWindows& windows) {
 
 Perplexity to_perplexity(double loss, int64_t predictions) {
   const double mean = loss / static_cast<double>(predictions);
+  if (!std::isfinite(mean)) {
+    fail(ErrorKind::bad_format,
+         "the model's predictions are not finite numbers: its weights or scales are damaged");
+  }
   return {std::exp(mean), mean, predictions};
 }
 

@@ -51,7 +51,9 @@ void read_sizes(const JsonView& config, const Family& family, DecoderSpec& spec)
   spec.intermediate_size = config.at("intermediate_size").as_int(1, kMaximumFeatures);
   spec.layers = config.at("num_hidden_layers").as_int(1, kMaximumLayers);
   spec.heads = config.at("num_attention_heads").as_int(1, kMaximumHeads);
-  spec.kv_heads = size_or(config, "num_key_value_heads", spec.heads, kMaximumHeads);
+  const bool absent = !config.json().contains("num_key_value_heads");
+  const int64_t kv_heads = absent && family.default_kv_heads > 0 ? family.default_kv_heads : spec.heads;
+  spec.kv_heads = size_or(config, "num_key_value_heads", kv_heads, kMaximumHeads);
   spec.vocab_size = config.at("vocab_size").as_int(1, kMaximumFeatures);
   spec.max_position_embeddings =
       size_or(config, "max_position_embeddings", family.default_max_position_embeddings, kMaximumPositions);

@@ -26,13 +26,15 @@ constexpr Family kFamilies[] = {
      .model_type = "mistral",
      .names = kLlamaNames,
      .window = WindowRule::every_layer,
-     .default_max_position_embeddings = 131072},
+     .default_max_position_embeddings = 131072,
+     .default_kv_heads = 8},
     {.architecture = "Qwen2ForCausalLM",
      .model_type = "qwen2",
      .names = kLlamaNames,
      .qkv_bias = BiasRule::always,
      .window = WindowRule::by_layer_types,
-     .default_max_position_embeddings = 32768},
+     .default_max_position_embeddings = 32768,
+     .default_kv_heads = 32},
     {.architecture = "Qwen3ForCausalLM",
      .model_type = "qwen3",
      .names = kLlamaNames,
@@ -41,7 +43,8 @@ constexpr Family kFamilies[] = {
      .output_bias = BiasRule::attention_bias,
      .window = WindowRule::by_layer_types,
      .default_head_dim = 128,
-     .default_max_position_embeddings = 32768},
+     .default_max_position_embeddings = 32768,
+     .default_kv_heads = 32},
 };
 
 }  // namespace

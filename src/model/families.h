@@ -48,6 +48,8 @@ struct Family {
   /// 0: hidden_size / num_attention_heads.
   int64_t default_head_dim = 0;
   int64_t default_max_position_embeddings = 2048;
+  /// 0: as many as query heads. A null in config.json means that for every family.
+  int64_t default_kv_heads = 0;
 };
 
 std::span<const Family> families();

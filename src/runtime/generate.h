@@ -39,6 +39,9 @@ using TokenCallback = std::function<bool(int32_t token)>;
 /// Positions that the model can use: max_position_embeddings, stretched where the rope scaling stretches it.
 int64_t context_limit(const DecoderSpec& spec);
 
+/// Errors: invalid_argument when a window of this many tokens is longer than what the model can use.
+void check_window(const DecoderSpec& spec, int64_t tokens);
+
 /// Continues the prompt. Cancellation is a result, no error. Errors: invalid_argument for an empty prompt,
 /// one beyond the context limit, a token outside the vocabulary, bad sampling options or a negative
 /// max_tokens.

@@ -4,6 +4,7 @@
 #include "runtime/generate.h"
 #include "runtime/stop_text.h"
 #include "text/tokenizer.h"
+#include "text/unicode.h"
 
 namespace salient {
 namespace {
@@ -67,6 +68,10 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
 
 Generation Model::generate(std::string_view prompt, const GenerateOptions& options,
                            const std::function<bool(std::string_view text)>& on_text) const {
+  for (const std::string& stop : options.stop) {
+    if (!first_invalid_byte(stop)) continue;
+    fail(ErrorKind::invalid_argument, "a stop text is not UTF-8: it could end inside a character");
+  }
   const DecoderSpec& spec = state_->decoder.spec();
   auto ids = state_->tokenizer.encode(prompt, Tokenizer::SpecialTokens::add);
   if (ids.empty() && spec.bos_token) ids.push_back(*spec.bos_token);

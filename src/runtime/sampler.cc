@@ -18,8 +18,8 @@ bool likelier(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
 
-/// SplitMix64 of a counter (Steele et al. 2014): no state, so the n-th number does not depend on how the others were
-/// used. The top 53 bits make a double in [0, 1).
+/// SplitMix64 of a counter (Steele et al. 2014): no state, so the n-th number does not depend on how the
+/// others were used. The top 53 bits make a double in [0, 1).
 double uniform(uint64_t seed, uint64_t counter) {
   uint64_t z = seed * 0xd1342543de82ef95u + (counter + 1) * 0x9e3779b97f4a7c15u;
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -56,7 +56,8 @@ std::vector<Candidate> finite_candidates(const std::vector<double>& logits) {
 void keep_top_k(int64_t top_k, std::vector<Candidate>& candidates) {
   const auto k = static_cast<size_t>(top_k);
   if (k == 0 || k >= candidates.size()) return;
-  std::nth_element(candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(k - 1), candidates.end(), likelier);
+  std::nth_element(candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(k - 1), candidates.end(),
+                   likelier);
   const double limit = candidates[k - 1].logit;
   std::erase_if(candidates, [&](const Candidate& candidate) { return candidate.logit < limit; });
 }
@@ -114,7 +115,8 @@ void validate(const SamplingOptions& options) {
   require(within(options.min_p, 0, 1), "min_p", options.min_p, "[0, 1]");
 }
 
-std::vector<TokenProbability> next_token_distribution(const SamplingOptions& options, std::span<const float> logits,
+std::vector<TokenProbability> next_token_distribution(const SamplingOptions& options,
+                                                      std::span<const float> logits,
                                                       std::span<const int32_t> seen) {
   std::vector<double> scores(logits.begin(), logits.end());
   penalize(options.repetition_penalty, seen, scores);
@@ -122,7 +124,9 @@ std::vector<TokenProbability> next_token_distribution(const SamplingOptions& opt
   if (options.temperature == 0) {
     return {{std::min_element(candidates.begin(), candidates.end(), likelier)->token, 1.0}};
   }
-  for (Candidate& candidate : candidates) candidate.logit /= options.temperature;
+  // Relative to the largest logit: a tiny temperature leads to -infinity, never to infinity - infinity.
+  const double largest = std::min_element(candidates.begin(), candidates.end(), likelier)->logit;
+  for (Candidate& candidate : candidates) candidate.logit = (candidate.logit - largest) / options.temperature;
   keep_top_k(options.top_k, candidates);
   std::sort(candidates.begin(), candidates.end(), likelier);
   auto distribution = softmax(candidates);

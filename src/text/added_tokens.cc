@@ -93,7 +93,9 @@ void AddedTokens::add(AddedToken token) {
     token.id = *id;
   } else {
     // HF would let two tokens share an id where the vocabulary has holes; there the file's id serves.
-    if (token.id == Piece::kNoToken || !vocabulary_.token(next_id_)) token.id = next_id_;
+    if (token.id == Piece::kNoToken || !vocabulary_.token(next_id_)) {
+      token.id = vocabulary_.token(next_id_) ? vocabulary_.next_id() : next_id_;
+    }
     vocabulary_.add(token.content, token.id);
   }
   next_id_ = std::max(next_id_, token.id + 1);

@@ -108,4 +108,11 @@ std::vector<std::vector<int32_t>> token_windows(std::span<const int32_t> ids, co
   return windows;
 }
 
+std::vector<std::vector<int32_t>> read_token_windows(const Tokenizer& tokenizer, const TextFile& file,
+                                                     const WindowOptions& options) {
+  const auto documents = read_documents(file);
+  const auto ids = tokenize_documents(tokenizer, documents, Tokenizer::SpecialTokens::omit);
+  return with_context(file.path, [&] { return token_windows(ids, options); });
+}
+
 }  // namespace salient

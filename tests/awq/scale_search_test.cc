@@ -94,7 +94,8 @@ TEST_F(ScaleSearch, SharedChannelsGetOneScale) {
   search.channels = 16;
   const ScaleSearchResult found = search_scales(search);
   EXPECT_EQ(found.scales.size(), 16u);
-  EXPECT_LE(found.loss, found.loss_identity);
+  EXPECT_LT(found.loss, found.loss_identity);
+  EXPECT_FALSE(found.identity);
 }
 
 TEST_F(ScaleSearch, DenseLinearsHaveNoError) {

@@ -16,6 +16,13 @@
 
 namespace salient::test {
 
+inline Tensor random_tensor(std::mt19937& generator, Shape shape, float scale = 1.0f) {
+  std::normal_distribution<float> normal(0.0f, scale);
+  Tensor result = Tensor::empty(DType::f32, std::move(shape));
+  for (float& value : result.mutable_values<float>()) value = normal(generator);
+  return result;
+}
+
 /// Every test of an operation runs once per table of kernels; one that the processor lacks is skipped
 /// visibly.
 class EveryIsa : public testing::TestWithParam<Isa> {
@@ -28,14 +35,7 @@ class EveryIsa : public testing::TestWithParam<Isa> {
   }
   void TearDown() override { set_thread_count(2); }
 
-  Tensor random(Shape shape, float scale = 1.0f) { return random_with(generator, std::move(shape), scale); }
-
-  static Tensor random_with(std::mt19937& generator, Shape shape, float scale) {
-    std::normal_distribution<float> normal(0.0f, scale);
-    Tensor result = Tensor::empty(DType::f32, std::move(shape));
-    for (float& value : result.mutable_values<float>()) value = normal(generator);
-    return result;
-  }
+  Tensor random(Shape shape, float scale = 1.0f) { return random_tensor(generator, std::move(shape), scale); }
 
   std::unique_ptr<Backend> backend;
   const CpuKernels* kernels = nullptr;

@@ -24,8 +24,8 @@ TEST(Gemm, TheLibraryStartsNoThreadsAndKeepsTheOpenMpSetting) {
   const int openmp_threads = omp_get_max_threads();
   const int before = threads_of_this_process();
   std::mt19937 generator(7);
-  const Tensor x = EveryIsa::random_with(generator, {600, 500}, 1.0f);
-  const Tensor weight = EveryIsa::random_with(generator, {400, 500}, 1.0f);
+  const Tensor x = random_tensor(generator, {600, 500});
+  const Tensor weight = random_tensor(generator, {400, 500});
   for (const MatmulPrecision precision : {MatmulPrecision::f32, MatmulPrecision::bf16}) {
     const auto backend = make_cpu_backend_for(supported_isas().back(), {.precision = precision});
     Tensor y = Tensor::empty(DType::f32, {600, 400});

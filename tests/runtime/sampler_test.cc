@@ -54,7 +54,8 @@ TEST(Sampler, ASeedFixesTheDraws) {
   EXPECT_NE(draw(1), draw(2));
   // Written down once: the same on every machine.
   const auto first = draw(42);
-  EXPECT_EQ(std::vector<int32_t>(first.begin(), first.begin() + 8), (std::vector<int32_t>{0}));
+  EXPECT_EQ(std::vector<int32_t>(first.begin(), first.begin() + 8),
+            (std::vector<int32_t>{3, 3, 2, 3, 0, 2, 3, 3}));
 }
 
 TEST(Sampler, FrequenciesFollowTheDistribution) {
@@ -87,6 +88,12 @@ TEST(Sampler, RefusesSenselessOptions) {
   Sampler sampler({});
   const std::vector<float> nothing{NAN, NAN};
   EXPECT_THROW(sampler.sample(nothing, {}), Error);
+}
+
+TEST(Sampler, ATinyTemperatureStillPicksTheLikeliest) {
+  const std::vector<float> logits{1.0f, 5.0f, 2.0f};
+  Sampler sampler({.temperature = 1e-310});
+  EXPECT_EQ(sampler.sample(logits, {}), 1);
 }
 
 }  // namespace

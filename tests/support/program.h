@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ class Program {
  public:
   explicit Program(const std::vector<std::string>& arguments) {
     pid_ = ::fork();
+    if (pid_ < 0) throw std::runtime_error("fork failed");
     if (pid_ != 0) return;
     redirect(scratch_.path() / "out", STDOUT_FILENO);
     redirect(scratch_.path() / "err", STDERR_FILENO);
@@ -47,7 +49,8 @@ class Program {
 
  private:
   static void redirect(const std::filesystem::path& path, int descriptor) {
-    if (std::freopen(path.c_str(), "w", descriptor == STDOUT_FILENO ? stdout : stderr) == nullptr) ::_exit(126);
+    if (std::freopen(path.c_str(), "w", descriptor == STDOUT_FILENO ? stdout : stderr) == nullptr)
+      ::_exit(126);
   }
   static std::string read(const std::filesystem::path& path) {
     return std::filesystem::exists(path) ? read_text_file(path.string()) : "";
@@ -57,6 +60,8 @@ class Program {
   pid_t pid_;
 };
 
-inline ProgramResult run_salient(const std::vector<std::string>& arguments) { return Program(arguments).wait(); }
+inline ProgramResult run_salient(const std::vector<std::string>& arguments) {
+  return Program(arguments).wait();
+}
 
 }  // namespace salient
