@@ -39,7 +39,8 @@ struct WindowOptions {
 /// when there is not enough for one window.
 std::vector<std::vector<int32_t>> token_windows(std::span<const int32_t> ids, const WindowOptions& options);
 
-/// A file cut into windows, documents joined without special tokens of the post-processor. Errors: those of the three above.
+/// A file cut into windows, documents joined without special tokens of the post-processor. Errors: those of
+/// the three above.
 std::vector<std::vector<int32_t>> read_token_windows(const Tokenizer& tokenizer, const TextFile& file,
                                                      const WindowOptions& options);
 
