@@ -36,20 +36,21 @@ struct CalibrationOptions {
 
 /// One mapping of one layer after its search.
 struct MappingReport {
-  std::string mapping;       ///< "input_layernorm -> q_proj, k_proj, v_proj"
-  double loss_before = 0;    ///< mean squared output error with the identity
-  double loss_after = 0;     ///< with the chosen scales
-  double ratio = 0;          ///< the chosen exponent r
-  bool duo = false;          ///< whether the chosen formula divides by mean|w|^(1-r)
-  bool left_alone = false;   ///< the identity was best
+  std::string mapping;      ///< "input_layernorm -> q_proj, k_proj, v_proj"
+  double loss_before = 0;   ///< mean squared output error with the identity
+  double loss_after = 0;    ///< with the chosen scales
+  double ratio = 0;         ///< the chosen exponent r
+  bool duo = false;         ///< whether the chosen formula divides by mean|w|^(1-r)
+  bool left_alone = false;  ///< the identity was best
 };
 
 struct LayerReport {
   int64_t layer = 0;
   std::vector<MappingReport> mappings;
-  double clip_loss_before = 0;   ///< summed over the clipped linears
+  double clip_loss_before = 0;  ///< summed over the clipped linears
   double clip_loss_after = 0;
-  double equivalence_error = 0;  ///< relative change of the layer's function by the smoothing, before rounding
+  double equivalence_error =
+      0;  ///< relative change of the layer's function by the smoothing, before rounding
   double seconds = 0;
 };
 
@@ -87,7 +88,7 @@ struct OneshotPlan {
   std::string device;
   int64_t layers = 0;
   QuantizationScheme scheme;
-  std::vector<std::string> mappings;     ///< of every layer
+  std::vector<std::string> mappings;  ///< of every layer
   std::vector<DenseModule> dense;
   int64_t quantized_linears = 0;
   int64_t calibration_tokens = 0;
@@ -110,12 +111,13 @@ struct OneshotReport {
   uint64_t peak_memory = 0;  ///< of the process, as the kernel counts resident pages
 };
 
-/// Errors: those of opening the model and the data set; invalid_argument for a recipe that does not fit it (group sizes
-/// that do not divide the columns, with the layers and the sizes that would fit; an ignore entry that matches nothing).
+/// Errors: those of opening the model and the data set; invalid_argument for a recipe that does not fit it
+/// (group sizes that do not divide the columns, with the layers and the sizes that would fit; an ignore entry
+/// that matches nothing).
 OneshotPlan plan_oneshot(const OneshotOptions& options);
 
-/// Quantizes a checkpoint directory into another. Errors: those of `plan_oneshot`, before any work; cancelled; io;
-/// internal when smoothing changes what a layer computes by more than 1e-3.
+/// Quantizes a checkpoint directory into another. Errors: those of `plan_oneshot`, before any work;
+/// cancelled; io; internal when smoothing changes what a layer computes by more than 1e-3.
 OneshotReport oneshot(const OneshotOptions& options);
 
 }  // namespace salient

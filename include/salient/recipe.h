@@ -16,8 +16,8 @@ enum class DuoScaling {
 
 enum class ClipSearch { off, on };
 
-/// Activation-aware weight quantization (Lin et al. 2023, section 3): scales every input channel of a linear up and the
-/// layer before it down, so that the weights that matter most are rounded least.
+/// Activation-aware weight quantization (Lin et al. 2023, section 3): scales every input channel of a linear
+/// up and the layer before it down, so that the weights that matter most are rounded least.
 struct AwqModifier {
   DuoScaling duo_scaling = DuoScaling::on;
   /// Candidate exponents per mapping; the identity is always one of them.

@@ -40,8 +40,8 @@ LayerWeights to_f32(const LayerWeights& weights) {
   return result;
 }
 
-void make_representable(const LayerWeights& weights, const ResolvedMapping& mapping, const SmoothStorage& storage,
-                        std::span<float> scales) {
+void make_representable(const LayerWeights& weights, const ResolvedMapping& mapping,
+                        const SmoothStorage& storage, std::span<float> scales) {
   if (const auto* role = std::get_if<NormRole>(&mapping.smooth)) {
     const auto norm = weights[*role].values<float>();
     for (size_t i = 0; i < scales.size(); ++i) {

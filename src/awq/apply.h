@@ -11,17 +11,19 @@ namespace salient {
 /// The tensors of a layer as owned f32 copies, to be changed by the smoothing.
 LayerWeights to_f32(const LayerWeights& weights);
 
-/// Changes `scales` [channels] into those that the smooth layer can carry exactly: a norm is stored in `stored`, so the
-/// wanted s becomes w / round(w / s); a linear that will be rounded to integers anyway carries any s, a dense one the
-/// nearest power of two (the only factors that its stored type takes without rounding).
+/// Changes `scales` [channels] into those that the smooth layer can carry exactly: a norm is stored in
+/// `stored`, so the wanted s becomes w / round(w / s); a linear that will be rounded to integers anyway
+/// carries any s, a dense one the nearest power of two (the only factors that its stored type takes without
+/// rounding).
 struct SmoothStorage {
-  DType stored;          ///< type in which the smooth layer's tensor is written
-  bool smooth_quantized; ///< a linear that becomes integers
+  DType stored;           ///< type in which the smooth layer's tensor is written
+  bool smooth_quantized;  ///< a linear that becomes integers
 };
-void make_representable(const LayerWeights& weights, const ResolvedMapping& mapping, const SmoothStorage& storage,
-                        std::span<float> scales);
+void make_representable(const LayerWeights& weights, const ResolvedMapping& mapping,
+                        const SmoothStorage& storage, std::span<float> scales);
 
-/// Divides the smooth layer's channels by `scales` and multiplies the balance layers' columns. All in place, f32.
+/// Divides the smooth layer's channels by `scales` and multiplies the balance layers' columns. All in place,
+/// f32.
 void apply_scales(const DecoderSpec& spec, const ResolvedMapping& mapping, std::span<const float> scales,
                   LayerWeights& weights);
 

@@ -19,7 +19,9 @@ using LayerClips = std::array<Tensor, kLinearRoles>;
 
 size_t index(LinearRole role) { return static_cast<size_t>(role); }
 
-DType storage_of(const LayerJob& job, const Tensor& original) { return job.storage.value_or(original.dtype()); }
+DType storage_of(const LayerJob& job, const Tensor& original) {
+  return job.storage.value_or(original.dtype());
+}
 
 RoundingRule rounding_rule(const LayerJob& job, const LinearWeight& original) {
   return {.scheme = job.scheme, .scale_dtype = storage_of(job, original.dense)};
@@ -38,12 +40,17 @@ const ActivationStatistics& input_statistics(const LayerStatistics& statistics, 
   return *statistics[index(input_representative(role))];
 }
 
-/// One layer on its way through the search: weights change, and with them the inputs that the statistics describe.
+/// One layer on its way through the search: weights change, and with them the inputs that the statistics
+/// describe.
 class LayerSearch {
  public:
   LayerSearch(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
               const LayerStatistics& statistics)
-      : job_(job), settings_(settings), original_(original), statistics_(statistics), weights_(to_f32(original)) {
+      : job_(job),
+        settings_(settings),
+        original_(original),
+        statistics_(statistics),
+        weights_(to_f32(original)) {
     for (const auto& slot : job.spec.linears(job.layer)) {
       column_scales_[index(slot.role)].assign(static_cast<size_t>(slot.in_features), 1.0f);
     }
@@ -68,7 +75,8 @@ class LayerSearch {
   /// AutoAWQ leaves q and k alone: their outputs meet in a product before the softmax, where clipping hurts.
   void clip(LayerClips& clips, LayerReport& report) {
     for (const auto& slot : job_.spec.linears(job_.layer)) {
-      if (!job_.quantized[index(slot.role)] || slot.role == LinearRole::q || slot.role == LinearRole::k) continue;
+      if (!job_.quantized[index(slot.role)] || slot.role == LinearRole::q || slot.role == LinearRole::k)
+        continue;
       throw_if_cancelled(job_.cancelled);
       const auto& input = input_statistics(statistics_, slot.role);
       const Tensor gram = scaled_gram(input.gram(), column_scales_[index(slot.role)]);
@@ -99,19 +107,21 @@ class LayerSearch {
     const LinearRole first = mapping.balance.front();
     const auto columns = static_cast<size_t>(weights_[first].in_features());
     std::vector<int64_t> channel_of(columns);
-    for (size_t c = 0; c < columns; ++c) channel_of[c] = smooth_channel(job_.spec, mapping, static_cast<int64_t>(c));
+    for (size_t c = 0; c < columns; ++c)
+      channel_of[c] = smooth_channel(job_.spec, mapping, static_cast<int64_t>(c));
     const SmoothStorage storage = smooth_storage(mapping);
-    return search_scales({.backend = job_.backend,
-                          .rounding = rounding_rule(job_, original_[first]),
-                          .layers = layers,
-                          .input = input_statistics(statistics_, first),
-                          .channel_of = channel_of,
-                          .channels = smooth_channel_count(job_.spec, mapping),
-                          .make_representable =
-                              [&](std::span<float> scales) { make_representable(weights_, mapping, storage, scales); },
-                          .duo_scaling = settings_.duo_scaling,
-                          .n_grid = settings_.n_grid,
-                          .cancelled = job_.cancelled});
+    return search_scales(
+        {.backend = job_.backend,
+         .rounding = rounding_rule(job_, original_[first]),
+         .layers = layers,
+         .input = input_statistics(statistics_, first),
+         .channel_of = channel_of,
+         .channels = smooth_channel_count(job_.spec, mapping),
+         .make_representable =
+             [&](std::span<float> scales) { make_representable(weights_, mapping, storage, scales); },
+         .duo_scaling = settings_.duo_scaling,
+         .n_grid = settings_.n_grid,
+         .cancelled = job_.cancelled});
   }
 
   SmoothStorage smooth_storage(const ResolvedMapping& mapping) const {
@@ -119,7 +129,8 @@ class LayerSearch {
       return {.stored = storage_of(job_, original_[*norm]), .smooth_quantized = false};
     }
     const LinearRole role = std::get<LinearRole>(mapping.smooth);
-    return {.stored = storage_of(job_, original_[role].dense), .smooth_quantized = job_.quantized[index(role)]};
+    return {.stored = storage_of(job_, original_[role].dense),
+            .smooth_quantized = job_.quantized[index(role)]};
   }
 
   void apply(const ResolvedMapping& mapping, std::span<const float> scales) {
@@ -127,7 +138,8 @@ class LayerSearch {
     for (const LinearRole role : mapping.balance) {
       auto& column_scales = column_scales_[index(role)];
       for (size_t c = 0; c < column_scales.size(); ++c) {
-        column_scales[c] *= scales[static_cast<size_t>(smooth_channel(job_.spec, mapping, static_cast<int64_t>(c)))];
+        column_scales[c] *=
+            scales[static_cast<size_t>(smooth_channel(job_.spec, mapping, static_cast<int64_t>(c)))];
       }
     }
   }
@@ -137,7 +149,8 @@ class LayerSearch {
   const LayerWeights& original_;
   const LayerStatistics& statistics_;
   LayerWeights weights_;
-  std::array<std::vector<float>, kLinearRoles> column_scales_;  // what each linear's input has been divided by
+  std::array<std::vector<float>, kLinearRoles>
+      column_scales_;  // what each linear's input has been divided by
 };
 
 /// The f32 weights of a layer in the types in which they are written.
@@ -150,7 +163,8 @@ LayerWeights store_layer(const LayerJob& job, const LayerWeights& original, cons
     with_context(slot.name, [&] {
       const RoundingRule rule = rounding_rule(job, original[slot.role]);
       if (job.quantized[index(slot.role)]) {
-        to.quantized = quantize_to_nearest(from.dense, clips[index(slot.role)], rule.scheme, rule.scale_dtype);
+        to.quantized =
+            quantize_to_nearest(from.dense, clips[index(slot.role)], rule.scheme, rule.scale_dtype);
       } else {
         to.dense = from.dense.to(rule.scale_dtype);
       }
@@ -166,7 +180,8 @@ LayerWeights store_layer(const LayerJob& job, const LayerWeights& original, cons
 void check_equivalence(const LayerJob& job, double error) {
   if (error <= kEquivalenceLimit) return;
   fail(ErrorKind::internal,
-       "layer {}: smoothing changed what the layer computes by {:.2e} (limit {:.0e}): a mapping misses a consumer of the "
+       "layer {}: smoothing changed what the layer computes by {:.2e} (limit {:.0e}): a mapping misses a "
+       "consumer of the "
        "smoothed tensor, or the scales overflow",
        job.layer, error, kEquivalenceLimit);
 }
@@ -184,7 +199,8 @@ double equivalence_error(const Tensor& input, const Tensor& reference, const Ten
     update += std::pow(static_cast<double>(y[i]) - static_cast<double>(x[i]), 2);
   }
   if (difference == 0) return 0;
-  return std::sqrt(difference / update);  // infinity or NaN when the layer does nothing: never passes the check
+  return std::sqrt(difference /
+                   update);  // infinity or NaN when the layer does nothing: never passes the check
 }
 
 QuantizedLayer round_layer(const LayerJob& job, const LayerWeights& original) {
@@ -212,7 +228,8 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
   LayerClips clips;
   {
     LayerSearch search(job, settings, original, statistics);
-    for (const auto& mapping : default_mappings(job.spec)) result.report.mappings.push_back(search.smooth(mapping));
+    for (const auto& mapping : default_mappings(job.spec))
+      result.report.mappings.push_back(search.smooth(mapping));
     const PreparedLayer smoothed = prepare_layer(job.exact, search.weights());
     const Tensor changed = stream.probe(job.exact, job.layer, smoothed, probe_input);
     result.report.equivalence_error = equivalence_error(probe_input, reference, changed);

@@ -20,7 +20,8 @@ Tensor copy_columns(const Tensor& matrix, int64_t begin, int64_t width) {
   const auto to = block.mutable_values<float>();
   const auto stride = static_cast<size_t>(matrix.dim(1));
   for (size_t row = 0; row < static_cast<size_t>(matrix.dim(0)); ++row) {
-    std::copy_n(from.begin() + row * stride + static_cast<size_t>(begin), width, to.begin() + row * static_cast<size_t>(width));
+    std::copy_n(from.begin() + row * stride + static_cast<size_t>(begin), width,
+                to.begin() + row * static_cast<size_t>(width));
   }
   return block;
 }
@@ -44,7 +45,8 @@ class GroupSearch {
   void run() {
     const auto values = weight_.values<float>();
     for (size_t row = 0; row < largest_.size(); ++row) {
-      for (const float value : values.subspan(row * width(), width())) largest_[row] = std::max(largest_[row], std::fabs(value));
+      for (const float value : values.subspan(row * width(), width()))
+        largest_[row] = std::max(largest_[row], std::fabs(value));
     }
     for (int i = 0; i < kCandidates; ++i) try_shrink(1.0f - kStep * static_cast<float>(i), i == 0);
   }
@@ -122,7 +124,8 @@ ClipSearchResult search_clips(const ClipSearchProblem& problem) {
     search.run();
     search.store(result);
   }
-  const double outputs = static_cast<double>(std::max<int64_t>(1, problem.tokens)) * static_cast<double>(problem.weight.dim(0));
+  const double outputs =
+      static_cast<double>(std::max<int64_t>(1, problem.tokens)) * static_cast<double>(problem.weight.dim(0));
   result.loss_before /= outputs;
   result.loss_after /= outputs;
   return result;

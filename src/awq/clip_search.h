@@ -1,7 +1,7 @@
 #pragma once
 
-#include "quant/group_quantize.h"
 #include "backend/backend.h"
+#include "quant/group_quantize.h"
 
 namespace salient {
 
@@ -19,9 +19,9 @@ struct ClipSearchResult {
   double loss_after = 0;
 };
 
-/// For each output row and group the best of ten largest weights max|w| (1 - i/20), i = 0..9: the one whose rounding error D
-/// has the least D G D^T, G being the diagonal block of the Gram matrix of that group (AutoAWQ's clipping search with its
-/// subsampled tokens replaced by all of them).
+/// For each output row and group the best of ten largest weights max|w| (1 - i/20), i = 0..9: the one whose
+/// rounding error D has the least D G D^T, G being the diagonal block of the Gram matrix of that group
+/// (AutoAWQ's clipping search with its subsampled tokens replaced by all of them).
 ClipSearchResult search_clips(const ClipSearchProblem& problem);
 
 }  // namespace salient

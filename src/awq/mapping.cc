@@ -43,9 +43,12 @@ std::vector<ResolvedMapping> default_mappings(const DecoderSpec&) {
 LinearRole input_representative(LinearRole role) {
   switch (role) {
     case LinearRole::k:
-    case LinearRole::v: return LinearRole::q;
-    case LinearRole::up: return LinearRole::gate;
-    default: return role;
+    case LinearRole::v:
+      return LinearRole::q;
+    case LinearRole::up:
+      return LinearRole::gate;
+    default:
+      return role;
   }
 }
 

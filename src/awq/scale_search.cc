@@ -16,16 +16,21 @@ struct Candidate {
   bool duo;
 };
 
-/// llm-compressor's grids: with duo the identity and n-1 points over [0, 1]; plain: n points, of which r = 0 is the identity;
-/// both: half each.
+/// llm-compressor's grids: with duo the identity and n-1 points over [0, 1]; plain: n points, of which r = 0
+/// is the identity; both: half each.
 std::vector<Candidate> make_grid(DuoScaling duo_scaling, int n_grid) {
   std::vector<Candidate> grid;
   const auto append = [&](int count, bool duo) {
-    for (int i = 0; i < count; ++i) grid.push_back({count > 1 ? static_cast<double>(i) / (count - 1) : 0.5, duo});
+    for (int i = 0; i < count; ++i)
+      grid.push_back({count > 1 ? static_cast<double>(i) / (count - 1) : 0.5, duo});
   };
   switch (duo_scaling) {
-    case DuoScaling::off: append(n_grid, false); break;
-    case DuoScaling::on: append(n_grid - 1, true); break;
+    case DuoScaling::off:
+      append(n_grid, false);
+      break;
+    case DuoScaling::on:
+      append(n_grid - 1, true);
+      break;
     case DuoScaling::both:
       append(n_grid / 2, false);
       append(n_grid - n_grid / 2, true);
@@ -50,7 +55,8 @@ std::vector<float> mean_normalized_weight(const ScaleSearchProblem& problem) {
         const float* values = weight.data() + row * columns;
         float largest = 0.0f;
         for (size_t c = begin; c < end; ++c) largest = std::max(largest, std::fabs(values[c]));
-        for (size_t c = begin; c < end; ++c) sums[c] += static_cast<double>(std::fabs(values[c]) / (largest + 1e-6f));
+        for (size_t c = begin; c < end; ++c)
+          sums[c] += static_cast<double>(std::fabs(values[c]) / (largest + 1e-6f));
       }
     });
   }
@@ -71,8 +77,10 @@ std::vector<float> pool(const ScaleSearchProblem& problem, std::span<const float
   return sum;
 }
 
-/// clamp(x^r [/ (w^(1-r) + 1e-4)], 1e-4), divided by the geometric middle of its extremes; what is not finite becomes 1.
-std::vector<float> scales_for(const Candidate& candidate, std::span<const float> x_mean, std::span<const float> w_mean) {
+/// clamp(x^r [/ (w^(1-r) + 1e-4)], 1e-4), divided by the geometric middle of its extremes; what is not finite
+/// becomes 1.
+std::vector<float> scales_for(const Candidate& candidate, std::span<const float> x_mean,
+                              std::span<const float> w_mean) {
   std::vector<float> scales(x_mean.size());
   float low = std::numeric_limits<float>::infinity();
   float high = 0.0f;
@@ -92,8 +100,8 @@ std::vector<float> scales_for(const Candidate& candidate, std::span<const float>
 }
 
 /// D = Q(W s) / s - W for every row.
-void rounding_error(const ScaleSearchProblem& problem, const Tensor& weight, std::span<const float> column_scales,
-                    Tensor& difference) {
+void rounding_error(const ScaleSearchProblem& problem, const Tensor& weight,
+                    std::span<const float> column_scales, Tensor& difference) {
   const auto columns = static_cast<size_t>(weight.dim(1));
   const auto in = weight.values<float>();
   const auto out = difference.mutable_values<float>();
@@ -111,7 +119,8 @@ void rounding_error(const ScaleSearchProblem& problem, const Tensor& weight, std
 
 double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> scales) {
   std::vector<float> column_scales(problem.channel_of.size());
-  for (size_t c = 0; c < column_scales.size(); ++c) column_scales[c] = scales[static_cast<size_t>(problem.channel_of[c])];
+  for (size_t c = 0; c < column_scales.size(); ++c)
+    column_scales[c] = scales[static_cast<size_t>(problem.channel_of[c])];
   double loss = 0;
   for (const auto& layer : problem.layers) {
     if (!layer.quantized) continue;
@@ -139,7 +148,8 @@ double output_error(Backend& backend, const Tensor& difference, const Tensor& gr
     parallel_for(row_sums.size(), 16, [&](size_t first, size_t last) {
       for (size_t row = first; row < last; ++row) {
         double sum = 0;
-        for (size_t c = row * columns; c < (row + 1) * columns; ++c) sum += static_cast<double>(d[c]) * static_cast<double>(p[c]);
+        for (size_t c = row * columns; c < (row + 1) * columns; ++c)
+          sum += static_cast<double>(d[c]) * static_cast<double>(p[c]);
         row_sums[row] = sum;
       }
     });
@@ -155,7 +165,8 @@ ScaleSearchResult search_scales(const ScaleSearchProblem& problem) {
   best.scales.assign(static_cast<size_t>(problem.channels), 1.0f);
   best.loss_identity = candidate_loss(problem, best.scales);
   if (!std::isfinite(best.loss_identity)) {
-    fail(ErrorKind::bad_format, "the output error of plain rounding is not finite: the weights or the activations are not");
+    fail(ErrorKind::bad_format,
+         "the output error of plain rounding is not finite: the weights or the activations are not");
   }
   best.loss = best.loss_identity;
   for (const Candidate& candidate : make_grid(problem.duo_scaling, problem.n_grid)) {

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -61,7 +62,9 @@ void remove_stale_partials(const fs::path& parent, const std::string& prefix) {
   }
 }
 
-std::string unique_suffix() { return fmt::format("{}-{:x}", ::getpid(), reinterpret_cast<uintptr_t>(&errno)); }
+std::string unique_suffix() {
+  return fmt::format("{}-{:x}", ::getpid(), reinterpret_cast<uintptr_t>(&errno));
+}
 
 }  // namespace
 
@@ -87,6 +90,13 @@ void MappedFile::release(size_t offset, size_t length) const {
   const size_t begin = (offset + page - 1) / page * page;
   const size_t end = (offset + length) / page * page;
   if (end > begin) ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
+}
+
+bool path_exists(const fs::path& path) {
+  std::error_code code;
+  const bool exists = fs::exists(path, code);
+  if (code) fail(ErrorKind::io, "{}: cannot look: {}", path.string(), code.message());
+  return exists;
 }
 
 std::string read_text_file(const std::string& path) {
@@ -115,7 +125,7 @@ void write_file_atomically(const std::string& path, std::string_view content) {
 OutputDirectory::OutputDirectory(const std::string& target, IfExists if_exists)
     : target_(fs::absolute(fs::path(target)).lexically_normal()), if_exists_(if_exists) {
   if (!target_.has_filename()) target_ = target_.parent_path();  // "out/" names the same folder as "out"
-  if (fs::exists(target_) && if_exists_ == IfExists::refuse) {
+  if (path_exists(target_) && if_exists_ == IfExists::refuse) {
     fail(ErrorKind::invalid_argument, "{}: the output exists already", target_.string());
   }
   const std::string prefix = fmt::format(".{}.partial-", target_.filename().string());
@@ -134,14 +144,18 @@ OutputDirectory::~OutputDirectory() {
 void OutputDirectory::commit() {
   for (const auto& entry : fs::directory_iterator(partial_)) sync_path(entry.path());
   sync_path(partial_);
-  const fs::path old = partial_.string() + ".old";
-  const bool replaced = if_exists_ == IfExists::replace && fs::exists(target_);
-  if (replaced) rename_or_fail(target_, old);
-  rename_or_fail(partial_, target_);
+  if (if_exists_ == IfExists::replace && path_exists(target_)) {
+    // One step: at no moment is the target missing or half-made. The old directory now has the partial's name.
+    if (::renameat2(AT_FDCWD, partial_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) != 0) {
+      fail_errno(target_.string(), "replace", errno);
+    }
+    std::error_code ignored;
+    fs::remove_all(partial_, ignored);
+  } else {
+    rename_or_fail(partial_, target_);
+  }
   committed_ = true;
   sync_path(target_.parent_path());
-  std::error_code ignored;
-  if (replaced) fs::remove_all(old, ignored);
 }
 
 }  // namespace salient

@@ -9,13 +9,15 @@
 namespace salient {
 
 ActivationStatistics::ActivationStatistics(int64_t features)
-    : absolute_sum_(static_cast<size_t>(features), 0.0), gram_(Tensor::zeros(DType::f32, {features, features})) {}
+    : absolute_sum_(static_cast<size_t>(features), 0.0),
+      gram_(Tensor::zeros(DType::f32, {features, features})) {}
 
 void ActivationStatistics::add(Backend& backend, MatmulPrecision precision, const Tensor& x) {
   const auto columns = static_cast<size_t>(features());
   const int64_t rows = x.dim(0);
   const std::span<const float> data = x.values<float>();
-  constexpr size_t kColumnsPerChunk = 64;  // four cache lines of a row; the f32 sums of a chunk stay in registers
+  constexpr size_t kColumnsPerChunk =
+      64;  // four cache lines of a row; the f32 sums of a chunk stay in registers
   parallel_for(columns, kColumnsPerChunk, [&](size_t begin, size_t end) {
     float sums[kColumnsPerChunk] = {};
     for (int64_t row = 0; row < rows; ++row) {

@@ -8,8 +8,8 @@
 
 namespace salient {
 
-/// What AWQ needs to know about the input x of a linear: mean |x| per channel and the Gram matrix x^T x. Sums over tokens,
-/// so statistics of several batches, processes or machines add up.
+/// What AWQ needs to know about the input x of a linear: mean |x| per channel and the Gram matrix x^T x. Sums
+/// over tokens, so statistics of several batches, processes or machines add up.
 class ActivationStatistics {
  public:
   explicit ActivationStatistics(int64_t features);

@@ -38,11 +38,13 @@ Tensor LayerStream::probe_input() const {
   return hidden_.slice(0, batches_.front().sequences.front().count).to(DType::f32);
 }
 
-Tensor LayerStream::probe(Backend& backend, int64_t layer, const PreparedLayer& weights, const Tensor& input) const {
+Tensor LayerStream::probe(Backend& backend, int64_t layer, const PreparedLayer& weights,
+                          const Tensor& input) const {
   const std::span sequences(batches_.front().sequences.data(), 1);
   const RopeTable rope = make_rope_table(spec_.rope, sequences);
   Tensor output = input.to(DType::f32);
-  run_layer({.backend = backend, .spec = spec_, .rope = rope, .layer = layer, .sequences = sequences}, weights, output);
+  run_layer({.backend = backend, .spec = spec_, .rope = rope, .layer = layer, .sequences = sequences},
+            weights, output);
   return output;
 }
 

@@ -10,8 +10,8 @@
 
 namespace salient {
 
-/// The hidden states of all calibration tokens on their way through the decoder, one layer at a time: nothing of the model
-/// but the layer at hand needs to be in memory.
+/// The hidden states of all calibration tokens on their way through the decoder, one layer at a time: nothing
+/// of the model but the layer at hand needs to be in memory.
 class LayerStream {
  public:
   struct Options {
@@ -29,13 +29,15 @@ class LayerStream {
   void observe(int64_t layer, const PreparedLayer& weights, const LinearObserver& observer);
   /// Moves the stream behind the layer; `observer`, if any, watches.
   void advance(int64_t layer, const PreparedLayer& weights, const LinearObserver* observer = nullptr);
-  /// A copy of the hidden states of the first sequence before the current layer, [tokens of the sequence, hidden].
+  /// A copy of the hidden states of the first sequence before the current layer, [tokens of the sequence,
+  /// hidden].
   Tensor probe_input() const;
   /// What a layer makes of `input` (from `probe_input`), computed by any back end.
   Tensor probe(Backend& backend, int64_t layer, const PreparedLayer& weights, const Tensor& input) const;
 
  private:
-  void run(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch, const LinearObserver* observer, Tensor& hidden);
+  void run(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
+           const LinearObserver* observer, Tensor& hidden);
 
   Backend& backend_;
   const DecoderSpec& spec_;

@@ -30,7 +30,7 @@ WeightMap read_weight_map(const fs::path& index) {
   WeightMap result;
   for (const auto& [tensor, shard] : JsonView(json, index.string()).at("weight_map").members()) {
     require_plain_file_name(shard);
-    if (!fs::exists(index.parent_path() / shard.as_string())) {
+    if (!path_exists(index.parent_path() / shard.as_string())) {
       shard.reject(fmt::format("the shard {} does not exist; is the download complete?",
                                quoted_name(shard.as_string())));
     }
@@ -62,7 +62,7 @@ std::vector<fs::path> files_with_extension(const fs::path& directory, std::strin
 }
 
 std::vector<fs::path> files_without_index(const fs::path& directory) {
-  if (fs::exists(directory / kSingleName)) return {directory / kSingleName};
+  if (path_exists(directory / kSingleName)) return {directory / kSingleName};
   auto files = files_with_extension(directory, ".safetensors");
   if (files.empty()) fail_without_weights(directory);
   return files;
@@ -104,14 +104,15 @@ std::string suggestion(const std::string& wanted, const std::vector<std::string>
 Checkpoint::Checkpoint(const std::string& directory) : directory_(directory) {
   if (!fs::is_directory(directory_)) fail(ErrorKind::not_found, "{}: there is no such directory", directory);
   const auto config = directory_ / "config.json";
-  if (!fs::exists(config)) {
+  if (!path_exists(config)) {
     fail(ErrorKind::not_found, "{}: there is no config.json, so this is no Hugging Face model directory",
          directory);
   }
   config_ = read_json_file(config.string());
   if (!config_.is_object()) fail(ErrorKind::bad_format, "{}: not a JSON object", config.string());
   const auto index = directory_ / kIndexName;
-  if (fs::exists(index)) {
+  // A single file comes first, as in transformers: an index beside it is a leftover.
+  if (!path_exists(directory_ / kSingleName) && path_exists(index)) {
     open_indexed(index);
   } else {
     for (const auto& file : files_without_index(directory_)) open_all_of(file);

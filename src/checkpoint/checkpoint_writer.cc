@@ -144,8 +144,9 @@ struct CheckpointWriter::State {
   }
 
   std::string index_text() const {
-    Json weight_map = Json::object();
-    for (const auto& [name, index] : shard_of) weight_map[name] = shard_name(index);
+    // Appended without the map's search for an equal key, which would be quadratic in the number of tensors.
+    Json::object_t weight_map;
+    for (const auto& [name, index] : shard_of) weight_map.emplace_back(name, shard_name(index));
     return Json{{"metadata", {{"total_size", bytes}}}, {"weight_map", weight_map}}.dump(2) + "\n";
   }
 

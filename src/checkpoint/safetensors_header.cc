@@ -1,7 +1,6 @@
 #include "checkpoint/safetensors_header.h"
 
 #include <algorithm>
-#include <cstring>
 #include <set>
 
 #include "base/error.h"
@@ -13,27 +12,6 @@ namespace {
 constexpr size_t kLengthBytes = 8;
 constexpr size_t kHeaderLimit = 100'000'000;  // the limit of the safetensors library
 constexpr int kDepthLimit = 4;                // {"name": {"shape": [1]}} needs 3
-
-/// Refuses what the parser would pass over: a key that stands twice (it keeps the last) and deep nesting.
-class StructureCheck {
- public:
-  explicit StructureCheck(std::string_view source) : source_(source) {}
-
-  bool operator()(int depth, Json::parse_event_t event, const Json& parsed) {
-    if (depth > kDepthLimit) fail(ErrorKind::bad_format, "{}: the header is nested too deeply", source_);
-    if (event == Json::parse_event_t::object_start) keys_.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys_.pop_back();
-    if (event == Json::parse_event_t::key && !keys_.back().insert(parsed.get<std::string>()).second) {
-      fail(ErrorKind::bad_format, "{}: the header has the key {} twice", source_,
-           quoted_name(parsed.get_ref<const std::string&>()));
-    }
-    return true;
-  }
-
- private:
-  std::string_view source_;
-  std::vector<std::set<std::string>> keys_;
-};
 
 /// The header's length, checked against the file's.
 size_t header_length(std::span<const std::byte> file, std::string_view source) {
@@ -51,23 +29,6 @@ size_t header_length(std::span<const std::byte> file, std::string_view source) {
          file.size());
   }
   return static_cast<size_t>(length);
-}
-
-Json parse_header_json(std::string_view text, std::string_view source) {
-  if (text.empty() || text.front() != '{') {
-    fail(ErrorKind::bad_format, "{}: the header is not a JSON object", source);
-  }
-  StructureCheck check(source);
-  try {
-    return Json::parse(text, [&](int depth, Json::parse_event_t event, Json& parsed) {
-      return check(depth, event, parsed);
-    });
-  } catch (const Json::parse_error& error) {
-    // The library's own text quotes raw bytes of the file; the position says enough.
-    fail(ErrorKind::bad_format, "{}: the header is not valid JSON at byte {}", source, error.byte);
-  } catch (const Json::exception&) {
-    fail(ErrorKind::bad_format, "{}: the header holds a number beyond all ranges", source);
-  }
 }
 
 Shape parse_shape(const JsonView& view) {
@@ -143,6 +104,71 @@ std::vector<std::string> ordered_names(const SafetensorsHeader& header, const Da
   return names;
 }
 
+/// Takes the entries one by one as the parser completes them, and lets the parser forget them: a document of
+/// a hundred thousand tensors would be slow to build. Refuses what the parser would pass over: a key that
+/// stands twice (it keeps the last) and deep nesting.
+class HeaderReader {
+ public:
+  using Event = Json::parse_event_t;
+
+  HeaderReader(const DataRange& data, std::string_view source) : data_(data), source_(source) {}
+
+  void read(std::string_view text) {
+    if (text.empty() || text.front() != '{') {
+      fail(ErrorKind::bad_format, "{}: the header is not a JSON object", source_);
+    }
+    try {
+      // The callback keeps what matters; the document itself comes back empty.
+      [[maybe_unused]] const Json rest = Json::parse(
+          text, [this](int depth, Event event, const Json& parsed) { return handle(depth, event, parsed); });
+    } catch (const Json::parse_error& error) {
+      // The library's own text quotes raw bytes of the file; the position says enough.
+      fail(ErrorKind::bad_format, "{}: the header is not valid JSON at byte {}", source_, error.byte);
+    } catch (const Json::exception&) {
+      fail(ErrorKind::bad_format, "{}: the header holds a number beyond all ranges", source_);
+    }
+  }
+
+  SafetensorsHeader take() {
+    header_.names = ordered_names(header_, data_, source_);
+    return std::move(header_);
+  }
+
+ private:
+  /// Returns whether the parser shall keep the value.
+  bool handle(int depth, Event event, const Json& parsed) {
+    if (depth > kDepthLimit) fail(ErrorKind::bad_format, "{}: the header is nested too deeply", source_);
+    if (event == Event::object_start) keys_.emplace_back();
+    if (event == Event::object_end) keys_.pop_back();
+    if (event == Event::key) require_new_key(parsed.get_ref<const std::string&>());
+    if (depth != 1) return true;
+    if (event == Event::key) name_ = parsed.get<std::string>();
+    const bool complete = event == Event::object_end || event == Event::array_end || event == Event::value;
+    if (complete) take_entry(parsed);
+    return !complete;
+  }
+
+  void require_new_key(const std::string& key) {
+    if (keys_.back().insert(key).second) return;
+    fail(ErrorKind::bad_format, "{}: the header has the key {} twice", source_, quoted_name(key));
+  }
+
+  void take_entry(const Json& value) {
+    const JsonView view(value, fmt::format("{}: {}", source_, quoted_name(name_)));
+    if (name_ != "__metadata__") {
+      header_.entries.emplace(name_, parse_entry(view, data_));
+      return;
+    }
+    for (const auto& [key, text] : view.members()) header_.metadata.emplace(key, text.as_string());
+  }
+
+  DataRange data_;
+  std::string_view source_;
+  std::vector<std::set<std::string>> keys_;
+  std::string name_;
+  SafetensorsHeader header_;
+};
+
 }  // namespace
 
 std::string quoted_name(std::string_view name) {
@@ -156,18 +182,9 @@ SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, std:
   const size_t length = header_length(file, source);
   const DataRange data{.begin = kLengthBytes + length, .size = file.size() - kLengthBytes - length};
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + kLengthBytes, length);
-  const Json json = parse_header_json(text, source);
-  SafetensorsHeader header;
-  for (const auto& [name, value] : json.items()) {
-    const JsonView view(value, fmt::format("{}: {}", source, quoted_name(name)));
-    if (name != "__metadata__") {
-      header.entries.emplace(name, parse_entry(view, data));
-      continue;
-    }
-    for (const auto& [key, text_view] : view.members()) header.metadata.emplace(key, text_view.as_string());
-  }
-  header.names = ordered_names(header, data, source);
-  return header;
+  HeaderReader reader(data, source);
+  reader.read(text);
+  return reader.take();
 }
 
 }  // namespace salient

@@ -43,8 +43,9 @@ EvaluationResult evaluate(const EvaluationArguments& arguments) {
   const auto backend = make_cpu_backend();
   const ModelWeights weights(arguments.model);
   const Tokenizer tokenizer = Tokenizer::from_directory(arguments.model);
-  const TokenWindows windows = read_token_windows(tokenizer, {.path = arguments.text, .text_column = arguments.text_column},
-                                                  {.window = arguments.window, .maximum = arguments.max_windows});
+  const TokenWindows windows =
+      read_token_windows(tokenizer, {.path = arguments.text, .text_column = arguments.text_column},
+                         {.window = arguments.window, .maximum = arguments.max_windows});
   EvaluationStatus status(arguments);
   const EvaluationOptions options{.on_progress = [&](int64_t step, int64_t steps) { status(step, steps); },
                                   .cancelled = &interrupted()};
@@ -78,17 +79,21 @@ Json to_json(const EvaluationResult& result) {
 
 void print_evaluation(const EvaluationResult& result) {
   std::vector<std::pair<std::string, std::string>> rows{
-      {"text", fmt::format("{}: {} windows of {} tokens", result.arguments.text, result.windows, result.arguments.window)}};
+      {"text", fmt::format("{}: {} windows of {} tokens", result.arguments.text, result.windows,
+                           result.arguments.window)}};
   if (result.divergence) {
     const auto& reference = result.divergence->reference;
-    rows.emplace_back("perplexity of " + result.arguments.against, fmt::format("{:.4f}", reference.perplexity));
+    rows.emplace_back("perplexity of " + result.arguments.against,
+                      fmt::format("{:.4f}", reference.perplexity));
     rows.emplace_back("perplexity of " + result.arguments.model,
                       fmt::format("{:.4f} ({:+.2f} %)", result.model.perplexity,
                                   100 * (result.model.perplexity / reference.perplexity - 1)));
     rows.emplace_back("mean KL divergence", fmt::format("{:.5f} nats", result.divergence->mean_kl));
-    rows.emplace_back("same most likely token", fmt::format("{:.2f} %", 100 * result.divergence->same_top_share));
+    rows.emplace_back("same most likely token",
+                      fmt::format("{:.2f} %", 100 * result.divergence->same_top_share));
   } else {
-    rows.emplace_back("perplexity of " + result.arguments.model, fmt::format("{:.4f}", result.model.perplexity));
+    rows.emplace_back("perplexity of " + result.arguments.model,
+                      fmt::format("{:.4f}", result.model.perplexity));
   }
   rows.emplace_back("time", format_duration(result.seconds));
   print_table(rows);
@@ -101,10 +106,13 @@ void add_eval_command(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   auto* command = app.add_subcommand("eval", "Measure perplexity, and how far a model is from a reference");
   command->add_option("model", arguments->model, "Model directory, dense or quantized")->required();
-  command->add_option("--text", arguments->text, "Text to predict: .txt, or .jsonl with a text column")->required();
+  command->add_option("--text", arguments->text, "Text to predict: .txt, or .jsonl with a text column")
+      ->required();
   command->add_option("--text-column", arguments->text_column, "Column of a .jsonl file (default: text)");
-  command->add_option("--against", arguments->against, "Reference model: adds KL divergence and top-1 agreement");
-  command->add_option("--window", arguments->window, "Tokens per window (default 512)")->check(CLI::Range(2, 1 << 20));
+  command->add_option("--against", arguments->against,
+                      "Reference model: adds KL divergence and top-1 agreement");
+  command->add_option("--window", arguments->window, "Tokens per window (default 512)")
+      ->check(CLI::Range(2, 1 << 20));
   command->add_option("--max-windows", arguments->max_windows, "Use only the first windows (default: all)")
       ->check(CLI::PositiveNumber);
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");

@@ -26,7 +26,8 @@ struct EvaluationResult {
   double seconds = 0;
 };
 
-/// Measures perplexity and, with a reference, KL divergence and top-1 agreement; shows progress on standard error.
+/// Measures perplexity and, with a reference, KL divergence and top-1 agreement; shows progress on standard
+/// error.
 EvaluationResult evaluate(const EvaluationArguments& arguments);
 
 Json to_json(const EvaluationResult& result);

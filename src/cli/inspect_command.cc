@@ -40,7 +40,8 @@ std::map<std::string, TypeTotals> totals_by_type(const Checkpoint& checkpoint) {
 int64_t parameter_count(const DecoderSpec& spec) {
   int64_t count = spec.vocab_size * spec.hidden_size * (spec.tie_word_embeddings ? 1 : 2) + spec.hidden_size;
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
-    for (const auto& slot : spec.linears(layer)) count += slot.out_features * (slot.in_features + (slot.bias ? 1 : 0));
+    for (const auto& slot : spec.linears(layer))
+      count += slot.out_features * (slot.in_features + (slot.bias ? 1 : 0));
     count += 2 * spec.hidden_size + (spec.query_key_norm ? 2 * spec.head_dim : 0);
   }
   return count;
@@ -48,12 +49,18 @@ int64_t parameter_count(const DecoderSpec& spec) {
 
 std::string_view rope_name(RopeScaling scaling) {
   switch (scaling) {
-    case RopeScaling::none: return "default";
-    case RopeScaling::linear: return "linear";
-    case RopeScaling::dynamic: return "dynamic";
-    case RopeScaling::llama3: return "llama3";
-    case RopeScaling::yarn: return "yarn";
-    case RopeScaling::longrope: return "longrope";
+    case RopeScaling::none:
+      return "default";
+    case RopeScaling::linear:
+      return "linear";
+    case RopeScaling::dynamic:
+      return "dynamic";
+    case RopeScaling::llama3:
+      return "llama3";
+    case RopeScaling::yarn:
+      return "yarn";
+    case RopeScaling::longrope:
+      return "longrope";
   }
   return "default";
 }
@@ -62,7 +69,10 @@ Json tensor_list(const Checkpoint& checkpoint) {
   Json list = Json::array();
   for (const auto& name : checkpoint.tensor_names()) {
     const Tensor tensor = checkpoint.tensor(name);
-    list.push_back({{"name", name}, {"dtype", to_string(tensor.dtype())}, {"shape", tensor.shape()}, {"bytes", tensor.byte_size()}});
+    list.push_back({{"name", name},
+                    {"dtype", to_string(tensor.dtype())},
+                    {"shape", tensor.shape()},
+                    {"bytes", tensor.byte_size()}});
   }
   return list;
 }
@@ -105,10 +115,12 @@ Json inspect_json(const ModelWeights& weights, const InspectArguments& arguments
 std::string quantization_text(const std::optional<QuantizationConfig>& quantization) {
   if (!quantization) return "none";
   const auto& scheme = quantization->scheme;
-  const std::string group = scheme.group_size == QuantizationScheme::kWholeRow ? "one group per row"
-                                                                               : fmt::format("group {}", scheme.group_size);
-  return fmt::format("{}: int{} {}, {}; {} modules stay dense", to_string(quantization->format), scheme.num_bits,
-                     scheme.symmetric ? "symmetric" : "asymmetric", group, quantization->ignore.size());
+  const std::string group = scheme.group_size == QuantizationScheme::kWholeRow
+                                ? "one group per row"
+                                : fmt::format("group {}", scheme.group_size);
+  return fmt::format("{}: int{} {}, {}; {} modules stay dense", to_string(quantization->format),
+                     scheme.num_bits, scheme.symmetric ? "symmetric" : "asymmetric", group,
+                     quantization->ignore.size());
 }
 
 void print_inspection(const ModelWeights& weights, const InspectArguments& arguments) {
@@ -117,11 +129,14 @@ void print_inspection(const ModelWeights& weights, const InspectArguments& argum
       {"architecture", spec.architecture},
       {"parameters", fmt::format("{:.2f} M", static_cast<double>(parameter_count(spec)) / 1e6)},
       {"size", format_bytes(weights.checkpoint().byte_size())},
-      {"layers", fmt::format("{} of hidden size {}, intermediate size {}", spec.layers, spec.hidden_size, spec.intermediate_size)},
-      {"attention", fmt::format("{} heads, {} kv heads, head_dim {}", spec.heads, spec.kv_heads, spec.head_dim)},
-      {"vocabulary", fmt::format("{}{}", spec.vocab_size, spec.tie_word_embeddings ? ", tied embeddings" : "")},
-      {"positions", fmt::format("{}, rope theta {:g}, scaling {}", spec.max_position_embeddings, spec.rope.theta,
-                                rope_name(spec.rope.scaling))},
+      {"layers", fmt::format("{} of hidden size {}, intermediate size {}", spec.layers, spec.hidden_size,
+                             spec.intermediate_size)},
+      {"attention",
+       fmt::format("{} heads, {} kv heads, head_dim {}", spec.heads, spec.kv_heads, spec.head_dim)},
+      {"vocabulary",
+       fmt::format("{}{}", spec.vocab_size, spec.tie_word_embeddings ? ", tied embeddings" : "")},
+      {"positions", fmt::format("{}, rope theta {:g}, scaling {}", spec.max_position_embeddings,
+                                spec.rope.theta, rope_name(spec.rope.scaling))},
       {"quantization", quantization_text(weights.quantization())}};
   for (const auto& [name, total] : totals_by_type(weights.checkpoint())) {
     rows.emplace_back(name, fmt::format("{} tensors, {}", total.tensors, format_bytes(total.bytes)));

@@ -30,7 +30,8 @@ void finish_options(QuantizeArguments& arguments) {
   OneshotOptions& options = arguments.options;
   options.format = format_by_name(arguments.format);
   options.shard_size = parse_byte_size(arguments.shard_size);
-  options.calibration.propagation = arguments.propagation == "original" ? Propagation::original : Propagation::quantized;
+  options.calibration.propagation =
+      arguments.propagation == "original" ? Propagation::original : Propagation::quantized;
   if (arguments.precision == "f32") options.calibration.precision = CalibrationPrecision::f32;
   if (arguments.precision == "bf16") options.calibration.precision = CalibrationPrecision::bf16;
   if (arguments.method == "rtn") {
@@ -45,8 +46,9 @@ void finish_options(QuantizeArguments& arguments) {
 }
 
 std::string scheme_text(const QuantizationScheme& scheme) {
-  const std::string group = scheme.group_size == QuantizationScheme::kWholeRow ? "one group per row"
-                                                                               : fmt::format("group {}", scheme.group_size);
+  const std::string group = scheme.group_size == QuantizationScheme::kWholeRow
+                                ? "one group per row"
+                                : fmt::format("group {}", scheme.group_size);
   return fmt::format("int{} {}, {}", scheme.num_bits, scheme.symmetric ? "symmetric" : "asymmetric", group);
 }
 
@@ -57,7 +59,9 @@ Json to_json(const OneshotPlan& plan) {
           {"device", plan.device},
           {"layers", plan.layers},
           {"scheme",
-           {{"num_bits", plan.scheme.num_bits}, {"symmetric", plan.scheme.symmetric}, {"group_size", plan.scheme.group_size}}},
+           {{"num_bits", plan.scheme.num_bits},
+            {"symmetric", plan.scheme.symmetric},
+            {"group_size", plan.scheme.group_size}}},
           {"mappings", plan.mappings},
           {"dense", dense},
           {"quantized_linears", plan.quantized_linears},
@@ -74,16 +78,19 @@ Json to_json(const OneshotPlan& plan) {
 
 void print_plan(const OneshotPlan& plan) {
   fmt::print("Plan (nothing is written):\n");
-  print_table({{"model", fmt::format("{}, {} layers", plan.architecture, plan.layers)},
-               {"device", plan.device},
-               {"scheme", scheme_text(plan.scheme)},
-               {"quantized", fmt::format("{} linears", plan.quantized_linears)},
-               {"calibration", fmt::format("{} tokens", plan.calibration_tokens)},
-               {"size", fmt::format("{} -> {}", format_bytes(plan.bytes_before), format_bytes(plan.bytes_after))},
-               {"memory", fmt::format("about {} (hidden states {}, one layer {}, statistics {}, workspace {}) beside the program",
-                                      format_bytes(plan.memory_peak), format_bytes(plan.memory_hidden_states),
-                                      format_bytes(plan.memory_layer), format_bytes(plan.memory_statistics),
-                                      format_bytes(plan.memory_workspace))}});
+  print_table(
+      {{"model", fmt::format("{}, {} layers", plan.architecture, plan.layers)},
+       {"device", plan.device},
+       {"scheme", scheme_text(plan.scheme)},
+       {"quantized", fmt::format("{} linears", plan.quantized_linears)},
+       {"calibration", fmt::format("{} tokens", plan.calibration_tokens)},
+       {"size", fmt::format("{} -> {}", format_bytes(plan.bytes_before), format_bytes(plan.bytes_after))},
+       {"memory",
+        fmt::format(
+            "about {} (hidden states {}, one layer {}, statistics {}, workspace {}) beside the program",
+            format_bytes(plan.memory_peak), format_bytes(plan.memory_hidden_states),
+            format_bytes(plan.memory_layer), format_bytes(plan.memory_statistics),
+            format_bytes(plan.memory_workspace))}});
   if (!plan.mappings.empty()) fmt::print("Mappings of every layer:\n");
   for (const auto& mapping : plan.mappings) fmt::print("  {}\n", mapping);
   fmt::print("Stays dense (embeddings and norms always do):\n");
@@ -103,10 +110,11 @@ void show_progress(StatusLine& status, const Progress& progress) {
     loss = fmt::format("loss {:.3e} -> {:.3e}, ", total_loss(layer, &MappingReport::loss_before),
                        total_loss(layer, &MappingReport::loss_after));
   }
-  status.update(fmt::format("{}layer {}/{}: {}{} elapsed, {} left",
-                            status.bar(static_cast<double>(progress.layers_done) / static_cast<double>(progress.layers)),
-                            progress.layers_done, progress.layers, loss, format_duration(progress.elapsed_seconds),
-                            format_duration(progress.remaining_seconds)));
+  status.update(fmt::format(
+      "{}layer {}/{}: {}{} elapsed, {} left",
+      status.bar(static_cast<double>(progress.layers_done) / static_cast<double>(progress.layers)),
+      progress.layers_done, progress.layers, loss, format_duration(progress.elapsed_seconds),
+      format_duration(progress.remaining_seconds)));
 }
 
 Json to_json(const OneshotReport& report) {
@@ -151,11 +159,16 @@ void print_report(const OneshotReport& report, const std::string& output) {
   std::vector<std::pair<std::string, std::string>> rows{
       {"output", output},
       {"quantized", fmt::format("{} linears", report.quantized_linears)},
-      {"size", fmt::format("{} -> {} ({:.2f}x smaller)", format_bytes(report.bytes_before), format_bytes(report.bytes_after),
-                           static_cast<double>(report.bytes_before) / static_cast<double>(report.bytes_after))}};
+      {"size",
+       fmt::format("{} -> {} ({:.2f}x smaller)", format_bytes(report.bytes_before),
+                   format_bytes(report.bytes_after),
+                   static_cast<double>(report.bytes_before) / static_cast<double>(report.bytes_after))}};
   if (mappings > 0) {
-    rows.emplace_back("mappings", fmt::format("{} smoothed, {} left alone", mappings - left_alone, left_alone));
-    rows.emplace_back("equivalence", fmt::format("{:.1e} largest change of a layer before rounding (limit 1e-3)", equivalence));
+    rows.emplace_back("mappings",
+                      fmt::format("{} smoothed, {} left alone", mappings - left_alone, left_alone));
+    rows.emplace_back(
+        "equivalence",
+        fmt::format("{:.1e} largest change of a layer before rounding (limit 1e-3)", equivalence));
   }
   rows.emplace_back("wall time", format_duration(report.seconds));
   rows.emplace_back("peak memory", format_bytes(report.peak_memory));
@@ -196,19 +209,29 @@ void add_quantize_command(CLI::App& app) {
   auto arguments = std::make_shared<QuantizeArguments>();
   OneshotOptions& options = arguments->options;
   auto* command = app.add_subcommand("quantize", "Quantize a Hugging Face model directory to 4 bits");
-  command->add_option("model", options.model, "Model directory (config.json, *.safetensors, tokenizer.json)")->required();
-  command->add_option("-o,--output", options.output, "Directory to write; it appears complete or not at all")->required();
+  command->add_option("model", options.model, "Model directory (config.json, *.safetensors, tokenizer.json)")
+      ->required();
+  command->add_option("-o,--output", options.output, "Directory to write; it appears complete or not at all")
+      ->required();
   command->add_option("--scheme", options.recipe.quantization.scheme, "W4A16_ASYM (default) or W4A16");
-  command->add_option("--group-size", options.recipe.quantization.group_size,
-                      "Columns that share a scale: 32, 64, 128, 256, or -1 for a whole row (default: the scheme's, 128)");
-  command->add_option("--format", arguments->format, "pack-quantized (compressed-tensors, default) or autoawq-gemm");
+  command->add_option(
+      "--group-size", options.recipe.quantization.group_size,
+      "Columns that share a scale: 32, 64, 128, 256, or -1 for a whole row (default: the scheme's, 128)");
+  command->add_option("--format", arguments->format,
+                      "pack-quantized (compressed-tensors, default) or autoawq-gemm");
   command->add_option("--method", arguments->method, "awq (default) or rtn: round to nearest, no data needed")
       ->check(CLI::IsMember({"awq", "rtn"}));
-  command->add_option("--data", options.calibration.dataset, "Calibration text: .txt, or .jsonl with a text column");
-  command->add_option("--text-column", options.calibration.text_column, "Column of a .jsonl file (default: text)");
-  command->add_option("--num-calibration-samples", options.calibration.num_samples, "Sequences to use at most (default 128)")
+  command->add_option("--data", options.calibration.dataset,
+                      "Calibration text: .txt, or .jsonl with a text column");
+  command->add_option("--text-column", options.calibration.text_column,
+                      "Column of a .jsonl file (default: text)");
+  command
+      ->add_option("--num-calibration-samples", options.calibration.num_samples,
+                   "Sequences to use at most (default 128)")
       ->check(CLI::PositiveNumber);
-  command->add_option("--max-seq-length", options.calibration.max_seq_length, "Tokens per sequence (default 512)")
+  command
+      ->add_option("--max-seq-length", options.calibration.max_seq_length,
+                   "Tokens per sequence (default 512)")
       ->check(CLI::Range(2, 1 << 20));
   command->add_option("--ignore", options.recipe.quantization.ignore,
                       "Linears that stay dense: full names or re:patterns (default: lm_head)");
@@ -216,14 +239,18 @@ void add_quantize_command(CLI::App& app) {
       ->check(CLI::IsMember({"true", "false", "both"}));
   command->add_option("--n-grid", arguments->n_grid, "Candidate scales per mapping (default 20)");
   command->add_flag("--no-clip", arguments->no_clip, "Leave out the clip search");
-  command->add_option("--propagation", arguments->propagation,
-                      "What the next layer is calibrated on: quantized (default) or original outputs")
+  command
+      ->add_option("--propagation", arguments->propagation,
+                   "What the next layer is calibrated on: quantized (default) or original outputs")
       ->check(CLI::IsMember({"quantized", "original"}));
-  command->add_option("--precision", arguments->precision,
-                      "Arithmetic of the calibration pass: auto (default; bf16 where the CPU has it), f32 or bf16")
+  command
+      ->add_option(
+          "--precision", arguments->precision,
+          "Arithmetic of the calibration pass: auto (default; bf16 where the CPU has it), f32 or bf16")
       ->check(CLI::IsMember({"auto", "f32", "bf16"}));
   command->add_option("--shard-size", arguments->shard_size, "Largest file to write (default 5GB)");
-  command->add_option("--eval", arguments->evaluation.text, "Text to measure perplexity on afterwards, before against after");
+  command->add_option("--eval", arguments->evaluation.text,
+                      "Text to measure perplexity on afterwards, before against after");
   command->add_flag("--overwrite", options.overwrite, "Replace an existing output directory");
   command->add_flag("--dry-run", arguments->dry_run, "Print the plan and stop");
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");

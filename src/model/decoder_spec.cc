@@ -147,18 +147,6 @@ double read_epsilon(const JsonView& config) {
   return epsilon;
 }
 
-/// One id or a list of them. Some files write -1 for "none".
-std::vector<int32_t> read_token_ids(const std::optional<JsonView>& value) {
-  std::vector<int32_t> result;
-  if (!value) return result;
-  const auto views = value->json().is_array() ? value->elements() : std::vector<JsonView>{*value};
-  for (const JsonView& view : views) {
-    const int64_t id = view.as_int(-1, INT32_MAX);
-    if (id >= 0) result.push_back(static_cast<int32_t>(id));
-  }
-  return result;
-}
-
 void set_names(const TensorNames& names, DecoderSpec& spec) {
   spec.embedding_name = names.embedding;
   spec.final_norm_name = names.final_norm;
@@ -175,6 +163,17 @@ std::string with_layer(const std::string& pattern, int64_t layer) {
 }
 
 }  // namespace
+
+std::vector<int32_t> read_token_ids(const std::optional<JsonView>& value) {
+  std::vector<int32_t> result;
+  if (!value) return result;
+  const auto views = value->json().is_array() ? value->elements() : std::vector<JsonView>{*value};
+  for (const JsonView& view : views) {
+    const int64_t id = view.as_int(-1, INT32_MAX);
+    if (id >= 0) result.push_back(static_cast<int32_t>(id));
+  }
+  return result;
+}
 
 std::string_view to_string(LinearRole role) { return kRoleNames[static_cast<size_t>(role)]; }
 

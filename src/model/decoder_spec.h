@@ -99,6 +99,10 @@ struct DecoderSpec {
 /// ones listed) or a feature that the forward pass lacks, bad_format with path and value for everything else.
 DecoderSpec make_decoder_spec(const JsonView& config);
 
+/// "eos_token_id" and its like: one id or a list of them. Negative ids, which some files write for "none",
+/// are left out.
+std::vector<int32_t> read_token_ids(const std::optional<JsonView>& value);
+
 /// The architectures of the table.
 std::vector<std::string> known_architectures();
 

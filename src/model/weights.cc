@@ -1,10 +1,10 @@
 #include "model/weights.h"
 
-#include <filesystem>
-#include <map>
-#include <utility>
+#include <algorithm>
+#include <cstring>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "quant/packing.h"
 
 namespace salient {
@@ -19,54 +19,48 @@ std::optional<QuantizationConfig> read_quantization(const Checkpoint& checkpoint
   if (block) return read_config_block(*block);
   // AutoAWQ before 0.1.7 wrote the block to a file of its own.
   const auto path = checkpoint.directory() / "quant_config.json";
-  if (!std::filesystem::exists(path)) return std::nullopt;
+  if (!path_exists(path)) return std::nullopt;
   const Json json = read_json_file(path.string());
   return read_config_block({json, path.string()});
 }
 
-bool is_weight_type(DType dtype) {
-  return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
+/// generation_config.json may name more tokens that end a text, such as the end of a turn.
+void add_generation_stops(const Checkpoint& checkpoint, std::vector<int32_t>& eos_tokens) {
+  const auto path = checkpoint.directory() / "generation_config.json";
+  if (!path_exists(path)) return;
+  const Json json = read_json_file(path.string());
+  for (const int32_t token : read_token_ids(JsonView(json, path.string()).find("eos_token_id"))) {
+    if (std::ranges::find(eos_tokens, token) == eos_tokens.end()) eos_tokens.push_back(token);
+  }
 }
 
+bool is_weight_type(const std::string& dtype) { return dtype == "F32" || dtype == "F16" || dtype == "BF16"; }
+
 }  // namespace
-
-/// Shapes of the packed tensors of a linear, by its sizes: made once per size by packing an empty weight.
-struct ModelWeights::PackedShapes {
-  using Shapes = std::map<std::string, std::pair<DType, Shape>>;
-  std::map<std::pair<int64_t, int64_t>, Shapes> by_size;
-
-  const Shapes& of(const QuantizationConfig& config, const LinearSlot& slot) {
-    const auto key = std::pair(slot.out_features, slot.in_features);
-    const auto known = by_size.find(key);
-    if (known != by_size.end()) return known->second;
-    Shapes& shapes = by_size[key];
-    const auto empty =
-        allocate_quantized_weight(config.scheme, slot.out_features, slot.in_features, DType::f16);
-    for (const auto& [suffix, tensor] : packing_of(config.format).pack(empty)) {
-      shapes[suffix] = {tensor.dtype(), tensor.shape()};
-    }
-    return shapes;
-  }
-};
 
 ModelWeights::ModelWeights(const std::string& directory)
     : checkpoint_(std::make_unique<Checkpoint>(directory)) {
   spec_ = make_decoder_spec(checkpoint_->config_view());
+  add_generation_stops(*checkpoint_, spec_.eos_tokens);
   quantization_ = read_quantization(*checkpoint_);
-  with_context(directory, [&] { check_tensors(); });
+  with_context(directory, [&] {
+    untie_different_head();
+    check_tensors();
+  });
+  embedding_ = checkpoint_->tensor(checkpoint_->contains(spec_.embedding_name) ? spec_.embedding_name
+                                                                               : spec_.head_name + ".weight");
 }
 
 void ModelWeights::check_tensors() const {
-  PackedShapes packed;
   if (checkpoint_->contains(spec_.embedding_name) || !spec_.tie_word_embeddings) {
     check_dense(spec_.embedding_name, {spec_.vocab_size, spec_.hidden_size});
   } else {
     check_dense(spec_.head_name + ".weight", {spec_.vocab_size, spec_.hidden_size});
   }
-  if (!spec_.tie_word_embeddings) check_linear(head_slot(), packed);
+  if (!spec_.tie_word_embeddings) check_linear(head_slot());
   check_dense(spec_.final_norm_name, {spec_.hidden_size});
   for (int64_t layer = 0; layer < spec_.layers; ++layer) {
-    for (const LinearSlot& slot : spec_.linears(layer)) check_linear(slot, packed);
+    for (const LinearSlot& slot : spec_.linears(layer)) check_linear(slot);
     for (const NormRole role : kNorms) {
       const bool per_head = role == NormRole::query || role == NormRole::key;
       const std::string name = spec_.norm_name(layer, role);
@@ -76,31 +70,46 @@ void ModelWeights::check_tensors() const {
 }
 
 void ModelWeights::check_dense(const std::string& name, const Shape& expected) const {
-  const Tensor found = checkpoint_->tensor(name);
-  if (!is_weight_type(found.dtype())) {
-    fail(ErrorKind::unsupported, "tensor \"{}\": expected F32, F16 or BF16, found {}", name,
-         to_string(found.dtype()));
+  const SafetensorsEntry& found = checkpoint_->entry(name);
+  if (!is_weight_type(found.dtype)) {
+    fail(ErrorKind::unsupported, "tensor \"{}\": expected F32, F16 or BF16, found {}", name, found.dtype);
   }
-  if (found.shape() != expected) {
+  if (found.shape != expected) {
     fail(ErrorKind::bad_format, "tensor \"{}\": expected the shape {}, found {}", name, to_string(expected),
-         to_string(found.shape()));
+         to_string(found.shape));
   }
 }
 
-void ModelWeights::check_linear(const LinearSlot& slot, PackedShapes& packed) const {
+void ModelWeights::check_linear(const LinearSlot& slot) const {
   if (slot.bias) check_dense(slot.name + ".bias", {slot.out_features});
-  if (!is_quantized(slot.name))
+  if (!is_quantized(slot.name)) {
     return check_dense(slot.name + ".weight", {slot.out_features, slot.in_features});
-  for (const auto& [suffix, expected] : packed.of(*quantization_, slot)) {
-    const std::string name = slot.name + "." + suffix;
-    const Tensor found = checkpoint_->tensor(name);
-    const auto& [dtype, shape] = expected;
-    const bool same_type = is_weight_type(dtype) ? is_weight_type(found.dtype()) : found.dtype() == dtype;
-    if (!same_type || found.shape() != shape) {
-      fail(ErrorKind::bad_format, "tensor \"{}\": expected {} {}, found {} {}", name, to_string(dtype),
-           to_string(shape), to_string(found.dtype()), to_string(found.shape()));
+  }
+  const Packing& packing = packing_of(quantization_->format);
+  for (const auto& expected : packing.layout(quantization_->scheme, slot.out_features, slot.in_features)) {
+    const std::string name = slot.name + "." + expected.suffix;
+    if (expected.optional && !checkpoint_->contains(name)) continue;
+    const SafetensorsEntry& found = checkpoint_->entry(name);
+    const bool same_type = is_floating(expected.dtype) ? is_weight_type(found.dtype)
+                                                       : found.dtype == to_string(expected.dtype);
+    if (!same_type || found.shape != expected.shape) {
+      fail(ErrorKind::bad_format, "tensor \"{}\": expected {} {}, found {} {}", name,
+           to_string(expected.dtype), to_string(expected.shape), found.dtype, to_string(found.shape));
     }
   }
+}
+
+/// transformers ties only what the file does not hold twice: a head of its own with other values counts.
+void ModelWeights::untie_different_head() {
+  const std::string head = spec_.head_name + ".weight";
+  if (!spec_.tie_word_embeddings || !checkpoint_->contains(head)) return;
+  if (!checkpoint_->contains(spec_.embedding_name)) return;
+  const Tensor a = checkpoint_->tensor(head);
+  const Tensor b = checkpoint_->tensor(spec_.embedding_name);
+  const bool same = a.dtype() == b.dtype() && a.byte_size() == b.byte_size() &&
+                    std::memcmp(a.bytes(), b.bytes(), a.byte_size()) == 0;
+  spec_.tie_word_embeddings = same;
+  checkpoint_->release(head);
 }
 
 bool ModelWeights::is_quantized(const std::string& name) const {
@@ -158,11 +167,6 @@ void ModelWeights::release_layer(int64_t index) const {
   }
 }
 
-Tensor ModelWeights::embedding() const {
-  const bool own = checkpoint_->contains(spec_.embedding_name);
-  return checkpoint_->tensor(own ? spec_.embedding_name : spec_.head_name + ".weight");
-}
-
 Tensor ModelWeights::final_norm() const { return checkpoint_->tensor(spec_.final_norm_name); }
 
 // The head is no part of a layer: its role is not looked at.
@@ -173,7 +177,7 @@ LinearSlot ModelWeights::head_slot() const {
 LinearWeight ModelWeights::head() const {
   if (!spec_.tie_word_embeddings) return linear(head_slot());
   LinearWeight weight;
-  weight.dense = embedding();
+  weight.dense = embedding_;
   return weight;
 }
 

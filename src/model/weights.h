@@ -38,17 +38,16 @@ class ModelWeights {
   LayerWeights layer(int64_t index) const;
   /// Lets the pages of a layer's tensors go.
   void release_layer(int64_t index) const;
-  Tensor embedding()
-      const;  ///< [vocab, hidden]; falls back to the head's tensor when tied the other way round
+  /// [vocab, hidden]; the head's tensor when the file holds only that one of a tied pair.
+  const Tensor& embedding() const { return embedding_; }
   Tensor final_norm() const;  ///< [hidden]
   LinearWeight head() const;  ///< [vocab, hidden]; the embedding when tied
 
  private:
-  struct PackedShapes;
-
   void check_tensors() const;
-  void check_linear(const LinearSlot& slot, PackedShapes& packed) const;
+  void check_linear(const LinearSlot& slot) const;
   void check_dense(const std::string& name, const Shape& expected) const;
+  void untie_different_head();
   bool is_quantized(const std::string& name) const;
   /// Names of the tensors that hold a linear.
   std::vector<std::string> tensor_names(const LinearSlot& slot) const;
@@ -58,6 +57,7 @@ class ModelWeights {
   std::unique_ptr<Checkpoint> checkpoint_;
   DecoderSpec spec_;
   std::optional<QuantizationConfig> quantization_;
+  Tensor embedding_;
 };
 
 }  // namespace salient

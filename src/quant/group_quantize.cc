@@ -155,7 +155,8 @@ class RowQuantizer {
     const auto zero = static_cast<float>(grid.zero);
     const auto top = static_cast<float>(max_code(result_.scheme));
     for (size_t i = 0; i < values.size(); ++i) {
-      codes[i] = static_cast<uint8_t>(static_cast<int>(bounded_code(values[i], bound, grid.scale, zero, top)));
+      codes[i] =
+          static_cast<uint8_t>(static_cast<int>(bounded_code(values[i], bound, grid.scale, zero, top)));
     }
     return grid;
   }

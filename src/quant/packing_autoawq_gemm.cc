@@ -180,6 +180,15 @@ void unpack_scales(const Tensor& scales, QuantizedWeight& weight) {
   }
 }
 
+std::vector<PackedTensorLayout> layout(const QuantizationScheme& scheme, int64_t out, int64_t in) {
+  const int64_t groups = group_count(scheme, in);
+  const int64_t blocks = out / kOutputsPerWord;
+  return {{"qweight", DType::i32, {in, blocks}},
+          {"scales", DType::f16, {groups, out}},
+          // Files with "zero_point": false leave the zeros out.
+          {"qzeros", DType::i32, {groups, blocks}, scheme.symmetric}};
+}
+
 PackedTensors pack(const QuantizedWeight& weight) {
   const int64_t rows = weight.out_features;
   const int64_t columns = weight.in_features;
@@ -225,6 +234,7 @@ QuantizedWeight unpack(const PackedTensors& tensors, const QuantizationScheme& s
 Packing autoawq_gemm_packing() {
   return {.format = Format::autoawq_gemm,
           .suffixes = {"qweight", "qzeros", "scales"},
+          .layout = layout,
           .pack = pack,
           .unpack = unpack};
 }

@@ -58,6 +58,16 @@ void clear_padding(QuantizedWeight& weight) {
   }
 }
 
+std::vector<PackedTensorLayout> layout(const QuantizationScheme& scheme, int64_t out, int64_t in) {
+  const int64_t groups = group_count(scheme, in);
+  std::vector<PackedTensorLayout> tensors{{"weight_packed", DType::i32, {out, (in + 7) / 8}},
+                                          {"weight_scale", DType::f16, {out, groups}},
+                                          {"weight_shape", DType::i64, {2}}};
+  if (scheme.symmetric) return tensors;
+  tensors.push_back({"weight_zero_point", DType::i32, {(out + kRowsPerWord - 1) / kRowsPerWord, groups}});
+  return tensors;
+}
+
 PackedTensors pack(const QuantizedWeight& weight) {
   PackedTensors result;
   Tensor codes = Tensor::empty(DType::i32, {weight.out_features, (weight.in_features + 7) / 8});
@@ -114,6 +124,7 @@ QuantizedWeight unpack(const PackedTensors& tensors, const QuantizationScheme& s
 Packing compressed_tensors_packing() {
   return {.format = Format::pack_quantized,
           .suffixes = {"weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx"},
+          .layout = layout,
           .pack = pack,
           .unpack = unpack};
 }

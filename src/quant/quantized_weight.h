@@ -36,7 +36,8 @@ struct QuantizedWeight {
 QuantizedWeight allocate_quantized_weight(const QuantizationScheme& scheme, int64_t out_features,
                                           int64_t in_features, DType scale_dtype);
 
-/// Row `row` as floats, `out` of in_features elements. The arithmetic of record: (code - zero) * scale in f32.
+/// Row `row` as floats, `out` of in_features elements. The arithmetic of record: (code - zero) * scale in
+/// f32.
 void dequantize_row(const QuantizedWeight& weight, int64_t row, std::span<float> out);
 /// f32 [out, in].
 Tensor dequantize(const QuantizedWeight& weight);

@@ -21,7 +21,9 @@ namespace {
 using Windows = std::vector<std::vector<int32_t>>;
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 void refuse_quantized_input(const ModelWeights& weights) {
   if (!weights.quantization()) return;
@@ -40,7 +42,8 @@ Windows calibration_windows(const OneshotOptions& options) {
   if (!options.recipe.awq) return {};
   const auto& calibration = options.calibration;
   if (calibration.dataset.empty()) {
-    fail(ErrorKind::invalid_argument, "AWQ needs calibration text: name a .txt or .jsonl file, or round to nearest instead");
+    fail(ErrorKind::invalid_argument,
+         "AWQ needs calibration text: name a .txt or .jsonl file, or round to nearest instead");
   }
   const Tokenizer tokenizer = Tokenizer::from_directory(options.model);
   return read_token_windows(tokenizer, {.path = calibration.dataset, .text_column = calibration.text_column},
@@ -58,9 +61,11 @@ int64_t count_tokens(const Windows& windows) {
 struct Job {
   explicit Job(const OneshotOptions& options)
       : weights(options.model),
-        resolved((refuse_quantized_input(weights), resolve_recipe(options.recipe, options.format, weights.spec()))),
+        resolved((refuse_quantized_input(weights),
+                  resolve_recipe(options.recipe, options.format, weights.spec()))),
         windows(calibration_windows(options)),
-        precision(options.calibration.precision == CalibrationPrecision::f32 ? MatmulPrecision::f32 : MatmulPrecision::bf16),
+        precision(options.calibration.precision == CalibrationPrecision::f32 ? MatmulPrecision::f32
+                                                                             : MatmulPrecision::bf16),
         backend(make_cpu_backend({.precision = precision})),
         exact(make_cpu_backend({.precision = MatmulPrecision::f32})) {}
 
@@ -76,7 +81,8 @@ uint64_t quantized_bytes(const LinearSlot& slot, const QuantizationScheme& schem
   const auto out = static_cast<uint64_t>(slot.out_features);
   const auto groups = static_cast<uint64_t>(group_count(scheme, slot.in_features));
   const uint64_t zeros = scheme.symmetric ? 0 : out * groups / 2;
-  return out * static_cast<uint64_t>(QuantizedWeight::row_bytes(slot.in_features)) + out * groups * scale_bytes + zeros;
+  return out * static_cast<uint64_t>(QuantizedWeight::row_bytes(slot.in_features)) +
+         out * groups * scale_bytes + zeros;
 }
 
 /// Sizes of the checkpoint after: dense bytes minus the quantized linears plus their codes.
@@ -94,8 +100,9 @@ uint64_t bytes_after(const Job& job) {
   return bytes;
 }
 
-/// What is resident at the worst moment of `quantize_layer`: hidden states; the layer as mapped and as f32; a Gram matrix
-/// per distinct input; and either one batch's activations or the search's difference and product for the widest linear.
+/// What is resident at the worst moment of `quantize_layer`: hidden states; the layer as mapped and as f32; a
+/// Gram matrix per distinct input; and either one batch's activations or the search's difference and product
+/// for the widest linear.
 void plan_memory(const Job& job, OneshotPlan& plan) {
   const auto& spec = job.weights.spec();
   const auto square = [](int64_t n) { return static_cast<uint64_t>(n) * static_cast<uint64_t>(n) * 4; };
@@ -105,7 +112,8 @@ void plan_memory(const Job& job, OneshotPlan& plan) {
     const uint64_t stored = byte_size(job.weights.checkpoint().tensor(slot.name + ".weight").dtype());
     plan.memory_layer += elements * (stored + 4);
     widest = std::max(widest, elements * 4);
-    if (!job.windows.empty() && input_representative(slot.role) == slot.role) plan.memory_statistics += square(slot.in_features);
+    if (!job.windows.empty() && input_representative(slot.role) == slot.role)
+      plan.memory_statistics += square(slot.in_features);
   }
   const auto hidden = static_cast<uint64_t>(spec.hidden_size) * 4;
   const auto tokens = static_cast<uint64_t>(plan.calibration_tokens);
@@ -113,7 +121,8 @@ void plan_memory(const Job& job, OneshotPlan& plan) {
   const uint64_t batch = rows * static_cast<uint64_t>(4 * spec.hidden_size + 3 * spec.intermediate_size) * 4;
   plan.memory_hidden_states = tokens * hidden;
   plan.memory_workspace = std::max(batch, 2 * widest);
-  plan.memory_peak = plan.memory_hidden_states + plan.memory_layer + plan.memory_statistics + plan.memory_workspace;
+  plan.memory_peak =
+      plan.memory_hidden_states + plan.memory_layer + plan.memory_statistics + plan.memory_workspace;
 }
 
 OneshotPlan make_plan(const Job& job) {
@@ -145,8 +154,8 @@ Tensor to_storage(const std::string& name, const Tensor& tensor, std::optional<D
   const auto after = back.values<float>();
   for (size_t i = 0; i < before.size(); ++i) {
     if (!std::isfinite(after[i]) && std::isfinite(before[i])) {
-      fail(ErrorKind::unsupported, "{}: the value {} is beyond the range of {}, which this format stores", name, before[i],
-           to_string(*storage));
+      fail(ErrorKind::unsupported, "{}: the value {} is beyond the range of {}, which this format stores",
+           name, before[i], to_string(*storage));
     }
   }
   return result;
@@ -250,11 +259,12 @@ class OneshotRun {
     const auto done = static_cast<int64_t>(report_.layers.size());
     const int64_t layers = job_.weights.spec().layers;
     const double elapsed = seconds_since(start_);
-    options_.on_progress({.layer = report_.layers.back(),
-                          .layers_done = done,
-                          .layers = layers,
-                          .elapsed_seconds = elapsed,
-                          .remaining_seconds = elapsed / static_cast<double>(done) * static_cast<double>(layers - done)});
+    options_.on_progress(
+        {.layer = report_.layers.back(),
+         .layers_done = done,
+         .layers = layers,
+         .elapsed_seconds = elapsed,
+         .remaining_seconds = elapsed / static_cast<double>(done) * static_cast<double>(layers - done)});
   }
 
   void write_rest(const LayerWriter& layers, CheckpointWriter& writer) const {

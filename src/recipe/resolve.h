@@ -17,9 +17,9 @@ struct ResolvedRecipe {
   int64_t quantized_linears = 0;
 };
 
-/// Errors: invalid_argument or unsupported for a scheme that cannot be written, an ignore entry that matches no module, a
-/// group size that does not divide the columns of a linear (all such linears and the sizes that would fit are named), a
-/// linear that the output format cannot hold, a grid of fewer than two points.
+/// Errors: invalid_argument or unsupported for a scheme that cannot be written, an ignore entry that matches
+/// no module, a group size that does not divide the columns of a linear (all such linears and the sizes that
+/// would fit are named), a linear that the output format cannot hold, a grid of fewer than two points.
 ResolvedRecipe resolve_recipe(const Recipe& recipe, Format format, const DecoderSpec& spec);
 
 /// The recipe in llm-compressor's YAML spelling, with what Salient adds in comments.

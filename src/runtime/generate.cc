@@ -29,9 +29,9 @@ void check(const DecoderSpec& spec, const GenerateRequest& request) {
 }
 
 /// One text in the making.
-class Generation {
+class TokenLoop {
  public:
-  Generation(const Decoder& decoder, const GenerateRequest& request)
+  TokenLoop(const Decoder& decoder, const GenerateRequest& request)
       : decoder_(decoder),
         request_(request),
         sampler_(request.sampling),
@@ -92,6 +92,8 @@ std::string_view to_string(FinishReason reason) {
   switch (reason) {
     case FinishReason::stop_token:
       return "stop_token";
+    case FinishReason::stop_text:
+      return "stop_text";
     case FinishReason::max_tokens:
       return "max_tokens";
     case FinishReason::context_limit:
@@ -124,7 +126,7 @@ int64_t context_limit(const DecoderSpec& spec) {
 GenerateResult generate(const Decoder& decoder, const GenerateRequest& request,
                         const TokenCallback& on_token) {
   check(decoder.spec(), request);
-  return Generation(decoder, request).run(on_token);
+  return TokenLoop(decoder, request).run(on_token);
 }
 
 }  // namespace salient

@@ -3,23 +3,14 @@
 #include <cstdint>
 #include <functional>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "base/cancellation.h"
 #include "runtime/decoder.h"
 #include "runtime/sampler.h"
+#include "salient/model.h"
 
 namespace salient {
-
-enum class FinishReason {
-  stop_token,     ///< a token of `stop_tokens` came; it is not part of the result
-  max_tokens,     ///< as many as were asked for
-  context_limit,  ///< the model's positions are used up
-  callback,       ///< the callback returned false
-  cancelled,      ///< the flag was raised
-};
-std::string_view to_string(FinishReason reason);
 
 struct GenerateRequest {
   std::span<const int32_t> prompt;

@@ -18,8 +18,8 @@ bool likelier(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
 
-/// SplitMix64 of a counter (Steele et al. 2014): no state, so the n-th number does not depend on how the others were
-/// used. The top 53 bits make a double in [0, 1).
+/// SplitMix64 of a counter (Steele et al. 2014): no state, so the n-th number does not depend on how the
+/// others were used. The top 53 bits make a double in [0, 1).
 double uniform(uint64_t seed, uint64_t counter) {
   uint64_t z = seed * 0xd1342543de82ef95u + (counter + 1) * 0x9e3779b97f4a7c15u;
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -56,7 +56,8 @@ std::vector<Candidate> finite_candidates(const std::vector<double>& logits) {
 void keep_top_k(int64_t top_k, std::vector<Candidate>& candidates) {
   const auto k = static_cast<size_t>(top_k);
   if (k == 0 || k >= candidates.size()) return;
-  std::nth_element(candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(k - 1), candidates.end(), likelier);
+  std::nth_element(candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(k - 1), candidates.end(),
+                   likelier);
   const double limit = candidates[k - 1].logit;
   std::erase_if(candidates, [&](const Candidate& candidate) { return candidate.logit < limit; });
 }
@@ -114,7 +115,8 @@ void validate(const SamplingOptions& options) {
   require(within(options.min_p, 0, 1), "min_p", options.min_p, "[0, 1]");
 }
 
-std::vector<TokenProbability> next_token_distribution(const SamplingOptions& options, std::span<const float> logits,
+std::vector<TokenProbability> next_token_distribution(const SamplingOptions& options,
+                                                      std::span<const float> logits,
                                                       std::span<const int32_t> seen) {
   std::vector<double> scores(logits.begin(), logits.end());
   penalize(options.repetition_penalty, seen, scores);

@@ -6,10 +6,11 @@
 
 namespace salient {
 
-/// How the next token is drawn. Filters apply in the order of the fields, each on what the one before left, as in
-/// transformers: repetition penalty, temperature, top-k, top-p, min-p.
+/// How the next token is drawn. Filters apply in the order of the fields, each on what the one before left,
+/// as in transformers: repetition penalty, temperature, top-k, top-p, min-p.
 struct SamplingOptions {
-  /// Logits of tokens seen before (prompt included) are divided by it when positive, multiplied when negative; 1 is off.
+  /// Logits of tokens seen before (prompt included) are divided by it when positive, multiplied when
+  /// negative; 1 is off.
   double repetition_penalty = 1.0;
   /// 0: greedy, the largest logit, no filter but the penalty.
   double temperature = 0.0;
@@ -30,13 +31,14 @@ struct TokenProbability {
   double probability;
 };
 
-/// The distribution after penalty, temperature and filters, likeliest first (ties: lower id first), probabilities
-/// summing to 1. `seen` may repeat tokens. Greedy gives its one token.
-std::vector<TokenProbability> next_token_distribution(const SamplingOptions& options, std::span<const float> logits,
+/// The distribution after penalty, temperature and filters, likeliest first (ties: lower id first),
+/// probabilities summing to 1. `seen` may repeat tokens. Greedy gives its one token.
+std::vector<TokenProbability> next_token_distribution(const SamplingOptions& options,
+                                                      std::span<const float> logits,
                                                       std::span<const int32_t> seen);
 
-/// Draws tokens. The n-th draw depends on the seed, n and the distribution only, so a seed gives the same text on every
-/// machine whose logits agree.
+/// Draws tokens. The n-th draw depends on the seed, n and the distribution only, so a seed gives the same
+/// text on every machine whose logits agree.
 class Sampler {
  public:
   /// Errors: those of validate.

@@ -108,4 +108,12 @@ std::vector<std::vector<int32_t>> token_windows(std::span<const int32_t> ids, co
   return windows;
 }
 
+std::vector<std::vector<int32_t>> read_token_windows(const Tokenizer& tokenizer, const TextFile& file,
+                                                     const WindowOptions& options) {
+  return with_context(file.path, [&] {
+    const auto documents = read_documents(file);
+    return token_windows(tokenize_documents(tokenizer, documents, Tokenizer::SpecialTokens::omit), options);
+  });
+}
+
 }  // namespace salient

@@ -20,12 +20,15 @@ struct FamilyCase {
   Json extra;
 };
 
-void PrintTo(const FamilyCase& family, std::ostream* out) { *out << family.architecture << ' ' << family.extra.dump(); }
+void PrintTo(const FamilyCase& family, std::ostream* out) {
+  *out << family.architecture << ' ' << family.extra.dump();
+}
 
 class AwqLayer : public ::testing::TestWithParam<FamilyCase> {
  protected:
   AwqLayer() {
-    TinyModel{.architecture = GetParam().architecture, .dtype = DType::bf16, .extra = GetParam().extra}.write(directory());
+    TinyModel{.architecture = GetParam().architecture, .dtype = DType::bf16, .extra = GetParam().extra}.write(
+        directory());
     weights_ = std::make_unique<ModelWeights>(directory());
   }
 
@@ -42,7 +45,9 @@ class AwqLayer : public ::testing::TestWithParam<FamilyCase> {
     return result;
   }
 
-  LayerStream stream() const { return LayerStream({.backend = *backend_, .weights = *weights_, .windows = windows_}); }
+  LayerStream stream() const {
+    return LayerStream({.backend = *backend_, .weights = *weights_, .windows = windows_});
+  }
 
   TemporaryDirectory scratch_;
   std::unique_ptr<Backend> backend_ = make_cpu_backend();
@@ -76,7 +81,8 @@ TEST_P(AwqLayer, LowersTheErrorOfTheOutputBelowPlainRounding) {
   const Tensor input = data.probe_input();
   const Tensor reference = data.probe(*backend_, 0, prepare_layer(*backend_, original), input);
   const auto error_of = [&](const LayerWeights& weights) {
-    return equivalence_error(input, reference, data.probe(*backend_, 0, prepare_layer(*backend_, weights), input));
+    return equivalence_error(input, reference,
+                             data.probe(*backend_, 0, prepare_layer(*backend_, weights), input));
   };
   EXPECT_LT(error_of(awq.weights), 0.95 * error_of(plain.weights));
   EXPECT_LT(awq.report.equivalence_error, 1e-5);
@@ -88,23 +94,17 @@ TEST_P(AwqLayer, LowersTheErrorOfTheOutputBelowPlainRounding) {
   EXPECT_LT(awq.report.clip_loss_after, awq.report.clip_loss_before);
 }
 
-/// The stored norm and the scaled weights must fit each other exactly, not up to the rounding of the norm's type.
+/// The stored norm times the scale gives back the gain to f32 rounding, not to the 2^-9 of the norm's own
+/// type.
 TEST_P(AwqLayer, ScalesAreThoseThatTheStoredNormCarries) {
-  LayerJob dense_too = job();
-  dense_too.quantized.fill(false);
-  dense_too.quantized[static_cast<size_t>(LinearRole::q)] = true;
-  dense_too.storage = DType::f32;  // so that only the norms' own type rounds
-  LayerStream data = stream();
-  const LayerWeights original = weights_->layer(0);
-  std::vector<float> wanted(64, 1.7f);
-  const LayerWeights f32 = to_f32(original);
+  std::vector<float> scales(64, 1.7f);
+  const LayerWeights weights = to_f32(weights_->layer(0));
   const auto mappings = default_mappings(weights_->spec());
-  make_representable(f32, mappings[0], {.stored = DType::bf16, .smooth_quantized = false}, wanted);
-  const auto gain = f32[NormRole::attention].values<float>();
-  for (size_t c = 0; c < wanted.size(); ++c) {
-    const float stored = gain[c] / wanted[c];
-    EXPECT_EQ(round_to(DType::bf16, stored), stored) << c;
-    EXPECT_NEAR(wanted[c], 1.7f, 1.7f / 128);
+  make_representable(weights, mappings[0], {.stored = DType::bf16, .smooth_quantized = false}, scales);
+  const auto gain = weights[NormRole::attention].values<float>();
+  for (size_t c = 0; c < scales.size(); ++c) {
+    EXPECT_NEAR(round_to(DType::bf16, gain[c] / scales[c]) * scales[c] / gain[c], 1.0f, 1e-6f) << c;
+    EXPECT_NEAR(scales[c], 1.7f, 1.7f / 128);
   }
 }
 
@@ -130,8 +130,10 @@ TEST_P(AwqLayer, PropagationChoosesWhatTheNextLayerSees) {
   quantize_layer(with_original, {}, weights, original);
   LayerStream untouched = stream();
   untouched.advance(0, prepare_layer(*backend_, weights));
-  EXPECT_TRUE(std::ranges::equal(original.probe_input().values<float>(), untouched.probe_input().values<float>()));
-  EXPECT_FALSE(std::ranges::equal(quantized.probe_input().values<float>(), untouched.probe_input().values<float>()));
+  EXPECT_TRUE(
+      std::ranges::equal(original.probe_input().values<float>(), untouched.probe_input().values<float>()));
+  EXPECT_FALSE(
+      std::ranges::equal(quantized.probe_input().values<float>(), untouched.probe_input().values<float>()));
 }
 
 TEST_P(AwqLayer, DenseLinearsAreScaledButNotRounded) {
@@ -145,13 +147,14 @@ TEST_P(AwqLayer, DenseLinearsAreScaledButNotRounded) {
   EXPECT_TRUE(result.weights[LinearRole::q].quantized.has_value());
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, AwqLayer,
-                         ::testing::Values(FamilyCase{"LlamaForCausalLM", kNoKeys},
-                                           FamilyCase{"LlamaForCausalLM", {{"attention_bias", true}, {"mlp_bias", true}}},
-                                           FamilyCase{"LlamaForCausalLM", {{"num_key_value_heads", 4}, {"head_dim", 32}}},
-                                           FamilyCase{"MistralForCausalLM", {{"sliding_window", 8}}},
-                                           FamilyCase{"Qwen2ForCausalLM", kNoKeys},
-                                           FamilyCase{"Qwen3ForCausalLM", {{"head_dim", 32}}}));
+INSTANTIATE_TEST_SUITE_P(
+    Families, AwqLayer,
+    ::testing::Values(FamilyCase{"LlamaForCausalLM", kNoKeys},
+                      FamilyCase{"LlamaForCausalLM", {{"attention_bias", true}, {"mlp_bias", true}}},
+                      FamilyCase{"LlamaForCausalLM", {{"num_key_value_heads", 4}, {"head_dim", 32}}},
+                      FamilyCase{"MistralForCausalLM", {{"sliding_window", 8}}},
+                      FamilyCase{"Qwen2ForCausalLM", kNoKeys},
+                      FamilyCase{"Qwen3ForCausalLM", {{"head_dim", 32}}}));
 
 TEST(EquivalenceError, IsRelativeToWhatTheLayerAdds) {
   const Tensor input = Tensor::of<float>({2}, std::vector<float>{10, 10});
@@ -168,8 +171,8 @@ TEST(DefaultMappings, ValueChannelsAreSharedByTheQueryHeadsOfAKvHead) {
   spec.head_dim = 4;
   const ResolvedMapping value_to_output = default_mappings(spec)[1];
   EXPECT_EQ(smooth_channel(spec, value_to_output, 0), 0);
-  EXPECT_EQ(smooth_channel(spec, value_to_output, 11), 3);   // head 2, the last of kv head 0
-  EXPECT_EQ(smooth_channel(spec, value_to_output, 13), 5);   // head 3, the first of kv head 1
+  EXPECT_EQ(smooth_channel(spec, value_to_output, 11), 3);  // head 2, the last of kv head 0
+  EXPECT_EQ(smooth_channel(spec, value_to_output, 13), 5);  // head 3, the first of kv head 1
   EXPECT_EQ(smooth_channel_count(spec, value_to_output), 8);
 }
 

@@ -33,7 +33,8 @@ class ClipSearchTest : public ::testing::Test {
     double error = 0;
     for (size_t token = 0; token < kTokens; ++token) {
       double y = 0;
-      for (size_t c = 0; c < kGroup; ++c) y += (rounded[c] - source[c]) * x_.values<float>()[token * kColumns + group * kGroup + c];
+      for (size_t c = 0; c < kGroup; ++c)
+        y += (rounded[c] - source[c]) * x_.values<float>()[token * kColumns + group * kGroup + c];
       error += y * y;
     }
     return error;
@@ -47,8 +48,11 @@ class ClipSearchTest : public ::testing::Test {
 };
 
 TEST_F(ClipSearchTest, FindsTheBestOfTenPerGroup) {
-  const ClipSearchResult found = search_clips(
-      {.backend = *backend_, .rounding = rule_, .weight = weight_, .gram = statistics_.gram(), .tokens = kTokens});
+  const ClipSearchResult found = search_clips({.backend = *backend_,
+                                               .rounding = rule_,
+                                               .weight = weight_,
+                                               .gram = statistics_.gram(),
+                                               .tokens = kTokens});
   double before = 0;
   double after = 0;
   int clipped = 0;
@@ -60,7 +64,8 @@ TEST_F(ClipSearchTest, FindsTheBestOfTenPerGroup) {
       }
       double best = group_error(row, group, largest);
       before += best;
-      for (int i = 1; i < 10; ++i) best = std::min(best, group_error(row, group, largest * (1 - 0.05f * static_cast<float>(i))));
+      for (int i = 1; i < 10; ++i)
+        best = std::min(best, group_error(row, group, largest * (1 - 0.05f * static_cast<float>(i))));
       after += best;
       const float chosen = found.clip.values<float>()[row * 2 + group];
       EXPECT_NEAR(group_error(row, group, chosen), best, 1e-3 * best) << "row " << row << " group " << group;
@@ -75,8 +80,11 @@ TEST_F(ClipSearchTest, FindsTheBestOfTenPerGroup) {
 
 TEST_F(ClipSearchTest, AGroupOfZerosIsLeftAlone) {
   for (float& value : weight_.mutable_values<float>()) value = 0;
-  const ClipSearchResult found = search_clips(
-      {.backend = *backend_, .rounding = rule_, .weight = weight_, .gram = statistics_.gram(), .tokens = kTokens});
+  const ClipSearchResult found = search_clips({.backend = *backend_,
+                                               .rounding = rule_,
+                                               .weight = weight_,
+                                               .gram = statistics_.gram(),
+                                               .tokens = kTokens});
   EXPECT_EQ(found.loss_after, 0.0);
   for (const float clip : found.clip.values<float>()) EXPECT_EQ(clip, 0.0f);
 }

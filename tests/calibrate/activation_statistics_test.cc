@@ -16,7 +16,9 @@ TEST(ActivationStatistics, MeanAndGramByDefinition) {
   ActivationStatistics statistics(kFeatures);
   statistics.add(*backend, MatmulPrecision::f32, x);
   const auto values = x.values<float>();
-  const auto at = [&](int64_t row, int64_t c) { return static_cast<double>(values[static_cast<size_t>(row * kFeatures + c)]); };
+  const auto at = [&](int64_t row, int64_t c) {
+    return static_cast<double>(values[static_cast<size_t>(row * kFeatures + c)]);
+  };
   for (int64_t i = 0; i < kFeatures; ++i) {
     double mean = 0;
     for (int64_t row = 0; row < kRows; ++row) mean += std::abs(at(row, i)) / kRows;
@@ -42,7 +44,8 @@ TEST(ActivationStatistics, MergedPartsEqualTheWhole) {
   first.merge(second);
   EXPECT_EQ(first.tokens(), whole.tokens());
   for (size_t i = 0; i < 32; ++i) EXPECT_NEAR(first.mean_absolute()[i], whole.mean_absolute()[i], 1e-6);
-  for (size_t i = 0; i < 32 * 32; ++i) EXPECT_NEAR(first.gram().values<float>()[i], whole.gram().values<float>()[i], 1e-4);
+  for (size_t i = 0; i < 32 * 32; ++i)
+    EXPECT_NEAR(first.gram().values<float>()[i], whole.gram().values<float>()[i], 1e-4);
 }
 
 TEST(ActivationStatistics, MergeRefusesOtherWidths) {
@@ -50,7 +53,9 @@ TEST(ActivationStatistics, MergeRefusesOtherWidths) {
   EXPECT_THROW(a.merge(ActivationStatistics(9)), Error);
 }
 
-TEST(ActivationStatistics, WithoutTokensTheMeanIsZero) { EXPECT_EQ(ActivationStatistics(3).mean_absolute()[0], 0.0f); }
+TEST(ActivationStatistics, WithoutTokensTheMeanIsZero) {
+  EXPECT_EQ(ActivationStatistics(3).mean_absolute()[0], 0.0f);
+}
 
 }  // namespace
 }  // namespace salient

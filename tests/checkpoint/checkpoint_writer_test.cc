@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 
 #include "checkpoint/checkpoint.h"
@@ -65,6 +66,27 @@ TEST_F(CheckpointWriterTest, WhatIsWrittenIsReadBack) {
   }
   EXPECT_EQ(SafetensorsFile(target() + "/model.safetensors").metadata().at("format"), "pt");
   EXPECT_EQ(SafetensorsFile(target() + "/model.safetensors").entry("empty").begin % 64, 0u);
+}
+
+TEST_F(CheckpointWriterTest, ThePythonPackageReadsWhatIsWritten) {
+  const char* python = std::getenv("SALIENT_TEST_PYTHON");
+  if (python == nullptr) GTEST_SKIP() << "SALIENT_TEST_PYTHON names no Python that has torch and safetensors";
+  // Two orders and small shards: 15 single bytes leave what follows at odd addresses.
+  CheckpointWriter writer({.target = target(), .shard_size = 300});
+  for (const std::string order : {"up ", "down "}) {
+    for (int i = 0; i < 10; ++i) {
+      const auto dtype = static_cast<DType>(order == "up " ? i : 9 - i);
+      Tensor tensor = counting(dtype, {3, 5});
+      if (dtype == DType::boolean) {
+        for (size_t j = 0; j < tensor.byte_size(); ++j) tensor.mutable_bytes()[j] &= std::byte{1};
+      }
+      writer.add(order + std::string(to_string(dtype)), tensor);
+    }
+  }
+  writer.finish();
+  const std::string command =
+      std::string(python) + " " + SALIENT_SOURCE_DIR "/tests/golden/checkpoint/check_written.py " + target();
+  EXPECT_EQ(std::system(command.c_str()), 0);
 }
 
 TEST_F(CheckpointWriterTest, SplitsIntoShardsOfTheLimit) {

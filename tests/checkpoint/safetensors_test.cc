@@ -1,5 +1,6 @@
 #include "checkpoint/safetensors.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -133,6 +134,15 @@ TEST(SafetensorsHeader, AcceptsPaddingAndForeignTypes) {
   EXPECT_THAT(header.names, ElementsAre("b", "c", "a"));
   EXPECT_EQ(header.entries.at("a").dtype, "F8_E4M3");
   EXPECT_EQ(header.metadata.at("format"), "pt");
+}
+
+TEST(SafetensorsHeader, ManyTensorsAreReadInReasonableTime) {
+  std::string header = "{";
+  for (int i = 0; i < 100'000; ++i) {
+    header += fmt::format(R"({}"tensor.{}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})",
+                          i == 0 ? "" : ",", i);
+  }
+  EXPECT_EQ(parse(safetensors_bytes(header + "}", 0)).names.size(), 100'000u);
 }
 
 TEST(SafetensorsHeader, NamesInMessagesStayOnOneLine) {

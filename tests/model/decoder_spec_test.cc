@@ -48,26 +48,34 @@ INSTANTIATE_TEST_SUITE_P(
     Configs, Refused,
     testing::Values(
         Refusal{R"({"architectures": ["MambaForCausalLM"]})", kUnsupported,
-                "the architecture \"MambaForCausalLM\" is not supported (known: LlamaForCausalLM, MistralForCausalLM, "
+                "the architecture \"MambaForCausalLM\" is not supported (known: LlamaForCausalLM, "
+                "MistralForCausalLM, "
                 "Qwen2ForCausalLM, Qwen3ForCausalLM)"},
-        Refusal{R"({"architectures": null, "model_type": "mamba"})", kUnsupported, "\"mamba\" is not supported"},
+        Refusal{R"({"architectures": null, "model_type": "mamba"})", kUnsupported,
+                "\"mamba\" is not supported"},
         Refusal{R"({"hidden_size": null})", kBad, "config.json: the key \"hidden_size\" is missing"},
-        Refusal{R"({"hidden_size": "64"})", kBad, "config.json: hidden_size: expected an integer, got \"64\""},
+        Refusal{R"({"hidden_size": "64"})", kBad,
+                "config.json: hidden_size: expected an integer, got \"64\""},
         Refusal{R"({"hidden_size": 0})", kBad, "hidden_size: 0 is outside [1, 16777216]"},
-        Refusal{R"({"num_hidden_layers": 1000000000})", kBad, "num_hidden_layers: 1000000000 is outside [1, 4096]"},
-        Refusal{R"({"num_key_value_heads": 3})", kBad, "num_attention_heads 4 is no multiple of num_key_value_heads 3"},
+        Refusal{R"({"num_hidden_layers": 1000000000})", kBad,
+                "num_hidden_layers: 1000000000 is outside [1, 4096]"},
+        Refusal{R"({"num_key_value_heads": 3})", kBad,
+                "num_attention_heads 4 is no multiple of num_key_value_heads 3"},
         Refusal{R"({"hidden_size": 66})", kBad, "hidden_size 66 is no multiple of num_attention_heads 4"},
         Refusal{R"({"head_dim": 7})", kBad, "a rotary dimension of 7"},
         Refusal{R"({"head_dim": 16777216})", kBad, "4 heads of 16777216 features are too many"},
-        Refusal{R"({"hidden_act": "quick_gelu"})", kUnsupported, "the activation \"quick_gelu\" is not supported"},
+        Refusal{R"({"hidden_act": "quick_gelu"})", kUnsupported,
+                "the activation \"quick_gelu\" is not supported"},
         Refusal{R"({"rms_norm_eps": -1})", kBad, "rms_norm_eps: -1 is outside [0, 1)"},
         Refusal{R"({"rope_theta": 0})", kBad, "rope_theta: 0 is outside"},
         Refusal{R"({"partial_rotary_factor": 1.5})", kBad, "partial_rotary_factor: 1.5 is outside [0, 1]"},
         Refusal{R"({"rope_scaling": {"type": "mrope"}})", kUnsupported,
                 "config.json: rope_scaling: type: rope type \"mrope\" is not supported"},
-        Refusal{R"({"rope_scaling": {"rope_type": "linear"}})", kBad, "rope_scaling: the key \"factor\" is missing"},
+        Refusal{R"({"rope_scaling": {"rope_type": "linear"}})", kBad,
+                "rope_scaling: the key \"factor\" is missing"},
         Refusal{R"({"rope_scaling": {"rope_type": "linear", "factor": 0}})", kBad, "factor: 0 is outside"},
-        Refusal{R"({"rope_scaling": {"rope_type": "dynamic", "factor": 2, "alpha": 1000}})", kUnsupported, "alpha"},
+        Refusal{R"({"rope_scaling": {"rope_type": "dynamic", "factor": 2, "alpha": 1000}})", kUnsupported,
+                "alpha"},
         Refusal{R"({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4,
                                      "high_freq_factor": 4}})",
                 kBad, "high_freq_factor 4 must be above low_freq_factor 4"},
@@ -76,10 +84,11 @@ INSTANTIATE_TEST_SUITE_P(
                 kBad, "rope_scaling: short_factor: 2 factors, but half the rotary dimension is 8"},
         Refusal{R"({"rope_parameters": {"full_attention": {"rope_type": "default"}}})", kUnsupported,
                 "rope parameters per layer type"},
-        Refusal{R"({"architectures": ["Qwen3ForCausalLM"], "use_sliding_window": true, "layer_types": ["full_attention"]})",
-                kBad, "layer_types: 1 entries for 3 layers"},
-        Refusal{R"({"architectures": ["Qwen3ForCausalLM"], "layer_types": ["chunked_attention"]})", kUnsupported,
-                "layer_types[0]: the layer type \"chunked_attention\" is not supported"},
+        Refusal{
+            R"({"architectures": ["Qwen3ForCausalLM"], "use_sliding_window": true, "layer_types": ["full_attention"]})",
+            kBad, "layer_types: 1 entries for 3 layers"},
+        Refusal{R"({"architectures": ["Qwen3ForCausalLM"], "layer_types": ["chunked_attention"]})",
+                kUnsupported, "layer_types[0]: the layer type \"chunked_attention\" is not supported"},
         Refusal{R"({"architectures": ["Qwen2ForCausalLM"], "layer_types": ["sliding_attention"]})", kBad,
                 "sliding_attention, but use_sliding_window is off"},
         Refusal{R"({"eos_token_id": "</s>"})", kBad, "eos_token_id: expected an integer, got \"</s>\""}));
@@ -90,7 +99,8 @@ TEST(DecoderSpec, ReadsALlama) {
   EXPECT_EQ(spec.head_dim, 16);
   EXPECT_EQ(spec.rope.rotary_dim, 16);
   EXPECT_EQ(spec.rope.theta, 10000.0);
-  EXPECT_FALSE(spec.qkv_bias || spec.output_bias || spec.mlp_bias || spec.tie_word_embeddings || spec.query_key_norm);
+  EXPECT_FALSE(spec.qkv_bias || spec.output_bias || spec.mlp_bias || spec.tie_word_embeddings ||
+               spec.query_key_norm);
   EXPECT_THAT(spec.eos_tokens, ElementsAre(2, 7));
   EXPECT_EQ(spec.bos_token, 1);
   EXPECT_THAT(spec.window, ElementsAre(0, 0, 0));
@@ -121,7 +131,8 @@ TEST(DecoderSpec, FamiliesDifferByTheirRows) {
   EXPECT_TRUE(qwen3.query_key_norm);
   EXPECT_EQ(qwen3.head_dim, 128);
   EXPECT_EQ(qwen3.norm_name(0, NormRole::key), "model.layers.0.self_attn.k_norm.weight");
-  EXPECT_THAT(spec_with(R"({"architectures": ["MistralForCausalLM"]})").window, ElementsAre(4096, 4096, 4096));
+  EXPECT_THAT(spec_with(R"({"architectures": ["MistralForCausalLM"]})").window,
+              ElementsAre(4096, 4096, 4096));
 }
 
 TEST(DecoderSpec, ModelTypeStandsInForMissingArchitectures) {
@@ -130,9 +141,11 @@ TEST(DecoderSpec, ModelTypeStandsInForMissingArchitectures) {
 
 TEST(DecoderSpec, BothSpellingsOfRopeGiveTheSame) {
   const auto old = spec_with(R"({"rope_theta": 5000, "rope_scaling": {"type": "yarn", "factor": 4.0,
-                                 "original_max_position_embeddings": 512}})").rope;
+                                 "original_max_position_embeddings": 512}})")
+                       .rope;
   const auto fresh = spec_with(R"({"rope_parameters": {"rope_type": "yarn", "rope_theta": 5000, "factor": 4.0,
-                                   "original_max_position_embeddings": 512}})").rope;
+                                   "original_max_position_embeddings": 512}})")
+                         .rope;
   for (const RopeSpec& rope : {old, fresh}) {
     EXPECT_EQ(rope.scaling, RopeScaling::yarn);
     EXPECT_EQ(rope.theta, 5000);
@@ -143,8 +156,10 @@ TEST(DecoderSpec, BothSpellingsOfRopeGiveTheSame) {
 }
 
 TEST(DecoderSpec, TheRatioOfLengthsStandsInForAMissingFactor) {
-  const auto rope = spec_with(R"({"original_max_position_embeddings": 512, "rope_scaling": {"type": "longrope",
-      "short_factor": [1,1,1,1,1,1,1,1], "long_factor": [2,2,2,2,2,2,2,2]}})").rope;
+  const auto rope =
+      spec_with(R"({"original_max_position_embeddings": 512, "rope_scaling": {"type": "longrope",
+      "short_factor": [1,1,1,1,1,1,1,1], "long_factor": [2,2,2,2,2,2,2,2]}})")
+          .rope;
   EXPECT_EQ(rope.factor, 4);
   EXPECT_EQ(rope.long_factor.size(), 8u);
 }

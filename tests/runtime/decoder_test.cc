@@ -84,7 +84,9 @@ INSTANTIATE_TEST_SUITE_P(Models, GoldenLogits,
                                          "mistral_window", "qwen2", "qwen2_window", "qwen3",
                                          "qwen3_layer_types", "rope_linear", "rope_dynamic", "rope_llama3",
                                          "rope_yarn", "rope_yarn_mscale", "rope_yarn_attention_factor",
-                                         "rope_longrope_short", "rope_longrope_long", "rope_partial"),
+                                         "rope_longrope_short", "rope_longrope_long", "rope_partial",
+                                         "ct_sym_32", "ct_asym_32", "ct_asym_channel", "autoawq_32",
+                                         "autoawq_whole_row_old_config"),
                          [](const auto& test) { return test.param; });
 
 TEST(Decoder, LongPromptsRunInChunksWithTheSameLogits) {

@@ -27,7 +27,9 @@ class GoldenModel {
     std::filesystem::remove(scratch_.path() / "golden.safetensors");
   }
 
-  static std::filesystem::path root() { return std::filesystem::path(SALIENT_SOURCE_DIR) / "tests/golden/model"; }
+  static std::filesystem::path root() {
+    return std::filesystem::path(SALIENT_SOURCE_DIR) / "tests/golden/model";
+  }
 
   const std::filesystem::path& directory() const { return scratch_.path(); }
   std::vector<int32_t> input_ids() const {

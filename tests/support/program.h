@@ -47,7 +47,8 @@ class Program {
 
  private:
   static void redirect(const std::filesystem::path& path, int descriptor) {
-    if (std::freopen(path.c_str(), "w", descriptor == STDOUT_FILENO ? stdout : stderr) == nullptr) ::_exit(126);
+    if (std::freopen(path.c_str(), "w", descriptor == STDOUT_FILENO ? stdout : stderr) == nullptr)
+      ::_exit(126);
   }
   static std::string read(const std::filesystem::path& path) {
     return std::filesystem::exists(path) ? read_text_file(path.string()) : "";
@@ -57,6 +58,8 @@ class Program {
   pid_t pid_;
 };
 
-inline ProgramResult run_salient(const std::vector<std::string>& arguments) { return Program(arguments).wait(); }
+inline ProgramResult run_salient(const std::vector<std::string>& arguments) {
+  return Program(arguments).wait();
+}
 
 }  // namespace salient

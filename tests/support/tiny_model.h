@@ -9,8 +9,8 @@
 
 namespace salient {
 
-/// A random decoder of any architecture of the table, as a directory. Norm gains spread over channels as in trained models,
-/// so that activation-aware scaling has something to do.
+/// A random decoder of any architecture of the table, as a directory. Norm gains spread over channels as in
+/// trained models, so that activation-aware scaling has something to do.
 struct TinyModel {
   std::string architecture = "LlamaForCausalLM";
   DType dtype = DType::bf16;
@@ -55,7 +55,8 @@ struct TinyModel {
       for (const NormRole role : {NormRole::attention, NormRole::mlp, NormRole::query, NormRole::key}) {
         const std::string name = spec.norm_name(layer, role);
         if (name.empty()) continue;
-        add_gain(name, role == NormRole::attention || role == NormRole::mlp ? spec.hidden_size : spec.head_dim);
+        add_gain(name,
+                 role == NormRole::attention || role == NormRole::mlp ? spec.hidden_size : spec.head_dim);
       }
     }
     add_gain(spec.final_norm_name, spec.hidden_size);

@@ -183,10 +183,8 @@ TEST(Tokenizer, RefusesFilesThatContradictThemselves) {
 
 TEST(Tokenizer, EndsSearchesThatBacktrackWithoutEnd) {
   Json description = small();
-  description["pre_tokenizer"] = {{"type", "Split"},
-                                  {"pattern", {{"Regex", "(?:a+a+)+x"}}},
-                                  {"behavior", "Isolated"},
-                                  {"invert", false}};
+  description["pre_tokenizer"] = {
+      {"type", "Split"}, {"pattern", {{"Regex", "(?:a+a+)+x"}}}, {"behavior", "Isolated"}, {"invert", false}};
   const Tokenizer tokenizer = build(description);
   const Failure failure =
       failure_of([&] { tokenizer.encode(std::string(200, 'a') + "bx", SpecialTokens::omit); });

@@ -1,7 +1,5 @@
 #include "backend/cpu/gemm.h"
 
-#include <omp.h>
-
 #include <array>
 #include <map>
 #include <mutex>
@@ -9,6 +7,11 @@
 
 #include "backend/cpu/scratch.h"
 #include "base/error.h"
+
+// Debian builds oneDNN on GNU's OpenMP. <omp.h> is on the path of the compiler that owns it only, so that
+// clang would look for LLVM's; these two functions are all that is needed.
+extern "C" int omp_get_max_threads(void);
+extern "C" void omp_set_num_threads(int count);
 
 namespace salient {
 namespace {

@@ -3,6 +3,6 @@
 #include "../../fuzz/tokenizer_json_fuzz.cc"
 #undef LLVMFuzzerTestOneInput
 
-#include "support/replay_corpus.h"
+#include "fuzz_replay/corpus.h"
 
 TEST(FuzzCorpus, TokenizerJson) { salient::replay_corpus("tokenizer_json", fuzz_tokenizer_json); }
