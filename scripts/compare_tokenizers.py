@@ -62,6 +62,10 @@ class Tool:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
 
 def first_difference(ours, theirs):
     for index, (a, b) in enumerate(zip(ours, theirs)):
@@ -103,6 +107,8 @@ def compare(arguments, path):
                 decoded = reference.decode(ids, skip_special_tokens=skip)
                 if answer[key] != decoded:
                     report(key, text, answer[key], decoded)
+        tool.close()
+    tool = Tool(arguments.tool, path, "omit")
     for _ in range(arguments.count):
         size = reference.get_vocab_size()
         ids = [generator.randrange(size if generator.random() < 0.5 else min(size, 600))
@@ -112,6 +118,7 @@ def compare(arguments, path):
             decoded = reference.decode(ids, skip_special_tokens=skip)
             if answer[key] != decoded:
                 report("decoded " + key, ids, answer[key], decoded)
+    tool.close()
     print(f"{path}: {len(texts)} texts and {arguments.count} lists of ids, {differences} differences")
     return differences
 

@@ -81,7 +81,9 @@ AddedToken read_added_token(const JsonView& entry) {
 }
 
 AddedTokens::AddedTokens(Vocabulary& vocabulary)
-    : vocabulary_(vocabulary), next_id_(static_cast<int32_t>(vocabulary.size())) {}
+    : vocabulary_(vocabulary),
+      next_id_(static_cast<int32_t>(vocabulary.size())),
+      word_character_(fmt::format("[{}]", kRustWordSet)) {}
 
 void AddedTokens::add(AddedToken token) {
   if (token.content.empty() || !contents_.insert(token.content).second) return;

@@ -81,7 +81,7 @@ class AddedTokens {
   std::unordered_set<std::string> contents_;
   std::unordered_set<int32_t> special_ids_;
   PrefixTree trees_[2];  // by Stage
-  Regex word_character_{"[" SALIENT_RUST_WORD "]"};
+  Regex word_character_;
 };
 
 }  // namespace salient

@@ -76,8 +76,8 @@ std::unique_ptr<TokenModel> build_model(const JsonView& description, Vocabulary&
 std::unique_ptr<PostProcessor> build_post_processor(const JsonView& description);
 std::unique_ptr<TokenDecoder> build_decoder(const JsonView& description);
 
-/// For the tables: `"<path>: <kind> of type \"X\" is not supported (supported: ...)"`.
-[[noreturn]] void refuse_component(const JsonView& description, std::string_view kind,
-                                   std::span<const std::string_view> supported);
+/// For the tables: which of the `types` a component has. Errors: unsupported, naming the kind and the type.
+size_t component_index(const JsonView& description, std::string_view kind,
+                       std::span<const std::string_view> types);
 
 }  // namespace salient

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 
 #include "base/error.h"
@@ -11,7 +12,7 @@ namespace salient {
 namespace {
 
 constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
-constexpr size_t kTokenLimit = size_t{1} << 30;
+constexpr size_t kTokenLimit = size_t{64} << 20;  // a token may be the whole text, fused
 
 /// Writes `text` into a vector of one string.
 void become(std::vector<std::string>& tokens, std::string text) {
@@ -56,11 +57,10 @@ class ReplaceDecoder : public TokenDecoder {
 
   void apply(std::vector<std::string>& tokens, InvalidBytes) const override {
     TextPattern::Search search(pattern_);
-    std::vector<TextRange> ranges;
     for (std::string& token : tokens) {
       // Only the bytes of an unfinished character can be invalid, and no pattern is about those.
       if (first_invalid_byte(token)) continue;
-      token = replace_matches(search, token, {.content = content_, .size_limit = kTokenLimit}, ranges);
+      token = search.replace(token, {.content = content_, .size_limit = kTokenLimit});
     }
   }
 
@@ -202,13 +202,10 @@ constexpr DecoderRow kDecoders[] = {
 
 std::unique_ptr<TokenDecoder> build_decoder(const JsonView& description) {
   if (description.json().is_null()) return nullptr;
-  const std::string& type = description.at("type").as_string();
   std::array<std::string_view, std::size(kDecoders)> types;
-  for (size_t i = 0; i < types.size(); ++i) {
-    if (kDecoders[i].type == type) return kDecoders[i].build(description);
-    types[i] = kDecoders[i].type;
-  }
-  refuse_component(description, "decoder", types);
+  std::transform(std::begin(kDecoders), std::end(kDecoders), types.begin(),
+                 [](const DecoderRow& row) { return row.type; });
+  return kDecoders[component_index(description, "decoder", types)].build(description);
 }
 
 }  // namespace salient

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 
 #include "text/bpe.h"
@@ -25,13 +26,10 @@ constexpr ModelRow kModels[] = {
 std::unique_ptr<TokenModel> build_model(const JsonView& description, Vocabulary& vocabulary) {
   // The oldest files (GPT-2's) do not name the type.
   if (!description.find("type") && description.find("merges")) return make<BpeModel>(description, vocabulary);
-  const std::string& type = description.at("type").as_string();
   std::array<std::string_view, std::size(kModels)> types;
-  for (size_t i = 0; i < types.size(); ++i) {
-    if (kModels[i].type == type) return kModels[i].build(description, vocabulary);
-    types[i] = kModels[i].type;
-  }
-  refuse_component(description, "model", types);
+  std::transform(std::begin(kModels), std::end(kModels), types.begin(),
+                 [](const ModelRow& row) { return row.type; });
+  return kModels[component_index(description, "model", types)].build(description, vocabulary);
 }
 
 }  // namespace salient

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 
 #include "base/error.h"
@@ -54,10 +55,8 @@ class ReplaceNormalizer : public Normalizer {
 
   void apply(Piece& piece) const override {
     TextPattern::Search search(pattern_);
-    std::vector<TextRange> ranges;
-    std::string replaced =
-        replace_matches(search, piece.text, {.content = content_, .size_limit = piece.size_limit}, ranges);
-    if (!ranges.empty() && ranges[0].is_match) {
+    std::string replaced = search.replace(piece.text, {.content = content_, .size_limit = piece.size_limit});
+    if (const auto& ranges = search.ranges(); !ranges.empty() && ranges[0].is_match) {
       piece.starts_text = piece.starts_text && keeps_start(piece.text, ranges[0].end);
     }
     piece.text = std::move(replaced);
@@ -131,13 +130,10 @@ constexpr NormalizerRow kNormalizers[] = {
 
 std::unique_ptr<Normalizer> build_normalizer(const JsonView& description) {
   if (description.json().is_null()) return nullptr;
-  const std::string& type = description.at("type").as_string();
   std::array<std::string_view, std::size(kNormalizers)> types;
-  for (size_t i = 0; i < types.size(); ++i) {
-    if (kNormalizers[i].type == type) return kNormalizers[i].build(description);
-    types[i] = kNormalizers[i].type;
-  }
-  refuse_component(description, "normalizer", types);
+  std::transform(std::begin(kNormalizers), std::end(kNormalizers), types.begin(),
+                 [](const NormalizerRow& row) { return row.type; });
+  return kNormalizers[component_index(description, "normalizer", types)].build(description);
 }
 
 }  // namespace salient

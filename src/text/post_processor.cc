@@ -97,13 +97,10 @@ constexpr PostProcessorRow kPostProcessors[] = {
 
 std::unique_ptr<PostProcessor> build_post_processor(const JsonView& description) {
   if (description.json().is_null()) return nullptr;
-  const std::string& type = description.at("type").as_string();
   std::array<std::string_view, std::size(kPostProcessors)> types;
-  for (size_t i = 0; i < types.size(); ++i) {
-    if (kPostProcessors[i].type == type) return kPostProcessors[i].build(description);
-    types[i] = kPostProcessors[i].type;
-  }
-  refuse_component(description, "post-processor", types);
+  std::transform(std::begin(kPostProcessors), std::end(kPostProcessors), types.begin(),
+                 [](const PostProcessorRow& row) { return row.type; });
+  return kPostProcessors[component_index(description, "post-processor", types)].build(description);
 }
 
 }  // namespace salient

@@ -195,7 +195,7 @@ class WhitespacePreTokenizer : public PreTokenizer {
   }
 
  private:
-  Regex regex_{"[" SALIENT_RUST_WORD "]+|[^\\s" SALIENT_RUST_WORD "]+"};
+  Regex regex_{fmt::format("[{0}]+|[^\\s{0}]+", kRustWordSet)};
 };
 
 class WhitespaceSplitPreTokenizer : public PreTokenizer {
@@ -265,13 +265,10 @@ constexpr PreTokenizerRow kPreTokenizers[] = {
 
 std::unique_ptr<PreTokenizer> build_pretokenizer(const JsonView& description) {
   if (description.json().is_null()) return nullptr;
-  const std::string& type = description.at("type").as_string();
   std::array<std::string_view, std::size(kPreTokenizers)> types;
-  for (size_t i = 0; i < types.size(); ++i) {
-    if (kPreTokenizers[i].type == type) return kPreTokenizers[i].build(description);
-    types[i] = kPreTokenizers[i].type;
-  }
-  refuse_component(description, "pre-tokenizer", types);
+  std::transform(std::begin(kPreTokenizers), std::end(kPreTokenizers), types.begin(),
+                 [](const PreTokenizerRow& row) { return row.type; });
+  return kPreTokenizers[component_index(description, "pre-tokenizer", types)].build(description);
 }
 
 }  // namespace salient

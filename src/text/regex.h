@@ -21,7 +21,8 @@ std::string translate_pattern(std::string_view pattern);
 
 /// Word characters of the Rust regular expressions inside HF (its \w outside tokenizer.json), to stand in
 /// brackets.
-#define SALIENT_RUST_WORD R"(\p{Alphabetic}\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\p{Join_Control})"
+inline constexpr std::string_view kRustWordSet =
+    R"(\p{Alphabetic}\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\p{Join_Control})";
 
 /// A compiled regular expression of a tokenizer.json. Immutable, so threads may share it.
 class Regex {

@@ -33,12 +33,11 @@ void TextPattern::Search::cut(std::string_view text, std::vector<TextRange>& ran
   if (covered != text.size()) ranges.push_back({.begin = covered, .end = text.size()});
 }
 
-std::string replace_matches(TextPattern::Search& search, std::string_view text,
-                            const Replacement& replacement, std::vector<TextRange>& ranges) {
-  search.cut(text, ranges);
+std::string TextPattern::Search::replace(std::string_view text, const Replacement& replacement) {
+  cut(text, ranges_);
   std::string result;
   result.reserve(text.size());
-  for (const TextRange& range : ranges) {
+  for (const TextRange& range : ranges_) {
     result += range.is_match ? replacement.content : text.substr(range.begin, range.end - range.begin);
     if (result.size() > replacement.size_limit) {
       fail(ErrorKind::invalid_argument, "replacing by \"{}\" makes a text of {} bytes longer than {}",

@@ -7,6 +7,13 @@
 
 namespace salient {
 
+struct Replacement {
+  std::string_view content;
+  /// A result above this size is refused: chained replacements could otherwise fill the memory from a small
+  /// text.
+  size_t size_limit;
+};
+
 /// The `pattern` of Split and Replace in a tokenizer.json: {"String": ...} or {"Regex": ...}.
 class TextPattern {
  public:
@@ -18,27 +25,20 @@ class TextPattern {
     explicit Search(const TextPattern& pattern);
     /// As RegexSearch::cut.
     void cut(std::string_view text, std::vector<TextRange>& ranges);
+    /// `text` with each match replaced. Errors: invalid_argument.
+    std::string replace(std::string_view text, const Replacement& replacement);
+    /// The cut that the last `replace` was made from.
+    const std::vector<TextRange>& ranges() const { return ranges_; }
 
    private:
     const TextPattern& pattern_;
     std::optional<RegexSearch> regex_;
+    std::vector<TextRange> ranges_;
   };
 
  private:
   std::string literal_;
   std::optional<Regex> regex_;
 };
-
-struct Replacement {
-  std::string_view content;
-  /// A result above this size is refused: chained replacements could otherwise fill the memory from a small
-  /// text.
-  size_t size_limit;
-};
-
-/// `text` with each match replaced; `ranges` is scratch and holds the cut afterwards. Errors:
-/// invalid_argument.
-std::string replace_matches(TextPattern::Search& search, std::string_view text,
-                            const Replacement& replacement, std::vector<TextRange>& ranges);
 
 }  // namespace salient
