@@ -21,8 +21,8 @@ class PreparedLinear {
   virtual size_t byte_size() const = 0;
 };
 
-/// Arithmetic of dense products with many rows. f32 is exact to rounding; bf16 rounds both operands to bfloat16 and
-/// accumulates in f32, several times faster where the CPU multiplies bf16 (AMX, AVX512-BF16).
+/// Arithmetic of dense products with many rows. f32 is exact to rounding; bf16 rounds both operands to
+/// bfloat16 and accumulates in f32, several times faster where the CPU multiplies bf16 (AMX, AVX512-BF16).
 enum class MatmulPrecision { f32, bf16 };
 
 /// Causal attention of one sequence: query row i stands at position `first_position + i` and sees the cached
@@ -40,8 +40,8 @@ struct AttentionProblem {
   float scale;  ///< of q.k before the softmax
 };
 
-/// How a machine computes. Coarse operations on f32 activations [rows, features]; weights are prepared once. Shapes are
-/// validated here (internal error on mismatch), kernels validate nothing.
+/// How a machine computes. Coarse operations on f32 activations [rows, features]; weights are prepared once.
+/// Shapes are validated here (internal error on mismatch), kernels validate nothing.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -53,13 +53,14 @@ class Backend {
   virtual void linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) = 0;
   /// y[r] = table[tokens[r]]; the table is f32, f16 or bf16 [vocab, features].
   virtual void embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) = 0;
-  /// y = x / sqrt(mean(x^2) + epsilon) * weight over the last `weight.dim(0)` features: a row may hold several heads, each
-  /// normalised on its own. x and y may be the same tensor. Zhang & Sennrich 2019.
+  /// y = x / sqrt(mean(x^2) + epsilon) * weight over the last `weight.dim(0)` features: a row may hold
+  /// several heads, each normalised on its own. x and y may be the same tensor. Zhang & Sennrich 2019.
   virtual void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, Tensor& y) = 0;
   /// y += x.
   virtual void add(const Tensor& x, Tensor& y) = 0;
-  /// Rotates the halves of every head (Su et al. 2021, GPT-NeoX order): row r of x [rows, heads * head_dim] by row r of
-  /// cosine and sine, f32 [rows, rotary_dim / 2]. Features of a head past rotary_dim pass through.
+  /// Rotates the halves of every head (Su et al. 2021, GPT-NeoX order): row r of x [rows, heads * head_dim]
+  /// by row r of cosine and sine, f32 [rows, rotary_dim / 2]. Features of a head past rotary_dim pass
+  /// through.
   virtual void rope(const Tensor& cosine, const Tensor& sine, int64_t head_dim, Tensor& x) = 0;
   virtual void attention(const AttentionProblem& problem) = 0;
   /// y = activation(gate) * up; y may be gate.

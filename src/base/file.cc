@@ -6,6 +6,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <system_error>
@@ -48,7 +51,43 @@ void rename_or_fail(const fs::path& from, const fs::path& to) {
   if (code) fail(ErrorKind::io, "{}: cannot rename to {}: {}", from.string(), to.string(), code.message());
 }
 
-std::string unique_suffix() { return fmt::format("{}-{:x}", ::getpid(), reinterpret_cast<uintptr_t>(&errno)); }
+/// Swaps two directories in one step, so that at no moment one is missing; on file systems that cannot, by
+/// three renames.
+void exchange(const fs::path& a, const fs::path& b) {
+  if (::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0) return;
+  if (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP) fail_errno(b.string(), "replace", errno);
+  const fs::path aside = b.string() + ".replaced";  // no name that remove_stale_partials would take
+  rename_or_fail(b, aside);
+  try {
+    rename_or_fail(a, b);
+  } catch (const Error&) {
+    rename_or_fail(aside, b);
+    throw;
+  }
+  rename_or_fail(aside, a);
+}
+
+/// Removes what killed processes left: entries "<prefix><pid>-..." whose process is gone.
+void remove_stale_partials(const fs::path& parent, const std::string& prefix) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(parent, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(prefix)) continue;
+    const auto pid = static_cast<pid_t>(std::strtol(name.c_str() + prefix.size(), nullptr, 10));
+    if (pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH) fs::remove_all(entry.path(), ignored);
+  }
+}
+
+fs::path absolute_path(const std::string& path) {
+  std::error_code code;
+  const fs::path absolute = fs::absolute(path, code);
+  if (path.empty() || code) fail(ErrorKind::invalid_argument, "\"{}\" names no output directory", path);
+  return absolute.lexically_normal();
+}
+
+std::string unique_suffix() {
+  return fmt::format("{}-{:x}", ::getpid(), reinterpret_cast<uintptr_t>(&errno));
+}
 
 }  // namespace
 
@@ -76,6 +115,13 @@ void MappedFile::release(size_t offset, size_t length) const {
   if (end > begin) ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
 }
 
+bool path_exists(const fs::path& path) {
+  std::error_code code;
+  const bool exists = fs::exists(path, code);
+  if (code) fail(ErrorKind::io, "{}: cannot look: {}", path.string(), code.message());
+  return exists;
+}
+
 std::string read_text_file(const std::string& path) {
   const MappedFile file(path);
   const auto bytes = file.bytes();
@@ -100,12 +146,14 @@ void write_file_atomically(const std::string& path, std::string_view content) {
 }
 
 OutputDirectory::OutputDirectory(const std::string& target, IfExists if_exists)
-    : target_(fs::absolute(fs::path(target)).lexically_normal()), if_exists_(if_exists) {
+    : target_(absolute_path(target)), if_exists_(if_exists) {
   if (!target_.has_filename()) target_ = target_.parent_path();  // "out/" names the same folder as "out"
-  if (fs::exists(target_) && if_exists_ == IfExists::refuse) {
+  if (path_exists(target_) && if_exists_ == IfExists::refuse) {
     fail(ErrorKind::invalid_argument, "{}: the output exists already", target_.string());
   }
-  partial_ = target_.parent_path() / fmt::format(".{}.partial-{}", target_.filename().string(), unique_suffix());
+  const std::string prefix = fmt::format(".{}.partial-", target_.filename().string());
+  remove_stale_partials(target_.parent_path(), prefix);
+  partial_ = target_.parent_path() / (prefix + unique_suffix());
   std::error_code code;
   fs::create_directories(partial_, code);
   if (code) fail(ErrorKind::io, "{}: cannot create: {}", partial_.string(), code.message());
@@ -119,14 +167,15 @@ OutputDirectory::~OutputDirectory() {
 void OutputDirectory::commit() {
   for (const auto& entry : fs::directory_iterator(partial_)) sync_path(entry.path());
   sync_path(partial_);
-  const fs::path old = partial_.string() + ".old";
-  const bool replaced = if_exists_ == IfExists::replace && fs::exists(target_);
-  if (replaced) rename_or_fail(target_, old);
-  rename_or_fail(partial_, target_);
+  if (if_exists_ == IfExists::replace && path_exists(target_)) {
+    exchange(partial_, target_);
+    std::error_code ignored;
+    fs::remove_all(partial_, ignored);
+  } else {
+    rename_or_fail(partial_, target_);
+  }
   committed_ = true;
   sync_path(target_.parent_path());
-  std::error_code ignored;
-  if (replaced) fs::remove_all(old, ignored);
 }
 
 }  // namespace salient

@@ -29,6 +29,10 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+/// Whether something stands at `path`. Errors: io where std::filesystem cannot tell (a name too long, a folder that may not
+/// be searched).
+bool path_exists(const std::filesystem::path& path);
+
 /// Reads a whole file. Errors: not_found, io.
 std::string read_text_file(const std::string& path);
 
@@ -36,7 +40,8 @@ std::string read_text_file(const std::string& path);
 void write_file_atomically(const std::string& path, std::string_view content);
 
 /// A directory that appears complete or not at all: files are written to a hidden sibling (`path()`), which
-/// `commit` renames to the target. Destroyed without commit, the sibling and all in it are removed.
+/// `commit` renames to the target. Destroyed without commit, the sibling and all in it are removed; what a
+/// killed process left there goes when the next one writes to the same target.
 class OutputDirectory {
  public:
   enum class IfExists { refuse, replace };

@@ -1,5 +1,7 @@
 #include "base/json.h"
 
+#include <unordered_map>
+
 #include "base/error.h"
 #include "base/file.h"
 
@@ -16,17 +18,96 @@ std::string describe(const Json& value) {
   return shorten(value.dump(-1, ' ', true, Json::error_handler_t::replace));
 }
 
-}  // namespace
+/// Builds the document itself, for two reasons: the ordered map of nlohmann looks for every new key among all
+/// earlier ones, which takes minutes for the 128,000 tokens of a vocabulary; and values are written and
+/// copied recursively, so that nesting without bound would let a small file exhaust the stack.
+class DocumentBuilder : public nlohmann::json_sax<Json> {
+ public:
+  explicit DocumentBuilder(std::string_view source) : source_(source) {}
 
-Json parse_json(std::string_view text, std::string_view source) {
-  try {
-    return Json::parse(text);
-  } catch (const Json::exception& error) {
+  Json take() { return std::move(root_); }
+
+  bool null() override { return add(Json(nullptr)); }
+  bool boolean(bool value) override { return add(Json(value)); }
+  bool number_integer(int64_t value) override { return add(Json(value)); }
+  bool number_unsigned(uint64_t value) override { return add(Json(value)); }
+  bool number_float(double value, const std::string&) override { return add(Json(value)); }
+  bool string(std::string& value) override { return add(Json(std::move(value))); }
+  bool binary(Json::binary_t& value) override { return add(Json(std::move(value))); }
+  bool start_object(size_t) override { return open(Json::object()); }
+  bool start_array(size_t) override { return open(Json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+  bool key(std::string& value) override {
+    open_.back().key = std::move(value);
+    return true;
+  }
+
+  bool parse_error(size_t, const std::string&, const Json::exception& error) override {
     // nlohmann prefixes its own identifier in brackets; the rest names line, column and token.
     std::string_view message = error.what();
     if (auto end = message.find("] "); end != std::string_view::npos) message.remove_prefix(end + 2);
-    fail(ErrorKind::bad_format, "{}: not valid JSON: {}", source, message);
+    fail(ErrorKind::bad_format, "{}: not valid JSON: {}", source_, message);
   }
+
+ private:
+  static constexpr size_t kDepthLimit = 200;
+  static constexpr size_t kIndexedSize = 16;
+
+  struct Container {
+    Json* value;
+    std::string key;
+    std::unordered_map<std::string, size_t> positions;  // of the keys, once there are kIndexedSize of them
+  };
+
+  Json& place(Json&& value) {
+    if (open_.empty()) return root_ = std::move(value);
+    Container& container = open_.back();
+    if (container.value->is_array()) return container.value->emplace_back(std::move(value));
+    return member(container, *container.value->get_ptr<Json::object_t*>()) = std::move(value);
+  }
+
+  /// The member called `container.key`: of equal keys the last one counts.
+  static Json& member(Container& container, Json::object_t& object) {
+    if (object.size() < kIndexedSize) return object[container.key];
+    if (container.positions.empty()) {
+      for (size_t i = 0; i < object.size(); ++i) container.positions.emplace((object.begin() + i)->first, i);
+    }
+    const auto [position, is_new] = container.positions.emplace(container.key, object.size());
+    if (is_new) object.emplace_back(std::move(container.key), nullptr);
+    return (object.begin() + position->second)->second;
+  }
+
+  bool add(Json&& value) {
+    place(std::move(value));
+    return true;
+  }
+
+  bool open(Json&& value) {
+    if (open_.size() == kDepthLimit) {
+      fail(ErrorKind::bad_format, "{}: nested deeper than {} levels", source_, kDepthLimit);
+    }
+    Json& placed = place(std::move(value));
+    open_.push_back({.value = &placed, .key = {}, .positions = {}});
+    return true;
+  }
+
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
+  std::string_view source_;
+  Json root_;
+  std::vector<Container> open_;
+};
+
+}  // namespace
+
+Json parse_json(std::string_view text, std::string_view source) {
+  DocumentBuilder builder(source);
+  Json::sax_parse(text, &builder);
+  return builder.take();
 }
 
 Json read_json_file(const std::string& path) { return parse_json(read_text_file(path), path); }
@@ -49,7 +130,8 @@ std::vector<JsonView> JsonView::elements() const {
   if (!value_->is_array()) wrong_type("an array");
   std::vector<JsonView> result;
   result.reserve(value_->size());
-  for (size_t i = 0; i < value_->size(); ++i) result.emplace_back((*value_)[i], fmt::format("{}[{}]", path_, i));
+  for (size_t i = 0; i < value_->size(); ++i)
+    result.emplace_back((*value_)[i], fmt::format("{}[{}]", path_, i));
   return result;
 }
 
@@ -107,7 +189,9 @@ std::string JsonView::string_or(std::string_view key, std::string_view fallback)
   return member ? member->as_string() : std::string(fallback);
 }
 
-void JsonView::reject(std::string_view message) const { fail(ErrorKind::bad_format, "{}: {}", path_, message); }
+void JsonView::reject(std::string_view message) const {
+  fail(ErrorKind::bad_format, "{}: {}", path_, message);
+}
 
 void JsonView::wrong_type(std::string_view expected) const {
   reject(fmt::format("expected {}, got {}", expected, describe(*value_)));

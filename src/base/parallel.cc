@@ -11,6 +11,7 @@
 #include <fstream>
 #include <mutex>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -64,8 +65,12 @@ void pause_briefly() {
 /// microseconds apart), then asleep, so that an idle or crowded machine is not disturbed.
 class ThreadPool {
  public:
-  explicit ThreadPool(size_t threads) {
-    for (size_t i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+  explicit ThreadPool(size_t threads) : wanted_(threads) {
+    try {
+      for (size_t i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {
+      // The system allows no more threads: those that started do the work.
+    }
   }
   ~ThreadPool() {
     {
@@ -79,7 +84,7 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  size_t size() const { return workers_.size() + 1; }
+  size_t wanted() const { return wanted_; }
 
   void run(Job& job) {
     {
@@ -121,6 +126,7 @@ class ThreadPool {
     }
   }
 
+  size_t wanted_;
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -189,7 +195,7 @@ void parallel_for(size_t count, size_t grain, const std::function<void(size_t, s
       const InsideScope scope;
       job.run();
     } else {
-      if (!pool || pool->size() != wanted_threads) pool = std::make_unique<ThreadPool>(wanted_threads);
+      if (!pool || pool->wanted() != wanted_threads) pool = std::make_unique<ThreadPool>(wanted_threads);
       pool->run(job);
     }
   }

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,9 @@ namespace salient {
 /// model.safetensors.index.json (or any *.safetensors files when there is no index).
 class Checkpoint {
  public:
-  /// Errors: not_found (no such directory, no config.json, no safetensors; .bin-only directories are told that
-  /// pickles are not read), bad_format (index naming files or tensors that do not exist, a tensor in two shards).
+  /// Errors: not_found (no such directory, no config.json, no safetensors; .bin-only directories are told
+  /// that pickles are not read), bad_format (index naming files or tensors that do not exist, a tensor in two
+  /// shards).
   explicit Checkpoint(const std::string& directory);
 
   const std::filesystem::path& directory() const { return directory_; }
@@ -24,13 +26,21 @@ class Checkpoint {
 
   std::vector<std::string> tensor_names() const;  ///< sorted
   bool contains(const std::string& name) const;
-  /// Errors: not_found with the nearest existing name.
+  /// Errors: not_found with the nearest existing name, unsupported for a type that Salient does not know.
   Tensor tensor(const std::string& name) const;
+  /// Type and shape without touching the data. Errors: not_found.
+  const SafetensorsEntry& entry(const std::string& name) const { return file_of(name).entry(name); }
+  /// Lets the pages of a tensor go. Errors: not_found.
   void release(const std::string& name) const;
   /// Sum of the bytes of all tensors.
   size_t byte_size() const;
 
  private:
+  const SafetensorsFile& open(const std::filesystem::path& path);
+  void open_all_of(const std::filesystem::path& path);
+  void open_indexed(const std::filesystem::path& index);
+  const SafetensorsFile& file_of(const std::string& name) const;
+
   std::filesystem::path directory_;
   Json config_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;

@@ -1,14 +1,12 @@
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <filesystem>
-#include <fstream>
-#include <map>
+#include <memory>
 #include <string>
-#include <vector>
+#include <string_view>
 
 #include "base/file.h"
-#include "base/json.h"
 #include "tensor/tensor.h"
 
 namespace salient {
@@ -22,30 +20,36 @@ class CheckpointWriter {
  public:
   struct Options {
     std::string target;
-    size_t shard_size = 5'000'000'000;  ///< as Hugging Face counts "5GB"
+    size_t shard_size = 5'000'000'000;  ///< of tensor bytes, as Hugging Face counts "5GB"
     OutputDirectory::IfExists if_exists = OutputDirectory::IfExists::refuse;
+    /// Sizes the room that each shard keeps for its header. With 0 or too small a number a model of very many
+    /// tensors merely gets more shards.
+    size_t expected_tensors = 0;
   };
+  /// Errors: invalid_argument when the target exists and may not be replaced; io.
   explicit CheckpointWriter(const Options& options);
   ~CheckpointWriter();
 
-  /// Appends a tensor; starts a new shard when the current one would pass the limit (a single larger tensor gets a
-  /// shard of its own). Errors: invalid_argument for a name already written; io with path and system message
-  /// (a full disk among them).
+  /// Appends a tensor; starts a new shard when the current one would pass the limit (a single larger tensor
+  /// gets a shard of its own). Errors: invalid_argument for a name already written or not to be written; io
+  /// with path and system message (a full disk among them).
   void add(const std::string& name, const Tensor& tensor);
-  /// Any other file of the directory, e.g. "config.json", "recipe.yaml". Errors: io.
+  /// Any other file of the directory, e.g. "config.json", "recipe.yaml"; the last one of a name stays.
+  /// Errors: invalid_argument unless `name` is a plain file name; io.
   void add_file(const std::string& name, std::string_view content);
   /// Copies the files that travel with a model (tokenizer*, special_tokens_map, vocab, merges, chat template,
-  /// generation_config, preprocessor configs, licence and notice files; never weights, config.json or indexes).
+  /// generation_config, preprocessor configs, licence and notice files; never weights, config.json or
+  /// indexes), except those that add_file has written. Errors: not_found, io.
   void copy_companions(const std::filesystem::path& from);
 
   /// Closes the shards, renames them (model.safetensors, or model-00001-of-00003.safetensors with the index),
-  /// and makes the directory visible. Errors: io.
+  /// and makes the directory visible. Errors: invalid_argument without any tensor; io.
   void finish();
 
+  /// Of all tensors so far.
   size_t bytes_written() const;
 
  private:
-  // The implementer chooses the private part.
   struct State;
   std::unique_ptr<State> state_;
 };

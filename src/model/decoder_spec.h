@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -27,7 +28,7 @@ enum class RopeScaling { none, linear, dynamic, llama3, yarn, longrope };
 struct RopeSpec {
   RopeScaling scaling = RopeScaling::none;
   double theta = 10000.0;
-  int64_t rotary_dim = 0;              ///< of head_dim
+  int64_t rotary_dim = 0;  ///< of head_dim
   int64_t max_position_embeddings = 0;
   double factor = 1.0;
   // llama3
@@ -57,8 +58,8 @@ struct LinearSlot {
   bool bias;
 };
 
-/// What a model is, as plain data. Made from config.json by `make_decoder_spec`; the rest of the program never asks which
-/// family it came from.
+/// What a model is, as plain data. Made from config.json by `make_decoder_spec`; the rest of the program
+/// never asks which family it came from.
 struct DecoderSpec {
   std::string architecture;  ///< "LlamaForCausalLM"
   int64_t hidden_size = 0;
@@ -84,7 +85,9 @@ struct DecoderSpec {
   /// Tensor names; "{}" stands for the layer.
   std::string embedding_name;
   std::string final_norm_name;
-  std::string head_name;
+  std::string head_name;  ///< of the linear, without ".weight"
+  std::array<std::string, kLinearRoles> linear_names;
+  std::array<std::string, kNormRoles> norm_names;  ///< empty where the family has none
 
   /// The linears of layer `layer`, in order of LinearRole.
   std::vector<LinearSlot> linears(int64_t layer) const;
@@ -92,9 +95,13 @@ struct DecoderSpec {
   std::string norm_name(int64_t layer, NormRole role) const;
 };
 
-/// Reads config.json through the family table. Errors: unsupported for an unknown architecture (the known ones
-/// listed) or a feature that the forward pass lacks, bad_format with path and value for everything else.
+/// Reads config.json through the family table. Errors: unsupported for an unknown architecture (the known
+/// ones listed) or a feature that the forward pass lacks, bad_format with path and value for everything else.
 DecoderSpec make_decoder_spec(const JsonView& config);
+
+/// "eos_token_id" and its like: one id or a list of them. Negative ids, which some files write for "none",
+/// are left out.
+std::vector<int32_t> read_token_ids(const std::optional<JsonView>& value);
 
 /// The architectures of the table.
 std::vector<std::string> known_architectures();

@@ -22,11 +22,13 @@ struct LayerWeights {
   const Tensor& operator[](NormRole role) const { return norms[static_cast<size_t>(role)]; }
 };
 
-/// Finds a model's tensors in its checkpoint, layer by layer and on demand: dense, compressed-tensors or AutoAWQ.
+/// Finds a model's tensors in its checkpoint, layer by layer and on demand: dense, compressed-tensors or
+/// AutoAWQ.
 class ModelWeights {
  public:
-  /// Opens the directory, reads config.json, checks that every tensor of the spec exists with the right shape and type.
-  /// Errors: those of Checkpoint, make_decoder_spec and read_config_block; bad_format naming tensor, expected and found shape.
+  /// Opens the directory, reads config.json, checks that every tensor of the spec exists with the right shape
+  /// and type. Errors: those of Checkpoint, make_decoder_spec and read_config_block; bad_format naming
+  /// tensor, expected and found shape.
   explicit ModelWeights(const std::string& directory);
 
   const DecoderSpec& spec() const { return spec_; }
@@ -36,16 +38,26 @@ class ModelWeights {
   LayerWeights layer(int64_t index) const;
   /// Lets the pages of a layer's tensors go.
   void release_layer(int64_t index) const;
-  Tensor embedding() const;   ///< [vocab, hidden]; falls back to the head's tensor when tied the other way round
+  /// [vocab, hidden]; the head's tensor when the file holds only that one of a tied pair.
+  const Tensor& embedding() const { return embedding_; }
   Tensor final_norm() const;  ///< [hidden]
   LinearWeight head() const;  ///< [vocab, hidden]; the embedding when tied
 
  private:
-  LinearWeight linear(const std::string& name, int64_t out_features, int64_t in_features, bool bias) const;
+  void check_tensors() const;
+  void check_linear(const LinearSlot& slot) const;
+  void check_dense(const std::string& name, const Shape& expected) const;
+  void untie_different_head();
+  bool is_quantized(const std::string& name) const;
+  /// Names of the tensors that hold a linear.
+  std::vector<std::string> tensor_names(const LinearSlot& slot) const;
+  LinearWeight linear(const LinearSlot& slot) const;
+  LinearSlot head_slot() const;
 
   std::unique_ptr<Checkpoint> checkpoint_;
   DecoderSpec spec_;
   std::optional<QuantizationConfig> quantization_;
+  Tensor embedding_;
 };
 
 }  // namespace salient

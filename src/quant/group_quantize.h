@@ -16,8 +16,8 @@ struct GroupGrid {
 /// The grid for weights in [minimum, maximum]; 0 is forced into the range. Asymmetric: scale = (max - min) /
 /// max_code, zero = round(-min / scale). Symmetric: scale = 2 max|w| / max_code with zero 2^(bits-1)
 /// (compressed-tensors' definition). The scale is rounded to `scale_dtype` first and the zero follows from
-/// the rounded scale, because that is what a reader will multiply by. A group of zeros gets scale 1. f16 scales
-/// that would under- or overflow are clamped into the normal range.
+/// the rounded scale, because that is what a reader will multiply by. A group of zeros gets scale 1. f16
+/// scales that would under- or overflow are clamped into the normal range.
 GroupGrid make_group_grid(const QuantizationScheme& scheme, DType scale_dtype, float minimum, float maximum);
 
 /// round(value / scale) + zero, clamped to [0, max_code]; ties to even.
@@ -26,7 +26,18 @@ int quantize_value(const QuantizationScheme& scheme, const GroupGrid& grid, floa
 /// Rounds `weight` f32 [out, in] to nearest. `clip` (f32 [out, groups], or undefined) bounds |w| per group
 /// before the grid is made. Runs in parallel over rows; the same bytes for any thread count.
 /// Errors: invalid_argument for a non-finite weight (row and column named).
-QuantizedWeight quantize_to_nearest(const Tensor& weight, const Tensor& clip, const QuantizationScheme& scheme,
-                                    DType scale_dtype);
+QuantizedWeight quantize_to_nearest(const Tensor& weight, const Tensor& clip,
+                                    const QuantizationScheme& scheme, DType scale_dtype);
+
+/// How weights are rounded: the grid and the type in which its scales are stored.
+struct RoundingRule {
+  QuantizationScheme scheme;
+  DType scale_dtype = DType::bf16;
+};
+
+/// What `quantize_to_nearest` and then `dequantize_row` give, bit for bit, without the detour over packed
+/// codes. row, out: [in]; `clip` [groups] as above, or empty. row and out may be the same memory.
+void fake_quantize_row(const RoundingRule& rule, std::span<const float> row, std::span<const float> clip,
+                       std::span<float> out);
 
 }  // namespace salient

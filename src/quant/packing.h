@@ -9,15 +9,26 @@
 
 namespace salient {
 
-/// Tensors of one linear by suffix, e.g. {"qweight": ..., "qzeros": ..., "scales": ...}, as a format stores them
-/// under "<linear>.<suffix>".
+/// Tensors of one linear by suffix, e.g. {"qweight": ..., "qzeros": ..., "scales": ...}, as a format stores
+/// them under "<linear>.<suffix>".
 using PackedTensors = std::map<std::string, Tensor>;
+
+/// What a layout stores under one suffix. A floating dtype stands for any of F32, F16 and BF16.
+struct PackedTensorLayout {
+  std::string suffix;
+  DType dtype;
+  Shape shape;
+  bool optional = false;
+};
 
 /// One on-disk layout: a pair of inverse functions.
 struct Packing {
   Format format;
   /// Every suffix that may stand behind a linear's name, the one that marks it as quantized first.
   std::vector<std::string> suffixes;
+  /// The tensors of a linear of this size, without making them.
+  std::vector<PackedTensorLayout> (*layout)(const QuantizationScheme& scheme, int64_t out_features,
+                                            int64_t in_features);
   /// Errors: unsupported when the layout cannot express the weight (the reason and the sizes named).
   PackedTensors (*pack)(const QuantizedWeight& weight);
   /// `in_features`/`out_features` follow from the tensors; `scheme` from the config block. Errors: bad_format

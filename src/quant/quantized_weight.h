@@ -17,11 +17,11 @@ struct QuantizedWeight {
   int64_t in_features = 0;
   /// u8 [out, row_bytes(in)]: two codes a byte, the even column in the low nibble, rows padded with zero
   /// nibbles to whole 32-bit words.
-  Tensor codes;
+  Tensor codes{};
   /// f32, f16 or bf16 [out, groups], in the type in which the checkpoint stores them.
-  Tensor scales;
+  Tensor scales{};
   /// u8 [out, groups]; undefined for a symmetric scheme.
-  Tensor zeros;
+  Tensor zeros{};
 
   int64_t groups() const { return group_count(scheme, in_features); }
   static int64_t row_bytes(int64_t in_features) { return (in_features + 7) / 8 * 4; }
@@ -36,16 +36,17 @@ struct QuantizedWeight {
 QuantizedWeight allocate_quantized_weight(const QuantizationScheme& scheme, int64_t out_features,
                                           int64_t in_features, DType scale_dtype);
 
-/// Row `row` as floats, `out` of in_features elements. The arithmetic of record: (code - zero) * scale in f32.
+/// Row `row` as floats, `out` of in_features elements. The arithmetic of record: (code - zero) * scale in
+/// f32.
 void dequantize_row(const QuantizedWeight& weight, int64_t row, std::span<float> out);
 /// f32 [out, in].
 Tensor dequantize(const QuantizedWeight& weight);
 
 /// One linear as a model holds it: either dense or quantized, with an optional bias.
 struct LinearWeight {
-  Tensor dense;                              ///< f32, f16 or bf16 [out, in]; undefined when quantized
-  std::optional<QuantizedWeight> quantized;  ///< set when the checkpoint stores integers
-  Tensor bias;                               ///< f32, f16 or bf16 [out], or undefined
+  Tensor dense{};                              ///< f32, f16 or bf16 [out, in]; undefined when quantized
+  std::optional<QuantizedWeight> quantized{};  ///< set when the checkpoint stores integers
+  Tensor bias{};                               ///< f32, f16 or bf16 [out], or undefined
 
   bool defined() const { return dense.defined() || quantized.has_value(); }
   int64_t out_features() const { return quantized ? quantized->out_features : dense.dim(0); }

@@ -26,16 +26,21 @@ struct SequenceSpan {
   int64_t begin;
   int64_t count;
   int64_t first_position;
-  LayerCache* cache;  ///< keys and values of this layer and sequence; null: the sequence starts and ends in this batch
+  LayerCache* cache;  ///< keys and values of this layer and sequence; null: the sequence starts and ends in
+                      ///< this batch
 };
 
-/// Sees the input of a linear [rows, in_features] before the product. Linears that share an input each report it.
+/// Angles for a batch of whole sequences, or of chunks that end at the last position known.
+RopeTable make_rope_table(const RopeSpec& spec, std::span<const SequenceSpan> sequences);
+
+/// Sees the input of a linear [rows, in_features] before the product. Linears that share an input each report
+/// it.
 using LinearObserver = std::function<void(LinearRole role, const Tensor& input)>;
 
 struct LayerRun {
   Backend& backend;
   const DecoderSpec& spec;
-  const RopeTable& rope;
+  const RopeTable& rope;  ///< one row per row of the batch, see make_rope_table
   int64_t layer;
   std::span<const SequenceSpan> sequences;
   const LinearObserver* observer = nullptr;

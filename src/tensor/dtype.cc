@@ -87,33 +87,46 @@ Half to_half(float value) {
 
 void convert_to_float(DType from, const void* in, std::span<float> out) {
   switch (from) {
-    case DType::f32: std::memcpy(out.data(), in, out.size_bytes()); return;
-    case DType::f64: return convert_each<double>(in, out, [](double x) { return static_cast<float>(x); });
-    case DType::f16: return convert_each<Half>(in, out, [](Half x) { return to_float(x); });
-    case DType::bf16: return convert_each<BFloat16>(in, out, [](BFloat16 x) { return to_float(x); });
-    default: fail(ErrorKind::internal, "cannot convert {} to F32", to_string(from));
+    case DType::f32:
+      std::memcpy(out.data(), in, out.size_bytes());
+      return;
+    case DType::f64:
+      return convert_each<double>(in, out, [](double x) { return static_cast<float>(x); });
+    case DType::f16:
+      return convert_each<Half>(in, out, [](Half x) { return to_float(x); });
+    case DType::bf16:
+      return convert_each<BFloat16>(in, out, [](BFloat16 x) { return to_float(x); });
+    default:
+      fail(ErrorKind::internal, "cannot convert {} to F32", to_string(from));
   }
 }
 
 void convert_from_float(std::span<const float> in, DType to, void* out) {
   switch (to) {
-    case DType::f32: std::memcpy(out, in.data(), in.size_bytes()); return;
+    case DType::f32:
+      std::memcpy(out, in.data(), in.size_bytes());
+      return;
     case DType::f16:
       for (size_t i = 0; i < in.size(); ++i) static_cast<Half*>(out)[i] = to_half(in[i]);
       return;
     case DType::bf16:
       for (size_t i = 0; i < in.size(); ++i) static_cast<BFloat16*>(out)[i] = to_bfloat16(in[i]);
       return;
-    default: fail(ErrorKind::internal, "cannot convert F32 to {}", to_string(to));
+    default:
+      fail(ErrorKind::internal, "cannot convert F32 to {}", to_string(to));
   }
 }
 
 float round_to(DType dtype, float value) {
   switch (dtype) {
-    case DType::f32: return value;
-    case DType::f16: return to_float(to_half(value));
-    case DType::bf16: return to_float(to_bfloat16(value));
-    default: fail(ErrorKind::internal, "cannot round to {}", to_string(dtype));
+    case DType::f32:
+      return value;
+    case DType::f16:
+      return to_float(to_half(value));
+    case DType::bf16:
+      return to_float(to_bfloat16(value));
+    default:
+      fail(ErrorKind::internal, "cannot round to {}", to_string(dtype));
   }
 }
 

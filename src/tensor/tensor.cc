@@ -91,7 +91,8 @@ Tensor Tensor::to(DType dtype) const {
   parallel_for(static_cast<size_t>(element_count()), kGrain, [&](size_t begin, size_t end) {
     const std::byte* in = data_ + begin * from_bytes;
     std::byte* out = result.data_ + begin * to_bytes;
-    if (dtype == DType::f32) return convert_to_float(dtype_, in, {reinterpret_cast<float*>(out), end - begin});
+    if (dtype == DType::f32)
+      return convert_to_float(dtype_, in, {reinterpret_cast<float*>(out), end - begin});
     std::vector<float> buffer(end - begin);
     convert_to_float(dtype_, in, buffer);
     convert_from_float(buffer, dtype, out);

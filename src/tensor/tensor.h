@@ -20,15 +20,42 @@ int64_t element_count(const Shape& shape);
 /// The C++ type that holds elements of a DType.
 template <typename T>
 struct DTypeOf;
-template <> struct DTypeOf<double> { static constexpr DType value = DType::f64; };
-template <> struct DTypeOf<float> { static constexpr DType value = DType::f32; };
-template <> struct DTypeOf<Half> { static constexpr DType value = DType::f16; };
-template <> struct DTypeOf<BFloat16> { static constexpr DType value = DType::bf16; };
-template <> struct DTypeOf<int64_t> { static constexpr DType value = DType::i64; };
-template <> struct DTypeOf<int32_t> { static constexpr DType value = DType::i32; };
-template <> struct DTypeOf<int16_t> { static constexpr DType value = DType::i16; };
-template <> struct DTypeOf<int8_t> { static constexpr DType value = DType::i8; };
-template <> struct DTypeOf<uint8_t> { static constexpr DType value = DType::u8; };
+template <>
+struct DTypeOf<double> {
+  static constexpr DType value = DType::f64;
+};
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::f32;
+};
+template <>
+struct DTypeOf<Half> {
+  static constexpr DType value = DType::f16;
+};
+template <>
+struct DTypeOf<BFloat16> {
+  static constexpr DType value = DType::bf16;
+};
+template <>
+struct DTypeOf<int64_t> {
+  static constexpr DType value = DType::i64;
+};
+template <>
+struct DTypeOf<int32_t> {
+  static constexpr DType value = DType::i32;
+};
+template <>
+struct DTypeOf<int16_t> {
+  static constexpr DType value = DType::i16;
+};
+template <>
+struct DTypeOf<int8_t> {
+  static constexpr DType value = DType::i8;
+};
+template <>
+struct DTypeOf<uint8_t> {
+  static constexpr DType value = DType::u8;
+};
 
 /// A contiguous row-major array that keeps its memory alive: owned (64-byte aligned, writable) or a read-only
 /// view into something else, such as a mapped file. Copies are shallow.
@@ -95,7 +122,8 @@ std::span<T> Tensor::mutable_values() {
 
 template <typename T>
 Tensor Tensor::of(Shape shape, std::span<const T> values) {
-  if (salient::element_count(shape) != static_cast<int64_t>(values.size())) fail_value_count(shape, values.size());
+  if (salient::element_count(shape) != static_cast<int64_t>(values.size()))
+    fail_value_count(shape, values.size());
   Tensor result = empty(DTypeOf<T>::value, std::move(shape));
   std::copy(values.begin(), values.end(), result.mutable_values<T>().begin());
   return result;

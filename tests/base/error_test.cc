@@ -17,7 +17,9 @@ TEST(Error, ContextStandsBeforeTheMessageOutermostFirst) {
   }
 }
 
-TEST(Error, WithContextPassesTheResultThrough) { EXPECT_EQ(with_context("x", [] { return 5; }), 5); }
+TEST(Error, WithContextPassesTheResultThrough) {
+  EXPECT_EQ(with_context("x", [] { return 5; }), 5);
+}
 
 }  // namespace
 }  // namespace salient

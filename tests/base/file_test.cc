@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <fstream>
 
 #include "base/error.h"
@@ -29,6 +31,18 @@ TEST(OutputDirectory, CommitShowsEverythingAtOnce) {
   EXPECT_FALSE(fs::exists(target));
   output.commit();
   EXPECT_EQ(read_text_file((target / "weights").string()), "whole");
+}
+
+TEST(OutputDirectory, ClearsWhatAKilledProcessLeft) {
+  const TemporaryDirectory scratch;
+  const auto target = scratch.path() / "model";
+  constexpr const char* kNoSuchProcess = "4194305";  // above Linux' largest pid
+  fs::create_directory(scratch.path() / (std::string(".model.partial-") + kNoSuchProcess + "-1"));
+  const auto running = scratch.path() / (".model.partial-" + std::to_string(::getpid()) + "-other");
+  fs::create_directory(running);
+  const OutputDirectory output(target.string(), OutputDirectory::IfExists::refuse);
+  EXPECT_FALSE(fs::exists(scratch.path() / (std::string(".model.partial-") + kNoSuchProcess + "-1")));
+  EXPECT_TRUE(fs::exists(running));
 }
 
 TEST(OutputDirectory, RefusesOrReplacesAnExistingTarget) {

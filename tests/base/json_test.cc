@@ -39,8 +39,34 @@ TEST(JsonView, NullCountsAsAbsent) {
   EXPECT_EQ(JsonView(json, "x").int_or("a", 3), 3);
 }
 
+TEST(ParseJson, KeepsTheOrderAndTheLastOfEqualKeys) {
+  std::string text = "{";
+  for (int i = 0; i < 100; ++i) text += fmt::format(R"("k{}": {}, )", 99 - i, i);
+  const Json json = parse_json(text + R"("k50": "again", "k99": {"k99": [1, {}, null]}})", "x");
+  ASSERT_EQ(json.size(), 100u);
+  EXPECT_EQ(json.items().begin().key(), "k99");
+  EXPECT_EQ(json.at("k99").dump(), R"({"k99":[1,{},null]})");
+  EXPECT_EQ(json.at("k50"), "again");
+  EXPECT_EQ(json.at("k0"), 99);
+}
+
+TEST(ParseJson, RefusesNestingThatCouldExhaustTheStack) {
+  EXPECT_EQ(message_of([] { parse_json(std::string(1'000'000, '['), "f.json"); }),
+            "f.json: nested deeper than 200 levels");
+}
+
+TEST(ParseJson, ReadsALargeObjectInLinearTime) {
+  std::string text = "{";
+  for (int i = 0; i < 200'000; ++i) text += fmt::format("\"token{}\":{},", i, i);
+  const Json json = parse_json(text + "\"last\":1}", "x");
+  EXPECT_EQ(json.size(), 200'001u);
+}
+
 TEST(ParseJson, SaysWhereItBroke) {
-  EXPECT_EQ(message_of([] { parse_json("{\"a\": }", "f.json"); }).rfind("f.json: not valid JSON: parse error at line 1", 0), 0u);
+  EXPECT_EQ(message_of([] {
+              parse_json("{\"a\": }", "f.json");
+            }).rfind("f.json: not valid JSON: parse error at line 1", 0),
+            0u);
 }
 
 }  // namespace

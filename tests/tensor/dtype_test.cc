@@ -42,16 +42,16 @@ TEST(Half, Limits) {
 
 TEST(BFloat16, RoundsToNearestTiesToEven) {
   EXPECT_EQ(round_to(DType::bf16, 1.0f), 1.0f);
-  EXPECT_EQ(to_bfloat16(1.0f + 0x1p-8f).bits, 0x3f80);           // a tie, down to even
-  EXPECT_EQ(to_bfloat16(1.0f + 0x3p-8f).bits, 0x3f82);           // a tie, up to even
+  EXPECT_EQ(to_bfloat16(1.0f + 0x1p-8f).bits, 0x3f80);  // a tie, down to even
+  EXPECT_EQ(to_bfloat16(1.0f + 0x3p-8f).bits, 0x3f82);  // a tie, up to even
   EXPECT_EQ(to_bfloat16(1.0f + 0x1p-8f + 0x1p-20f).bits, 0x3f81);
   EXPECT_TRUE(std::isnan(to_float(to_bfloat16(std::numeric_limits<float>::quiet_NaN()))));
   EXPECT_TRUE(std::isinf(to_float(to_bfloat16(std::numeric_limits<float>::max()))));
 }
 
 TEST(DType, NamesAreInverses) {
-  for (const DType dtype : {DType::f64, DType::f32, DType::f16, DType::bf16, DType::i64, DType::i32, DType::i16,
-                            DType::i8, DType::u8, DType::boolean}) {
+  for (const DType dtype : {DType::f64, DType::f32, DType::f16, DType::bf16, DType::i64, DType::i32,
+                            DType::i16, DType::i8, DType::u8, DType::boolean}) {
     EXPECT_EQ(dtype_from_safetensors(to_string(dtype)), dtype);
     EXPECT_EQ(dtype_from_torch(torch_name(dtype)), dtype);
   }

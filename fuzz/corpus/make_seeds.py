@@ -1,0 +1,63 @@
+"""Writes the seeds of fuzz_safetensors and fuzz_packing.   Run: python make_seeds.py"""
+
+import json
+import pathlib
+import struct
+
+HERE = pathlib.Path(__file__).parent
+TYPES = ["i32", "f16", "bf16", "f32", "i64", "u8"]  # as in packing_fuzz.cc
+SIZES = {"i32": 4, "f16": 2, "bf16": 2, "f32": 4, "i64": 8, "u8": 1}
+
+
+def safetensors(name: str, header, data: int) -> None:
+    text = header.encode() if isinstance(header, str) else json.dumps(header).encode()
+    (HERE / "safetensors" / name).write_bytes(struct.pack("<Q", len(text)) + text + bytes(range(data)))
+
+
+def entry(dtype: str, shape: list, begin: int, end: int) -> dict:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def tensor(dtype: str, *shape: int, data: bytes = b"") -> bytes:
+    count = SIZES[dtype]
+    for dim in shape:
+        count *= dim
+    filled = data or bytes(i * 37 % 64 for i in range(count))
+    return bytes([len(shape), *shape, TYPES.index(dtype)]) + filled
+
+
+def packing(name: str, choice: int, absent: int, *tensors: bytes) -> None:
+    (HERE / "packing" / name).write_bytes(bytes([choice, absent]) + b"".join(tensors))
+
+
+def main() -> None:
+    two = {"a": entry("F32", [2, 1], 0, 8), "__metadata__": {"format": "pt"}, "b": entry("BF16", [3], 8, 14)}
+    safetensors("two", two, 14)
+    safetensors("empty", {}, 0)
+    safetensors("padded", json.dumps(two) + "   ", 14)
+    safetensors("foreign", {"a": entry("F8_E4M3", [3], 0, 3), "z": entry("I64", [0, 9], 3, 3)}, 3)
+    safetensors("hole", {"a": entry("U8", [1], 2, 3)}, 3)
+    safetensors("overlap", {"a": entry("U8", [2], 0, 2), "b": entry("U8", [2], 1, 3)}, 3)
+    safetensors("overflow", {"a": entry("F64", [2**62, 2**62], 0, 0)}, 0)
+    safetensors("twice", '{"a":{"dtype":"U8","dtype":"U8","shape":[],"data_offsets":[0,1]}}', 1)
+    safetensors("deep", '{"a":' + "[" * 64, 0)
+    safetensors("not_utf8", '{"a\\ud800":1}', 0)
+    (HERE / "safetensors" / "short").write_bytes(b"\x01\x02\x03")
+    (HERE / "safetensors" / "long_header").write_bytes(struct.pack("<Q", 2**63) + b"{}")
+
+    # The first byte: bit 0 the packing, bit 1 symmetric, the rest the group size; the second: absent suffixes.
+    shape = struct.pack("<qq", 16, 64)
+    packed, zeros = tensor("i32", 16, 8), tensor("i32", 2, 2)
+    packing("ct_asymmetric", 0, 0b10000, packed, tensor("bf16", 16, 2), zeros, tensor("i64", 2, data=shape))
+    packing("ct_symmetric", 2, 0b10100, packed, tensor("f16", 16, 2), tensor("i64", 2, data=shape))
+    odd = tensor("i64", 2, data=struct.pack("<qq", 5, 20))
+    packing("ct_odd", 8 + 2, 0b10100, tensor("i32", 5, 3), tensor("f32", 5, 1), odd)
+    packing("ct_wrong_shape", 0, 0b10000, packed, tensor("bf16", 16, 2), zeros, tensor("i64", 2, data=b"\xff" * 16))
+    packing("awq", 1, 0, tensor("i32", 64, 2), tensor("i32", 2, 2), tensor("f16", 2, 16))
+    packing("awq_symmetric", 3, 0b10, tensor("i32", 64, 2), tensor("f16", 2, 16))
+    packing("awq_channel", 8 + 1, 0, tensor("i32", 20, 2), tensor("i32", 1, 2), tensor("f16", 1, 16))
+    packing("awq_ragged", 1, 0, tensor("i32", 60, 2), tensor("i32", 2, 2), tensor("f16", 2, 16))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "salient/error.h"
+#include "salient/recipe.h"
+#include "salient/scheme.h"
+
+namespace salient {
+
+/// What the next layer is calibrated on.
+enum class Propagation {
+  quantized,  ///< the outputs of the layers as quantized so far (llm-compressor's propagate_error)
+  original,   ///< the outputs of the original layers (AutoAWQ)
+};
+
+/// Arithmetic of the calibration forward pass and its statistics. The search itself is always f32.
+enum class CalibrationPrecision {
+  automatic,  ///< bf16 where the CPU multiplies it natively, else f32
+  f32,
+};
+
+struct CalibrationOptions {
+  std::string dataset;  ///< .txt or .jsonl
+  std::string text_column = "text";
+  int64_t num_samples = 128;
+  int64_t max_seq_length = 512;
+  Propagation propagation = Propagation::quantized;
+  CalibrationPrecision precision = CalibrationPrecision::automatic;
+};
+
+/// One mapping of one layer after its search.
+struct MappingReport {
+  std::string mapping;      ///< "input_layernorm -> q_proj, k_proj, v_proj"
+  double loss_before = 0;   ///< mean squared output error with the identity
+  double loss_after = 0;    ///< with the chosen scales
+  double ratio = 0;         ///< the chosen exponent r
+  bool duo = false;         ///< whether the chosen formula divides by mean|w|^(1-r)
+  bool left_alone = false;  ///< the identity was best
+};
+
+struct LayerReport {
+  int64_t layer = 0;
+  std::vector<MappingReport> mappings;
+  double clip_loss_before = 0;  ///< summed over the clipped linears
+  double clip_loss_after = 0;
+  double equivalence_error =
+      0;  ///< relative change of the layer's function by the smoothing, before rounding
+  double seconds = 0;
+};
+
+/// Told after each finished layer.
+struct Progress {
+  const LayerReport& layer;
+  int64_t layers_done = 0;
+  int64_t layers = 0;
+  double elapsed_seconds = 0;
+  double remaining_seconds = 0;
+};
+
+struct OneshotOptions {
+  std::string model;
+  Recipe recipe;
+  CalibrationOptions calibration;
+  std::string output;
+  Format format = Format::pack_quantized;
+  uint64_t shard_size = 5'000'000'000;
+  bool overwrite = false;
+  std::function<void(const Progress&)> on_progress;
+  /// Raised from outside (a signal handler, another thread) to stop; the output then does not exist.
+  const std::atomic<bool>* cancelled = nullptr;
+};
+
+/// A linear that stays dense, and why.
+struct DenseModule {
+  std::string name;
+  std::string reason;
+};
+
+/// What `oneshot` would do: found out without touching weights beyond their headers.
+struct OneshotPlan {
+  std::string architecture;
+  std::string device;
+  int64_t layers = 0;
+  QuantizationScheme scheme;
+  std::vector<std::string> mappings;  ///< of every layer
+  std::vector<DenseModule> dense;
+  int64_t quantized_linears = 0;
+  int64_t calibration_tokens = 0;
+  uint64_t bytes_before = 0;
+  uint64_t bytes_after = 0;
+  uint64_t memory_hidden_states = 0;
+  uint64_t memory_layer = 0;
+  uint64_t memory_statistics = 0;
+  uint64_t memory_workspace = 0;
+  uint64_t memory_peak = 0;
+};
+
+struct OneshotReport {
+  std::vector<LayerReport> layers;
+  int64_t quantized_linears = 0;
+  int64_t calibration_tokens = 0;
+  uint64_t bytes_before = 0;
+  uint64_t bytes_after = 0;
+  double seconds = 0;
+  uint64_t peak_memory = 0;  ///< of the process, as the kernel counts resident pages
+};
+
+/// Errors: those of opening the model and the data set; invalid_argument for a recipe that does not fit it
+/// (group sizes that do not divide the columns, with the layers and the sizes that would fit; an ignore entry
+/// that matches nothing).
+OneshotPlan plan_oneshot(const OneshotOptions& options);
+
+/// Quantizes a checkpoint directory into another. Errors: those of `plan_oneshot`, before any work;
+/// cancelled; io; internal when smoothing changes what a layer computes by more than 1e-3.
+OneshotReport oneshot(const OneshotOptions& options);
+
+}  // namespace salient

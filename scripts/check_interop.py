@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Loads a checkpoint that Salient wrote with the packages whose format it is, and compares logits with Salient-independent
+dense weights.
+
+usage: check_interop.py CHECKPOINT TEXT [--tokens 256]
+
+compressed-tensors: transformers loads the directory with compressed-tensors and runs it; its logits are compared with those
+of a dense model built from weights that this script unpacks with numpy.
+AutoAWQ gemm: AutoAWQ's own unpacking (awq.utils.packing_utils) is compared, code by code, with this script's.
+Needs torch, transformers, safetensors, numpy and compressed-tensors or autoawq (a CPU is enough)."""
+
+import argparse
+import glob
+import json
+import os
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+GEMM_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
+
+
+def load(directory):
+    tensors = {}
+    for path in sorted(glob.glob(os.path.join(directory, "*.safetensors"))):
+        with safe_open(path, "pt") as file:
+            tensors |= {name: file.get_tensor(name) for name in file.keys()}
+    return tensors
+
+
+def nibbles(words):
+    """int32 [rows, words] -> uint8 [rows, 8 * words], lowest nibble first."""
+    spread = (words.numpy().astype(np.int64)[..., None] >> (4 * np.arange(8))) & 15
+    return spread.astype(np.uint8).reshape(words.shape[0], -1)
+
+
+def check_compressed_tensors(directory, ids):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    config = AutoConfig.from_pretrained(directory)
+    del config.quantization_config
+    dense = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    tensors, state = load(directory), {}
+    for name, tensor in tensors.items():
+        linear = name.removesuffix(".weight_packed")
+        if linear != name:
+            rows, columns = tensors[linear + ".weight_shape"].tolist()
+            codes = nibbles(tensor)[:, :columns].astype(np.float32)
+            scales = tensors[linear + ".weight_scale"].float().numpy()
+            zeros = np.full_like(scales, 8)
+            if linear + ".weight_zero_point" in tensors:
+                packed = tensors[linear + ".weight_zero_point"].T.contiguous()
+                zeros = nibbles(packed)[:, :rows].T.astype(np.float32)
+            width = columns // scales.shape[1]
+            weight = (codes - zeros.repeat(width, 1)) * scales.repeat(width, 1)
+            state[linear + ".weight"] = torch.from_numpy(weight)
+        elif name.rsplit(".", 1)[-1] in ("weight", "bias"):
+            state[name] = tensor.float()
+    missing, unexpected = dense.load_state_dict(state, strict=False)
+    assert not unexpected, unexpected
+    assert all(name == "lm_head.weight" for name in missing), missing
+    dense.tie_weights()
+    with torch.no_grad():
+        ours, theirs = dense(ids).logits, loaded(ids).logits.float()
+    return {"logits_relative_error": ((ours - theirs).abs().max() / ours.abs().max()).item()}
+
+
+def check_gemm(directory):
+    from awq.utils.packing_utils import reverse_awq_order, unpack_awq
+
+    tensors, linears, equal = load(directory), 0, 0
+    for name, packed in tensors.items():
+        if not name.endswith(".qweight"):
+            continue
+        zeros = tensors[name.replace("qweight", "qzeros")]
+        theirs = [t.numpy() & 15 for t in reverse_awq_order(*unpack_awq(packed, zeros, 4), 4)]
+        for words, unpacked in ((packed, theirs[0]), (zeros, theirs[1])):
+            ours = np.empty((words.shape[0], words.shape[1], 8), np.uint8)
+            ours[..., GEMM_ORDER] = nibbles(words).reshape(*words.shape, 8)
+            equal += int(np.array_equal(ours.reshape(words.shape[0], -1), unpacked))
+        linears += 1
+    assert linears > 0
+    return {"linears": linears, "equal_tensors": equal, "of": 2 * linears}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint")
+    parser.add_argument("text")
+    parser.add_argument("--tokens", type=int, default=256)
+    arguments = parser.parse_args()
+    with open(os.path.join(arguments.checkpoint, "config.json")) as file:
+        method = json.load(file)["quantization_config"]["quant_method"]
+    if method == "awq":
+        result = check_gemm(arguments.checkpoint)
+    else:
+        from transformers import AutoTokenizer
+
+        with open(arguments.text, encoding="utf-8") as file:
+            text = file.read(20 * arguments.tokens)
+        tokenizer = AutoTokenizer.from_pretrained(arguments.checkpoint)
+        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids[:, : arguments.tokens]
+        result = check_compressed_tensors(arguments.checkpoint, ids)
+    print(json.dumps({"checkpoint": arguments.checkpoint, "method": method} | result))
+    if result.get("equal_tensors") != result.get("of") or result.get("logits_relative_error", 0) > 1e-4:
+        raise SystemExit("the packages read this checkpoint differently")
+
+
+main()

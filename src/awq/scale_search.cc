@@ -1,0 +1,187 @@
+#include "awq/scale_search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+#include "base/parallel.h"
+
+namespace salient {
+namespace {
+
+/// A point of the grid.
+struct Candidate {
+  double ratio;
+  bool duo;
+};
+
+/// llm-compressor's grids: with duo the identity and n-1 points over [0, 1]; plain: n points, of which r = 0
+/// is the identity; both: half each.
+std::vector<Candidate> make_grid(DuoScaling duo_scaling, int n_grid) {
+  std::vector<Candidate> grid;
+  const auto append = [&](int count, bool duo) {
+    for (int i = 0; i < count; ++i)
+      grid.push_back({count > 1 ? static_cast<double>(i) / (count - 1) : 0.5, duo});
+  };
+  switch (duo_scaling) {
+    case DuoScaling::off:
+      append(n_grid, false);
+      break;
+    case DuoScaling::on:
+      append(n_grid - 1, true);
+      break;
+    case DuoScaling::both:
+      append(n_grid / 2, false);
+      append(n_grid - n_grid / 2, true);
+      break;
+  }
+  return grid;
+}
+
+/// Mean over all rows of all balance layers of |w| / max|w| in its group, [in].
+std::vector<float> mean_normalized_weight(const ScaleSearchProblem& problem) {
+  const auto columns = static_cast<size_t>(problem.input.features());
+  const auto width = static_cast<size_t>(group_width(problem.rounding.scheme, problem.input.features()));
+  std::vector<double> sums(columns, 0.0);
+  int64_t rows = 0;
+  for (const auto& layer : problem.layers) {
+    const auto weight = layer.weight.values<float>();
+    const auto out = static_cast<size_t>(layer.weight.dim(0));
+    rows += layer.weight.dim(0);
+    // One group of columns per chunk: each sum has one writer and a fixed order.
+    parallel_for(columns, width, [&](size_t begin, size_t end) {
+      for (size_t row = 0; row < out; ++row) {
+        const float* values = weight.data() + row * columns;
+        float largest = 0.0f;
+        for (size_t c = begin; c < end; ++c) largest = std::max(largest, std::fabs(values[c]));
+        for (size_t c = begin; c < end; ++c)
+          sums[c] += static_cast<double>(std::fabs(values[c]) / (largest + 1e-6f));
+      }
+    });
+  }
+  std::vector<float> mean(columns);
+  for (size_t c = 0; c < columns; ++c) mean[c] = static_cast<float>(sums[c] / static_cast<double>(rows));
+  return mean;
+}
+
+/// Mean over the columns that share a channel, [channels].
+std::vector<float> pool(const ScaleSearchProblem& problem, std::span<const float> per_column) {
+  std::vector<float> sum(static_cast<size_t>(problem.channels), 0.0f);
+  std::vector<int> count(sum.size(), 0);
+  for (size_t c = 0; c < per_column.size(); ++c) {
+    sum[static_cast<size_t>(problem.channel_of[c])] += per_column[c];
+    ++count[static_cast<size_t>(problem.channel_of[c])];
+  }
+  for (size_t i = 0; i < sum.size(); ++i) sum[i] /= static_cast<float>(std::max(1, count[i]));
+  return sum;
+}
+
+/// clamp(x^r [/ (w^(1-r) + 1e-4)], 1e-4), divided by the geometric middle of its extremes; what is not finite
+/// becomes 1.
+std::vector<float> scales_for(const Candidate& candidate, std::span<const float> x_mean,
+                              std::span<const float> w_mean) {
+  std::vector<float> scales(x_mean.size());
+  float low = std::numeric_limits<float>::infinity();
+  float high = 0.0f;
+  for (size_t i = 0; i < scales.size(); ++i) {
+    double value = std::pow(static_cast<double>(x_mean[i]), candidate.ratio);
+    if (candidate.duo) value /= std::pow(static_cast<double>(w_mean[i]), 1.0 - candidate.ratio) + 1e-4;
+    scales[i] = static_cast<float>(std::max(value, 1e-4));
+    low = std::min(low, scales[i]);
+    high = std::max(high, scales[i]);
+  }
+  const float middle = std::sqrt(high * low);
+  for (float& scale : scales) {
+    scale /= middle;
+    if (!std::isfinite(scale) || scale <= 0.0f) scale = 1.0f;
+  }
+  return scales;
+}
+
+/// D = Q(W s) / s - W for every row.
+void rounding_error(const ScaleSearchProblem& problem, const Tensor& weight,
+                    std::span<const float> column_scales, Tensor& difference) {
+  const auto columns = static_cast<size_t>(weight.dim(1));
+  const auto in = weight.values<float>();
+  const auto out = difference.mutable_values<float>();
+  constexpr size_t kRowsPerChunk = 16;
+  parallel_for(static_cast<size_t>(weight.dim(0)), kRowsPerChunk, [&](size_t begin, size_t end) {
+    for (size_t row = begin; row < end; ++row) {
+      const auto source = in.subspan(row * columns, columns);
+      const auto target = out.subspan(row * columns, columns);
+      for (size_t c = 0; c < columns; ++c) target[c] = source[c] * column_scales[c];
+      fake_quantize_row(problem.rounding, target, {}, target);
+      for (size_t c = 0; c < columns; ++c) target[c] = target[c] / column_scales[c] - source[c];
+    }
+  });
+}
+
+double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> scales) {
+  std::vector<float> column_scales(problem.channel_of.size());
+  for (size_t c = 0; c < column_scales.size(); ++c)
+    column_scales[c] = scales[static_cast<size_t>(problem.channel_of[c])];
+  double loss = 0;
+  for (const auto& layer : problem.layers) {
+    if (!layer.quantized) continue;
+    Tensor difference = Tensor::empty(DType::f32, layer.weight.shape());
+    rounding_error(problem, layer.weight, column_scales, difference);
+    loss += output_error(problem.backend, difference, problem.input.gram(), problem.input.tokens());
+  }
+  return loss;
+}
+
+}  // namespace
+
+double output_error(Backend& backend, const Tensor& difference, const Tensor& gram, int64_t tokens) {
+  const int64_t rows = difference.dim(0);
+  const auto columns = static_cast<size_t>(difference.dim(1));
+  constexpr int64_t kRowsPerBlock = 1024;  // bounds the product's memory for wide layers
+  double total = 0;
+  for (int64_t begin = 0; begin < rows; begin += kRowsPerBlock) {
+    const Tensor block = difference.slice(begin, std::min(rows, begin + kRowsPerBlock));
+    Tensor product = Tensor::empty(DType::f32, block.shape());
+    backend.matmul_transposed(block, gram, MatmulPrecision::f32, product);  // G is symmetric
+    const auto d = block.values<float>();
+    const auto p = product.values<float>();
+    std::vector<double> row_sums(static_cast<size_t>(block.dim(0)));
+    parallel_for(row_sums.size(), 16, [&](size_t first, size_t last) {
+      for (size_t row = first; row < last; ++row) {
+        double sum = 0;
+        for (size_t c = row * columns; c < (row + 1) * columns; ++c)
+          sum += static_cast<double>(d[c]) * static_cast<double>(p[c]);
+        row_sums[row] = sum;
+      }
+    });
+    for (const double sum : row_sums) total += sum;
+  }
+  return total / (static_cast<double>(std::max<int64_t>(1, tokens)) * static_cast<double>(rows));
+}
+
+ScaleSearchResult search_scales(const ScaleSearchProblem& problem) {
+  const std::vector<float> x_mean = pool(problem, problem.input.mean_absolute());
+  const std::vector<float> w_mean = pool(problem, mean_normalized_weight(problem));
+  ScaleSearchResult best;
+  best.scales.assign(static_cast<size_t>(problem.channels), 1.0f);
+  best.loss_identity = candidate_loss(problem, best.scales);
+  if (!std::isfinite(best.loss_identity)) {
+    fail(ErrorKind::bad_format,
+         "the output error of plain rounding is not finite: the weights or the activations are not");
+  }
+  best.loss = best.loss_identity;
+  for (const Candidate& candidate : make_grid(problem.duo_scaling, problem.n_grid)) {
+    throw_if_cancelled(problem.cancelled);
+    std::vector<float> scales = scales_for(candidate, x_mean, w_mean);
+    problem.make_representable(scales);
+    const double loss = candidate_loss(problem, scales);
+    if (!(loss < best.loss)) continue;  // also turns NaN down
+    best.scales = std::move(scales);
+    best.loss = loss;
+    best.ratio = candidate.ratio;
+    best.duo = candidate.duo;
+    best.identity = false;
+  }
+  return best;
+}
+
+}  // namespace salient

@@ -1,0 +1,172 @@
+#include "backend/cpu/attention.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "backend/cpu/scratch.h"
+#include "base/parallel.h"
+
+namespace salient {
+namespace {
+
+/// Rows of scores up to which the dot kernels beat the library.
+constexpr int64_t kFewRows = 8;
+/// Queries that share a pass over the keys. More would compute more scores above the diagonal.
+constexpr int64_t kMostQueries = 64;
+/// Scores of one block, a megabyte.
+constexpr int64_t kMostScores = int64_t{1} << 18;
+
+/// The queries [begin, end) of all heads that share one kv head, over the keys that any of them sees. Scores
+/// have a row per (query, head), so that the small products have many rows and read the keys once for the
+/// whole group.
+struct Block {
+  int64_t kv_head;
+  int64_t begin;
+  int64_t end;
+  int64_t first_key;
+  int64_t keys;
+};
+
+class BlockAttention {
+ public:
+  BlockAttention(const CpuContext& context, const AttentionProblem& problem, const Block& block)
+      : context_(context),
+        problem_(problem),
+        block_(block),
+        group_(problem.heads / problem.kv_heads),
+        rows_((block.end - block.begin) * group_),
+        kv_stride_(problem.kv_heads * problem.head_dim),
+        queries_(scratch<float>(ScratchUse::queries, rows_ * problem.head_dim)),
+        scores_(scratch<float>(ScratchUse::scores, rows_ * block.keys)),
+        mixed_(scratch<float>(ScratchUse::mixed, rows_ * problem.head_dim)) {}
+
+  void run() {
+    gather_queries();
+    score();
+    for (int64_t row = 0; row < rows_; ++row) normalize(row);
+    mix_values();
+    scatter();
+  }
+
+ private:
+  /// Where the heads of this group lie in row `query` of the query and output tensors.
+  int64_t offset(int64_t query) const {
+    return (query * problem_.heads + block_.kv_head * group_) * problem_.head_dim;
+  }
+  const float* first_row(const Tensor& cached) const {
+    return cached.values<float>().data() + block_.first_key * kv_stride_ + block_.kv_head * problem_.head_dim;
+  }
+
+  void gather_queries() {
+    const float* in = problem_.query.values<float>().data();
+    const int64_t width = group_ * problem_.head_dim;
+    for (int64_t query = block_.begin; query < block_.end; ++query) {
+      float* out = queries_ + (query - block_.begin) * width;
+      for (int64_t i = 0; i < width; ++i) out[i] = in[offset(query) + i] * problem_.scale;
+    }
+  }
+
+  void score() {
+    const float* keys = first_row(problem_.keys);
+    if (rows_ > kFewRows) {
+      return context_.gemm(GemmProblem<float>{.m = rows_,
+                                              .n = block_.keys,
+                                              .k = problem_.head_dim,
+                                              .a = {queries_, problem_.head_dim},
+                                              .b = {keys, kv_stride_, Transposed::yes},
+                                              .c = scores_,
+                                              .c_stride = block_.keys});
+    }
+    context_.kernels.dot_f32({.x = queries_,
+                              .rows = rows_,
+                              .x_stride = problem_.head_dim,
+                              .weights = keys,
+                              .weight_stride = kv_stride_,
+                              .outputs = block_.keys,
+                              .depth = problem_.head_dim,
+                              .bias = nullptr,
+                              .y = scores_,
+                              .y_stride = block_.keys});
+  }
+
+  /// Softmax over the keys that the row's query sees; the others get weight 0.
+  void normalize(int64_t row) {
+    const int64_t position = problem_.first_position + block_.begin + row / group_;
+    const int64_t oldest = problem_.window == 0 ? 0 : std::max<int64_t>(0, position - problem_.window + 1);
+    const int64_t begin = oldest - block_.first_key;
+    const int64_t end = position + 1 - block_.first_key;
+    float* scores = scores_ + row * block_.keys;
+    std::fill(scores, scores + begin, 0.0f);
+    context_.kernels.softmax(scores + begin, end - begin);
+    std::fill(scores + end, scores + block_.keys, 0.0f);
+  }
+
+  void mix_values() {
+    const float* values = first_row(problem_.values);
+    if (rows_ > kFewRows) {
+      return context_.gemm(GemmProblem<float>{.m = rows_,
+                                              .n = problem_.head_dim,
+                                              .k = block_.keys,
+                                              .a = {scores_, block_.keys},
+                                              .b = {values, kv_stride_},
+                                              .c = mixed_,
+                                              .c_stride = problem_.head_dim});
+    }
+    for (int64_t row = 0; row < rows_; ++row) {
+      context_.kernels.weighted_sum({.factors = scores_ + row * block_.keys,
+                                     .count = block_.keys,
+                                     .values = values,
+                                     .stride = kv_stride_,
+                                     .features = problem_.head_dim,
+                                     .out = mixed_ + row * problem_.head_dim});
+    }
+  }
+
+  void scatter() {
+    float* out = problem_.output.mutable_values<float>().data();
+    const int64_t width = group_ * problem_.head_dim;
+    for (int64_t query = block_.begin; query < block_.end; ++query) {
+      const float* in = mixed_ + (query - block_.begin) * width;
+      std::copy(in, in + width, out + offset(query));
+    }
+  }
+
+  const CpuContext& context_;
+  const AttentionProblem& problem_;
+  const Block& block_;
+  int64_t group_;
+  int64_t rows_;
+  int64_t kv_stride_;
+  float* queries_;  // [rows, head_dim], scaled
+  float* scores_;   // [rows, keys]
+  float* mixed_;    // [rows, head_dim]
+};
+
+}  // namespace
+
+void attend(const CpuContext& context, const AttentionProblem& problem) {
+  const int64_t count = problem.query.dim(0);
+  if (count == 0) return;
+  const int64_t group = problem.heads / problem.kv_heads;
+  const int64_t most_keys = problem.first_position + count;
+  const int64_t queries = std::clamp<int64_t>(kMostScores / (group * most_keys), 1, kMostQueries);
+  const int64_t blocks = (count + queries - 1) / queries;
+  parallel_for(static_cast<size_t>(blocks * problem.kv_heads), 1, [&](size_t from, size_t to) {
+    for (size_t i = from; i < to; ++i) {
+      // The last queries see the most keys: the longest pieces start first and the shortest fill the gaps.
+      const int64_t index = blocks - 1 - static_cast<int64_t>(i) / problem.kv_heads;
+      const int64_t begin = index * queries;
+      const int64_t end = std::min(count, begin + queries);
+      const int64_t oldest = problem.first_position + begin - problem.window + 1;
+      const int64_t first_key = problem.window == 0 ? 0 : std::max<int64_t>(0, oldest);
+      const Block block{.kv_head = static_cast<int64_t>(i) % problem.kv_heads,
+                        .begin = begin,
+                        .end = end,
+                        .first_key = first_key,
+                        .keys = problem.first_position + end - first_key};
+      BlockAttention(context, problem, block).run();
+    }
+  });
+}
+
+}  // namespace salient

@@ -1,0 +1,303 @@
+#include "backend/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "backend/cpu/attention.h"
+#include "backend/cpu/isa.h"
+#include "backend/cpu/product.h"
+#include "base/error.h"
+#include "base/parallel.h"
+
+namespace salient {
+namespace {
+
+void require(bool condition, const char* what) {
+  if (!condition) fail(ErrorKind::internal, "cpu back end: {}", what);
+}
+
+void require_shape(const char* what, const Tensor& tensor, const Shape& shape) {
+  if (tensor.dtype() == DType::f32 && tensor.shape() == shape) return;
+  fail(ErrorKind::internal, "cpu back end: {} is {} {}, expected F32 {}", what, to_string(tensor.dtype()),
+       to_string(tensor.shape()), to_string(shape));
+}
+
+void require_matrix(const char* what, const Tensor& tensor) {
+  if (tensor.dtype() == DType::f32 && tensor.shape().size() == 2) return;
+  fail(ErrorKind::internal, "cpu back end: {} is {} {}, expected an F32 matrix", what,
+       to_string(tensor.dtype()), to_string(tensor.shape()));
+}
+
+bool is_weight_type(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
+}
+
+class CpuLinear final : public PreparedLinear {
+ public:
+  CpuLinear(std::unique_ptr<WeightSource> weight, const Tensor& bias) : weight_(std::move(weight)) {
+    if (!bias.defined()) return;
+    require(is_weight_type(bias.dtype()) && bias.shape() == Shape{weight_->outputs()},
+            "the bias of a linear must be one floating-point row as long as its outputs");
+    bias_ = bias.to(DType::f32);
+  }
+
+  int64_t out_features() const override { return weight_->outputs(); }
+  int64_t in_features() const override { return weight_->depth(); }
+  size_t byte_size() const override {
+    return static_cast<size_t>(weight_->outputs()) * weight_->row_bytes() +
+           (bias_.defined() ? bias_.byte_size() : 0);
+  }
+
+  const WeightSource& weight() const { return *weight_; }
+  std::span<const float> bias() const {
+    return bias_.defined() ? bias_.values<float>() : std::span<const float>();
+  }
+
+ private:
+  std::unique_ptr<WeightSource> weight_;
+  Tensor bias_;  // f32 [out] or undefined
+};
+
+/// Runs body(begin, end) over rows in pieces of about 16384 elements: a few microseconds each.
+template <typename Body>
+void parallel_rows(int64_t rows, int64_t features, const Body& body) {
+  const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, features));
+  parallel_for(static_cast<size_t>(rows), static_cast<size_t>(grain), [&](size_t begin, size_t end) {
+    body(static_cast<int64_t>(begin), static_cast<int64_t>(end));
+  });
+}
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(Isa isa, const CpuBackendOptions& options)
+      : kernels_(kernels_for(isa)),
+        asked_(options.precision),
+        can_round_(isa == Isa::avx512 && gemm_has_fast_bf16()) {}
+
+  std::string description() const override;
+  std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) override;
+  void linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) override;
+  void embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) override;
+  void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, Tensor& y) override;
+  void add(const Tensor& x, Tensor& y) override;
+  void rope(const Tensor& cosine, const Tensor& sine, int64_t head_dim, Tensor& x) override;
+  void attention(const AttentionProblem& problem) override;
+  void gated_activation(Activation activation, const Tensor& gate, const Tensor& up, Tensor& y) override;
+  void accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) override;
+  void matmul_transposed(const Tensor& a, const Tensor& b, MatmulPrecision precision, Tensor& c) override;
+
+ private:
+  CpuContext context() { return {.kernels = kernels_, .gemm = gemm_}; }
+  /// bf16 without its instructions would be slower than f32 and less exact.
+  MatmulPrecision possible(MatmulPrecision precision) const {
+    return can_round_ ? precision : MatmulPrecision::f32;
+  }
+
+  const CpuKernels& kernels_;
+  MatmulPrecision asked_;
+  bool can_round_;
+  Gemm gemm_;
+};
+
+std::string CpuBackend::description() const {
+  const std::vector<std::string> extensions = matrix_extensions(kernels_.isa);
+  std::string precision = "f32";
+  if (asked_ == MatmulPrecision::bf16) {
+    precision = can_round_ ? "bf16" : "f32 (bf16 needs AVX512-BF16 or AMX-BF16)";
+  }
+  const size_t threads = thread_count();
+  return fmt::format("cpu: {}{}, {} thread{}, {}", to_string(kernels_.isa),
+                     extensions.empty() ? "" : fmt::format(" ({})", fmt::join(extensions, ", ")), threads,
+                     threads == 1 ? "" : "s", precision);
+}
+
+std::unique_ptr<PreparedLinear> CpuBackend::prepare(const LinearWeight& weight) {
+  require(weight.defined(), "a linear without weight");
+  if (weight.quantized) {
+    return std::make_unique<CpuLinear>(std::make_unique<W4Weight>(*weight.quantized), weight.bias);
+  }
+  const Tensor& dense = weight.dense;
+  require(is_weight_type(dense.dtype()) && dense.shape().size() == 2,
+          "a dense weight must be an F32, F16 or BF16 matrix");
+  return std::make_unique<CpuLinear>(std::make_unique<DenseWeight>(dense), weight.bias);
+}
+
+void CpuBackend::linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) {
+  const auto* prepared = dynamic_cast<const CpuLinear*>(&weight);
+  require(prepared != nullptr, "a linear of another back end");
+  require_matrix("x of a linear", x);
+  require_shape("x of a linear", x, {x.dim(0), weight.in_features()});
+  require_shape("y of a linear", y, {x.dim(0), weight.out_features()});
+  multiply(context(), {.weight = prepared->weight(),
+                       .x = x.values<float>().data(),
+                       .rows = x.dim(0),
+                       .bias = prepared->bias(),
+                       .y = y.mutable_values<float>().data(),
+                       .precision = possible(asked_)});
+}
+
+void CpuBackend::embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) {
+  require(is_weight_type(table.dtype()) && table.shape().size() == 2,
+          "an embedding table must be an F32, F16 or BF16 matrix");
+  const int64_t features = table.dim(1);
+  require_shape("y of an embedding", y, {static_cast<int64_t>(tokens.size()), features});
+  for (const int32_t token : tokens) {
+    if (token >= 0 && token < table.dim(0)) continue;
+    fail(ErrorKind::internal, "cpu back end: token {} of a table with {} rows", token, table.dim(0));
+  }
+  float* out = y.mutable_values<float>().data();
+  const size_t row_bytes = static_cast<size_t>(features) * byte_size(table.dtype());
+  parallel_rows(y.dim(0), features, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const std::byte* row = table.bytes() + static_cast<size_t>(tokens[static_cast<size_t>(r)]) * row_bytes;
+      float* to = out + r * features;
+      switch (table.dtype()) {
+        case DType::f16:
+          kernels_.widen_f16(reinterpret_cast<const uint16_t*>(row), features, to);
+          break;
+        case DType::bf16:
+          kernels_.widen_bf16(reinterpret_cast<const uint16_t*>(row), features, to);
+          break;
+        default:
+          std::copy_n(reinterpret_cast<const float*>(row), features, to);
+      }
+    }
+  });
+}
+
+void CpuBackend::rms_norm(const Tensor& x, const Tensor& weight, double epsilon, Tensor& y) {
+  require(weight.shape().size() == 1 && weight.dim(0) > 0, "a norm weight must be one row");
+  const int64_t features = weight.dim(0);
+  require_shape("weight of a norm", weight, {features});
+  require_shape("y of a norm", y, x.shape());
+  require(x.dtype() == DType::f32 && !x.shape().empty() && x.shape().back() % features == 0,
+          "rows of a norm must be F32 and hold whole heads");
+  const float* in = x.values<float>().data();
+  const float* factors = weight.values<float>().data();
+  float* out = y.mutable_values<float>().data();
+  parallel_rows(x.element_count() / features, features, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      kernels_.rms_norm(in + r * features, factors, features, epsilon, out + r * features);
+    }
+  });
+}
+
+void CpuBackend::add(const Tensor& x, Tensor& y) {
+  require_shape("x of a sum", x, y.shape());
+  const float* in = x.values<float>().data();
+  float* out = y.mutable_values<float>().data();
+  parallel_rows(x.element_count(), 1,
+                [&](int64_t begin, int64_t end) { kernels_.add(in + begin, end - begin, out + begin); });
+}
+
+void CpuBackend::rope(const Tensor& cosine, const Tensor& sine, int64_t head_dim, Tensor& x) {
+  require_matrix("x of a rotation", x);
+  require_matrix("cosines of a rotation", cosine);
+  const int64_t half = cosine.dim(1);
+  const int64_t width = x.dim(1);
+  require_shape("cosines of a rotation", cosine, {x.dim(0), half});
+  require_shape("sines of a rotation", sine, {x.dim(0), half});
+  require(head_dim > 0 && width % head_dim == 0 && 2 * half <= head_dim, "heads of a rotation do not fit");
+  const float* cosines = cosine.values<float>().data();
+  const float* sines = sine.values<float>().data();
+  float* out = x.mutable_values<float>().data();
+  parallel_rows(x.dim(0), width, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t column = 0; column < width; column += head_dim) {
+        kernels_.rope(cosines + r * half, sines + r * half, half, out + r * width + column);
+      }
+    }
+  });
+}
+
+void CpuBackend::attention(const AttentionProblem& problem) {
+  require(problem.head_dim > 0 && problem.kv_heads > 0 && problem.heads % problem.kv_heads == 0,
+          "query heads of an attention must be a multiple of its kv heads");
+  require(problem.window >= 0 && problem.first_position >= 0,
+          "window or position of an attention is negative");
+  require_matrix("query of an attention", problem.query);
+  require_matrix("keys of an attention", problem.keys);
+  const int64_t count = problem.query.dim(0);
+  const int64_t capacity = problem.keys.dim(0);
+  require_shape("query of an attention", problem.query, {count, problem.heads * problem.head_dim});
+  require_shape("output of an attention", problem.output, problem.query.shape());
+  require_shape("keys of an attention", problem.keys, {capacity, problem.kv_heads * problem.head_dim});
+  require_shape("values of an attention", problem.values, problem.keys.shape());
+  require(capacity >= problem.first_position + count, "queries of an attention stand past its keys");
+  attend(context(), problem);
+}
+
+void CpuBackend::gated_activation(Activation activation, const Tensor& gate, const Tensor& up, Tensor& y) {
+  require_shape("up of an activation", up, gate.shape());
+  require_shape("y of an activation", y, gate.shape());
+  auto* kernel = kernels_.gated_silu;
+  switch (activation) {
+    case Activation::silu:
+      kernel = kernels_.gated_silu;
+      break;
+    case Activation::gelu:
+      kernel = kernels_.gated_gelu;
+      break;
+    case Activation::gelu_tanh:
+      kernel = kernels_.gated_gelu_tanh;
+      break;
+    case Activation::relu:
+      kernel = kernels_.gated_relu;
+      break;
+  }
+  const float* gates = gate.values<float>().data();
+  const float* ups = up.values<float>().data();
+  float* out = y.mutable_values<float>().data();
+  parallel_rows(gate.element_count(), 1, [&](int64_t begin, int64_t end) {
+    kernel(gates + begin, ups + begin, end - begin, out + begin);
+  });
+}
+
+void CpuBackend::accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) {
+  require_matrix("x of a Gram matrix", x);
+  const int64_t k = x.dim(1);
+  require_shape("Gram matrix", gram, {k, k});
+  salient::accumulate_gram(context(), {.x = x.values<float>().data(),
+                                       .rows = x.dim(0),
+                                       .k = k,
+                                       .precision = possible(precision),
+                                       .gram = gram.mutable_values<float>().data()});
+}
+
+void CpuBackend::matmul_transposed(const Tensor& a, const Tensor& b, MatmulPrecision precision, Tensor& c) {
+  require_matrix("a of a product", a);
+  require_matrix("b of a product", b);
+  require_shape("b of a product", b, {b.dim(0), a.dim(1)});
+  require_shape("c of a product", c, {a.dim(0), b.dim(0)});
+  const DenseWeight weight(b);
+  multiply(context(), {.weight = weight,
+                       .x = a.values<float>().data(),
+                       .rows = a.dim(0),
+                       .bias = {},
+                       .y = c.mutable_values<float>().data(),
+                       .precision = possible(precision)});
+}
+
+/// A forced instruction set binds the dense library as well, as far as the process has not used it yet.
+void limit_library(Isa isa) {
+  if (isa == Isa::portable) limit_gemm(GemmLimit::sse41);
+  if (isa == Isa::avx2) limit_gemm(GemmLimit::avx2);
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend_for(Isa isa, const CpuBackendOptions& options) {
+  if (!cpu_supports(isa)) {
+    fail(ErrorKind::unsupported, "cpu back end: this processor lacks {}", to_string(isa));
+  }
+  return std::make_unique<CpuBackend>(isa, options);
+}
+
+std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options) {
+  const char* forced = std::getenv("SALIENT_ISA");
+  const Isa isa = choose_isa(forced == nullptr ? "" : forced);
+  if (forced != nullptr) limit_library(isa);
+  return make_cpu_backend_for(isa, options);
+}
+
+}  // namespace salient

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <memory>
+
+#include "backend/backend.h"
+#include "backend/cpu/kernels.h"
+
+namespace salient {
+
+/// make_cpu_backend with a given instruction set, which the processor must have.
+std::unique_ptr<Backend> make_cpu_backend_for(Isa isa, const CpuBackendOptions& options);
+
+}  // namespace salient

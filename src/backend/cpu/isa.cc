@@ -1,0 +1,130 @@
+#include "backend/cpu/isa.h"
+
+#include <cpuid.h>
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdint>
+
+#include "base/error.h"
+
+namespace salient {
+namespace {
+
+constexpr std::array kIsas{Isa::portable, Isa::avx2, Isa::avx512};
+
+struct CpuidLeaf {
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+};
+
+CpuidLeaf cpuid(unsigned leaf, unsigned subleaf) {
+  CpuidLeaf result;
+  __get_cpuid_count(leaf, subleaf, &result.eax, &result.ebx, &result.ecx, &result.edx);
+  return result;
+}
+
+bool bit(unsigned word, int index) { return ((word >> index) & 1u) != 0; }
+
+/// XCR0: the register files that the operating system saves. 0 without xgetbv.
+uint64_t saved_registers() {
+  if (!bit(cpuid(1, 0).ecx, 27)) return 0;
+  uint32_t low = 0;
+  uint32_t high = 0;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (uint64_t{high} << 32) | low;
+}
+
+bool saves(uint64_t mask) { return (saved_registers() & mask) == mask; }
+
+// Bits of XCR0 (Intel SDM volume 1, 13.3): SSE, AVX; then opmask, upper halves of zmm0-15, zmm16-31; AMX
+// tiles.
+constexpr uint64_t kAvxState = 0x6;
+constexpr uint64_t kAvx512State = 0xe6;
+constexpr uint64_t kTileState = 0x60000;
+
+bool has_avx2() {
+  const CpuidLeaf one = cpuid(1, 0);
+  const bool fma_and_f16c = bit(one.ecx, 12) && bit(one.ecx, 29);
+  return saves(kAvxState) && fma_and_f16c && bit(cpuid(7, 0).ebx, 5);
+}
+
+bool has_avx512() {
+  const unsigned ebx = cpuid(7, 0).ebx;
+  const bool f_dq_bw_vl = bit(ebx, 16) && bit(ebx, 17) && bit(ebx, 30) && bit(ebx, 31);
+  return has_avx2() && saves(kAvx512State) && f_dq_bw_vl;
+}
+
+}  // namespace
+
+std::string_view to_string(Isa isa) {
+  switch (isa) {
+    case Isa::portable:
+      return "portable";
+    case Isa::avx2:
+      return "avx2";
+    case Isa::avx512:
+      return "avx512";
+  }
+  return "?";
+}
+
+bool cpu_supports(Isa isa) {
+  switch (isa) {
+    case Isa::portable:
+      return true;
+    case Isa::avx2:
+      return has_avx2();
+    case Isa::avx512:
+      return has_avx512();
+  }
+  return false;
+}
+
+std::vector<Isa> supported_isas() {
+  std::vector<Isa> result;
+  for (const Isa isa : kIsas) {
+    if (cpu_supports(isa)) result.push_back(isa);
+  }
+  return result;
+}
+
+Isa choose_isa(std::string_view name) {
+  if (name.empty()) return supported_isas().back();
+  for (const Isa isa : kIsas) {
+    if (name != to_string(isa)) continue;
+    if (cpu_supports(isa)) return isa;
+    fail(ErrorKind::unsupported, "SALIENT_ISA={}: this processor lacks it (best here: {})", name,
+         to_string(supported_isas().back()));
+  }
+  fail(ErrorKind::invalid_argument, "SALIENT_ISA={}: unknown, expected portable, avx2 or avx512", name);
+}
+
+std::vector<std::string> matrix_extensions(Isa isa) {
+  std::vector<std::string> result;
+  const CpuidLeaf seven = cpuid(7, 0);
+  const CpuidLeaf seven_one = cpuid(7, 1);
+  if (isa == Isa::avx2 && bit(seven_one.eax, 4)) result.emplace_back("avx_vnni");
+  if (isa != Isa::avx512) return result;
+  if (bit(seven.ecx, 11)) result.emplace_back("avx512_vnni");
+  if (bit(seven_one.eax, 5)) result.emplace_back("avx512_bf16");
+  if (saves(kTileState) && bit(seven.edx, 24) && bit(seven.edx, 22)) result.emplace_back("amx_bf16");
+  if (saves(kTileState) && bit(seven.edx, 24) && bit(seven.edx, 25)) result.emplace_back("amx_int8");
+  return result;
+}
+
+const CpuKernels& kernels_for(Isa isa) {
+  switch (isa) {
+    case Isa::portable:
+      return kPortableKernels;
+    case Isa::avx2:
+      return kAvx2Kernels;
+    case Isa::avx512:
+      return kAvx512Kernels;
+  }
+  fail(ErrorKind::internal, "no kernels for instruction set {}", static_cast<int>(isa));
+}
+
+}  // namespace salient

@@ -1,0 +1,115 @@
+#pragma once
+
+// Included by the kernel files ahead of their target region: nothing here may bring in inline functions.
+#include <cstdint>
+
+namespace salient {
+
+enum class Isa { portable, avx2, avx512 };
+
+/// y[r, n] = x[r] . w[n] + bias[n]. f16 and bf16 elements are passed as their bits.
+struct DotProblem {
+  const float* x;  ///< [rows, depth], rows x_stride apart
+  int64_t rows;
+  int64_t x_stride;
+  const void* weights;  ///< [outputs, depth], rows weight_stride elements apart
+  int64_t weight_stride;
+  int64_t outputs;
+  int64_t depth;
+  const float* bias;  ///< [outputs] or null
+  float* y;           ///< [rows, outputs], rows y_stride apart
+  int64_t y_stride;
+};
+
+/// Rows of an int4 weight: value = (code - zero) * scale.
+struct W4Rows {
+  const uint8_t* codes;  ///< [rows, row_bytes], the even column in the low nibble
+  int64_t row_bytes;
+  const float* scales;   ///< [rows, groups]
+  const uint8_t* zeros;  ///< [rows, groups]; null: every zero is 8
+  int64_t groups;
+  int64_t group_width;
+};
+
+/// The product of DotProblem with an int4 weight.
+struct W4DotProblem {
+  const float* x;
+  int64_t rows;
+  int64_t x_stride;
+  W4Rows weights;
+  int64_t outputs;
+  int64_t depth;
+  const float* bias;
+  float* y;
+  int64_t y_stride;
+};
+
+/// Columns [column, column + columns) of `rows` rows, as floats `stride` apart.
+struct W4ExpandProblem {
+  W4Rows weights;
+  int64_t rows;
+  int64_t column;  ///< even
+  int64_t columns;
+  float* out;  ///< [rows, columns]
+  int64_t stride;
+};
+
+/// out[f] = sum over i of factors[i] * values[i, f].
+struct WeightedSumProblem {
+  const float* factors;  ///< [count]
+  int64_t count;
+  const float* values;  ///< [count, features], rows `stride` apart
+  int64_t stride;
+  int64_t features;
+  float* out;  ///< [features]
+};
+
+/// One implementation of everything that runs inside a thread. Nothing is validated; pointers need no
+/// alignment; arrays overlap only where a comment says so. A result never depends on how many rows or outputs
+/// share a call.
+struct CpuKernels {
+  Isa isa;
+
+  // Products with few rows: exact f32 arithmetic up to the order of summation, meant to run at memory speed.
+  void (*dot_f32)(const DotProblem& problem);
+  void (*dot_f16)(const DotProblem& problem);
+  void (*dot_bf16)(const DotProblem& problem);
+  void (*dot_w4)(const W4DotProblem& problem);
+  void (*expand_w4)(const W4ExpandProblem& problem);
+  void (*weighted_sum)(const WeightedSumProblem& problem);
+
+  // Conversions, exact or rounded to nearest even.
+  void (*widen_f16)(const uint16_t* in, int64_t count, float* out);
+  void (*widen_bf16)(const uint16_t* in, int64_t count, float* out);
+  void (*narrow_bf16)(const float* in, int64_t count, uint16_t* out);
+
+  /// y = x / sqrt(mean(x^2) + epsilon) * weight, the mean in double. y may be x.
+  void (*rms_norm)(const float* x, const float* weight, int64_t count, double epsilon, float* y);
+  /// y += x.
+  void (*add)(const float* x, int64_t count, float* y);
+  /// Rotates (head[i], head[i + half]) by the angle of cosine[i], sine[i].
+  void (*rope)(const float* cosine, const float* sine, int64_t half, float* head);
+  /// x = exp(x - max) / sum of them, in place. Relative error of exp at most 2e-7, the sum in double.
+  void (*softmax)(float* x, int64_t count);
+
+  // y = activation(gate) * up; y may be gate.
+  void (*gated_silu)(const float* gate, const float* up, int64_t count, float* y);
+  void (*gated_gelu)(const float* gate, const float* up, int64_t count, float* y);
+  void (*gated_gelu_tanh)(const float* gate, const float* up, int64_t count, float* y);
+  void (*gated_relu)(const float* gate, const float* up, int64_t count, float* y);
+
+  /// y = e^x. Relative error at most 2e-7 where e^x is a normal float.
+  void (*exponential)(const float* x, int64_t count, float* y);
+};
+
+/// The same for every table: exact erf matters more than speed in the few models that use it.
+void gated_gelu(const float* gate, const float* up, int64_t count, float* y);
+
+/// Plain C++, the reference of the others.
+extern const CpuKernels kPortableKernels;
+/// AVX2, FMA and F16C.
+extern const CpuKernels kAvx2Kernels;
+/// AVX-512 F, BW, DQ and VL.
+extern const CpuKernels kAvx512Kernels;
+
+}  // namespace salient

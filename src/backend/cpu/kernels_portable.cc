@@ -1,0 +1,197 @@
+#include <algorithm>
+#include <cmath>
+
+#include "backend/cpu/kernels.h"
+#include "tensor/dtype.h"
+
+namespace salient {
+namespace {
+
+float widen(float value) { return value; }
+float widen(Half value) { return to_float(value); }
+float widen(BFloat16 value) { return to_float(value); }
+
+/// Eight running sums: enough for the compiler to use whole registers, and a smaller error than one.
+constexpr int64_t kSums = 8;
+
+float sum_of(const float (&sums)[kSums]) {
+  return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+}
+
+template <typename Weight>
+float dot_row(const float* x, const Weight* weights, int64_t depth) {
+  float sums[kSums] = {};
+  const int64_t whole = depth / kSums * kSums;
+  for (int64_t k = 0; k < whole; k += kSums) {
+    for (int64_t lane = 0; lane < kSums; ++lane) sums[lane] += x[k + lane] * widen(weights[k + lane]);
+  }
+  for (int64_t k = whole; k < depth; ++k) sums[k - whole] += x[k] * widen(weights[k]);
+  return sum_of(sums);
+}
+
+template <typename Weight>
+void dot(const DotProblem& problem) {
+  const auto* weights = static_cast<const Weight*>(problem.weights);
+  for (int64_t n = 0; n < problem.outputs; ++n) {
+    const float bias = problem.bias == nullptr ? 0.0f : problem.bias[n];
+    for (int64_t r = 0; r < problem.rows; ++r) {
+      problem.y[r * problem.y_stride + n] =
+          dot_row(problem.x + r * problem.x_stride, weights + n * problem.weight_stride, problem.depth) +
+          bias;
+    }
+  }
+}
+
+float code_minus_zero(const W4Rows& weights, int64_t row, int64_t column, int zero) {
+  const uint8_t byte = weights.codes[row * weights.row_bytes + column / 2];
+  return static_cast<float>((column % 2 == 0 ? byte & 15 : byte >> 4) - zero);
+}
+
+int zero_of(const W4Rows& weights, int64_t row, int64_t group) {
+  return weights.zeros == nullptr ? 8 : weights.zeros[row * weights.groups + group];
+}
+
+float dot_w4_row(const W4DotProblem& problem, int64_t r, int64_t n) {
+  const W4Rows& weights = problem.weights;
+  const float* x = problem.x + r * problem.x_stride;
+  float total = 0;
+  for (int64_t group = 0; group < weights.groups; ++group) {
+    const int zero = zero_of(weights, n, group);
+    const int64_t begin = group * weights.group_width;
+    const int64_t end = std::min(problem.depth, begin + weights.group_width);
+    float sums[kSums] = {};
+    for (int64_t k = begin; k < end; ++k) {
+      sums[(k - begin) % kSums] += x[k] * code_minus_zero(weights, n, k, zero);
+    }
+    total += sum_of(sums) * weights.scales[n * weights.groups + group];
+  }
+  return total;
+}
+
+void dot_w4(const W4DotProblem& problem) {
+  for (int64_t n = 0; n < problem.outputs; ++n) {
+    const float bias = problem.bias == nullptr ? 0.0f : problem.bias[n];
+    for (int64_t r = 0; r < problem.rows; ++r) {
+      problem.y[r * problem.y_stride + n] = dot_w4_row(problem, r, n) + bias;
+    }
+  }
+}
+
+void expand_w4(const W4ExpandProblem& problem) {
+  const W4Rows& weights = problem.weights;
+  for (int64_t row = 0; row < problem.rows; ++row) {
+    for (int64_t i = 0; i < problem.columns; ++i) {
+      const int64_t column = problem.column + i;
+      const int64_t group = column / weights.group_width;
+      problem.out[row * problem.stride + i] =
+          code_minus_zero(weights, row, column, zero_of(weights, row, group)) *
+          weights.scales[row * weights.groups + group];
+    }
+  }
+}
+
+void weighted_sum(const WeightedSumProblem& problem) {
+  std::fill_n(problem.out, problem.features, 0.0f);
+  for (int64_t i = 0; i < problem.count; ++i) {
+    const float* row = problem.values + i * problem.stride;
+    for (int64_t f = 0; f < problem.features; ++f) problem.out[f] += problem.factors[i] * row[f];
+  }
+}
+
+void widen_f16(const uint16_t* in, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = to_float(Half{in[i]});
+}
+
+void widen_bf16(const uint16_t* in, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = to_float(BFloat16{in[i]});
+}
+
+void narrow_bf16(const float* in, int64_t count, uint16_t* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = to_bfloat16(in[i]).bits;
+}
+
+void rms_norm(const float* x, const float* weight, int64_t count, double epsilon, float* y) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += double{x[i]} * double{x[i]};
+  const auto factor = static_cast<float>(1.0 / std::sqrt(sum / static_cast<double>(count) + epsilon));
+  for (int64_t i = 0; i < count; ++i) y[i] = x[i] * factor * weight[i];
+}
+
+void add(const float* x, int64_t count, float* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] += x[i];
+}
+
+void rope(const float* cosine, const float* sine, int64_t half, float* head) {
+  for (int64_t i = 0; i < half; ++i) {
+    const float first = head[i];
+    const float second = head[i + half];
+    head[i] = first * cosine[i] - second * sine[i];
+    head[i + half] = second * cosine[i] + first * sine[i];
+  }
+}
+
+void softmax(float* x, int64_t count) {
+  const float maximum = *std::max_element(x, x + count);
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    x[i] = std::exp(x[i] - maximum);
+    sum += double{x[i]};
+  }
+  const auto factor = static_cast<float>(1.0 / sum);
+  for (int64_t i = 0; i < count; ++i) x[i] *= factor;
+}
+
+void gated_silu(const float* gate, const float* up, int64_t count, float* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+}
+
+/// Hendrycks & Gimpel 2016: x/2 (1 + tanh u) with u = sqrt(2/pi) (x + 0.044715 x^3), which is x / (1 +
+/// e^-2u).
+void gated_gelu_tanh(const float* gate, const float* up, int64_t count, float* y) {
+  constexpr float kTwoRootTwoOverPi = 1.5957691216057308f;
+  for (int64_t i = 0; i < count; ++i) {
+    const float x = gate[i];
+    y[i] = x / (1.0f + std::exp(-kTwoRootTwoOverPi * (x + 0.044715f * x * x * x))) * up[i];
+  }
+}
+
+void gated_relu(const float* gate, const float* up, int64_t count, float* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = std::max(gate[i], 0.0f) * up[i];
+}
+
+void exponential(const float* x, int64_t count, float* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = std::exp(x[i]);
+}
+
+}  // namespace
+
+void gated_gelu(const float* gate, const float* up, int64_t count, float* y) {
+  constexpr float kInverseRootTwo = 0.70710678118654752f;
+  for (int64_t i = 0; i < count; ++i) {
+    y[i] = 0.5f * gate[i] * (1.0f + std::erf(gate[i] * kInverseRootTwo)) * up[i];
+  }
+}
+
+const CpuKernels kPortableKernels{
+    .isa = Isa::portable,
+    .dot_f32 = dot<float>,
+    .dot_f16 = dot<Half>,
+    .dot_bf16 = dot<BFloat16>,
+    .dot_w4 = dot_w4,
+    .expand_w4 = expand_w4,
+    .weighted_sum = weighted_sum,
+    .widen_f16 = widen_f16,
+    .widen_bf16 = widen_bf16,
+    .narrow_bf16 = narrow_bf16,
+    .rms_norm = rms_norm,
+    .add = add,
+    .rope = rope,
+    .softmax = softmax,
+    .gated_silu = gated_silu,
+    .gated_gelu = gated_gelu,
+    .gated_gelu_tanh = gated_gelu_tanh,
+    .gated_relu = gated_relu,
+    .exponential = exponential,
+};
+
+}  // namespace salient

@@ -1,0 +1,201 @@
+#include "backend/cpu/product.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "backend/cpu/scratch.h"
+#include "base/parallel.h"
+
+namespace salient {
+namespace {
+
+/// Up to here the kernels beat the library, which would first expand and pack the whole weight.
+constexpr int64_t kFewRows = 8;
+
+// Blocks of a product with many rows. Expanding a weight block costs about as much as multiplying it with 10
+// rows, so 512 rows make it cheap; 128 x 1024 f32 weights are half a megabyte and stay in the second-level
+// cache.
+constexpr int64_t kRowBlock = 512;
+constexpr int64_t kOutputBlock = 128;
+constexpr int64_t kDepthBlock = 1024;
+/// Rows that are rounded to bf16 at a time.
+constexpr int64_t kRoundedRows = 4096;
+
+constexpr int64_t kGramBlock = 256;
+
+int64_t blocks_of(int64_t count, int64_t block) { return (count + block - 1) / block; }
+
+/// Runs body(i) for every i < count, one at a time.
+template <typename Body>
+void parallel_each(int64_t count, const Body& body) {
+  parallel_for(static_cast<size_t>(count), 1, [&](size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) body(static_cast<int64_t>(i));
+  });
+}
+
+/// Rounds [rows, columns] to bf16, in parallel.
+void round_rows(const CpuKernels& kernels, const float* in, int64_t count, uint16_t* out) {
+  constexpr size_t kGrain = size_t{1} << 16;
+  parallel_for(static_cast<size_t>(count), kGrain, [&](size_t begin, size_t end) {
+    kernels.narrow_bf16(in + begin, static_cast<int64_t>(end - begin), out + begin);
+  });
+}
+
+void multiply_few(const CpuContext& context, const Product& product) {
+  const int64_t outputs = product.weight.outputs();
+  // Pieces of about 64 KiB of weights: a few microseconds of memory traffic.
+  const auto rows_of_piece =
+      static_cast<int64_t>((size_t{1} << 16) / std::max<size_t>(1, product.weight.row_bytes()));
+  const int64_t grain = std::max<int64_t>(4, rows_of_piece / 4 * 4);
+  parallel_for(static_cast<size_t>(outputs), static_cast<size_t>(grain), [&](size_t begin, size_t end) {
+    product.weight.multiply_few_rows(context.kernels,
+                                     {.x = product.x,
+                                      .rows = product.rows,
+                                      .bias = product.bias.empty() ? nullptr : product.bias.data(),
+                                      .y = product.y,
+                                      .y_stride = outputs,
+                                      .begin = static_cast<int64_t>(begin),
+                                      .end = static_cast<int64_t>(end)});
+  });
+}
+
+GemmOperand<float> weight_block(const CpuKernels& kernels, const WeightSource& weight,
+                                const WeightRange& range, const float*) {
+  return weight.f32_block(kernels, range);
+}
+
+GemmOperand<uint16_t> weight_block(const CpuKernels& kernels, const WeightSource& weight,
+                                   const WeightRange& range, const uint16_t*) {
+  return weight.bf16_block(kernels, range);
+}
+
+/// One block of y: rows [row, row + rows), outputs [output, output + outputs).
+struct OutputBlock {
+  int64_t row;
+  int64_t rows;
+  int64_t output;
+  int64_t outputs;
+};
+
+template <typename Element>
+void multiply_block(const CpuContext& context, const Product& product, const Element* x,
+                    const OutputBlock& block) {
+  const int64_t depth = product.weight.depth();
+  const int64_t y_stride = product.weight.outputs();
+  const int64_t depth_block = product.weight.stored_as(product.precision) ? depth : kDepthBlock;
+  float* y = product.y + block.row * y_stride + block.output;
+  for (int64_t k = 0; k < depth; k += depth_block) {
+    const WeightRange range{
+        .row = block.output, .rows = block.outputs, .column = k, .columns = std::min(depth_block, depth - k)};
+    context.gemm(GemmProblem<Element>{.m = block.rows,
+                                      .n = block.outputs,
+                                      .k = range.columns,
+                                      .a = {x + block.row * depth + k, depth},
+                                      .b = weight_block(context.kernels, product.weight, range, x),
+                                      .c = y,
+                                      .c_stride = y_stride,
+                                      .accumulate = k == 0 ? Accumulate::no : Accumulate::yes});
+  }
+  if (product.bias.empty()) return;
+  for (int64_t r = 0; r < block.rows; ++r) {
+    context.kernels.add(product.bias.data() + block.output, block.outputs, y + r * y_stride);
+  }
+}
+
+template <typename Element>
+void multiply_many(const CpuContext& context, const Product& product, const Element* x) {
+  const int64_t outputs = product.weight.outputs();
+  const int64_t output_blocks = blocks_of(outputs, kOutputBlock);
+  parallel_each(blocks_of(product.rows, kRowBlock) * output_blocks, [&](int64_t i) {
+    const int64_t row = i / output_blocks * kRowBlock;
+    const int64_t output = i % output_blocks * kOutputBlock;
+    multiply_block(context, product, x,
+                   {.row = row,
+                    .rows = std::min(kRowBlock, product.rows - row),
+                    .output = output,
+                    .outputs = std::min(kOutputBlock, outputs - output)});
+  });
+}
+
+void multiply_many_rounded(const CpuContext& context, const Product& product) {
+  const int64_t depth = product.weight.depth();
+  auto* rounded = scratch<uint16_t>(ScratchUse::inputs, std::min(product.rows, kRoundedRows) * depth);
+  for (int64_t row = 0; row < product.rows; row += kRoundedRows) {
+    Product part = product;
+    part.x += row * depth;
+    part.y += row * product.weight.outputs();
+    part.rows = std::min(kRoundedRows, product.rows - row);
+    round_rows(context.kernels, part.x, part.rows * depth, rounded);
+    multiply_many(context, part, rounded);
+  }
+}
+
+/// The blocks of the lower triangle in one row after the other: 0 -> (0, 0), 1 -> (1, 0), 2 -> (1, 1), ...
+struct TriangleBlock {
+  int64_t row = 0;
+  int64_t column = 0;
+};
+
+TriangleBlock triangle_block(int64_t index) {
+  TriangleBlock block;
+  while (index > block.row) index -= ++block.row;
+  block.column = index;
+  return block;
+}
+
+void mirror(const GramProblem& problem, TriangleBlock block) {
+  const int64_t row_end = std::min(problem.k, (block.row + 1) * kGramBlock);
+  const int64_t column_end = std::min(problem.k, (block.column + 1) * kGramBlock);
+  for (int64_t row = block.row * kGramBlock; row < row_end; ++row) {
+    for (int64_t column = block.column * kGramBlock; column < std::min(row, column_end); ++column) {
+      problem.gram[column * problem.k + row] = problem.gram[row * problem.k + column];
+    }
+  }
+}
+
+/// Adds the products of `rows` rows to the lower triangle.
+template <typename Element>
+void accumulate_triangle(const CpuContext& context, const GramProblem& problem, const Element* x,
+                         int64_t rows) {
+  const int64_t blocks = blocks_of(problem.k, kGramBlock);
+  parallel_each(blocks * (blocks + 1) / 2, [&](int64_t i) {
+    const TriangleBlock block = triangle_block(i);
+    const int64_t row = block.row * kGramBlock;
+    const int64_t column = block.column * kGramBlock;
+    context.gemm(GemmProblem<Element>{.m = std::min(kGramBlock, problem.k - row),
+                                      .n = std::min(kGramBlock, problem.k - column),
+                                      .k = rows,
+                                      .a = {x + row, problem.k, Transposed::yes},
+                                      .b = {x + column, problem.k},
+                                      .c = problem.gram + row * problem.k + column,
+                                      .c_stride = problem.k,
+                                      .accumulate = Accumulate::yes});
+  });
+}
+
+}  // namespace
+
+void multiply(const CpuContext& context, const Product& product) {
+  if (product.rows == 0 || product.weight.outputs() == 0) return;
+  if (product.rows <= kFewRows) return multiply_few(context, product);
+  if (product.precision == MatmulPrecision::f32) return multiply_many(context, product, product.x);
+  multiply_many_rounded(context, product);
+}
+
+void accumulate_gram(const CpuContext& context, const GramProblem& problem) {
+  if (problem.rows == 0) return;
+  if (problem.precision == MatmulPrecision::f32) {
+    accumulate_triangle(context, problem, problem.x, problem.rows);
+  } else {
+    auto* rounded = scratch<uint16_t>(ScratchUse::inputs, std::min(problem.rows, kRoundedRows) * problem.k);
+    for (int64_t row = 0; row < problem.rows; row += kRoundedRows) {
+      const int64_t rows = std::min(kRoundedRows, problem.rows - row);
+      round_rows(context.kernels, problem.x + row * problem.k, rows * problem.k, rounded);
+      accumulate_triangle(context, problem, rounded, rows);
+    }
+  }
+  const int64_t blocks = blocks_of(problem.k, kGramBlock);
+  parallel_each(blocks * (blocks + 1) / 2, [&](int64_t i) { mirror(problem, triangle_block(i)); });
+}
+
+}  // namespace salient

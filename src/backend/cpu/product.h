@@ -1,0 +1,123 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "backend/backend.h"
+#include "backend/cpu/gemm.h"
+#include "backend/cpu/kernels.h"
+
+namespace salient {
+
+/// What every product of a back end needs: its kernels, the library for dense blocks and the arithmetic in
+/// use.
+struct CpuContext {
+  const CpuKernels& kernels;
+  Gemm& gemm;
+};
+
+/// A block of a weight matrix: rows [row, row + rows), columns [column, column + columns).
+struct WeightRange {
+  int64_t row;
+  int64_t rows;
+  int64_t column;
+  int64_t columns;
+};
+
+/// A weight [out, in] at rest in any type, as blocks of the type that a product computes with.
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+
+  /// y [rows, out] for outputs [begin, end), exact f32 arithmetic, for few rows.
+  struct FewRows {
+    const float* x;
+    int64_t rows;
+    const float* bias;
+    float* y;
+    int64_t y_stride;
+    int64_t begin;
+    int64_t end;
+  };
+  virtual void multiply_few_rows(const CpuKernels& kernels, const FewRows& problem) const = 0;
+
+  /// The block in f32 or bf16: a pointer into the weight itself when it is stored so (`stored_as`), else
+  /// expanded into the calling thread's scratch.
+  virtual GemmOperand<float> f32_block(const CpuKernels& kernels, const WeightRange& range) const = 0;
+  virtual GemmOperand<uint16_t> bf16_block(const CpuKernels& kernels, const WeightRange& range) const;
+  virtual bool stored_as(MatmulPrecision precision) const = 0;
+
+  virtual int64_t outputs() const = 0;
+  virtual int64_t depth() const = 0;
+  /// Bytes of one row, to cut the work for few rows into pieces of like size.
+  virtual size_t row_bytes() const = 0;
+};
+
+/// A dense weight f32, f16 or bf16 [out, in].
+class DenseWeight final : public WeightSource {
+ public:
+  explicit DenseWeight(Tensor weight) : weight_(std::move(weight)) {}
+
+  void multiply_few_rows(const CpuKernels& kernels, const FewRows& problem) const override;
+  GemmOperand<float> f32_block(const CpuKernels& kernels, const WeightRange& range) const override;
+  GemmOperand<uint16_t> bf16_block(const CpuKernels& kernels, const WeightRange& range) const override;
+  bool stored_as(MatmulPrecision precision) const override;
+  int64_t outputs() const override { return weight_.dim(0); }
+  int64_t depth() const override { return weight_.dim(1); }
+  size_t row_bytes() const override { return static_cast<size_t>(depth()) * byte_size(weight_.dtype()); }
+
+ private:
+  const std::byte* at(int64_t row, int64_t column) const;
+
+  Tensor weight_;
+};
+
+/// An int4 weight: its codes as they are, its scales in f32.
+class W4Weight final : public WeightSource {
+ public:
+  explicit W4Weight(const QuantizedWeight& weight);
+
+  void multiply_few_rows(const CpuKernels& kernels, const FewRows& problem) const override;
+  GemmOperand<float> f32_block(const CpuKernels& kernels, const WeightRange& range) const override;
+  bool stored_as(MatmulPrecision) const override { return false; }
+  int64_t outputs() const override { return outputs_; }
+  int64_t depth() const override { return depth_; }
+  size_t row_bytes() const override;
+
+ private:
+  W4Rows rows_from(int64_t row) const;
+
+  int64_t outputs_;
+  int64_t depth_;
+  int64_t groups_;
+  int64_t group_width_;
+  Tensor codes_;   // u8 [out, row bytes]
+  Tensor scales_;  // f32 [out, groups]
+  Tensor zeros_;   // u8 [out, groups] or undefined
+};
+
+/// y [rows, out] = x [rows, in] W^T + bias.
+struct Product {
+  const WeightSource& weight;
+  const float* x;
+  int64_t rows;
+  std::span<const float> bias;  ///< [out] or empty
+  float* y;
+  MatmulPrecision precision;
+};
+
+/// Few rows go to the kernels, many to the library.
+void multiply(const CpuContext& context, const Product& product);
+
+/// gram [k, k] += x^T x, both triangles.
+struct GramProblem {
+  const float* x;  ///< [rows, k]
+  int64_t rows;
+  int64_t k;
+  MatmulPrecision precision;
+  float* gram;
+};
+
+void accumulate_gram(const CpuContext& context, const GramProblem& problem);
+
+}  // namespace salient

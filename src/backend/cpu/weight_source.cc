@@ -1,0 +1,128 @@
+#include "backend/cpu/product.h"
+#include "backend/cpu/scratch.h"
+#include "base/error.h"
+
+namespace salient {
+namespace {
+
+const float* as_floats(const std::byte* data) { return reinterpret_cast<const float*>(data); }
+const uint16_t* as_words(const std::byte* data) { return reinterpret_cast<const uint16_t*>(data); }
+
+}  // namespace
+
+GemmOperand<uint16_t> WeightSource::bf16_block(const CpuKernels& kernels, const WeightRange& range) const {
+  const GemmOperand<float> exact = f32_block(kernels, range);
+  auto* rounded = scratch<uint16_t>(ScratchUse::rounded_weights, range.rows * range.columns);
+  for (int64_t row = 0; row < range.rows; ++row) {
+    kernels.narrow_bf16(exact.data + row * exact.stride, range.columns, rounded + row * range.columns);
+  }
+  return {rounded, range.columns, Transposed::yes};
+}
+
+const std::byte* DenseWeight::at(int64_t row, int64_t column) const {
+  return weight_.bytes() + static_cast<size_t>(row * depth() + column) * byte_size(weight_.dtype());
+}
+
+bool DenseWeight::stored_as(MatmulPrecision precision) const {
+  return weight_.dtype() == (precision == MatmulPrecision::f32 ? DType::f32 : DType::bf16);
+}
+
+void DenseWeight::multiply_few_rows(const CpuKernels& kernels, const FewRows& problem) const {
+  const DotProblem dot{.x = problem.x,
+                       .rows = problem.rows,
+                       .x_stride = depth(),
+                       .weights = at(problem.begin, 0),
+                       .weight_stride = depth(),
+                       .outputs = problem.end - problem.begin,
+                       .depth = depth(),
+                       .bias = problem.bias == nullptr ? nullptr : problem.bias + problem.begin,
+                       .y = problem.y + problem.begin,
+                       .y_stride = problem.y_stride};
+  switch (weight_.dtype()) {
+    case DType::f32:
+      return kernels.dot_f32(dot);
+    case DType::f16:
+      return kernels.dot_f16(dot);
+    default:
+      return kernels.dot_bf16(dot);
+  }
+}
+
+GemmOperand<float> DenseWeight::f32_block(const CpuKernels& kernels, const WeightRange& range) const {
+  if (weight_.dtype() == DType::f32) {
+    return {as_floats(at(range.row, range.column)), depth(), Transposed::yes};
+  }
+  auto* wide = scratch<float>(ScratchUse::weights, range.rows * range.columns);
+  const auto widen = weight_.dtype() == DType::f16 ? kernels.widen_f16 : kernels.widen_bf16;
+  for (int64_t row = 0; row < range.rows; ++row) {
+    widen(as_words(at(range.row + row, range.column)), range.columns, wide + row * range.columns);
+  }
+  return {wide, range.columns, Transposed::yes};
+}
+
+GemmOperand<uint16_t> DenseWeight::bf16_block(const CpuKernels& kernels, const WeightRange& range) const {
+  if (weight_.dtype() != DType::bf16) return WeightSource::bf16_block(kernels, range);
+  return {as_words(at(range.row, range.column)), depth(), Transposed::yes};
+}
+
+W4Weight::W4Weight(const QuantizedWeight& weight)
+    : outputs_(weight.out_features),
+      depth_(weight.in_features),
+      codes_(weight.codes),
+      scales_(weight.scales.to(DType::f32)),
+      zeros_(weight.zeros) {
+  const int64_t size = weight.scheme.group_size;
+  group_width_ = size == QuantizationScheme::kWholeRow ? depth_ : size;
+  if (weight.scheme.num_bits != 4 || group_width_ <= 0 || (group_width_ % 2 != 0 && group_width_ != depth_)) {
+    fail(ErrorKind::internal, "int4 kernels got {} bits in groups of {}", weight.scheme.num_bits, size);
+  }
+  groups_ = (depth_ + group_width_ - 1) / group_width_;
+  const Shape per_group{outputs_, groups_};
+  const Shape per_row{outputs_, QuantizedWeight::row_bytes(depth_)};
+  if (codes_.dtype() != DType::u8 || codes_.shape() != per_row || scales_.shape() != per_group ||
+      zeros_.defined() == weight.scheme.symmetric ||
+      (zeros_.defined() && (zeros_.dtype() != DType::u8 || zeros_.shape() != per_group))) {
+    fail(ErrorKind::internal, "int4 weight [{}, {}] with codes {}, scales {} and zeros {}", outputs_, depth_,
+         to_string(codes_.shape()), to_string(scales_.shape()), to_string(zeros_.shape()));
+  }
+}
+
+W4Rows W4Weight::rows_from(int64_t row) const {
+  const int64_t row_bytes = QuantizedWeight::row_bytes(depth_);
+  return {.codes = codes_.values<uint8_t>().data() + row * row_bytes,
+          .row_bytes = row_bytes,
+          .scales = scales_.values<float>().data() + row * groups_,
+          .zeros = zeros_.defined() ? zeros_.values<uint8_t>().data() + row * groups_ : nullptr,
+          .groups = groups_,
+          .group_width = group_width_};
+}
+
+void W4Weight::multiply_few_rows(const CpuKernels& kernels, const FewRows& problem) const {
+  kernels.dot_w4({.x = problem.x,
+                  .rows = problem.rows,
+                  .x_stride = depth_,
+                  .weights = rows_from(problem.begin),
+                  .outputs = problem.end - problem.begin,
+                  .depth = depth_,
+                  .bias = problem.bias == nullptr ? nullptr : problem.bias + problem.begin,
+                  .y = problem.y + problem.begin,
+                  .y_stride = problem.y_stride});
+}
+
+GemmOperand<float> W4Weight::f32_block(const CpuKernels& kernels, const WeightRange& range) const {
+  auto* wide = scratch<float>(ScratchUse::weights, range.rows * range.columns);
+  kernels.expand_w4({.weights = rows_from(range.row),
+                     .rows = range.rows,
+                     .column = range.column,
+                     .columns = range.columns,
+                     .out = wide,
+                     .stride = range.columns});
+  return {wide, range.columns, Transposed::yes};
+}
+
+size_t W4Weight::row_bytes() const {
+  const size_t per_group = sizeof(float) + (zeros_.defined() ? 1 : 0);
+  return static_cast<size_t>(QuantizedWeight::row_bytes(depth_)) + static_cast<size_t>(groups_) * per_group;
+}
+
+}  // namespace salient

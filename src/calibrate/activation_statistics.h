@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "backend/backend.h"
+#include "tensor/tensor.h"
+
+namespace salient {
+
+/// What AWQ needs to know about the input x of a linear: mean |x| per channel and the Gram matrix x^T x. Sums
+/// over tokens, so statistics of several batches, processes or machines add up.
+class ActivationStatistics {
+ public:
+  explicit ActivationStatistics(int64_t features);
+
+  /// x: f32 [rows, features].
+  void add(Backend& backend, MatmulPrecision precision, const Tensor& x);
+  /// Errors: internal when the features differ.
+  void merge(const ActivationStatistics& other);
+
+  int64_t features() const { return gram_.dim(0); }
+  int64_t tokens() const { return tokens_; }
+  /// mean over tokens of |x|, [features]. Zeros before the first token.
+  std::vector<float> mean_absolute() const;
+  /// x^T x summed over the tokens, f32 [features, features].
+  const Tensor& gram() const { return gram_; }
+
+ private:
+  int64_t tokens_ = 0;
+  std::vector<double> absolute_sum_;
+  Tensor gram_;
+};
+
+}  // namespace salient

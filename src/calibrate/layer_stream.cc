@@ -1,0 +1,63 @@
+#include "calibrate/layer_stream.h"
+
+#include "runtime/decoder.h"
+
+namespace salient {
+namespace {
+
+Tensor embed_windows(const LayerStream::Options& options) {
+  std::vector<int32_t> tokens;
+  for (const auto& window : options.windows) tokens.insert(tokens.end(), window.begin(), window.end());
+  return embed_tokens(options.backend, options.weights, tokens);
+}
+
+}  // namespace
+
+LayerStream::LayerStream(const Options& options)
+    : backend_(options.backend),
+      spec_(options.weights.spec()),
+      cancelled_(options.cancelled),
+      batches_(make_batches(spec_.rope, options.windows)),
+      hidden_(embed_windows(options)) {}
+
+void LayerStream::observe(int64_t layer, const PreparedLayer& weights, const LinearObserver& observer) {
+  for (const SequenceBatch& batch : batches_) {
+    Tensor copy = hidden_.slice(batch.begin, batch.begin + batch.rows).to(DType::f32);
+    run(layer, weights, batch, &observer, copy);
+  }
+}
+
+void LayerStream::advance(int64_t layer, const PreparedLayer& weights, const LinearObserver* observer) {
+  for (const SequenceBatch& batch : batches_) {
+    Tensor rows = hidden_.slice(batch.begin, batch.begin + batch.rows);
+    run(layer, weights, batch, observer, rows);
+  }
+}
+
+Tensor LayerStream::probe_input() const {
+  return hidden_.slice(0, batches_.front().sequences.front().count).to(DType::f32);
+}
+
+Tensor LayerStream::probe(Backend& backend, int64_t layer, const PreparedLayer& weights,
+                          const Tensor& input) const {
+  const std::span sequences(batches_.front().sequences.data(), 1);
+  const RopeTable rope = make_rope_table(spec_.rope, sequences);
+  Tensor output = input.to(DType::f32);
+  run_layer({.backend = backend, .spec = spec_, .rope = rope, .layer = layer, .sequences = sequences},
+            weights, output);
+  return output;
+}
+
+void LayerStream::run(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
+                      const LinearObserver* observer, Tensor& hidden) {
+  throw_if_cancelled(cancelled_);
+  run_layer({.backend = backend_,
+             .spec = spec_,
+             .rope = batch.rope,
+             .layer = layer,
+             .sequences = batch.sequences,
+             .observer = observer},
+            weights, hidden);
+}
+
+}  // namespace salient

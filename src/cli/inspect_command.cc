@@ -1,0 +1,167 @@
+#include <fmt/format.h>
+
+#include <map>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "cli/commands.h"
+#include "cli/terminal.h"
+#include "model/weights.h"
+#include "quant/scheme.h"
+
+namespace salient::cli {
+namespace {
+
+struct InspectArguments {
+  std::string model;
+  bool tensors = false;
+  bool json = false;
+};
+
+/// Parameters and bytes by element type.
+struct TypeTotals {
+  int64_t tensors = 0;
+  int64_t elements = 0;
+  uint64_t bytes = 0;
+};
+
+std::map<std::string, TypeTotals> totals_by_type(const Checkpoint& checkpoint) {
+  std::map<std::string, TypeTotals> totals;
+  for (const auto& name : checkpoint.tensor_names()) {
+    const Tensor tensor = checkpoint.tensor(name);
+    auto& entry = totals[std::string(to_string(tensor.dtype()))];
+    ++entry.tensors;
+    entry.elements += tensor.element_count();
+    entry.bytes += tensor.byte_size();
+  }
+  return totals;
+}
+
+int64_t parameter_count(const DecoderSpec& spec) {
+  int64_t count = spec.vocab_size * spec.hidden_size * (spec.tie_word_embeddings ? 1 : 2) + spec.hidden_size;
+  for (int64_t layer = 0; layer < spec.layers; ++layer) {
+    for (const auto& slot : spec.linears(layer))
+      count += slot.out_features * (slot.in_features + (slot.bias ? 1 : 0));
+    count += 2 * spec.hidden_size + (spec.query_key_norm ? 2 * spec.head_dim : 0);
+  }
+  return count;
+}
+
+std::string_view rope_name(RopeScaling scaling) {
+  switch (scaling) {
+    case RopeScaling::none:
+      return "default";
+    case RopeScaling::linear:
+      return "linear";
+    case RopeScaling::dynamic:
+      return "dynamic";
+    case RopeScaling::llama3:
+      return "llama3";
+    case RopeScaling::yarn:
+      return "yarn";
+    case RopeScaling::longrope:
+      return "longrope";
+  }
+  return "default";
+}
+
+Json tensor_list(const Checkpoint& checkpoint) {
+  Json list = Json::array();
+  for (const auto& name : checkpoint.tensor_names()) {
+    const Tensor tensor = checkpoint.tensor(name);
+    list.push_back({{"name", name},
+                    {"dtype", to_string(tensor.dtype())},
+                    {"shape", tensor.shape()},
+                    {"bytes", tensor.byte_size()}});
+  }
+  return list;
+}
+
+Json quantization_json(const std::optional<QuantizationConfig>& quantization) {
+  if (!quantization) return nullptr;
+  return {{"format", to_string(quantization->format)},
+          {"num_bits", quantization->scheme.num_bits},
+          {"symmetric", quantization->scheme.symmetric},
+          {"group_size", quantization->scheme.group_size},
+          {"ignore", quantization->ignore}};
+}
+
+Json inspect_json(const ModelWeights& weights, const InspectArguments& arguments) {
+  const auto& spec = weights.spec();
+  Json types = Json::object();
+  for (const auto& [name, total] : totals_by_type(weights.checkpoint())) {
+    types[name] = {{"tensors", total.tensors}, {"elements", total.elements}, {"bytes", total.bytes}};
+  }
+  Json json = {{"architecture", spec.architecture},
+               {"parameters", parameter_count(spec)},
+               {"bytes", weights.checkpoint().byte_size()},
+               {"layers", spec.layers},
+               {"hidden_size", spec.hidden_size},
+               {"intermediate_size", spec.intermediate_size},
+               {"heads", spec.heads},
+               {"kv_heads", spec.kv_heads},
+               {"head_dim", spec.head_dim},
+               {"vocab_size", spec.vocab_size},
+               {"max_position_embeddings", spec.max_position_embeddings},
+               {"rope_theta", spec.rope.theta},
+               {"rope_scaling", rope_name(spec.rope.scaling)},
+               {"tie_word_embeddings", spec.tie_word_embeddings},
+               {"dtypes", types},
+               {"quantization", quantization_json(weights.quantization())}};
+  if (arguments.tensors) json["tensors"] = tensor_list(weights.checkpoint());
+  return json;
+}
+
+std::string quantization_text(const std::optional<QuantizationConfig>& quantization) {
+  if (!quantization) return "none";
+  const auto& scheme = quantization->scheme;
+  const std::string group = scheme.group_size == QuantizationScheme::kWholeRow
+                                ? "one group per row"
+                                : fmt::format("group {}", scheme.group_size);
+  return fmt::format("{}: int{} {}, {}; {} modules stay dense", to_string(quantization->format),
+                     scheme.num_bits, scheme.symmetric ? "symmetric" : "asymmetric", group,
+                     quantization->ignore.size());
+}
+
+void print_inspection(const ModelWeights& weights, const InspectArguments& arguments) {
+  const auto& spec = weights.spec();
+  std::vector<std::pair<std::string, std::string>> rows{
+      {"architecture", spec.architecture},
+      {"parameters", fmt::format("{:.2f} M", static_cast<double>(parameter_count(spec)) / 1e6)},
+      {"size", format_bytes(weights.checkpoint().byte_size())},
+      {"layers", fmt::format("{} of hidden size {}, intermediate size {}", spec.layers, spec.hidden_size,
+                             spec.intermediate_size)},
+      {"attention",
+       fmt::format("{} heads, {} kv heads, head_dim {}", spec.heads, spec.kv_heads, spec.head_dim)},
+      {"vocabulary",
+       fmt::format("{}{}", spec.vocab_size, spec.tie_word_embeddings ? ", tied embeddings" : "")},
+      {"positions", fmt::format("{}, rope theta {:g}, scaling {}", spec.max_position_embeddings,
+                                spec.rope.theta, rope_name(spec.rope.scaling))},
+      {"quantization", quantization_text(weights.quantization())}};
+  for (const auto& [name, total] : totals_by_type(weights.checkpoint())) {
+    rows.emplace_back(name, fmt::format("{} tensors, {}", total.tensors, format_bytes(total.bytes)));
+  }
+  print_table(rows);
+  if (!arguments.tensors) return;
+  for (const auto& name : weights.checkpoint().tensor_names()) {
+    const Tensor tensor = weights.checkpoint().tensor(name);
+    fmt::print("  {}  {} {}\n", name, to_string(tensor.dtype()), to_string(tensor.shape()));
+  }
+}
+
+}  // namespace
+
+void add_inspect_command(CLI::App& app) {
+  auto arguments = std::make_shared<InspectArguments>();
+  auto* command = app.add_subcommand("inspect", "Say what a model directory holds");
+  command->add_option("model", arguments->model, "Model directory")->required();
+  command->add_flag("--tensors", arguments->tensors, "List every tensor");
+  command->add_flag("--json", arguments->json, "Report as JSON");
+  command->callback([arguments] {
+    const ModelWeights weights(arguments->model);
+    if (arguments->json) fmt::print("{}\n", inspect_json(weights, *arguments).dump(2));
+    if (!arguments->json) print_inspection(weights, *arguments);
+  });
+}
+
+}  // namespace salient::cli

@@ -1,0 +1,74 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "cli/commands.h"
+
+namespace {
+
+constexpr int kExitError = 1;
+constexpr int kExitUsage = 2;
+constexpr int kExitInterrupted = 130;  // as shells report SIGINT
+
+int report(const salient::Error& error) {
+  fmt::print(stderr, "salient: {}\n", error.what());
+  if (error.kind() == salient::ErrorKind::cancelled) return kExitInterrupted;
+  return error.kind() == salient::ErrorKind::invalid_argument ? kExitUsage : kExitError;
+}
+
+/// CLI11 reports a mistyped command only as a missing one.
+void check_command_name(const CLI::App& app, int argc, char** argv) {
+  std::vector<std::string> names;
+  for (const auto* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(command->get_name());
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word == "--threads") ++i;  // its value
+    if (word.starts_with("-")) continue;
+    if (std::find(names.begin(), names.end(), word) != names.end()) return;
+    salient::fail(salient::ErrorKind::invalid_argument, "there is no command \"{}\"; commands: {}", word,
+                  fmt::join(names, ", "));
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Salient quantizes language models to 4 bits with AWQ and runs them."};
+  app.set_version_flag("--version", std::string("salient ") + SALIENT_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();  // --threads may stand behind the command, too
+  app.failure_message(CLI::FailureMessage::simple);
+  size_t threads = 0;
+  app.add_option("--threads", threads, "Threads (default: the processors this process may use)")
+      ->check(CLI::Range(1, 1024));
+  app.parse_complete_callback([&] {
+    if (threads > 0) salient::set_thread_count(threads);
+  });
+  salient::cli::add_quantize_command(app);
+  salient::cli::add_eval_command(app);
+  salient::cli::add_generate_command(app);
+  salient::cli::add_inspect_command(app);
+  try {
+    check_command_name(app, argc, argv);
+    app.parse(argc, argv);
+    return EXIT_SUCCESS;
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    return code == 0 ? EXIT_SUCCESS : kExitUsage;
+  } catch (const salient::Error& error) {
+    return report(error);
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "salient: out of memory\n");
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "salient: internal error: {}\n", error.what());
+  }
+  return kExitError;
+}

@@ -1,0 +1,270 @@
+#include <fmt/format.h>
+
+#include "base/json.h"
+#include "checkpoint/checkpoint_writer.h"
+#include "cli/commands.h"
+#include "cli/evaluation.h"
+#include "cli/terminal.h"
+#include "quant/scheme.h"
+#include "salient/oneshot.h"
+
+namespace salient::cli {
+namespace {
+
+struct QuantizeArguments {
+  OneshotOptions options;
+  std::string method = "awq";
+  std::string duo_scaling = "true";
+  std::string format = "pack-quantized";
+  std::string propagation = "quantized";
+  std::string precision = "auto";
+  std::string shard_size = "5GB";
+  int n_grid = 20;
+  bool no_clip = false;
+  bool dry_run = false;
+  bool json = false;
+  EvaluationArguments evaluation;
+};
+
+void finish_options(QuantizeArguments& arguments) {
+  OneshotOptions& options = arguments.options;
+  options.format = format_by_name(arguments.format);
+  options.shard_size = parse_byte_size(arguments.shard_size);
+  options.calibration.propagation =
+      arguments.propagation == "original" ? Propagation::original : Propagation::quantized;
+  if (arguments.precision == "f32") options.calibration.precision = CalibrationPrecision::f32;
+  if (arguments.method == "rtn") {
+    options.recipe.awq.reset();
+    return;
+  }
+  AwqModifier& awq = options.recipe.awq.emplace();
+  awq.n_grid = arguments.n_grid;
+  awq.clip = arguments.no_clip ? ClipSearch::off : ClipSearch::on;
+  if (arguments.duo_scaling == "false") awq.duo_scaling = DuoScaling::off;
+  if (arguments.duo_scaling == "both") awq.duo_scaling = DuoScaling::both;
+}
+
+std::string scheme_text(const QuantizationScheme& scheme) {
+  const std::string group = scheme.group_size == QuantizationScheme::kWholeRow
+                                ? "one group per row"
+                                : fmt::format("group {}", scheme.group_size);
+  return fmt::format("int{} {}, {}", scheme.num_bits, scheme.symmetric ? "symmetric" : "asymmetric", group);
+}
+
+Json to_json(const OneshotPlan& plan) {
+  Json dense = Json::array();
+  for (const auto& module : plan.dense) dense.push_back({{"name", module.name}, {"reason", module.reason}});
+  return {{"architecture", plan.architecture},
+          {"device", plan.device},
+          {"layers", plan.layers},
+          {"scheme",
+           {{"num_bits", plan.scheme.num_bits},
+            {"symmetric", plan.scheme.symmetric},
+            {"group_size", plan.scheme.group_size}}},
+          {"mappings", plan.mappings},
+          {"dense", dense},
+          {"quantized_linears", plan.quantized_linears},
+          {"calibration_tokens", plan.calibration_tokens},
+          {"bytes_before", plan.bytes_before},
+          {"bytes_after", plan.bytes_after},
+          {"memory",
+           {{"hidden_states", plan.memory_hidden_states},
+            {"layer", plan.memory_layer},
+            {"statistics", plan.memory_statistics},
+            {"workspace", plan.memory_workspace},
+            {"peak", plan.memory_peak}}}};
+}
+
+void print_plan(const OneshotPlan& plan) {
+  fmt::print("Plan (nothing is written):\n");
+  print_table(
+      {{"model", fmt::format("{}, {} layers", plan.architecture, plan.layers)},
+       {"device", plan.device},
+       {"scheme", scheme_text(plan.scheme)},
+       {"quantized", fmt::format("{} linears", plan.quantized_linears)},
+       {"calibration", fmt::format("{} tokens", plan.calibration_tokens)},
+       {"size", fmt::format("{} -> {}", format_bytes(plan.bytes_before), format_bytes(plan.bytes_after))},
+       {"memory",
+        fmt::format(
+            "about {} (hidden states {}, one layer {}, statistics {}, workspace {}) beside the program",
+            format_bytes(plan.memory_peak), format_bytes(plan.memory_hidden_states),
+            format_bytes(plan.memory_layer), format_bytes(plan.memory_statistics),
+            format_bytes(plan.memory_workspace))}});
+  if (!plan.mappings.empty()) fmt::print("Mappings of every layer:\n");
+  for (const auto& mapping : plan.mappings) fmt::print("  {}\n", mapping);
+  fmt::print("Stays dense (embeddings and norms always do):\n");
+  for (const auto& module : plan.dense) fmt::print("  {}  ({})\n", module.name, module.reason);
+}
+
+double total_loss(const LayerReport& layer, double MappingReport::*member) {
+  double sum = 0;
+  for (const auto& mapping : layer.mappings) sum += mapping.*member;
+  return sum;
+}
+
+void show_progress(StatusLine& status, const Progress& progress) {
+  const auto& layer = progress.layer;
+  std::string loss;
+  if (!layer.mappings.empty()) {
+    loss = fmt::format("loss {:.3e} -> {:.3e}, ", total_loss(layer, &MappingReport::loss_before),
+                       total_loss(layer, &MappingReport::loss_after));
+  }
+  status.update(fmt::format(
+      "{}layer {}/{}: {}{} elapsed, {} left",
+      status.bar(static_cast<double>(progress.layers_done) / static_cast<double>(progress.layers)),
+      progress.layers_done, progress.layers, loss, format_duration(progress.elapsed_seconds),
+      format_duration(progress.remaining_seconds)));
+}
+
+Json to_json(const OneshotReport& report) {
+  Json layers = Json::array();
+  for (const auto& layer : report.layers) {
+    Json mappings = Json::array();
+    for (const auto& mapping : layer.mappings) {
+      mappings.push_back({{"mapping", mapping.mapping},
+                          {"loss_before", mapping.loss_before},
+                          {"loss_after", mapping.loss_after},
+                          {"ratio", mapping.ratio},
+                          {"duo", mapping.duo},
+                          {"left_alone", mapping.left_alone}});
+    }
+    layers.push_back({{"layer", layer.layer},
+                      {"mappings", mappings},
+                      {"clip_loss_before", layer.clip_loss_before},
+                      {"clip_loss_after", layer.clip_loss_after},
+                      {"equivalence_error", layer.equivalence_error},
+                      {"seconds", layer.seconds}});
+  }
+  return {{"quantized_linears", report.quantized_linears},
+          {"calibration_tokens", report.calibration_tokens},
+          {"bytes_before", report.bytes_before},
+          {"bytes_after", report.bytes_after},
+          {"seconds", report.seconds},
+          {"peak_memory", report.peak_memory},
+          {"layers", layers}};
+}
+
+void print_report(const OneshotReport& report, const std::string& output) {
+  double equivalence = 0;
+  int64_t mappings = 0;
+  int64_t left_alone = 0;
+  for (const auto& layer : report.layers) {
+    equivalence = std::max(equivalence, layer.equivalence_error);
+    for (const auto& mapping : layer.mappings) {
+      ++mappings;
+      if (mapping.left_alone) ++left_alone;
+    }
+  }
+  std::vector<std::pair<std::string, std::string>> rows{
+      {"output", output},
+      {"quantized", fmt::format("{} linears", report.quantized_linears)},
+      {"size",
+       fmt::format("{} -> {} ({:.2f}x smaller)", format_bytes(report.bytes_before),
+                   format_bytes(report.bytes_after),
+                   static_cast<double>(report.bytes_before) / static_cast<double>(report.bytes_after))}};
+  if (mappings > 0) {
+    rows.emplace_back("mappings",
+                      fmt::format("{} smoothed, {} left alone", mappings - left_alone, left_alone));
+    rows.emplace_back(
+        "equivalence",
+        fmt::format("{:.1e} largest change of a layer before rounding (limit 1e-3)", equivalence));
+  }
+  rows.emplace_back("wall time", format_duration(report.seconds));
+  rows.emplace_back("peak memory", format_bytes(report.peak_memory));
+  print_table(rows);
+}
+
+/// A mistake in the text to measure on shows before the work, not after it.
+void check_evaluation(QuantizeArguments& arguments) {
+  EvaluationArguments& evaluation = arguments.evaluation;
+  if (evaluation.text.empty()) return;
+  evaluation.model = arguments.options.model;
+  evaluation.text_column = arguments.options.calibration.text_column;
+  evaluation_windows(evaluation, ModelWeights(evaluation.model));
+}
+
+void run_quantize(QuantizeArguments& arguments) {
+  finish_options(arguments);
+  OneshotOptions& options = arguments.options;
+  options.cancelled = &interrupted();
+  check_evaluation(arguments);
+  if (arguments.dry_run) {
+    const OneshotPlan plan = plan_oneshot(options);
+    if (arguments.json) fmt::print("{}\n", to_json(plan).dump(2));
+    if (!arguments.json) print_plan(plan);
+    return;
+  }
+  OneshotReport report;
+  {
+    StatusLine status;
+    options.on_progress = [&](const Progress& progress) { show_progress(status, progress); };
+    report = oneshot(options);
+  }
+  Json json = to_json(report);
+  if (!arguments.json) print_report(report, options.output);
+  if (!arguments.evaluation.text.empty()) {
+    arguments.evaluation.model = options.output;
+    arguments.evaluation.against = options.model;
+    const EvaluationResult result = evaluate(arguments.evaluation);
+    json["evaluation"] = to_json(result);
+    if (!arguments.json) print_evaluation(result);
+  }
+  if (arguments.json) fmt::print("{}\n", json.dump(2));
+}
+
+}  // namespace
+
+void add_quantize_command(CLI::App& app) {
+  auto arguments = std::make_shared<QuantizeArguments>();
+  OneshotOptions& options = arguments->options;
+  auto* command = app.add_subcommand("quantize", "Quantize a Hugging Face model directory to 4 bits");
+  command->add_option("model", options.model, "Model directory (config.json, *.safetensors, tokenizer.json)")
+      ->required();
+  command->add_option("-o,--output", options.output, "Directory to write; it appears complete or not at all")
+      ->required();
+  command->add_option("--scheme", options.recipe.quantization.scheme, "W4A16_ASYM (default) or W4A16");
+  command->add_option(
+      "--group-size", options.recipe.quantization.group_size,
+      "Columns that share a scale: 32, 64, 128, 256, or -1 for a whole row (default: the scheme's, 128)");
+  command->add_option("--format", arguments->format,
+                      "pack-quantized (compressed-tensors, default) or autoawq-gemm");
+  command->add_option("--method", arguments->method, "awq (default) or rtn: round to nearest, no data needed")
+      ->check(CLI::IsMember({"awq", "rtn"}));
+  command->add_option("--data", options.calibration.dataset,
+                      "Calibration text: .txt, or .jsonl with a text column");
+  command->add_option("--text-column", options.calibration.text_column,
+                      "Column of a .jsonl file (default: text)");
+  command
+      ->add_option("--num-calibration-samples", options.calibration.num_samples,
+                   "Sequences to use at most (default 128)")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--max-seq-length", options.calibration.max_seq_length,
+                   "Tokens per sequence (default 512)")
+      ->check(CLI::Range(2, 1 << 20));
+  command->add_option("--ignore", options.recipe.quantization.ignore,
+                      "A linear that stays dense, by full name or re:pattern; may be repeated (default: lm_head)")
+      ->allow_extra_args(false);
+  command->add_option("--duo-scaling", arguments->duo_scaling, "true (default), false or both")
+      ->check(CLI::IsMember({"true", "false", "both"}));
+  command->add_option("--n-grid", arguments->n_grid, "Candidate scales per mapping (default 20)");
+  command->add_flag("--no-clip", arguments->no_clip, "Leave out the clip search");
+  command
+      ->add_option("--propagation", arguments->propagation,
+                   "What the next layer is calibrated on: quantized (default) or original outputs")
+      ->check(CLI::IsMember({"quantized", "original"}));
+  command
+      ->add_option(
+          "--precision", arguments->precision,
+          "Arithmetic of the calibration pass: auto (default; bf16 where the CPU multiplies it) or f32")
+      ->check(CLI::IsMember({"auto", "f32"}));
+  command->add_option("--shard-size", arguments->shard_size, "Largest file to write (default 5GB)");
+  command->add_option("--eval", arguments->evaluation.text,
+                      "Text to measure perplexity on afterwards, before against after");
+  command->add_flag("--overwrite", options.overwrite, "Replace an existing output directory");
+  command->add_flag("--dry-run", arguments->dry_run, "Print the plan and stop");
+  command->add_flag("--json", arguments->json, "Report as JSON on standard output");
+  command->callback([arguments] { run_quantize(*arguments); });
+}
+
+}  // namespace salient::cli

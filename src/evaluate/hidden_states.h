@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/cancellation.h"
+#include "model/weights.h"
+
+namespace salient {
+
+/// Token ids of the texts to predict, each on its own from its first token.
+using TokenWindows = std::vector<std::vector<int32_t>>;
+
+/// Where an evaluation stands: `step` of `steps` is done (each layer of each model and each window are a
+/// step).
+using EvaluationProgress = std::function<void(int64_t step, int64_t steps)>;
+
+struct EvaluationOptions {
+  EvaluationProgress on_progress;
+  const CancellationFlag* cancelled = nullptr;
+};
+
+/// Hidden states f32 [all tokens, hidden] of all windows behind the last layer. One layer's weights are
+/// prepared at a time. `on_layer` is called after each.
+Tensor run_all_layers(Backend& backend, const ModelWeights& weights,
+                      std::span<const std::vector<int32_t>> windows, const std::function<void()>& on_layer);
+
+}  // namespace salient

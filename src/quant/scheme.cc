@@ -1,0 +1,110 @@
+#include "quant/scheme.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "base/error.h"
+
+namespace salient {
+namespace {
+
+constexpr std::array<int64_t, 5> kGroupSizes{32, 64, 128, 256, QuantizationScheme::kWholeRow};
+
+struct Preset {
+  std::string_view name;
+  QuantizationScheme scheme;
+};
+
+constexpr std::array<Preset, 2> kPresets{{
+    {"W4A16", {.num_bits = 4, .symmetric = true, .group_size = 128}},
+    {"W4A16_ASYM", {.num_bits = 4, .symmetric = false, .group_size = 128}},
+}};
+
+/// compressed-tensors 0.19 knows these too; they need other bit widths, floating-point codes or quantized
+/// activations.
+constexpr std::array<std::string_view, 28> kForeignPresets{
+    "UNQUANTIZED", "W8A8",      "INT8",  "W4AFP8",   "W2A8",  "W3A8",     "W4A8",  "W5A8",    "W6A8", "W7A8",
+    "W2A16",       "W3A16",     "W5A16", "W6A16",    "W7A16", "W8A16",    "W2A4",  "W3A4",    "W4A4", "FP8",
+    "FP8_DYNAMIC", "FP8_BLOCK", "NVFP4", "NVFP4A16", "MXFP4", "MXFP4A16", "MXFP8", "MXFP8A16"};
+
+struct FormatRow {
+  std::string_view name;
+  Format format;
+};
+
+/// The first name of a format is the one that is written.
+constexpr std::array<FormatRow, 3> kFormats{{
+    {"pack-quantized", Format::pack_quantized},
+    {"compressed-tensors", Format::pack_quantized},
+    {"autoawq-gemm", Format::autoawq_gemm},
+}};
+
+}  // namespace
+
+int64_t group_count(const QuantizationScheme& scheme, int64_t in_features) {
+  if (scheme.group_size == QuantizationScheme::kWholeRow) return 1;
+  return (in_features + scheme.group_size - 1) / scheme.group_size;
+}
+
+int64_t group_width(const QuantizationScheme& scheme, int64_t in_features) {
+  return scheme.group_size == QuantizationScheme::kWholeRow ? in_features : scheme.group_size;
+}
+
+int max_code(const QuantizationScheme& scheme) { return (1 << scheme.num_bits) - 1; }
+
+int symmetric_zero(const QuantizationScheme& scheme) { return 1 << (scheme.num_bits - 1); }
+
+QuantizationScheme scheme_by_name(std::string_view name) {
+  std::string upper(name);
+  std::transform(upper.begin(), upper.end(), upper.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  for (const auto& preset : kPresets) {
+    if (preset.name == upper) return preset.scheme;
+  }
+  if (std::find(kForeignPresets.begin(), kForeignPresets.end(), upper) != kForeignPresets.end()) {
+    fail(ErrorKind::unsupported, "scheme \"{}\": Salient writes W4A16 and W4A16_ASYM only", name);
+  }
+  fail(ErrorKind::invalid_argument, "scheme \"{}\" is unknown; the known ones are W4A16 and W4A16_ASYM",
+       name);
+}
+
+std::string_view preset_name(const QuantizationScheme& scheme) {
+  for (const auto& preset : kPresets) {
+    if (preset.scheme.num_bits == scheme.num_bits && preset.scheme.symmetric == scheme.symmetric) {
+      return preset.name;
+    }
+  }
+  fail(ErrorKind::unsupported, "no preset has {} bits", scheme.num_bits);
+}
+
+void validate(const QuantizationScheme& scheme) {
+  if (scheme.num_bits < 1 || scheme.num_bits > 16) {
+    fail(ErrorKind::invalid_argument, "num_bits is {}, which is no bit width of a code", scheme.num_bits);
+  }
+  if (scheme.num_bits != 4) {
+    fail(ErrorKind::unsupported, "num_bits is {}; Salient quantizes to 4 bits", scheme.num_bits);
+  }
+  if (std::find(kGroupSizes.begin(), kGroupSizes.end(), scheme.group_size) != kGroupSizes.end()) return;
+  const auto kind = scheme.group_size > 0 ? ErrorKind::unsupported : ErrorKind::invalid_argument;
+  fail(kind, "group_size is {}; it must be 32, 64, 128, 256 or -1 (the whole row)", scheme.group_size);
+}
+
+std::string_view to_string(Format format) {
+  for (const auto& row : kFormats) {
+    if (row.format == format) return row.name;
+  }
+  fail(ErrorKind::internal, "format {} has no name", static_cast<int>(format));
+}
+
+Format format_by_name(std::string_view name) {
+  for (const auto& row : kFormats) {
+    if (row.name == name) return row.format;
+  }
+  fail(ErrorKind::invalid_argument,
+       "format \"{}\" is unknown; the known ones are pack-quantized (also compressed-tensors) and "
+       "autoawq-gemm",
+       name);
+}
+
+}  // namespace salient

@@ -1,0 +1,347 @@
+#include "salient/oneshot.h"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <set>
+
+#include "awq/apply.h"
+#include "awq/awq.h"
+#include "awq/mapping.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/process.h"
+#include "checkpoint/checkpoint_writer.h"
+#include "quant/packing.h"
+#include "recipe/resolve.h"
+#include "runtime/generate.h"
+#include "text/dataset.h"
+#include "text/tokenizer.h"
+
+namespace salient {
+namespace {
+
+using Windows = std::vector<std::vector<int32_t>>;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// `directory` is `inner` or a folder above it.
+bool contains_path(const std::filesystem::path& directory, const std::filesystem::path& inner) {
+  const auto outer = std::filesystem::weakly_canonical(directory);
+  const auto path = std::filesystem::weakly_canonical(inner);
+  return std::mismatch(outer.begin(), outer.end(), path.begin(), path.end()).first == outer.end();
+}
+
+/// Whatever stands at the output is going to be removed: never the input, and nothing but a model or an empty
+/// folder.
+void check_output(const OneshotOptions& options) {
+  if (options.output.empty()) fail(ErrorKind::invalid_argument, "the output directory has no name");
+  if (!path_exists(options.output)) return;
+  if (!options.overwrite) fail(ErrorKind::invalid_argument, "{}: the output exists already", options.output);
+  for (const auto& input : {options.model, options.calibration.dataset}) {
+    if (input.empty() || !contains_path(options.output, input)) continue;
+    fail(ErrorKind::invalid_argument, "{}: to overwrite it would remove the input {}", options.output, input);
+  }
+  std::error_code code;
+  const bool empty = std::filesystem::is_empty(options.output, code);
+  if (!code && (empty || path_exists(std::filesystem::path(options.output) / "config.json"))) return;
+  fail(ErrorKind::invalid_argument, "{}: neither empty nor a model directory, so it is not overwritten",
+       options.output);
+}
+
+void refuse_quantized_input(const ModelWeights& weights) {
+  if (!weights.quantization()) return;
+  fail(ErrorKind::invalid_argument, "{}: already quantized ({}, {} bits); start from the original checkpoint",
+       weights.checkpoint().directory().string(), to_string(weights.quantization()->format),
+       weights.quantization()->scheme.num_bits);
+}
+
+/// A type that AutoAWQ's kernels need; compressed-tensors keeps each tensor's own.
+std::optional<DType> storage_type(Format format) {
+  if (format == Format::autoawq_gemm) return DType::f16;
+  return std::nullopt;
+}
+
+Windows calibration_windows(const OneshotOptions& options, const DecoderSpec& spec) {
+  if (!options.recipe.awq) return {};
+  const auto& calibration = options.calibration;
+  if (calibration.dataset.empty()) {
+    fail(ErrorKind::invalid_argument,
+         "AWQ needs calibration text: name a .txt or .jsonl file, or round to nearest instead");
+  }
+  check_window(spec, calibration.max_seq_length);
+  const Tokenizer tokenizer = Tokenizer::from_directory(options.model);
+  return read_token_windows(tokenizer, {.path = calibration.dataset, .text_column = calibration.text_column},
+                            {.window = static_cast<size_t>(calibration.max_seq_length),
+                             .maximum = static_cast<size_t>(calibration.num_samples)});
+}
+
+int64_t count_tokens(const Windows& windows) {
+  int64_t count = 0;
+  for (const auto& window : windows) count += static_cast<int64_t>(window.size());
+  return count;
+}
+
+/// Everything that is known before the first weight is read.
+struct Job {
+  explicit Job(const OneshotOptions& options)
+      : format(options.format),
+        weights(options.model),
+        resolved((refuse_quantized_input(weights),
+                  resolve_recipe(options.recipe, options.format, weights.spec()))),
+        windows(calibration_windows(options, weights.spec())),
+        precision(options.calibration.precision == CalibrationPrecision::f32 ? MatmulPrecision::f32
+                                                                             : MatmulPrecision::bf16),
+        backend(make_cpu_backend({.precision = precision})),
+        exact(make_cpu_backend({.precision = MatmulPrecision::f32})) {}
+
+  Clock::time_point start = Clock::now();
+  Format format;
+  ModelWeights weights;
+  ResolvedRecipe resolved;
+  Windows windows;
+  MatmulPrecision precision;  // falls back to f32 in the back end when the CPU has no bf16 arithmetic
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Backend> exact;
+};
+
+/// Bytes of the packed tensors of a linear.
+uint64_t packed_bytes(const LinearSlot& slot, const Job& job, DType scale_dtype) {
+  uint64_t bytes = 0;
+  const auto layout = packing_of(job.format).layout(job.resolved.scheme, slot.out_features, slot.in_features);
+  for (const auto& tensor : layout) {
+    const size_t size = byte_size(is_floating(tensor.dtype) ? scale_dtype : tensor.dtype);
+    bytes += static_cast<uint64_t>(element_count(tensor.shape)) * size;
+  }
+  return bytes;
+}
+
+/// Size of the checkpoint after: every tensor in the type of the output, the quantized linears as their
+/// codes.
+uint64_t bytes_after(const Job& job) {
+  const auto storage = storage_type(job.format);
+  uint64_t bytes = 0;
+  for (const auto& name : job.weights.checkpoint().tensor_names()) {
+    const Tensor tensor = job.weights.checkpoint().tensor(name);
+    const bool converted = storage && is_floating(tensor.dtype());
+    bytes += static_cast<uint64_t>(tensor.element_count()) * byte_size(converted ? *storage : tensor.dtype());
+  }
+  const auto& spec = job.weights.spec();
+  for (int64_t layer = 0; layer < spec.layers; ++layer) {
+    for (const auto& slot : spec.linears(layer)) {
+      if (!job.resolved.quantized[static_cast<size_t>(layer)][static_cast<size_t>(slot.role)]) continue;
+      const Tensor dense = job.weights.checkpoint().tensor(slot.name + ".weight");
+      const DType type = storage.value_or(dense.dtype());
+      bytes -= static_cast<uint64_t>(dense.element_count()) * byte_size(type);
+      bytes += packed_bytes(slot, job, type);
+    }
+  }
+  return bytes;
+}
+
+/// What is resident at the worst moment of `quantize_layer`: hidden states; the layer as mapped and as f32; a
+/// Gram matrix per distinct input; and either one batch's activations or the search's difference and product
+/// for the widest linear.
+void plan_memory(const Job& job, OneshotPlan& plan) {
+  const auto& spec = job.weights.spec();
+  const auto square = [](int64_t n) { return static_cast<uint64_t>(n) * static_cast<uint64_t>(n) * 4; };
+  uint64_t widest = 0;
+  for (const auto& slot : spec.linears(0)) {
+    const auto elements = static_cast<uint64_t>(slot.out_features) * static_cast<uint64_t>(slot.in_features);
+    const uint64_t stored = byte_size(job.weights.checkpoint().tensor(slot.name + ".weight").dtype());
+    plan.memory_layer += elements * (stored + 4);
+    widest = std::max(widest, elements * 4);
+    if (!job.windows.empty() && input_representative(slot.role) == slot.role)
+      plan.memory_statistics += square(slot.in_features);
+  }
+  const auto hidden = static_cast<uint64_t>(spec.hidden_size) * 4;
+  const auto tokens = static_cast<uint64_t>(plan.calibration_tokens);
+  const uint64_t rows = std::min<uint64_t>(tokens, kRowsPerBatch);
+  const uint64_t batch = rows * static_cast<uint64_t>(4 * spec.hidden_size + 3 * spec.intermediate_size) * 4;
+  plan.memory_hidden_states = tokens * hidden;
+  plan.memory_workspace = std::max(batch, 2 * widest);
+  plan.memory_peak =
+      plan.memory_hidden_states + plan.memory_layer + plan.memory_statistics + plan.memory_workspace;
+}
+
+OneshotPlan make_plan(const Job& job) {
+  const auto& spec = job.weights.spec();
+  OneshotPlan plan;
+  plan.architecture = spec.architecture;
+  plan.device = job.backend->description();
+  plan.layers = spec.layers;
+  plan.scheme = job.resolved.scheme;
+  if (!job.windows.empty()) {
+    for (const auto& mapping : default_mappings(spec)) plan.mappings.push_back(mapping.describe(spec));
+  }
+  plan.dense = job.resolved.dense;
+  plan.quantized_linears = job.resolved.quantized_linears;
+  plan.calibration_tokens = count_tokens(job.windows);
+  plan.bytes_before = job.weights.checkpoint().byte_size();
+  plan.bytes_after = bytes_after(job);
+  plan_memory(job, plan);
+  return plan;
+}
+
+/// Writes one decoder layer and remembers which tensors of the source it replaces.
+class LayerWriter {
+ public:
+  LayerWriter(const DecoderSpec& spec, Format format, CheckpointWriter& writer)
+      : spec_(spec), packing_(packing_of(format)), writer_(writer) {}
+
+  void write(int64_t layer, const LayerWeights& weights) {
+    for (const auto& slot : spec_.linears(layer)) write_linear(slot, weights[slot.role]);
+    for (size_t i = 0; i < kNormRoles; ++i) {
+      if (weights.norms[i].defined()) add(spec_.norm_name(layer, static_cast<NormRole>(i)), weights.norms[i]);
+    }
+  }
+
+  const std::set<std::string>& replaced() const { return replaced_; }
+
+ private:
+  void write_linear(const LinearSlot& slot, const LinearWeight& linear) {
+    replaced_.insert(slot.name + ".weight");
+    if (linear.quantized) {
+      const PackedTensors packed = with_context(slot.name, [&] { return packing_.pack(*linear.quantized); });
+      for (const auto& [suffix, tensor] : packed) add(slot.name + "." + suffix, tensor);
+    } else {
+      add(slot.name + ".weight", linear.dense);
+    }
+    if (linear.bias.defined()) add(slot.name + ".bias", linear.bias);
+  }
+
+  void add(const std::string& name, const Tensor& tensor) {
+    replaced_.insert(name);
+    writer_.add(name, tensor);
+  }
+
+  const DecoderSpec& spec_;
+  const Packing& packing_;
+  CheckpointWriter& writer_;
+  std::set<std::string> replaced_;
+};
+
+/// One run: layers one after another, then everything else.
+class OneshotRun {
+ public:
+  OneshotRun(const OneshotOptions& options, Job& job) : options_(options), job_(job) {}
+
+  OneshotReport run() {
+    const OneshotPlan plan = make_plan(job_);
+    CheckpointWriter writer({.target = options_.output,
+                             .shard_size = options_.shard_size,
+                             .if_exists = options_.overwrite ? OutputDirectory::IfExists::replace
+                                                             : OutputDirectory::IfExists::refuse,
+                             .expected_tensors = expected_tensors()});
+    LayerWriter layers(job_.weights.spec(), options_.format, writer);
+    std::optional<LayerStream> stream;
+    if (!job_.windows.empty()) {
+      stream.emplace(LayerStream::Options{.backend = *job_.backend,
+                                          .weights = job_.weights,
+                                          .windows = job_.windows,
+                                          .cancelled = options_.cancelled});
+    }
+    for (int64_t layer = 0; layer < plan.layers; ++layer) layers.write(layer, quantize(layer, stream));
+    write_rest(layers, writer);
+    writer.finish();
+    report_.quantized_linears = plan.quantized_linears;
+    report_.calibration_tokens = plan.calibration_tokens;
+    report_.bytes_before = plan.bytes_before;
+    report_.bytes_after = writer.bytes_written();
+    report_.seconds = seconds_since(job_.start);
+    report_.peak_memory = peak_resident_bytes();
+    return std::move(report_);
+  }
+
+ private:
+  /// At most four tensors stand for a quantized weight.
+  size_t expected_tensors() const {
+    return job_.weights.checkpoint().tensor_names().size() +
+           3 * static_cast<size_t>(job_.resolved.quantized_linears);
+  }
+
+  LayerWeights quantize(int64_t layer, std::optional<LayerStream>& stream) {
+    throw_if_cancelled(options_.cancelled);
+    const auto layer_start = Clock::now();
+    const LayerJob job{.backend = *job_.backend,
+                       .exact = *job_.exact,
+                       .spec = job_.weights.spec(),
+                       .layer = layer,
+                       .scheme = job_.resolved.scheme,
+                       .quantized = job_.resolved.quantized[static_cast<size_t>(layer)],
+                       .storage = storage_type(options_.format),
+                       .precision = job_.precision,
+                       .propagation = options_.calibration.propagation,
+                       .cancelled = options_.cancelled};
+    const LayerWeights original = job_.weights.layer(layer);
+    QuantizedLayer result =
+        stream ? quantize_layer(job, *options_.recipe.awq, original, *stream) : round_layer(job, original);
+    job_.weights.release_layer(layer);
+    result.report.seconds = seconds_since(layer_start);
+    report_.layers.push_back(std::move(result.report));
+    tell_progress();
+    return std::move(result.weights);
+  }
+
+  void tell_progress() const {
+    if (!options_.on_progress) return;
+    const auto done = static_cast<int64_t>(report_.layers.size());
+    const int64_t layers = job_.weights.spec().layers;
+    const double elapsed = seconds_since(job_.start);
+    options_.on_progress(
+        {.layer = report_.layers.back(),
+         .layers_done = done,
+         .layers = layers,
+         .elapsed_seconds = elapsed,
+         .remaining_seconds = elapsed / static_cast<double>(done) * static_cast<double>(layers - done)});
+  }
+
+  void write_rest(const LayerWriter& layers, CheckpointWriter& writer) const {
+    const Checkpoint& source = job_.weights.checkpoint();
+    const auto storage = storage_type(options_.format);
+    for (const auto& name : source.tensor_names()) {
+      if (layers.replaced().contains(name)) continue;
+      throw_if_cancelled(options_.cancelled);
+      const Tensor tensor = source.tensor(name);
+      writer.add(name, is_floating(tensor.dtype()) ? store_as(name, tensor, storage.value_or(tensor.dtype()))
+                                                   : tensor);
+      source.release(name);
+    }
+    writer.copy_companions(source.directory());
+    writer.add_file("recipe.yaml", recipe_to_yaml(options_, job_.resolved.scheme, job_.weights.spec().head_name));
+    writer.add_file("config.json", config().dump(2) + "\n");
+  }
+
+  Json config() const {
+    Json config = job_.weights.checkpoint().config();
+    if (const auto storage = storage_type(options_.format)) {
+      config[config.contains("dtype") ? "dtype" : "torch_dtype"] = torch_name(*storage);
+    }
+    QuantizationConfig block{.format = options_.format, .scheme = job_.resolved.scheme, .ignore = {}};
+    for (const auto& module : job_.resolved.dense) block.ignore.push_back(module.name);
+    config["quantization_config"] = write_config_block(block);
+    return config;
+  }
+
+  const OneshotOptions& options_;
+  Job& job_;
+  OneshotReport report_;
+};
+
+}  // namespace
+
+OneshotPlan plan_oneshot(const OneshotOptions& options) {
+  check_output(options);
+  return make_plan(Job(options));
+}
+
+OneshotReport oneshot(const OneshotOptions& options) {
+  check_output(options);
+  Job job(options);
+  return OneshotRun(options, job).run();
+}
+
+}  // namespace salient

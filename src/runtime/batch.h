@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "runtime/layer.h"
+
+namespace salient {
+
+/// Whole sequences that run through the layers together, without caches: rows [begin, begin + rows) of the
+/// hidden states of all of them.
+struct SequenceBatch {
+  int64_t begin;
+  int64_t rows;
+  std::vector<SequenceSpan> sequences;  ///< relative to `begin`
+  RopeTable rope;
+};
+
+/// Enough rows to keep a matrix product busy, few enough for small intermediate tensors.
+inline constexpr int64_t kRowsPerBatch = 2048;
+
+/// Packs sequences, in order, into batches of at most kRowsPerBatch rows (a longer sequence has a batch of
+/// its own).
+std::vector<SequenceBatch> make_batches(const RopeSpec& rope,
+                                        std::span<const std::vector<int32_t>> sequences);
+
+}  // namespace salient

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/cancellation.h"
+#include "model/weights.h"
+#include "runtime/kv_cache.h"
+#include "runtime/layer.h"
+
+namespace salient {
+
+/// Which rows of logits the caller wants.
+enum class LogitRows { last, all };
+
+/// Hidden states f32 [tokens, hidden] of token ids. Errors: invalid_argument for an id outside the
+/// vocabulary.
+Tensor embed_tokens(Backend& backend, const ModelWeights& weights, std::span<const int32_t> tokens);
+
+/// The final norm and the projection to the vocabulary.
+struct PreparedHead {
+  Tensor norm;  ///< f32 [hidden]
+  double norm_epsilon;
+  std::unique_ptr<PreparedLinear> projection;
+};
+
+PreparedHead prepare_head(Backend& backend, const ModelWeights& weights);
+
+/// Logits f32 [rows, vocab] of hidden states f32 [rows, hidden].
+Tensor final_logits(Backend& backend, const PreparedHead& head, const Tensor& hidden);
+
+struct ForwardOptions {
+  LogitRows rows = LogitRows::last;
+  const CancellationFlag* cancelled = nullptr;  ///< polled once per layer and chunk
+};
+
+/// A model with all its layers prepared, for generation.
+class Decoder {
+ public:
+  /// Opens the directory and prepares every layer. The back end must outlive the decoder. Errors: those of
+  /// ModelWeights.
+  static Decoder load(const std::string& directory, Backend& backend);
+
+  const DecoderSpec& spec() const { return weights_->spec(); }
+  const ModelWeights& weights() const { return *weights_; }
+  KvCache make_cache() const { return KvCache(spec()); }
+
+  /// Appends `tokens` to the sequence of `cache` and returns logits f32 [1 or tokens, vocab]. Long prompts
+  /// run in chunks, so that memory stays bounded. An Error leaves the cache as it was. Errors:
+  /// invalid_argument for no tokens or an id outside the vocabulary; cancelled.
+  Tensor forward(std::span<const int32_t> tokens, KvCache& cache, const ForwardOptions& options) const;
+
+  /// Bytes that one generated token reads from the weights.
+  size_t bytes_per_token() const;
+
+ private:
+  Decoder() = default;
+  struct Chunk {
+    std::span<const int32_t> tokens;
+    int64_t sequence_length;  ///< with all chunks that follow
+    const CancellationFlag* cancelled;
+  };
+  /// Hidden states of one chunk.
+  Tensor run_chunk(const Chunk& chunk, KvCache& cache) const;
+
+  Backend* backend_ = nullptr;
+  std::unique_ptr<ModelWeights> weights_;
+  std::vector<PreparedLayer> layers_;
+  PreparedHead head_;
+};
+
+}  // namespace salient

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "base/cancellation.h"
+#include "runtime/decoder.h"
+#include "runtime/sampler.h"
+#include "salient/model.h"
+
+namespace salient {
+
+struct GenerateRequest {
+  std::span<const int32_t> prompt;
+  int64_t max_tokens = 256;
+  SamplingOptions sampling;
+  /// Tokens that end the text, usually `decoder.spec().eos_tokens` and whatever the user adds.
+  std::span<const int32_t> stop_tokens;
+  const CancellationFlag* cancelled = nullptr;
+};
+
+struct GenerateResult {
+  std::vector<int32_t> tokens;
+  FinishReason reason = FinishReason::max_tokens;
+  int64_t prompt_tokens = 0;
+  double prefill_seconds = 0;  ///< the whole prompt, to the first logits
+  double decode_seconds = 0;   ///< of the forward passes and draws after that
+  int64_t decode_steps = 0;    ///< forward passes of one token
+
+  double prefill_tokens_per_second() const;
+  double decode_tokens_per_second() const;
+};
+
+/// Sees each token as it comes; false ends the text.
+using TokenCallback = std::function<bool(int32_t token)>;
+
+/// Positions that the model can use: max_position_embeddings, stretched where the rope scaling stretches it.
+int64_t context_limit(const DecoderSpec& spec);
+
+/// Errors: invalid_argument when a window of this many tokens is longer than what the model can use.
+void check_window(const DecoderSpec& spec, int64_t tokens);
+
+/// Continues the prompt. Cancellation is a result, no error. Errors: invalid_argument for an empty prompt,
+/// one beyond the context limit, a token outside the vocabulary, bad sampling options or a negative
+/// max_tokens.
+GenerateResult generate(const Decoder& decoder, const GenerateRequest& request,
+                        const TokenCallback& on_token);
+
+}  // namespace salient

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/decoder_spec.h"
+#include "tensor/tensor.h"
+
+namespace salient {
+
+/// Keys (rotated) and values of one layer and sequence. Row p belongs to position p.
+class LayerCache {
+ public:
+  explicit LayerCache(int64_t features) : features_(features) {}
+
+  /// Writes `keys` and `values` f32 [count, features] at rows [first, first + count); doubles the capacity
+  /// when they do not fit. Rows before `first` stay.
+  void store(int64_t first, const Tensor& keys, const Tensor& values);
+
+  const Tensor& keys() const { return keys_; }      ///< f32 [capacity, features]
+  const Tensor& values() const { return values_; }  ///< f32 like keys
+  size_t byte_size() const;
+
+ private:
+  void reserve(int64_t rows, int64_t used);
+
+  int64_t features_;
+  Tensor keys_;
+  Tensor values_;
+};
+
+/// What a decoder remembers of one sequence.
+class KvCache {
+ public:
+  explicit KvCache(const DecoderSpec& spec);
+
+  int64_t length() const { return length_; }
+  LayerCache& layer(int64_t index) { return layers_.at(static_cast<size_t>(index)); }
+  /// After every layer stored `count` more positions.
+  void advance(int64_t count) { length_ += count; }
+  /// Forgets the positions from `length` on. Errors: invalid_argument when there are fewer.
+  void truncate(int64_t length);
+  size_t byte_size() const;
+
+ private:
+  std::vector<LayerCache> layers_;
+  int64_t length_ = 0;
+};
+
+}  // namespace salient

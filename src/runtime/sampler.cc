@@ -1,0 +1,150 @@
+#include "runtime/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "base/error.h"
+
+namespace salient {
+namespace {
+
+struct Candidate {
+  int32_t token;
+  double logit;
+};
+
+bool likelier(const Candidate& a, const Candidate& b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+}
+
+/// SplitMix64 of a counter (Steele et al. 2014): no state, so the n-th number does not depend on how the
+/// others were used. The top 53 bits make a double in [0, 1).
+double uniform(uint64_t seed, uint64_t counter) {
+  uint64_t z = seed * 0xd1342543de82ef95u + (counter + 1) * 0x9e3779b97f4a7c15u;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  z ^= z >> 31;
+  return static_cast<double>(z >> 11) * 0x1p-53;
+}
+
+/// Each token once, however often it was seen.
+void penalize(double penalty, std::span<const int32_t> seen, std::vector<double>& logits) {
+  if (penalty == 1.0) return;
+  std::vector<int32_t> tokens(seen.begin(), seen.end());
+  std::sort(tokens.begin(), tokens.end());
+  tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+  for (const int32_t token : tokens) {
+    if (token < 0 || static_cast<size_t>(token) >= logits.size()) continue;
+    double& logit = logits[static_cast<size_t>(token)];
+    logit = logit < 0 ? logit * penalty : logit / penalty;
+  }
+}
+
+/// Finite logits as candidates; NaN and infinities never win.
+std::vector<Candidate> finite_candidates(const std::vector<double>& logits) {
+  std::vector<Candidate> candidates;
+  candidates.reserve(logits.size());
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (std::isfinite(logits[i])) candidates.push_back({static_cast<int32_t>(i), logits[i]});
+  }
+  if (candidates.empty()) fail(ErrorKind::invalid_argument, "none of the {} logits is finite", logits.size());
+  return candidates;
+}
+
+/// Keeps ties with the k-th, as transformers does.
+void keep_top_k(int64_t top_k, std::vector<Candidate>& candidates) {
+  const auto k = static_cast<size_t>(top_k);
+  if (k == 0 || k >= candidates.size()) return;
+  std::nth_element(candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(k - 1), candidates.end(),
+                   likelier);
+  const double limit = candidates[k - 1].logit;
+  std::erase_if(candidates, [&](const Candidate& candidate) { return candidate.logit < limit; });
+}
+
+std::vector<TokenProbability> softmax(const std::vector<Candidate>& sorted) {
+  std::vector<TokenProbability> result;
+  result.reserve(sorted.size());
+  double sum = 0;
+  for (const Candidate& candidate : sorted) {
+    result.push_back({candidate.token, std::exp(candidate.logit - sorted.front().logit)});
+    sum += result.back().probability;
+  }
+  for (TokenProbability& entry : result) entry.probability /= sum;
+  return result;
+}
+
+void renormalize(std::vector<TokenProbability>& distribution) {
+  double sum = 0;
+  for (const TokenProbability& entry : distribution) sum += entry.probability;
+  for (TokenProbability& entry : distribution) entry.probability /= sum;
+}
+
+/// Drops from the unlikely end while what is dropped stays within 1 - top_p; the likeliest always stays.
+void keep_top_p(double top_p, std::vector<TokenProbability>& distribution) {
+  if (top_p >= 1.0) return;
+  double dropped = 0;
+  while (distribution.size() > 1) {
+    dropped += distribution.back().probability;
+    if (dropped > 1 - top_p) break;
+    distribution.pop_back();
+  }
+  renormalize(distribution);
+}
+
+void keep_min_p(double min_p, std::vector<TokenProbability>& distribution) {
+  if (min_p <= 0) return;
+  const double limit = min_p * distribution.front().probability;
+  while (distribution.size() > 1 && distribution.back().probability < limit) distribution.pop_back();
+  renormalize(distribution);
+}
+
+void require(bool valid, std::string_view name, double value, std::string_view range) {
+  if (!valid) fail(ErrorKind::invalid_argument, "{} {} is outside {}", name, value, range);
+}
+
+}  // namespace
+
+void validate(const SamplingOptions& options) {
+  const auto within = [](double value, double low, double high) { return value >= low && value <= high; };
+  require(within(options.repetition_penalty, 1e-3, 1e3), "repetition_penalty", options.repetition_penalty,
+          "[0.001, 1000]");
+  require(within(options.temperature, 0, 1e3), "temperature", options.temperature, "[0, 1000]");
+  require(options.top_k >= 0, "top_k", static_cast<double>(options.top_k), "[0, ...)");
+  require(within(options.top_p, 0, 1), "top_p", options.top_p, "[0, 1]");
+  require(within(options.min_p, 0, 1), "min_p", options.min_p, "[0, 1]");
+}
+
+std::vector<TokenProbability> next_token_distribution(const SamplingOptions& options,
+                                                      std::span<const float> logits,
+                                                      std::span<const int32_t> seen) {
+  std::vector<double> scores(logits.begin(), logits.end());
+  penalize(options.repetition_penalty, seen, scores);
+  auto candidates = finite_candidates(scores);
+  if (options.temperature == 0) {
+    return {{std::min_element(candidates.begin(), candidates.end(), likelier)->token, 1.0}};
+  }
+  // Relative to the largest logit: a tiny temperature leads to -infinity, never to infinity - infinity.
+  const double largest = std::min_element(candidates.begin(), candidates.end(), likelier)->logit;
+  for (Candidate& candidate : candidates) candidate.logit = (candidate.logit - largest) / options.temperature;
+  keep_top_k(options.top_k, candidates);
+  std::sort(candidates.begin(), candidates.end(), likelier);
+  auto distribution = softmax(candidates);
+  keep_top_p(options.top_p, distribution);
+  keep_min_p(options.min_p, distribution);
+  return distribution;
+}
+
+Sampler::Sampler(const SamplingOptions& options) : options_(options) { validate(options); }
+
+int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> seen) {
+  const auto distribution = next_token_distribution(options_, logits, seen);
+  double left = uniform(options_.seed, draws_++);
+  for (const TokenProbability& entry : distribution) {
+    left -= entry.probability;
+    if (left < 0) return entry.token;
+  }
+  return distribution.back().token;  // rounding left a crumb
+}
+
+}  // namespace salient

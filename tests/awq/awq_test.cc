@@ -1,0 +1,180 @@
+#include "awq/awq.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "awq/apply.h"
+#include "awq/mapping.h"
+#include "base/error.h"
+#include "base/parallel.h"
+#include "support/temporary_directory.h"
+#include "support/tiny_model.h"
+
+namespace salient {
+namespace {
+
+const Json kNoKeys = Json::object();
+
+struct FamilyCase {
+  std::string architecture;
+  Json extra;
+};
+
+void PrintTo(const FamilyCase& family, std::ostream* out) {
+  *out << family.architecture << ' ' << family.extra.dump();
+}
+
+class AwqLayer : public ::testing::TestWithParam<FamilyCase> {
+ protected:
+  AwqLayer() {
+    TinyModel{.architecture = GetParam().architecture, .dtype = DType::bf16, .extra = GetParam().extra}.write(
+        directory());
+    weights_ = std::make_unique<ModelWeights>(directory());
+  }
+
+  std::string directory() const { return (scratch_.path() / "model").string(); }
+
+  LayerJob job() const {
+    LayerJob result{.backend = *backend_,
+                    .exact = *backend_,
+                    .spec = weights_->spec(),
+                    .layer = 0,
+                    .scheme = {.group_size = 32},
+                    .quantized = {}};
+    result.quantized.fill(true);
+    return result;
+  }
+
+  LayerStream stream() const {
+    return LayerStream({.backend = *backend_, .weights = *weights_, .windows = windows_});
+  }
+
+  TemporaryDirectory scratch_;
+  std::unique_ptr<Backend> backend_ = make_cpu_backend();
+  std::unique_ptr<ModelWeights> weights_;
+  std::vector<std::vector<int32_t>> windows_ = random_windows(6, 40, 96);
+};
+
+TEST_P(AwqLayer, SmoothingByAnyScalesKeepsWhatALayerComputes) {
+  const LayerStream data = stream();
+  const LayerWeights original = weights_->layer(0);
+  LayerWeights changed = to_f32(original);
+  const auto& spec = weights_->spec();
+  uint32_t seed = 50;
+  for (const auto& mapping : default_mappings(spec)) {
+    Tensor scales = random_tensor({smooth_channel_count(spec, mapping)}, seed++);
+    for (float& value : scales.mutable_values<float>()) value = std::exp(value);
+    apply_scales(spec, mapping, scales.values<float>(), changed);
+  }
+  const Tensor input = data.probe_input();
+  const Tensor reference = data.probe(*backend_, 0, prepare_layer(*backend_, original), input);
+  const Tensor after = data.probe(*backend_, 0, prepare_layer(*backend_, changed), input);
+  EXPECT_LT(equivalence_error(input, reference, after), 1e-5);
+}
+
+TEST_P(AwqLayer, LowersTheErrorOfTheOutputBelowPlainRounding) {
+  LayerStream with_search = stream();
+  const LayerWeights original = weights_->layer(0);
+  const QuantizedLayer awq = quantize_layer(job(), {}, original, with_search);
+  const QuantizedLayer plain = round_layer(job(), original);
+  const LayerStream data = stream();
+  const Tensor input = data.probe_input();
+  const Tensor reference = data.probe(*backend_, 0, prepare_layer(*backend_, original), input);
+  const auto error_of = [&](const LayerWeights& weights) {
+    return equivalence_error(input, reference,
+                             data.probe(*backend_, 0, prepare_layer(*backend_, weights), input));
+  };
+  EXPECT_LT(error_of(awq.weights), 0.95 * error_of(plain.weights));
+  EXPECT_LT(awq.report.equivalence_error, 1e-5);
+  ASSERT_EQ(awq.report.mappings.size(), 4u);
+  for (const auto& mapping : awq.report.mappings) {
+    EXPECT_LE(mapping.loss_after, mapping.loss_before) << mapping.mapping;
+    EXPECT_EQ(mapping.left_alone, mapping.loss_after == mapping.loss_before) << mapping.mapping;
+  }
+  EXPECT_LT(awq.report.clip_loss_after, awq.report.clip_loss_before);
+}
+
+/// The stored norm times the scale gives back the gain to f32 rounding, not to the 2^-9 of the norm's own
+/// type.
+TEST_P(AwqLayer, ScalesAreThoseThatTheStoredNormCarries) {
+  std::vector<float> scales(64, 1.7f);
+  const LayerWeights weights = to_f32(weights_->layer(0));
+  const auto mappings = default_mappings(weights_->spec());
+  make_representable(weights, mappings[0], {.stored = DType::bf16, .smooth_quantized = false}, scales);
+  const auto gain = weights[NormRole::attention].values<float>();
+  for (size_t c = 0; c < scales.size(); ++c) {
+    EXPECT_NEAR(round_to(DType::bf16, gain[c] / scales[c]) * scales[c] / gain[c], 1.0f, 1e-6f) << c;
+    EXPECT_NEAR(scales[c], 1.7f, 1.7f / 128);
+  }
+}
+
+TEST_P(AwqLayer, TheSameBytesForAnyNumberOfThreads) {
+  std::vector<Tensor> codes;
+  for (const size_t threads : {1, 2, 3}) {
+    set_thread_count(threads);
+    LayerStream data = stream();
+    const QuantizedLayer result = quantize_layer(job(), {}, weights_->layer(0), data);
+    codes.push_back(result.weights[LinearRole::down].quantized->codes);
+  }
+  const auto first = codes[0].values<uint8_t>();
+  for (const auto& other : codes) EXPECT_TRUE(std::ranges::equal(first, other.values<uint8_t>()));
+}
+
+TEST_P(AwqLayer, PropagationChoosesWhatTheNextLayerSees) {
+  LayerStream quantized = stream();
+  LayerStream original = stream();
+  LayerJob with_original = job();
+  with_original.propagation = Propagation::original;
+  const LayerWeights weights = weights_->layer(0);
+  quantize_layer(job(), {}, weights, quantized);
+  quantize_layer(with_original, {}, weights, original);
+  LayerStream untouched = stream();
+  untouched.advance(0, prepare_layer(*backend_, weights));
+  EXPECT_TRUE(
+      std::ranges::equal(original.probe_input().values<float>(), untouched.probe_input().values<float>()));
+  EXPECT_FALSE(
+      std::ranges::equal(quantized.probe_input().values<float>(), untouched.probe_input().values<float>()));
+}
+
+TEST_P(AwqLayer, DenseLinearsAreScaledButNotRounded) {
+  LayerJob some = job();
+  for (const auto role : {LinearRole::v, LinearRole::up}) some.quantized[static_cast<size_t>(role)] = false;
+  LayerStream data = stream();
+  const QuantizedLayer result = quantize_layer(some, {}, weights_->layer(0), data);
+  EXPECT_LT(result.report.equivalence_error, 1e-5);
+  EXPECT_FALSE(result.weights[LinearRole::v].quantized.has_value());
+  EXPECT_EQ(result.weights[LinearRole::v].dense.dtype(), DType::bf16);
+  EXPECT_TRUE(result.weights[LinearRole::q].quantized.has_value());
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Families, AwqLayer,
+    ::testing::Values(FamilyCase{"LlamaForCausalLM", kNoKeys},
+                      FamilyCase{"LlamaForCausalLM", {{"attention_bias", true}, {"mlp_bias", true}}},
+                      FamilyCase{"LlamaForCausalLM", {{"num_key_value_heads", 4}, {"head_dim", 32}}},
+                      FamilyCase{"MistralForCausalLM", {{"sliding_window", 8}}},
+                      FamilyCase{"Qwen2ForCausalLM", kNoKeys},
+                      FamilyCase{"Qwen3ForCausalLM", {{"head_dim", 32}}}));
+
+TEST(EquivalenceError, IsRelativeToWhatTheLayerAdds) {
+  const Tensor input = Tensor::of<float>({2}, std::vector<float>{10, 10});
+  const Tensor reference = Tensor::of<float>({2}, std::vector<float>{11, 10});
+  const Tensor changed = Tensor::of<float>({2}, std::vector<float>{11.1f, 10});
+  EXPECT_NEAR(equivalence_error(input, reference, changed), 0.1, 1e-5);
+  EXPECT_EQ(equivalence_error(input, reference, reference), 0.0);
+}
+
+TEST(DefaultMappings, ValueChannelsAreSharedByTheQueryHeadsOfAKvHead) {
+  DecoderSpec spec;
+  spec.heads = 6;
+  spec.kv_heads = 2;
+  spec.head_dim = 4;
+  const ResolvedMapping value_to_output = default_mappings(spec)[1];
+  EXPECT_EQ(smooth_channel(spec, value_to_output, 0), 0);
+  EXPECT_EQ(smooth_channel(spec, value_to_output, 11), 3);  // head 2, the last of kv head 0
+  EXPECT_EQ(smooth_channel(spec, value_to_output, 13), 5);  // head 3, the first of kv head 1
+  EXPECT_EQ(smooth_channel_count(spec, value_to_output), 8);
+}
+
+}  // namespace
+}  // namespace salient

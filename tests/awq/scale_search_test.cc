@@ -1,0 +1,136 @@
+#include "awq/scale_search.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/json.h"
+
+namespace salient {
+namespace {
+
+Tensor matrix_of(const Json& rows) {
+  const auto height = static_cast<int64_t>(rows.size());
+  const auto width = static_cast<int64_t>(rows[0].size());
+  Tensor result = Tensor::empty(DType::f32, {height, width});
+  const auto values = result.mutable_values<float>();
+  size_t i = 0;
+  for (const auto& row : rows) {
+    for (const auto& value : row) values[i++] = value.get<float>();
+  }
+  return result;
+}
+
+DuoScaling duo_scaling_of(const std::string& text) {
+  if (text == "both") return DuoScaling::both;
+  return text == "true" ? DuoScaling::on : DuoScaling::off;
+}
+
+class ScaleSearch : public ::testing::Test {
+ protected:
+  ScaleSearch() {
+    golden_ = read_json_file(SALIENT_SOURCE_DIR "/tests/golden/awq/scale_search.json");
+    for (const auto& rows : golden_["weights"]) weights_.push_back(matrix_of(rows));
+    for (const auto& weight : weights_) layers_.push_back({.weight = weight, .quantized = true});
+    statistics_.add(*backend_, MatmulPrecision::f32, matrix_of(golden_["x"]));
+    for (int64_t c = 0; c < kColumns; ++c) channel_of_.push_back(c);
+  }
+
+  ScaleSearchProblem problem() {
+    return {.backend = *backend_,
+            .rounding = {.scheme = {.symmetric = false, .group_size = 32}, .scale_dtype = DType::f16},
+            .layers = layers_,
+            .input = statistics_,
+            .channel_of = channel_of_,
+            .channels = kColumns,
+            .make_representable = [](std::span<float>) {}};
+  }
+
+  static constexpr int64_t kColumns = 64;
+  Json golden_;
+  std::unique_ptr<Backend> backend_ = make_cpu_backend();
+  std::vector<Tensor> weights_;
+  std::vector<BalanceLayer> layers_;
+  ActivationStatistics statistics_{kColumns};
+  std::vector<int64_t> channel_of_;
+};
+
+/// The golden computes every loss token by token in f64; ours comes from an f32 Gram matrix.
+TEST_F(ScaleSearch, AgreesWithTheDefinitionTokenByToken) {
+  for (const auto& expected : golden_["cases"]) {
+    ScaleSearchProblem search = problem();
+    search.rounding.scheme.symmetric = expected["symmetric"].get<bool>();
+    search.duo_scaling = duo_scaling_of(expected["duo_scaling"].get<std::string>());
+    search.n_grid = expected["n_grid"].get<int>();
+    const ScaleSearchResult found = search_scales(search);
+    EXPECT_NEAR(found.loss_identity / expected["loss_identity"].get<double>(), 1.0, 1e-3);
+    EXPECT_NEAR(found.loss / expected["loss"].get<double>(), 1.0, 1e-3);
+    EXPECT_DOUBLE_EQ(found.ratio, expected["ratio"].get<double>());
+    EXPECT_EQ(found.duo, expected["duo"].get<bool>());
+    for (size_t c = 0; c < found.scales.size(); ++c) {
+      EXPECT_NEAR(found.scales[c] / expected["scales"][c].get<double>(), 1.0, 1e-4) << "channel " << c;
+    }
+  }
+}
+
+TEST_F(ScaleSearch, NeverLosesToTheIdentity) {
+  ScaleSearchProblem search = problem();
+  // Scales that ruin everything are turned down, and so are those that are not numbers.
+  for (const float bad : {1e-30f, std::nanf("")}) {
+    search.make_representable = [bad](std::span<float> scales) {
+      for (size_t i = 0; i < scales.size(); i += 2) scales[i] = bad;
+    };
+    const ScaleSearchResult found = search_scales(search);
+    EXPECT_TRUE(found.identity);
+    EXPECT_EQ(found.loss, found.loss_identity);
+    for (const float scale : found.scales) EXPECT_EQ(scale, 1.0f);
+  }
+}
+
+TEST_F(ScaleSearch, SharedChannelsGetOneScale) {
+  ScaleSearchProblem search = problem();
+  for (int64_t c = 0; c < kColumns; ++c) channel_of_[static_cast<size_t>(c)] = c % 16;
+  search.channel_of = channel_of_;
+  search.channels = 16;
+  const ScaleSearchResult found = search_scales(search);
+  EXPECT_EQ(found.scales.size(), 16u);
+  EXPECT_LT(found.loss, found.loss_identity);
+  EXPECT_FALSE(found.identity);
+}
+
+TEST_F(ScaleSearch, DenseLinearsHaveNoError) {
+  ScaleSearchProblem search = problem();
+  const double both = search_scales(search).loss_identity;
+  layers_[0].quantized = false;
+  search.layers = layers_;
+  EXPECT_LT(search_scales(search).loss_identity, both);
+}
+
+TEST_F(ScaleSearch, RefusesActivationsThatAreNotFinite) {
+  Tensor x = Tensor::zeros(DType::f32, {1, kColumns});
+  x.mutable_values<float>()[3] = INFINITY;
+  statistics_.add(*backend_, MatmulPrecision::f32, x);
+  EXPECT_THROW(search_scales(problem()), Error);
+}
+
+TEST(OutputError, IsTheMeanSquaredErrorOfTheOutput) {
+  const auto backend = make_cpu_backend();
+  const std::vector<float> x_values{1, 2, -1, 0.5f, 3, 1};
+  const std::vector<float> d_values{0.1f, -0.2f, 0.3f, 0.0f, 0.4f, -0.1f};
+  const Tensor x = Tensor::of<float>({2, 3}, x_values);
+  const Tensor d = Tensor::of<float>({2, 3}, d_values);
+  ActivationStatistics statistics(3);
+  statistics.add(*backend, MatmulPrecision::f32, x);
+  double expected = 0;
+  for (size_t token = 0; token < 2; ++token) {
+    for (size_t row = 0; row < 2; ++row) {
+      double y = 0;
+      for (size_t c = 0; c < 3; ++c) y += x_values[token * 3 + c] * d_values[row * 3 + c];
+      expected += y * y / 4;
+    }
+  }
+  EXPECT_NEAR(output_error(*backend, d, statistics.gram(), 2), expected, 1e-6);
+}
+
+}  // namespace
+}  // namespace salient

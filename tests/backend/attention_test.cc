@@ -1,0 +1,160 @@
+#include "backend/backend_fixture.h"
+
+namespace salient::test {
+namespace {
+
+struct Case {
+  int64_t count;
+  int64_t first_position = 0;
+  int64_t heads = 1;
+  int64_t kv_heads = 1;
+  int64_t head_dim = 16;
+  int64_t window = 0;
+};
+
+class AttentionTest : public EveryIsa {
+ protected:
+  struct Inputs {
+    Tensor query;
+    Tensor keys;
+    Tensor values;
+  };
+
+  Inputs inputs_for(const Case& c) {
+    // Rows past the filled ones hold NaN: reading them would show.
+    const int64_t filled = c.first_position + c.count;
+    Inputs result{.query = random({c.count, c.heads * c.head_dim}, 2.0f),
+                  .keys = random({filled + 3, c.kv_heads * c.head_dim}, 2.0f),
+                  .values = random({filled + 3, c.kv_heads * c.head_dim})};
+    for (Tensor* tensor : {&result.keys, &result.values}) {
+      auto values = tensor->mutable_values<float>();
+      for (size_t i = static_cast<size_t>(filled * tensor->dim(1)); i < values.size(); ++i) values[i] = NAN;
+    }
+    return result;
+  }
+
+  static float scale(const Case& c) { return 1.0f / std::sqrt(static_cast<float>(c.head_dim)); }
+
+  Tensor run(const Case& c, const Inputs& in) {
+    Tensor output = Tensor::empty(DType::f32, in.query.shape());
+    backend->attention({.query = in.query,
+                        .keys = in.keys,
+                        .values = in.values,
+                        .output = output,
+                        .heads = c.heads,
+                        .kv_heads = c.kv_heads,
+                        .head_dim = c.head_dim,
+                        .first_position = c.first_position,
+                        .window = c.window,
+                        .scale = scale(c)});
+    return output;
+  }
+
+  static double score(const Case& c, const Inputs& in, int64_t query, int64_t head, int64_t key) {
+    const int64_t kv = head / (c.heads / c.kv_heads);
+    double result = 0;
+    for (int64_t d = 0; d < c.head_dim; ++d) {
+      result +=
+          double{at(in.query, query, head * c.head_dim + d)} * double{at(in.keys, key, kv * c.head_dim + d)};
+    }
+    return result * double{scale(c)};
+  }
+
+  /// Largest absolute error; values are of order 1, so are the outputs.
+  static double error(const Case& c, const Inputs& in, const Tensor& output) {
+    double worst = 0;
+    for (int64_t query = 0; query < c.count; ++query) {
+      for (int64_t head = 0; head < c.heads; ++head) {
+        const int64_t position = c.first_position + query;
+        const int64_t oldest = c.window == 0 ? 0 : std::max<int64_t>(0, position - c.window + 1);
+        std::vector<double> weights;
+        double highest = -1e300;
+        for (int64_t key = oldest; key <= position; ++key) {
+          weights.push_back(score(c, in, query, head, key));
+          highest = std::max(highest, weights.back());
+        }
+        double total = 0;
+        for (double& weight : weights) total += weight = std::exp(weight - highest);
+        for (int64_t d = 0; d < c.head_dim; ++d) {
+          double exact = 0;
+          for (int64_t key = oldest; key <= position; ++key) {
+            exact += weights[static_cast<size_t>(key - oldest)] / total *
+                     double{at(in.values, key, head / (c.heads / c.kv_heads) * c.head_dim + d)};
+          }
+          worst = std::max(worst, std::abs(double{at(output, query, head * c.head_dim + d)} - exact));
+        }
+      }
+    }
+    return worst;
+  }
+};
+
+SALIENT_EVERY_ISA(AttentionTest);
+
+/// Scores reach about 15 with relative error 1e-7 each, hence weights are off by about 2e-6.
+constexpr double kBound = 6e-6;
+
+TEST_P(AttentionTest, AgreesWithDoublePrecision) {
+  const std::vector<Case> cases{
+      {.count = 1},
+      {.count = 1, .first_position = 77, .heads = 6, .kv_heads = 2, .head_dim = 20},
+      {.count = 1, .first_position = 40, .heads = 16, .kv_heads = 1, .head_dim = 64},
+      {.count = 2, .first_position = 5, .heads = 4, .kv_heads = 4, .head_dim = 7},
+      {.count = 3, .first_position = 9, .heads = 9, .kv_heads = 3, .head_dim = 64},
+      {.count = 33, .heads = 3, .kv_heads = 1, .head_dim = 33},
+      {.count = 64, .first_position = 3, .heads = 2, .kv_heads = 2, .head_dim = 64},
+      {.count = 65, .heads = 2, .kv_heads = 1, .head_dim = 80},
+      {.count = 150, .first_position = 31, .heads = 4, .kv_heads = 2, .head_dim = 24},
+  };
+  for (const Case& c : cases) {
+    const Inputs in = inputs_for(c);
+    EXPECT_LT(error(c, in, run(c, in)), kBound)
+        << c.count << " from " << c.first_position << ", heads " << c.heads;
+  }
+}
+
+TEST_P(AttentionTest, AWindowHidesOlderPositions) {
+  for (const int64_t window : {1, 2, 5, 64, 100, 1000}) {
+    for (const int64_t count : {1, 4, 130}) {
+      const Case c{
+          .count = count, .first_position = 70, .heads = 4, .kv_heads = 2, .head_dim = 12, .window = window};
+      const Inputs in = inputs_for(c);
+      EXPECT_LT(error(c, in, run(c, in)), kBound) << "window " << window << " count " << count;
+    }
+  }
+}
+
+TEST_P(AttentionTest, HugeScoresDoNotOverflow) {
+  const Case c{.count = 20, .heads = 2, .kv_heads = 2, .head_dim = 16};
+  Inputs in = inputs_for(c);
+  for (float& value : in.query.mutable_values<float>()) value *= 1e4f;
+  const Tensor output = run(c, in);
+  for (const float value : output.values<float>()) ASSERT_TRUE(std::isfinite(value));
+}
+
+TEST_P(AttentionTest, SameBytesForAnyThreadCount) {
+  for (const int64_t count : {1, 5, 200}) {
+    const Case c{.count = count, .first_position = 50, .heads = 6, .kv_heads = 2, .head_dim = 32};
+    const Inputs in = inputs_for(c);
+    expect_same_for_any_thread_count([&] { return run(c, in); });
+  }
+}
+
+TEST_P(AttentionTest, WrongSizesAreInternalErrors) {
+  const Case c{.count = 4, .heads = 4, .kv_heads = 2, .head_dim = 8};
+  Inputs in = inputs_for(c);
+  Case wrong = c;
+  wrong.kv_heads = 3;
+  EXPECT_NE(error_of([&] { run(wrong, in); }, ErrorKind::internal).find("multiple of its kv heads"),
+            std::string::npos);
+  wrong = c;
+  wrong.first_position = 4;
+  EXPECT_NE(error_of([&] { run(wrong, in); }, ErrorKind::internal).find("past its keys"), std::string::npos);
+  wrong = c;
+  wrong.head_dim = 7;
+  EXPECT_NE(error_of([&] { run(wrong, in); }, ErrorKind::internal).find("query of an attention"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace salient::test

@@ -1,0 +1,207 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
+
+#include "base/json.h"
+#include "checkpoint/checkpoint.h"
+#include "support/program.h"
+
+namespace salient {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+const std::string kDemo = SALIENT_SOURCE_DIR "/examples/demo";
+const std::string kModel = kDemo + "/model";
+
+class CommandLine : public ::testing::Test {
+ protected:
+  std::string out(const std::string& name = "quantized") const { return (scratch_.path() / name).string(); }
+
+  std::vector<std::string> quantize(std::vector<std::string> more, const std::string& samples = "4") const {
+    std::vector<std::string> arguments{"quantize",
+                                       kModel,
+                                       "-o",
+                                       out(),
+                                       "--data",
+                                       kDemo + "/calibration.txt",
+                                       "--num-calibration-samples",
+                                       samples,
+                                       "--max-seq-length",
+                                       "128"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  }
+
+  /// Names in the scratch folder, hidden ones too.
+  std::vector<std::string> left_behind() const {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(scratch_.path()))
+      names.push_back(entry.path().filename().string());
+    return names;
+  }
+
+  TemporaryDirectory scratch_;
+};
+
+TEST_F(CommandLine, QuantizesEvaluatesAndGenerates) {
+  for (const std::string format : {"pack-quantized", "autoawq-gemm"}) {
+    const auto quantized = run_salient(quantize({"--format", format, "--overwrite", "--json"}));
+    ASSERT_EQ(quantized.status, 0) << quantized.errors;
+    const Json report = parse_json(quantized.output, "report");
+    EXPECT_GT(report["bytes_before"].get<double>(), 1.5 * report["bytes_after"].get<double>());
+    EXPECT_FALSE(report["layers"].empty());
+    EXPECT_THAT(quantized.errors, AllOf(HasSubstr("layer 1/"), HasSubstr("loss"), HasSubstr("left")));
+    EXPECT_TRUE(fs::exists(out() + "/recipe.yaml"));
+    EXPECT_TRUE(fs::exists(out() + "/tokenizer.json"));
+
+    const auto evaluated = run_salient({"eval", out(), "--text", kDemo + "/evaluation.txt", "--against",
+                                        kModel, "--window", "128", "--max-windows", "8", "--json"});
+    ASSERT_EQ(evaluated.status, 0) << evaluated.errors;
+    const Json result = parse_json(evaluated.output, "result");
+    const auto dense = result["reference"]["perplexity"].get<double>();
+    EXPECT_LT(result["perplexity"].get<double>(), 1.25 * dense);
+    EXPECT_GT(result["mean_kl"].get<double>(), 0.0);
+    EXPECT_GT(result["same_top"].get<double>(), 0.8);
+
+    const auto generated = run_salient({"generate", out(), "-p", "Once upon a time", "--max-tokens", "16"});
+    ASSERT_EQ(generated.status, 0) << generated.errors;
+    EXPECT_GT(generated.output.size(), 20u);
+    EXPECT_EQ(generated.output,
+              run_salient({"generate", out(), "-p", "Once upon a time", "--max-tokens", "16"}).output);
+  }
+}
+
+/// The formats differ only in the type of the scales, bf16 against f16.
+TEST_F(CommandLine, BothFormatsPredictAlmostTheSame) {
+  std::vector<double> perplexities;
+  for (const std::string format : {"pack-quantized", "autoawq-gemm"}) {
+    ASSERT_EQ(run_salient(quantize({"--method", "rtn", "--format", format, "--overwrite"})).status, 0);
+    const auto evaluated = run_salient({"eval", out(), "--text", kDemo + "/evaluation.txt", "--window", "128",
+                                        "--max-windows", "16", "--json"});
+    ASSERT_EQ(evaluated.status, 0) << evaluated.errors;
+    perplexities.push_back(parse_json(evaluated.output, "result")["perplexity"].get<double>());
+  }
+  EXPECT_NEAR(perplexities[0] / perplexities[1], 1.0, 0.01);
+}
+
+TEST_F(CommandLine, InspectDescribesDenseAndQuantizedModels) {
+  const auto dense = run_salient({"inspect", kModel, "--json"});
+  ASSERT_EQ(dense.status, 0) << dense.errors;
+  const Json json = parse_json(dense.output, "inspect");
+  EXPECT_EQ(json["architecture"], "LlamaForCausalLM");
+  EXPECT_TRUE(json["quantization"].is_null());
+  ASSERT_EQ(run_salient(quantize({"--method", "rtn"})).status, 0);
+  const auto text = run_salient({"inspect", out(), "--tensors"});
+  EXPECT_THAT(text.output,
+              AllOf(HasSubstr("pack-quantized: int4 asymmetric, group 128"), HasSubstr("weight_packed")));
+}
+
+TEST_F(CommandLine, DryRunPrintsThePlanAndWritesNothing) {
+  const auto plan = run_salient(quantize({"--dry-run", "--ignore", "lm_head", "--ignore", "re:.*v_proj$"}));
+  ASSERT_EQ(plan.status, 0) << plan.errors;
+  EXPECT_THAT(plan.output, AllOf(HasSubstr("input_layernorm -> q_proj, k_proj, v_proj"), HasSubstr("memory"),
+                                 HasSubstr("model.layers.0.self_attn.v_proj"), HasSubstr("512 tokens")));
+  EXPECT_TRUE(left_behind().empty());
+  const auto json = run_salient(quantize({"--dry-run", "--json"}));
+  EXPECT_EQ(parse_json(json.output, "plan")["calibration_tokens"], 512);
+}
+
+TEST_F(CommandLine, MistakesGetOneLineAndNoOutput) {
+  struct Case {
+    std::vector<std::string> arguments;
+    int status;
+    std::string message;
+  };
+  const std::vector<Case> cases{
+      {{"quantize", "/nowhere", "-o", out()}, 1, "/nowhere"},
+      {{"quantize", kModel, "-o", out()}, 2, "AWQ needs calibration text"},
+      {quantize({"--group-size", "48"}), 1, "48"},
+      {quantize({"--group-size", "256", "--ignore", "nothing"}), 2, "matches no module"},
+      {quantize({"--scheme", "W8A8"}), 1, "W8A8"},
+      {quantize({"--format", "gguf"}), 2, "gguf"},
+      {quantize({}, "0"), 2, "num-calibration-samples"},
+      {{"eval", kModel, "--text", "/nowhere.txt"}, 1, "salient: /nowhere.txt: cannot open"},
+      {{"eval", kModel, "--text", kDemo + "/evaluation.txt", "--window", "100000"}, 2, "512 positions"},
+      {quantize({"--eval", "/nowhere.txt"}), 1, "/nowhere.txt"},
+      {{"quantize", kModel, "-o", "", "--method", "rtn"}, 2, "no name"},
+      {{"generate", kModel, "-p", "x", "--temperature", "-1"}, 2, "temperature"},
+      {{"quantise"}, 2, "quantise"},
+      {{}, 2, "subcommand"},
+  };
+  for (const auto& one : cases) {
+    const auto result = run_salient(one.arguments);
+    EXPECT_EQ(result.status, one.status) << result.errors;
+    EXPECT_THAT(result.errors, HasSubstr(one.message));
+    EXPECT_LE(std::count(result.errors.begin(), result.errors.end(), '\n'), 2) << result.errors;
+    EXPECT_TRUE(left_behind().empty());
+  }
+}
+
+TEST_F(CommandLine, AnExistingOutputIsKeptUnlessAskedOtherwise) {
+  fs::create_directory(out());
+  const auto refused = run_salient(quantize({"--method", "rtn"}));
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_THAT(refused.errors, HasSubstr("exists already"));
+  EXPECT_EQ(run_salient(quantize({"--method", "rtn", "--overwrite"})).status, 0);
+}
+
+TEST_F(CommandLine, AQuantizedModelIsNotQuantizedAgain) {
+  ASSERT_EQ(run_salient(quantize({"--method", "rtn"})).status, 0);
+  const auto again = run_salient({"quantize", out(), "-o", out("twice"), "--method", "rtn"});
+  EXPECT_EQ(again.status, 2);
+  EXPECT_THAT(again.errors, HasSubstr("already quantized"));
+}
+
+/// Waits until a running quantization has reported its first layer.
+void wait_for_first_layer(const Program& program) {
+  for (int i = 0; i < 600 && program.errors_so_far().find("layer 1/") == std::string::npos; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  ASSERT_THAT(program.errors_so_far(), HasSubstr("layer 1/"));
+}
+
+TEST_F(CommandLine, CtrlCAndTermLeaveNothingBehind) {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const Program program(quantize({"--n-grid", "1000"}, "64"));
+    ASSERT_NO_FATAL_FAILURE(wait_for_first_layer(program));
+    program.send(signal);
+    const auto result = program.wait();
+    EXPECT_EQ(result.status, 130);
+    EXPECT_THAT(result.errors, HasSubstr("stopped on request"));
+    EXPECT_TRUE(left_behind().empty());
+  }
+}
+
+TEST_F(CommandLine, OverwriteRemovesNothingButAModel) {
+  fs::copy(kModel, out("model"), fs::copy_options::recursive);
+  const auto overwrite = [&](const std::string& target) {
+    return run_salient({"quantize", out("model"), "-o", target, "--overwrite", "--method", "rtn"});
+  };
+  EXPECT_THAT(overwrite(out("model")).errors, HasSubstr("would remove the input"));
+  EXPECT_THAT(overwrite(scratch_.path().string()).errors, HasSubstr("would remove the input"));
+  fs::create_directory(out("other"));
+  write_file_atomically(out("other") + "/thesis.txt", "years of work");
+  EXPECT_THAT(overwrite(out("other")).errors, HasSubstr("neither empty nor a model directory"));
+  EXPECT_TRUE(fs::exists(out("other") + "/thesis.txt"));
+  EXPECT_TRUE(fs::exists(out("model") + "/config.json"));
+}
+
+TEST_F(CommandLine, AKilledJobLeavesNoDirectoryThatLooksFinished) {
+  const Program program(quantize({"--n-grid", "1000"}, "64"));
+  ASSERT_NO_FATAL_FAILURE(wait_for_first_layer(program));
+  program.send(SIGKILL);
+  EXPECT_EQ(program.wait().status, 128 + SIGKILL);
+  EXPECT_FALSE(fs::exists(out()));
+  for (const auto& name : left_behind()) {
+    EXPECT_THAT(name, AllOf(::testing::StartsWith("."), HasSubstr("partial")));
+    EXPECT_FALSE(fs::exists(scratch_.path() / name / "config.json"));
+  }
+}
+
+}  // namespace
+}  // namespace salient

@@ -1,0 +1,157 @@
+"""Makes the golden models of tests/model and tests/runtime: tiny random models with the logits of transformers.
+
+usage: make_goldens.py [--models SHARED_MODELS]     (torch, transformers 5, safetensors; f32, eager attention)
+Each folder holds config.json, golden.safetensors (input ids, logits of one forward pass, for some cases the logits of a
+pass token by token through the cache) and model.safetensors, or a file "weights_of" naming the folder with the weights.
+"""
+import argparse, json, math, pathlib
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.models.llama import modeling_llama
+
+torch.set_grad_enabled(False)
+torch.set_num_threads(1)
+HERE = pathlib.Path(__file__).parent
+SIZES = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+             vocab_size=96, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, hidden_act="silu")
+NEW = "rope_parameters"  # spelling of transformers 5; the other cases use that of transformers 4
+LLAMA = dict(architectures=["LlamaForCausalLM"], model_type="llama", rms_norm_eps=1e-5, tie_word_embeddings=False,
+             rope_theta=10000.0)
+
+
+def rope(**keys):
+    return LLAMA | dict(max_position_embeddings=16, rope_scaling=keys)
+
+
+CASES = {
+    "llama_gqa": LLAMA,
+    "llama_tied": LLAMA | dict(tie_word_embeddings=True, rope_theta=500000.0, rms_norm_eps=1e-6, eos_token_id=[2, 5]),
+    "llama_tied_by_head": LLAMA | dict(tie_word_embeddings=True, num_hidden_layers=1),
+    "llama_bias": LLAMA | dict(head_dim=16, attention_bias=True, mlp_bias=True, num_key_value_heads=4, hidden_act="gelu"),
+    "mistral_window": dict(architectures=["MistralForCausalLM"], model_type="mistral", sliding_window=7, rms_norm_eps=1e-6,
+                           rope_theta=10000.0, hidden_act="gelu_pytorch_tanh"),
+    "qwen2": dict(architectures=["Qwen2ForCausalLM"], model_type="qwen2", rms_norm_eps=1e-6, rope_theta=1000000.0,
+                  tie_word_embeddings=True, use_sliding_window=False, sliding_window=4, max_window_layers=1),
+    "qwen2_window": dict(architectures=["Qwen2ForCausalLM"], model_type="qwen2", rms_norm_eps=1e-6, num_hidden_layers=3,
+                         use_sliding_window=True, sliding_window=5, max_window_layers=1,
+                         rope_parameters=dict(rope_type="default", rope_theta=20000.0)),
+    "qwen3": dict(architectures=["Qwen3ForCausalLM"], model_type="qwen3", rms_norm_eps=1e-6, rope_theta=1000000.0,
+                  head_dim=16, tie_word_embeddings=True, attention_bias=False),
+    "qwen3_layer_types": dict(architectures=["Qwen3ForCausalLM"], model_type="qwen3", rms_norm_eps=1e-6, head_dim=16,
+                              attention_bias=True, rope_theta=1000000.0, use_sliding_window=True, sliding_window=6,
+                              layer_types=["sliding_attention", "full_attention"]),
+    "rope_linear": rope(type="linear", factor=4.0),
+    "rope_dynamic": rope(type="dynamic", factor=2.0),
+    "rope_llama3": rope(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                        original_max_position_embeddings=8) | dict(max_position_embeddings=64),
+    "rope_yarn": rope(rope_type="yarn", factor=4.0, original_max_position_embeddings=16) | dict(max_position_embeddings=64),
+    "rope_yarn_mscale": rope(rope_type="yarn", factor=8.0, original_max_position_embeddings=256, beta_fast=16, beta_slow=2,
+                             mscale=0.9, mscale_all_dim=0.5) | dict(max_position_embeddings=2048),
+    "rope_yarn_attention_factor": LLAMA | dict(max_position_embeddings=64, rope_parameters=dict(
+        rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=128, attention_factor=1.3,
+        truncate=False)),
+    "rope_longrope_short": rope(type="longrope", short_factor=[1.0, 1.1, 1.3, 1.7], long_factor=[1.5, 2.5, 4.0, 7.0],
+                                factor=4.0, original_max_position_embeddings=64) | dict(max_position_embeddings=256),
+    "rope_longrope_long": rope(rope_type="longrope", short_factor=[1.0, 1.1, 1.3, 1.7], long_factor=[1.5, 2.5, 4.0, 7.0])
+    | dict(max_position_embeddings=128, original_max_position_embeddings=16),
+    "rope_partial": rope(rope_type="linear", factor=1.0) | dict(partial_rotary_factor=0.5, max_position_embeddings=64),
+}
+STEPWISE = {"rope_dynamic", "rope_longrope_long"}
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def rotate_first_dimensions(q, k, cos, sin, unsqueeze_dim=1):
+    """Partial rotation as GLM and StableLM define it; transformers' Llama lacks it for factors below 1."""
+    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    n = cos.shape[-1]
+    turn = lambda x: torch.cat([x[..., :n] * cos + modeling_llama.rotate_half(x[..., :n]) * sin, x[..., n:]], -1)
+    return turn(q), turn(k)
+
+
+def load_config(folder):
+    return AutoConfig.from_pretrained(folder)
+
+
+def randomize(model, dtype, generator):
+    for name, p in model.named_parameters():
+        x = torch.randn(p.shape, generator=generator)
+        if "norm" in name:
+            x = 1 + 0.3 * x
+        elif name.endswith("bias"):
+            x = 0.3 * x
+        elif "embed" not in name:
+            x = 1.5 * x / math.sqrt(p.shape[-1])
+        p.copy_(x.to(dtype).float())
+
+
+def stepwise(model, ids):
+    cache, rows = DynamicCache(config=model.config), []
+    for i in range(ids.shape[1]):
+        rows.append(model(ids[:, i:i + 1], past_key_values=cache, use_cache=True).logits[0, 0])
+    return torch.stack(rows)
+
+
+def make(name, index):
+    folder = HERE / name
+    folder.mkdir(exist_ok=True)
+    dtype = DTYPES[index % 3] if not name.startswith("rope_") else torch.bfloat16
+    config = SIZES | CASES[name] | {"torch_dtype": str(dtype).split(".")[1]}
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    model = AutoModelForCausalLM.from_config(load_config(folder), dtype=torch.float32, attn_implementation="eager").eval()
+    shared = name.startswith("rope_")
+    generator = torch.Generator().manual_seed(7 if shared else 100 + index)
+    randomize(model, dtype, generator)
+    original = modeling_llama.apply_rotary_pos_emb
+    if name == "rope_partial":
+        modeling_llama.apply_rotary_pos_emb = rotate_first_dimensions
+    ids = torch.randint(0, 96, (1, 40), generator=generator)
+    golden = {"input_ids": ids[0].to(torch.int32), "logits": model(ids).logits[0].contiguous()}
+    if name in STEPWISE:
+        golden["stepwise_logits"] = stepwise(model, ids).contiguous()
+    modeling_llama.apply_rotary_pos_emb = original
+    save_file(golden, folder / "golden.safetensors")
+    if shared and name != "rope_linear":
+        (folder / "weights_of").write_text("rope_linear\n")
+        return
+    tensors = {k: v.to(dtype).contiguous() for k, v in model.state_dict().items()}
+    if config.get("tie_word_embeddings"):
+        tensors.pop("model.embed_tokens.weight" if name == "llama_tied_by_head" else "lm_head.weight")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def perplexity(model, windows):
+    nll = count = 0
+    for window in windows:
+        logits = torch.log_softmax(model(window[None]).logits[0, :-1].double(), -1)
+        nll -= logits.gather(1, window[1:, None]).sum().item()
+        count += len(window) - 1
+    return math.exp(nll / count)
+
+
+def trained(models):
+    """Numbers of trained models that are not part of the project: ids of a few windows, their perplexity, some logits."""
+    text = (models.parent / "texts" / "tinystories_317docs.txt").read_text(encoding="utf-8")
+    result = {}
+    for name in ["stories260k", "tinystories-656k"]:
+        tokenizer = AutoTokenizer.from_pretrained(models / name)
+        model = AutoModelForCausalLM.from_pretrained(models / name, dtype=torch.float32, attn_implementation="eager").eval()
+        ids = torch.tensor(tokenizer(text[:20000], add_special_tokens=False).input_ids)
+        windows = ids[:4 * 128].reshape(4, 128)
+        result[name] = {"windows": windows.tolist(), "perplexity": perplexity(model, windows),
+                        "last_logits": model(windows[:1]).logits[0, -1].tolist()}
+    (HERE / "trained.json").write_text(json.dumps(result) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--models", type=pathlib.Path)
+    arguments = parser.parse_args()
+    for index, name in enumerate(CASES):
+        make(name, index)
+        print("made", name)
+    if arguments.models:
+        trained(arguments.models)
+
+
+main()

@@ -1,0 +1,76 @@
+"""Packs random codes, zeros and scales with the real packages, for tests/quant/packing_test.cc.
+
+Each file holds one linear as the package stores it, beside the logical `codes` u8 [out, in], `zeros` u8 [out, groups]
+and `scales`. Run once with each environment; a run skips the package that its environment lacks:
+    compressed-tensors 0.19:                        python make_packing_goldens.py
+    autoawq 0.2.9, torch 2.6, transformers 4.51.3:  python make_packing_goldens.py
+"""
+
+import importlib.util
+import pathlib
+
+import torch
+from safetensors.torch import save_file
+
+HERE = pathlib.Path(__file__).parent
+
+
+def random_parts(out: int, columns: int, groups: int, dtype: torch.dtype) -> tuple:
+    torch.manual_seed(out * 1000 + columns)
+    codes = torch.randint(0, 16, (out, columns), dtype=torch.int32)
+    zeros = torch.randint(0, 16, (out, groups), dtype=torch.int32)
+    # Powers of two times a few bits: (code - zero) * scale is exact, so the packages find the same codes again.
+    scales = (torch.randint(32, 64, (out, groups)).float() / 4096).to(dtype)
+    return codes, zeros, scales
+
+
+def keep(name: str, tensors: dict, codes, zeros, scales) -> None:
+    logical = {"codes": codes.to(torch.uint8), "zeros": zeros.to(torch.uint8), "logical_scales": scales}
+    save_file({k: v.contiguous().clone() for k, v in (tensors | logical).items()}, HERE / f"packing_{name}.safetensors")
+
+
+def compressed_tensors(name: str, out: int, columns: int, group: int, symmetric: bool, dtype=torch.bfloat16) -> None:
+    from compressed_tensors.compressors.pack_quantized import PackedQuantizationCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    width = columns if group == -1 else group
+    codes, zeros, scales = random_parts(out, columns, columns // width, dtype)
+    if symmetric:
+        zeros.fill_(8)
+    weight = (codes - zeros.repeat_interleave(width, dim=1)).to(dtype) * scales.repeat_interleave(width, dim=1)
+    kind = {"strategy": "channel"} if group == -1 else {"strategy": "group", "group_size": group}
+    scheme = QuantizationScheme(
+        targets=["Linear"], weights=QuantizationArgs(num_bits=4, type="int", symmetric=symmetric, **kind)
+    )
+    state = {"weight": weight, "weight_scale": scales, "weight_zero_point": (zeros - 8).to(torch.int8)}
+    keep(name, PackedQuantizationCompressor.compress(state, scheme), codes, zeros, scales)
+
+
+def autoawq(name: str, out: int, columns: int, group: int) -> None:
+    from awq.modules.linear.gemm import WQLinear_GEMM
+
+    width = columns if group == -1 else group
+    codes, zeros, scales = random_parts(out, columns, columns // width, torch.float16)
+    linear = torch.nn.Linear(columns, out, bias=False).half()
+    shifted = (codes - zeros.repeat_interleave(width, dim=1)).half()
+    linear.weight.data = shifted * scales.repeat_interleave(width, dim=1)
+    packed = WQLinear_GEMM.from_linear(
+        linear, 4, width, scales=scales.t().contiguous(), zeros=zeros.t().contiguous().half()
+    )
+    keep(name, dict(packed.state_dict()), codes, zeros, scales)
+
+
+def main() -> None:
+    if importlib.util.find_spec("compressed_tensors"):
+        compressed_tensors("ct_channel_12x20", 12, 20, -1, symmetric=False)
+        compressed_tensors("ct_channel_sym_5x33", 5, 33, -1, symmetric=True, dtype=torch.float16)
+        compressed_tensors("ct_group_12x64", 12, 64, 32, symmetric=False)
+        compressed_tensors("ct_group_sym_16x64", 16, 64, 32, symmetric=True)
+    if importlib.util.find_spec("awq"):
+        autoawq("awq_group_32x64", 32, 64, 32)
+        autoawq("awq_group_96x64", 96, 64, 64)
+        autoawq("awq_channel_64x40", 64, 40, -1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+#include "model/decoder_spec.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace salient {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+constexpr std::string_view kLlama = R"({
+  "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 96,
+  "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100,
+  "max_position_embeddings": 2048, "eos_token_id": [2, 7], "bos_token_id": 1})";
+
+/// The Llama config with some keys replaced.
+DecoderSpec spec_with(std::string_view changes) {
+  Json config = parse_json(kLlama, "config.json");
+  config.merge_patch(parse_json(changes, "changes"));
+  return make_decoder_spec({config, "config.json"});
+}
+
+struct Refusal {
+  std::string_view changes;
+  ErrorKind kind;
+  std::string_view message;
+};
+
+class Refused : public testing::TestWithParam<Refusal> {};
+
+TEST_P(Refused, WithPathAndValue) {
+  try {
+    spec_with(GetParam().changes);
+    FAIL() << "accepted " << GetParam().changes;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), GetParam().kind) << error.what();
+    EXPECT_THAT(error.what(), HasSubstr(std::string(GetParam().message)));
+  }
+}
+
+constexpr auto kBad = ErrorKind::bad_format;
+constexpr auto kUnsupported = ErrorKind::unsupported;
+
+INSTANTIATE_TEST_SUITE_P(
+    Configs, Refused,
+    testing::Values(
+        Refusal{R"({"architectures": ["MambaForCausalLM"]})", kUnsupported,
+                "the architecture \"MambaForCausalLM\" is not supported (known: LlamaForCausalLM, "
+                "MistralForCausalLM, "
+                "Qwen2ForCausalLM, Qwen3ForCausalLM)"},
+        Refusal{R"({"architectures": null, "model_type": "mamba"})", kUnsupported,
+                "\"mamba\" is not supported"},
+        Refusal{R"({"hidden_size": null})", kBad, "config.json: the key \"hidden_size\" is missing"},
+        Refusal{R"({"hidden_size": "64"})", kBad,
+                "config.json: hidden_size: expected an integer, got \"64\""},
+        Refusal{R"({"hidden_size": 0})", kBad, "hidden_size: 0 is outside [1, 16777216]"},
+        Refusal{R"({"num_hidden_layers": 1000000000})", kBad,
+                "num_hidden_layers: 1000000000 is outside [1, 4096]"},
+        Refusal{R"({"num_key_value_heads": 3})", kBad,
+                "num_attention_heads 4 is no multiple of num_key_value_heads 3"},
+        Refusal{R"({"hidden_size": 66})", kBad, "hidden_size 66 is no multiple of num_attention_heads 4"},
+        Refusal{R"({"head_dim": 7})", kBad, "a rotary dimension of 7"},
+        Refusal{R"({"head_dim": 16777216})", kBad, "4 heads of 16777216 features are too many"},
+        Refusal{R"({"hidden_act": "quick_gelu"})", kUnsupported,
+                "the activation \"quick_gelu\" is not supported"},
+        Refusal{R"({"rms_norm_eps": -1})", kBad, "rms_norm_eps: -1 is outside [0, 1)"},
+        Refusal{R"({"rope_theta": 0})", kBad, "rope_theta: 0 is outside"},
+        Refusal{R"({"partial_rotary_factor": 1.5})", kBad, "partial_rotary_factor: 1.5 is outside [0, 1]"},
+        Refusal{R"({"rope_scaling": {"type": "mrope"}})", kUnsupported,
+                "config.json: rope_scaling: type: rope type \"mrope\" is not supported"},
+        Refusal{R"({"rope_scaling": {"rope_type": "linear"}})", kBad,
+                "rope_scaling: the key \"factor\" is missing"},
+        Refusal{R"({"rope_scaling": {"rope_type": "linear", "factor": 0}})", kBad, "factor: 0 is outside"},
+        Refusal{R"({"rope_scaling": {"rope_type": "dynamic", "factor": 2, "alpha": 1000}})", kUnsupported,
+                "alpha"},
+        Refusal{R"({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4,
+                                     "high_freq_factor": 4}})",
+                kBad, "high_freq_factor 4 must be above low_freq_factor 4"},
+        Refusal{R"({"rope_scaling": {"rope_type": "longrope", "factor": 8, "short_factor": [1, 2],
+                                     "long_factor": [1]}})",
+                kBad, "rope_scaling: short_factor: 2 factors, but half the rotary dimension is 8"},
+        Refusal{R"({"rope_parameters": {"full_attention": {"rope_type": "default"}}})", kUnsupported,
+                "rope parameters per layer type"},
+        Refusal{
+            R"({"architectures": ["Qwen3ForCausalLM"], "use_sliding_window": true, "layer_types": ["full_attention"]})",
+            kBad, "layer_types: 1 entries for 3 layers"},
+        Refusal{R"({"architectures": ["Qwen3ForCausalLM"], "layer_types": ["chunked_attention"]})",
+                kUnsupported, "layer_types[0]: the layer type \"chunked_attention\" is not supported"},
+        Refusal{R"({"architectures": ["Qwen2ForCausalLM"], "layer_types": ["sliding_attention"]})", kBad,
+                "sliding_attention, but use_sliding_window is off"},
+        Refusal{R"({"eos_token_id": "</s>"})", kBad, "eos_token_id: expected an integer, got \"</s>\""}));
+
+TEST(DecoderSpec, ReadsALlama) {
+  const DecoderSpec spec = spec_with("{}");
+  EXPECT_EQ(spec.architecture, "LlamaForCausalLM");
+  EXPECT_EQ(spec.head_dim, 16);
+  EXPECT_EQ(spec.rope.rotary_dim, 16);
+  EXPECT_EQ(spec.rope.theta, 10000.0);
+  EXPECT_FALSE(spec.qkv_bias || spec.output_bias || spec.mlp_bias || spec.tie_word_embeddings ||
+               spec.query_key_norm);
+  EXPECT_THAT(spec.eos_tokens, ElementsAre(2, 7));
+  EXPECT_EQ(spec.bos_token, 1);
+  EXPECT_THAT(spec.window, ElementsAre(0, 0, 0));
+  EXPECT_EQ(spec.norm_name(2, NormRole::mlp), "model.layers.2.post_attention_layernorm.weight");
+  EXPECT_EQ(spec.norm_name(2, NormRole::query), "");
+}
+
+TEST(DecoderSpec, LinearsComeInForwardOrderWithTheirShapes) {
+  const auto linears = spec_with(R"({"head_dim": 8, "attention_bias": true})").linears(1);
+  ASSERT_EQ(linears.size(), kLinearRoles);
+  EXPECT_EQ(linears[1].name, "model.layers.1.self_attn.k_proj");
+  EXPECT_EQ(linears[1].out_features, 16);
+  EXPECT_TRUE(linears[1].bias);
+  EXPECT_EQ(linears[3].in_features, 32);
+  EXPECT_TRUE(linears[3].bias);
+  EXPECT_EQ(linears[6].name, "model.layers.1.mlp.down_proj");
+  EXPECT_EQ(linears[6].in_features, 96);
+  EXPECT_FALSE(linears[6].bias);
+}
+
+TEST(DecoderSpec, FamiliesDifferByTheirRows) {
+  const auto qwen2 = spec_with(R"({"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": true,
+                                   "sliding_window": 9, "max_window_layers": 2})");
+  EXPECT_TRUE(qwen2.qkv_bias);
+  EXPECT_FALSE(qwen2.output_bias);
+  EXPECT_THAT(qwen2.window, ElementsAre(0, 0, 9));
+  const auto qwen3 = spec_with(R"({"architectures": ["Qwen3ForCausalLM"]})");
+  EXPECT_TRUE(qwen3.query_key_norm);
+  EXPECT_EQ(qwen3.head_dim, 128);
+  EXPECT_EQ(qwen3.norm_name(0, NormRole::key), "model.layers.0.self_attn.k_norm.weight");
+  EXPECT_THAT(spec_with(R"({"architectures": ["MistralForCausalLM"]})").window,
+              ElementsAre(4096, 4096, 4096));
+}
+
+TEST(DecoderSpec, ModelTypeStandsInForMissingArchitectures) {
+  EXPECT_EQ(spec_with(R"({"architectures": null, "model_type": "qwen2"})").architecture, "Qwen2ForCausalLM");
+}
+
+TEST(DecoderSpec, BothSpellingsOfRopeGiveTheSame) {
+  const auto old = spec_with(R"({"rope_theta": 5000, "rope_scaling": {"type": "yarn", "factor": 4.0,
+                                 "original_max_position_embeddings": 512}})")
+                       .rope;
+  const auto fresh = spec_with(R"({"rope_parameters": {"rope_type": "yarn", "rope_theta": 5000, "factor": 4.0,
+                                   "original_max_position_embeddings": 512}})")
+                         .rope;
+  for (const RopeSpec& rope : {old, fresh}) {
+    EXPECT_EQ(rope.scaling, RopeScaling::yarn);
+    EXPECT_EQ(rope.theta, 5000);
+    EXPECT_EQ(rope.factor, 4);
+    EXPECT_EQ(rope.original_max_position_embeddings, 512);
+    EXPECT_EQ(rope.beta_fast, 32);
+  }
+}
+
+TEST(DecoderSpec, TheRatioOfLengthsStandsInForAMissingFactor) {
+  const auto rope =
+      spec_with(R"({"original_max_position_embeddings": 512, "rope_scaling": {"type": "longrope",
+      "short_factor": [1,1,1,1,1,1,1,1], "long_factor": [2,2,2,2,2,2,2,2]}})")
+          .rope;
+  EXPECT_EQ(rope.factor, 4);
+  EXPECT_EQ(rope.long_factor.size(), 8u);
+}
+
+TEST(DecoderSpec, NegativeTokenIdsMeanNone) {
+  const auto spec = spec_with(R"({"eos_token_id": -1, "bos_token_id": null})");
+  EXPECT_TRUE(spec.eos_tokens.empty());
+  EXPECT_FALSE(spec.bos_token);
+}
+
+}  // namespace
+}  // namespace salient

@@ -1,0 +1,249 @@
+#include "quant/packing.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "checkpoint/safetensors.h"
+#include "support/error_matcher.h"
+#include "support/random_weights.h"
+
+namespace salient {
+namespace {
+
+using ::testing::HasSubstr;
+
+void expect_equal(const Tensor& actual, const Tensor& expected, const std::string& what) {
+  EXPECT_EQ(actual.dtype(), expected.dtype()) << what;
+  ASSERT_EQ(actual.shape(), expected.shape()) << what;
+  EXPECT_EQ(std::memcmp(actual.bytes(), expected.bytes(), actual.byte_size()), 0) << what;
+}
+
+void expect_equal(const QuantizedWeight& actual, const QuantizedWeight& expected) {
+  EXPECT_EQ(actual.out_features, expected.out_features);
+  EXPECT_EQ(actual.in_features, expected.in_features);
+  expect_equal(actual.codes, expected.codes, "codes");
+  expect_equal(actual.scales, expected.scales, "scales");
+  EXPECT_EQ(actual.zeros.defined(), expected.zeros.defined());
+  if (expected.zeros.defined()) expect_equal(actual.zeros, expected.zeros, "zeros");
+}
+
+/// One linear packed by a real package, see make_packing_goldens.py.
+struct Golden {
+  std::string name;
+  Format format;
+  QuantizationScheme scheme;
+};
+
+class PackingGolden : public ::testing::TestWithParam<Golden> {
+ protected:
+  /// Codes and zeros are stored one a byte.
+  QuantizedWeight logical() const {
+    const Tensor codes = file_.tensor("codes");
+    const Tensor scales = file_.tensor("logical_scales");
+    auto weight = allocate_quantized_weight(GetParam().scheme, codes.dim(0), codes.dim(1), scales.dtype());
+    for (int64_t row = 0; row < codes.dim(0); ++row) {
+      for (int64_t column = 0; column < codes.dim(1); ++column) {
+        weight.set_code(row, column,
+                        codes.values<uint8_t>()[static_cast<size_t>(row * codes.dim(1) + column)]);
+      }
+    }
+    weight.scales = scales;
+    if (weight.zeros.defined()) weight.zeros = file_.tensor("zeros");
+    return weight;
+  }
+
+  PackedTensors stored() const {
+    PackedTensors result;
+    for (const auto& suffix : packing_of(GetParam().format).suffixes) {
+      if (file_.contains(suffix)) result[suffix] = file_.tensor(suffix);
+    }
+    return result;
+  }
+
+  SafetensorsFile file_{std::string(SALIENT_SOURCE_DIR "/tests/golden/quant/packing_") + GetParam().name +
+                        ".safetensors"};
+};
+
+TEST_P(PackingGolden, PacksTheSameBytes) {
+  const auto packed = packing_of(GetParam().format).pack(logical());
+  const auto expected = stored();
+  EXPECT_EQ(packed.size(), expected.size());
+  for (const auto& [suffix, tensor] : expected) {
+    ASSERT_TRUE(packed.contains(suffix)) << suffix;
+    expect_equal(packed.at(suffix), tensor, suffix);
+  }
+}
+
+TEST_P(PackingGolden, UnpacksTheSameWeight) {
+  expect_equal(packing_of(GetParam().format).unpack(stored(), GetParam().scheme), logical());
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Packages, PackingGolden,
+    ::testing::Values(
+        Golden{"ct_channel_12x20", Format::pack_quantized, {.symmetric = false, .group_size = -1}},
+        Golden{"ct_channel_sym_5x33", Format::pack_quantized, {.symmetric = true, .group_size = -1}},
+        Golden{"ct_group_12x64", Format::pack_quantized, {.symmetric = false, .group_size = 32}},
+        Golden{"ct_group_sym_16x64", Format::pack_quantized, {.symmetric = true, .group_size = 32}},
+        Golden{"awq_group_32x64", Format::autoawq_gemm, {.symmetric = false, .group_size = 32}},
+        Golden{"awq_group_96x64", Format::autoawq_gemm, {.symmetric = false, .group_size = 64}},
+        Golden{"awq_channel_64x40", Format::autoawq_gemm, {.symmetric = false, .group_size = -1}}),
+    [](const auto& golden) { return golden.param.name; });
+
+TEST(Packing, CompressedTensorsIsInverseOnRandomShapes) {
+  std::mt19937 random(3);
+  for (uint32_t seed = 0; seed < 60; ++seed) {
+    const QuantizationScheme scheme{.symmetric = seed % 2 == 0, .group_size = seed % 3 == 0 ? -1 : 32};
+    const auto weight = random_quantized_weight({.scheme = scheme,
+                                                 .out_features = 1 + static_cast<int64_t>(random() % 40),
+                                                 .in_features = 1 + static_cast<int64_t>(random() % 150),
+                                                 .scale_dtype = seed % 5 == 0 ? DType::f32 : DType::bf16,
+                                                 .seed = seed});
+    const auto& packing = packing_of(Format::pack_quantized);
+    expect_equal(packing.unpack(packing.pack(weight), scheme), weight);
+  }
+}
+
+TEST(Packing, AutoAwqGemmIsInverseOnRandomShapes) {
+  std::mt19937 random(4);
+  for (uint32_t seed = 0; seed < 60; ++seed) {
+    const QuantizationScheme scheme{.symmetric = false, .group_size = seed % 3 == 0 ? -1 : 32};
+    const int64_t columns = scheme.group_size == -1 ? 1 + static_cast<int64_t>(random() % 300)
+                                                    : 32 * (1 + static_cast<int64_t>(random() % 9));
+    const auto weight =
+        random_quantized_weight({.scheme = scheme,
+                                 .out_features = 8 * (1 + static_cast<int64_t>(random() % 40)),
+                                 .in_features = columns,
+                                 .seed = seed});
+    const auto& packing = packing_of(Format::autoawq_gemm);
+    expect_equal(packing.unpack(packing.pack(weight), scheme), weight);
+  }
+}
+
+TEST(Packing, SymmetricWeightsAreGemmWithZerosOfEight) {
+  const auto weight = random_quantized_weight(
+      {.scheme = {.symmetric = true, .group_size = 32}, .out_features = 16, .in_features = 64});
+  const auto& packing = packing_of(Format::autoawq_gemm);
+  auto packed = packing.pack(weight);
+  for (const int32_t word : packed.at("qzeros").values<int32_t>())
+    EXPECT_EQ(static_cast<uint32_t>(word), 0x88888888u);
+  expect_equal(packing.unpack(packed, weight.scheme), weight);
+  const auto asymmetric = packing.unpack(packed, {.symmetric = false, .group_size = 32});
+  expect_equal(dequantize(asymmetric), dequantize(weight), "dense");
+  packed.at("qzeros").mutable_values<int32_t>()[1] = 0x08888888;
+  EXPECT_THAT([&] { packing.unpack(packed, weight.scheme); },
+              throws_error(ErrorKind::bad_format, HasSubstr("qzeros holds 0")));
+  packed.erase("qzeros");
+  expect_equal(packing.unpack(packed, weight.scheme), weight);
+}
+
+TEST(Packing, GemmRefusesWhatItCannotExpress) {
+  const auto pack = packing_of(Format::autoawq_gemm).pack;
+  const auto refused = [&](const RandomWeight& spec, const std::string& message) {
+    EXPECT_THAT([&] { pack(random_quantized_weight(spec)); },
+                throws_error(ErrorKind::unsupported, HasSubstr(message)));
+  };
+  refused({.scheme = {.group_size = 32}, .out_features = 12, .in_features = 64},
+          "12 outputs are no multiple of 8");
+  refused({.scheme = {.group_size = 32}, .out_features = 16, .in_features = 72},
+          "72 columns are no multiple of the group size 32");
+  refused({.scheme = {.group_size = 32}, .out_features = 16, .in_features = 64, .scale_dtype = DType::f32},
+          "no exact F16 value");
+  auto exact = random_quantized_weight({.scheme = {.group_size = 32}, .out_features = 16, .in_features = 64});
+  const auto expected = pack(exact);
+  exact.scales = exact.scales.to(DType::f32);
+  expect_equal(pack(exact).at("scales"), expected.at("scales"), "scales");
+}
+
+TEST(Packing, NibblesBehindTheLastColumnAreCleared) {
+  const QuantizationScheme scheme{.symmetric = true, .group_size = -1};
+  const auto weight = random_quantized_weight({.scheme = scheme, .out_features = 3, .in_features = 11});
+  auto packed = packing_of(Format::pack_quantized).pack(weight);
+  packed.at("weight_packed").mutable_values<int32_t>()[3] |= static_cast<int32_t>(0xfffff000u);
+  expect_equal(packing_of(Format::pack_quantized).unpack(packed, scheme), weight);
+}
+
+/// A change that makes packed tensors of a file disagree.
+struct Damage {
+  std::string suffix;
+  Tensor replacement;  ///< undefined: the tensor is removed
+  std::string message;
+};
+
+void expect_damage_is_named(Format format, const QuantizationScheme& scheme,
+                            const std::vector<Damage>& damages) {
+  const auto weight = random_quantized_weight({.scheme = scheme, .out_features = 16, .in_features = 64});
+  for (const auto& damage : damages) {
+    auto packed = packing_of(format).pack(weight);
+    packed.erase(damage.suffix);
+    if (damage.replacement.defined()) packed[damage.suffix] = damage.replacement;
+    EXPECT_THAT([&] { packing_of(format).unpack(packed, scheme); },
+                throws_error(ErrorKind::bad_format, HasSubstr(damage.message)));
+  }
+}
+
+Tensor shape_tensor(int64_t rows, int64_t columns) {
+  return Tensor::of<int64_t>({2}, std::vector<int64_t>{rows, columns});
+}
+
+TEST(Packing, CompressedTensorsNamesWhatDoesNotFit) {
+  expect_damage_is_named(
+      Format::pack_quantized, {.symmetric = false, .group_size = 32},
+      {{"weight_packed", Tensor(), "weight_packed is missing"},
+       {"weight_packed", Tensor::zeros(DType::i64, {16, 8}), "weight_packed has type I64, expected I32"},
+       {"weight_packed", Tensor::zeros(DType::i32, {128}),
+        "weight_packed has shape [128], expected 2 dimensions"},
+       {"weight_packed", Tensor::zeros(DType::i32, {16, 0}), "which weight_packed [16, 0] cannot hold"},
+       {"weight_scale", Tensor(), "weight_scale is missing"},
+       {"weight_scale", Tensor::zeros(DType::f16, {16, 3}),
+        "weight_scale has shape [16, 3], expected [16, 2]"},
+       {"weight_scale", Tensor::zeros(DType::i32, {16, 2}), "weight_scale has type I32"},
+       {"weight_shape", Tensor(), "weight_shape is missing"},
+       {"weight_shape", Tensor::zeros(DType::i64, {3}), "weight_shape has shape [3], expected [2]"},
+       {"weight_shape", shape_tensor(15, 64), "weight_shape says [15, 64]"},
+       {"weight_shape", shape_tensor(16, 65), "weight_shape says [16, 65]"},
+       {"weight_shape", shape_tensor(16, 56), "weight_shape says [16, 56]"},
+       {"weight_shape", shape_tensor(16, INT64_MAX), "cannot hold"},
+       {"weight_shape", shape_tensor(16, INT64_MIN), "cannot hold"},
+       {"weight_zero_point", Tensor(), "weight_zero_point is missing"},
+       {"weight_zero_point", Tensor::zeros(DType::i32, {16, 2}),
+        "weight_zero_point has shape [16, 2], expected [2, 2]"}});
+  expect_damage_is_named(
+      Format::pack_quantized, {.symmetric = true, .group_size = 32},
+      {{"weight_zero_point", Tensor::zeros(DType::i32, {2, 2}), "scheme that is symmetric"}});
+}
+
+TEST(Packing, AutoAwqGemmNamesWhatDoesNotFit) {
+  expect_damage_is_named(
+      Format::autoawq_gemm, {.symmetric = false, .group_size = 32},
+      {{"qweight", Tensor(), "qweight is missing"},
+       {"qweight", Tensor::zeros(DType::i16, {64, 2}), "qweight has type I16, expected I32"},
+       {"qweight", Tensor::zeros(DType::i32, {60, 2}), "60 columns are no multiple of the group size 32"},
+       {"qweight", Tensor::zeros(DType::i32, {0, 2}), "qweight has shape [0, 2]"},
+       {"qweight", Tensor::zeros(DType::i32, {64, 0}), "qweight has shape [64, 0]"},
+       {"qweight", Tensor::zeros(DType::i32, {64, 3}), "scales has shape [2, 16], expected [2, 24]"},
+       {"scales", Tensor::zeros(DType::f16, {16, 2}), "scales has shape [16, 2], expected [2, 16]"},
+       {"scales", Tensor::zeros(DType::u8, {2, 16}), "scales has type U8"},
+       {"qzeros", Tensor(), "qzeros is missing"},
+       {"qzeros", Tensor::zeros(DType::i32, {2, 16}), "qzeros has shape [2, 16], expected [2, 2]"}});
+}
+
+TEST(Packing, ActivationOrderIsRefused) {
+  const QuantizationScheme scheme{.symmetric = true, .group_size = 32};
+  auto packed = packing_of(Format::pack_quantized)
+                    .pack(random_quantized_weight({.scheme = scheme, .out_features = 16, .in_features = 64}));
+  packed["weight_g_idx"] = Tensor::zeros(DType::i32, {64});
+  EXPECT_THAT([&] { packing_of(Format::pack_quantized).unpack(packed, scheme); },
+              throws_error(ErrorKind::unsupported, HasSubstr("weight_g_idx")));
+}
+
+TEST(Packing, TheTableHasOneRowPerFormat) {
+  EXPECT_EQ(packings().size(), 2u);
+  for (const auto& packing : packings()) EXPECT_EQ(&packing_of(packing.format), &packing);
+  EXPECT_EQ(packing_of(Format::pack_quantized).suffixes.front(), "weight_packed");
+  EXPECT_EQ(packing_of(Format::autoawq_gemm).suffixes.front(), "qweight");
+}
+
+}  // namespace
+}  // namespace salient

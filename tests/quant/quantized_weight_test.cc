@@ -1,0 +1,76 @@
+#include "quant/quantized_weight.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "support/error_matcher.h"
+#include "support/random_weights.h"
+
+namespace salient {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(QuantizedWeight, CodesArePackedLowNibbleFirst) {
+  auto weight = allocate_quantized_weight({.group_size = 32}, 2, 20, DType::f32);
+  EXPECT_EQ(weight.codes.shape(), (Shape{2, 12}));
+  weight.set_code(1, 0, 3);
+  weight.set_code(1, 1, 12);
+  weight.set_code(1, 19, 15);
+  weight.set_code(1, 19, 9);
+  EXPECT_EQ(weight.codes.values<uint8_t>()[12], 0xc3);
+  EXPECT_EQ(weight.codes.values<uint8_t>()[12 + 9], 0x90);
+  EXPECT_EQ(weight.code(1, 0), 3);
+  EXPECT_EQ(weight.code(1, 1), 12);
+  EXPECT_EQ(weight.code(1, 19), 9);
+  EXPECT_EQ(weight.code(0, 19), 0);
+}
+
+TEST(QuantizedWeight, OnlyAsymmetricSchemesStoreZeros) {
+  const auto symmetric = allocate_quantized_weight({.symmetric = true}, 2, 256, DType::bf16);
+  EXPECT_FALSE(symmetric.zeros.defined());
+  EXPECT_EQ(symmetric.zero(1, 1), 8);
+  EXPECT_EQ(symmetric.scales.dtype(), DType::bf16);
+  const auto asymmetric = allocate_quantized_weight({.symmetric = false}, 2, 256, DType::f16);
+  EXPECT_EQ(asymmetric.zeros.shape(), (Shape{2, 2}));
+  EXPECT_EQ(asymmetric.zero(1, 1), 0);
+}
+
+TEST(QuantizedWeight, RefusesScalesThatAreNoSmallFloat) {
+  EXPECT_THAT([] { allocate_quantized_weight({}, 2, 128, DType::i32); },
+              throws_error(ErrorKind::internal, HasSubstr("I32")));
+}
+
+TEST(QuantizedWeight, DequantizesByTheFormula) {
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    for (const int64_t columns : {1, 20, 31, 128, 131}) {
+      for (const int64_t group : {32, -1, 3}) {  // an odd width makes groups start in a high nibble
+        const auto weight = random_quantized_weight({.scheme = {.symmetric = false, .group_size = group},
+                                                     .out_features = 5,
+                                                     .in_features = columns,
+                                                     .scale_dtype = dtype});
+        const Tensor dense = dequantize(weight);
+        const int64_t width = group_width(weight.scheme, columns);
+        for (int64_t row = 0; row < 5; ++row) {
+          for (int64_t column = 0; column < columns; ++column) {
+            const auto shifted =
+                static_cast<float>(weight.code(row, column) - weight.zero(row, column / width));
+            EXPECT_EQ(dense.values<float>()[static_cast<size_t>(row * columns + column)],
+                      shifted * weight.scale(row, column / width));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(QuantizedWeight, RefusesARowBufferOfTheWrongSize) {
+  const auto weight = allocate_quantized_weight({}, 2, 128, DType::f32);
+  std::vector<float> buffer(127);
+  EXPECT_THAT([&] { dequantize_row(weight, 0, buffer); },
+              throws_error(ErrorKind::internal, HasSubstr("127")));
+}
+
+}  // namespace
+}  // namespace salient

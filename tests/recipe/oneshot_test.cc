@@ -1,0 +1,243 @@
+#include "salient/oneshot.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "awq/apply.h"
+#include "base/error.h"
+#include "quant/group_quantize.h"
+#include "runtime/decoder.h"
+#include "support/temporary_directory.h"
+#include "support/tiny_model.h"
+
+namespace salient {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+template <typename T>
+bool same(const Tensor& a, const Tensor& b) {
+  return a.shape() == b.shape() && std::ranges::equal(a.values<T>(), b.values<T>());
+}
+
+bool same_bytes(const Tensor& a, const Tensor& b) {
+  return a.dtype() == b.dtype() && a.shape() == b.shape() &&
+         std::equal(a.bytes(), a.bytes() + a.byte_size(), b.bytes());
+}
+
+/// The checkpoint that results when every linear of `directory` is replaced by its dequantized weights in
+/// f32.
+void write_dequantized(const ModelWeights& weights, const std::string& directory) {
+  const DecoderSpec& spec = weights.spec();
+  CheckpointWriter writer({.target = directory});
+  const auto add = [&](const std::string& name, const Tensor& tensor) {
+    writer.add(name, tensor.to(DType::f32));
+  };
+  add(spec.embedding_name, weights.embedding());
+  add(spec.final_norm_name, weights.final_norm());
+  for (int64_t layer = 0; layer < spec.layers; ++layer) {
+    const LayerWeights f32 = to_f32(weights.layer(layer));
+    for (const auto& slot : spec.linears(layer)) {
+      add(slot.name + ".weight", f32[slot.role].dense);
+      if (slot.bias) add(slot.name + ".bias", f32[slot.role].bias);
+    }
+    for (const NormRole role : {NormRole::attention, NormRole::mlp})
+      add(spec.norm_name(layer, role), f32[role]);
+  }
+  Json config = weights.checkpoint().config();
+  config.erase("quantization_config");
+  writer.add_file("config.json", config.dump());
+  writer.finish();
+}
+
+class RoundTrip : public ::testing::TestWithParam<std::tuple<Format, bool, int64_t>> {
+ protected:
+  RoundTrip() {
+    TinyModel{.architecture = "Qwen2ForCausalLM"}.write(path("dense"));
+    options_.model = path("dense");
+    options_.output = path("quantized");
+    options_.format = std::get<0>(GetParam());
+    options_.recipe.awq.reset();
+    options_.recipe.quantization.scheme = std::get<1>(GetParam()) ? "W4A16" : "W4A16_ASYM";
+    options_.recipe.quantization.group_size = std::get<2>(GetParam());
+  }
+  std::string path(const std::string& name) const { return (scratch_.path() / name).string(); }
+
+  TemporaryDirectory scratch_;
+  OneshotOptions options_;
+};
+
+TEST_P(RoundTrip, WhatIsReadBackIsWhatWasRounded) {
+  oneshot(options_);
+  const ModelWeights dense(path("dense"));
+  const ModelWeights quantized(path("quantized"));
+  ASSERT_TRUE(quantized.quantization().has_value());
+  EXPECT_EQ(quantized.quantization()->format, options_.format);
+  const DType scale_dtype = options_.format == Format::autoawq_gemm ? DType::f16 : DType::bf16;
+  // AutoAWQ's layout always stores zeros; a symmetric scheme comes back as zeros of 8.
+  QuantizationScheme scheme{.symmetric = std::get<1>(GetParam()), .group_size = std::get<2>(GetParam())};
+  for (int64_t layer = 0; layer < dense.spec().layers; ++layer) {
+    const LayerWeights before = dense.layer(layer);
+    const LayerWeights after = quantized.layer(layer);
+    for (const auto& slot : dense.spec().linears(layer)) {
+      const QuantizedWeight expected =
+          quantize_to_nearest(before[slot.role].dense.to(DType::f32), {}, scheme, scale_dtype);
+      ASSERT_TRUE(after[slot.role].quantized.has_value()) << slot.name;
+      const QuantizedWeight& found = *after[slot.role].quantized;
+      EXPECT_TRUE(same_bytes(found.codes, expected.codes)) << slot.name;
+      EXPECT_TRUE(same_bytes(found.scales, expected.scales)) << slot.name;
+      EXPECT_TRUE(same<float>(dequantize(found), dequantize(expected))) << slot.name;
+    }
+  }
+}
+
+TEST_P(RoundTrip, LogitsAreThoseOfTheDequantizedWeights) {
+  oneshot(options_);
+  const ModelWeights quantized(path("quantized"));
+  write_dequantized(quantized, path("dequantized"));
+  const auto backend = make_cpu_backend();
+  const auto tokens = random_windows(1, 24, 96).front();
+  const auto logits_of = [&](const std::string& name) {
+    const Decoder decoder = Decoder::load(path(name), *backend);
+    KvCache cache = decoder.make_cache();
+    return decoder.forward(tokens, cache, LogitRows::all);
+  };
+  const Tensor found = logits_of("quantized");
+  const Tensor expected = logits_of("dequantized");
+  float largest = 0;
+  float difference = 0;
+  for (size_t i = 0; i < found.values<float>().size(); ++i) {
+    largest = std::max(largest, std::fabs(expected.values<float>()[i]));
+    difference = std::max(difference, std::fabs(expected.values<float>()[i] - found.values<float>()[i]));
+  }
+  EXPECT_LT(difference / largest, 1e-5f);
+}
+
+TEST_P(RoundTrip, ThePlanTellsTheSizeThatIsWritten) {
+  const OneshotPlan plan = plan_oneshot(options_);
+  const OneshotReport report = oneshot(options_);
+  EXPECT_EQ(plan.bytes_before, report.bytes_before);
+  EXPECT_EQ(plan.bytes_after, Checkpoint(path("quantized")).byte_size());
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, RoundTrip,
+                         ::testing::Combine(::testing::Values(Format::pack_quantized, Format::autoawq_gemm),
+                                            ::testing::Bool(), ::testing::Values(32, 64, -1)));
+
+class Oneshot : public ::testing::Test {
+ protected:
+  Oneshot() {
+    TinyModel{}.write(path("dense"));
+    options_.model = path("dense");
+    options_.output = path("out");
+    options_.recipe.awq.reset();
+    options_.recipe.quantization.group_size = 32;
+  }
+  std::string path(const std::string& name) const { return (scratch_.path() / name).string(); }
+
+  std::string error() const {
+    try {
+      oneshot(options_);
+    } catch (const Error& error) {
+      EXPECT_FALSE(fs::exists(path("out")));
+      return error.what();
+    }
+    return "nothing was thrown";
+  }
+
+  TemporaryDirectory scratch_;
+  OneshotOptions options_;
+};
+
+TEST_F(Oneshot, EverythingButTheLinearsIsCopiedByteForByte) {
+  oneshot(options_);
+  const Checkpoint before(path("dense"));
+  const Checkpoint after(path("out"));
+  for (const auto* name :
+       {"model.embed_tokens.weight", "model.norm.weight", "model.layers.0.input_layernorm.weight"}) {
+    EXPECT_TRUE(same_bytes(before.tensor(name), after.tensor(name))) << name;
+  }
+  EXPECT_FALSE(after.contains("model.layers.0.self_attn.q_proj.weight"));
+}
+
+TEST_F(Oneshot, ShardsAndOneFileHoldTheSame) {
+  oneshot(options_);
+  options_.output = path("sharded");
+  options_.shard_size = 20'000;
+  oneshot(options_);
+  const Checkpoint one(path("out"));
+  const Checkpoint many(path("sharded"));
+  EXPECT_TRUE(fs::exists(path("sharded") + "/model.safetensors.index.json"));
+  ASSERT_EQ(one.tensor_names(), many.tensor_names());
+  for (const auto& name : one.tensor_names())
+    EXPECT_TRUE(same_bytes(one.tensor(name), many.tensor(name))) << name;
+}
+
+TEST_F(Oneshot, IgnoredLinearsStayAsTheyAre) {
+  options_.recipe.quantization.ignore = {"lm_head", "re:.*down_proj$"};
+  const OneshotReport report = oneshot(options_);
+  EXPECT_EQ(report.quantized_linears, 12);
+  const auto* name = "model.layers.1.mlp.down_proj.weight";
+  EXPECT_TRUE(same_bytes(Checkpoint(path("dense")).tensor(name), Checkpoint(path("out")).tensor(name)));
+  const ModelWeights back(path("out"));
+  EXPECT_FALSE(back.layer(1)[LinearRole::down].quantized.has_value());
+  EXPECT_TRUE(back.layer(1)[LinearRole::up].quantized.has_value());
+}
+
+TEST_F(Oneshot, ManyTensorsStayInOneFile) {
+  TinyModel{.extra = {{"num_hidden_layers", 40}}}.write(path("deep"));
+  options_.model = path("deep");
+  oneshot(options_);
+  EXPECT_GT(Checkpoint(path("out")).tensor_names().size(), 1000u);
+  EXPECT_TRUE(fs::exists(path("out") + "/model.safetensors"));
+}
+
+TEST_F(Oneshot, AwqWithoutDataIsRefusedBeforeAnyWork) {
+  options_.recipe.awq.emplace();
+  EXPECT_THAT(error(), HasSubstr("AWQ needs calibration text"));
+}
+
+TEST_F(Oneshot, CancellationLeavesNothing) {
+  std::atomic<bool> flag{false};
+  options_.cancelled = &flag;
+  options_.on_progress = [&](const Progress&) { flag = true; };
+  EXPECT_THAT(error(), HasSubstr("stopped on request"));
+  EXPECT_EQ(std::distance(fs::directory_iterator(scratch_.path()), {}), 1);
+}
+
+TEST_F(Oneshot, ValuesBeyondF16AreRefusedForGemm) {
+  const Json config = TinyModel{}.config();
+  const Checkpoint small(path("dense"));
+  for (const std::string large : {"model.embed_tokens.weight", "model.layers.1.input_layernorm.weight"}) {
+    CheckpointWriter writer({.target = path("large"), .if_exists = OutputDirectory::IfExists::replace});
+    for (const auto& name : small.tensor_names()) {
+      Tensor tensor = small.tensor(name).to(DType::bf16);
+      if (name == large) tensor.mutable_values<BFloat16>()[5] = to_bfloat16(1e6f);
+      writer.add(name, tensor);
+    }
+    writer.add_file("config.json", config.dump());
+    writer.finish();
+    options_.model = path("large");
+    options_.format = Format::autoawq_gemm;
+    EXPECT_THAT(error(), HasSubstr(large + ": the value"));
+  }
+}
+
+TEST_F(Oneshot, WeightsThatAreNotFiniteAreNamed) {
+  const Checkpoint good(path("dense"));
+  CheckpointWriter writer({.target = path("bad")});
+  for (const auto& name : good.tensor_names()) {
+    Tensor tensor = good.tensor(name).to(DType::bf16);
+    if (name == "model.layers.1.mlp.up_proj.weight") tensor.mutable_values<BFloat16>()[70] = to_bfloat16(NAN);
+    writer.add(name, tensor);
+  }
+  writer.add_file("config.json", TinyModel{}.config().dump());
+  writer.finish();
+  options_.model = path("bad");
+  EXPECT_THAT(error(),
+              ::testing::AllOf(HasSubstr("model.layers.1.mlp.up_proj"), HasSubstr("row 1, column 6")));
+}
+
+}  // namespace
+}  // namespace salient

@@ -1,0 +1,140 @@
+#include "runtime/decoder.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "support/golden_model.h"
+#include "support/shared_data.h"
+
+namespace salient {
+namespace {
+
+/// What f32 arithmetic in another order may differ by.
+constexpr double kTolerance = 1e-4;
+
+class GoldenLogits : public testing::TestWithParam<std::string> {
+ protected:
+  GoldenLogits()
+      : golden_(GetParam()),
+        backend_(make_cpu_backend()),
+        decoder_(Decoder::load(golden_.directory().string(), *backend_)) {}
+
+  GoldenModel golden_;
+  std::unique_ptr<Backend> backend_;
+  Decoder decoder_;
+};
+
+TEST_P(GoldenLogits, InOnePass) {
+  KvCache cache = decoder_.make_cache();
+  const Tensor logits = decoder_.forward(golden_.input_ids(), cache, {LogitRows::all});
+  EXPECT_LT(relative_error(logits.values<float>(), golden_.logits().values<float>()), kTolerance);
+  EXPECT_EQ(cache.length(), 40);
+}
+
+TEST_P(GoldenLogits, TokenByToken) {
+  const auto ids = golden_.input_ids();
+  const Tensor expected = golden_.stepwise_logits();
+  KvCache cache = decoder_.make_cache();
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const Tensor logits = decoder_.forward({&ids[i], 1}, cache, {LogitRows::last});
+    const auto row = static_cast<int64_t>(i);
+    ASSERT_LT(relative_error(logits.values<float>(), expected.slice(row, row + 1).values<float>()),
+              kTolerance)
+        << i;
+  }
+}
+
+TEST_P(GoldenLogits, InUnevenChunksAfterATruncation) {
+  const auto ids = golden_.input_ids();
+  const std::span<const int32_t> all(ids);
+  KvCache cache = decoder_.make_cache();
+  // Sequence-length dependent frequencies make the result depend on the chunks beyond the trained length.
+  const bool stepwise = golden_.stepwise_logits().bytes() != golden_.logits().bytes();
+  const size_t end = stepwise ? 16 : ids.size();
+  decoder_.forward(all.subspan(0, 9), cache, {LogitRows::last});
+  cache.truncate(4);
+  decoder_.forward(all.subspan(4, 1), cache, {LogitRows::last});
+  const Tensor logits = decoder_.forward(all.subspan(5, end - 5), cache, {LogitRows::all});
+  const auto expected = golden_.stepwise_logits().slice(5, static_cast<int64_t>(end));
+  EXPECT_LT(relative_error(logits.values<float>(), expected.values<float>()), kTolerance);
+}
+
+/// Two sequences in one batch without caches, as evaluation and calibration run them.
+TEST_P(GoldenLogits, AsTwoSequencesOfOneBatch) {
+  const auto ids = golden_.input_ids();
+  std::vector<int32_t> both(ids);
+  both.insert(both.begin(), ids.begin(), ids.begin() + 7);
+  const ModelWeights& weights = decoder_.weights();
+  const SequenceSpan sequences[] = {{0, 7, 0, nullptr}, {7, 40, 0, nullptr}};
+  const RopeTable rope = make_rope_table(weights.spec().rope, sequences);
+  Tensor hidden = embed_tokens(*backend_, weights, both);
+  for (int64_t layer = 0; layer < weights.spec().layers; ++layer) {
+    const PreparedLayer prepared = prepare_layer(*backend_, weights.layer(layer));
+    run_layer({*backend_, weights.spec(), rope, layer, sequences}, prepared, hidden);
+  }
+  const Tensor logits = final_logits(*backend_, prepare_head(*backend_, weights), hidden.slice(7, 47));
+  EXPECT_LT(relative_error(logits.values<float>(), golden_.logits().values<float>()), kTolerance);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, GoldenLogits,
+                         testing::Values("llama_gqa", "llama_tied", "llama_tied_by_head", "llama_bias",
+                                         "mistral_window", "qwen2", "qwen2_window", "qwen3",
+                                         "qwen3_layer_types", "rope_linear", "rope_dynamic", "rope_llama3",
+                                         "rope_yarn", "rope_yarn_mscale", "rope_yarn_attention_factor",
+                                         "rope_longrope_short", "rope_longrope_long", "rope_partial",
+                                         "ct_sym_32", "ct_asym_32", "ct_asym_channel", "autoawq_32",
+                                         "autoawq_whole_row_old_config"),
+                         [](const auto& test) { return test.param; });
+
+TEST(Decoder, LongPromptsRunInChunksWithTheSameLogits) {
+  const GoldenModel golden("mistral_window");
+  const auto backend = make_cpu_backend();
+  const Decoder decoder = Decoder::load(golden.directory().string(), *backend);
+  std::vector<int32_t> ids;
+  for (int32_t i = 0; i < 1100; ++i) ids.push_back(i * 7 % 96);
+  KvCache whole = decoder.make_cache();
+  const Tensor all = decoder.forward(ids, whole, {LogitRows::all});
+  KvCache split = decoder.make_cache();
+  decoder.forward(std::span(ids).subspan(0, 700), split, {LogitRows::last});
+  const Tensor last = decoder.forward(std::span(ids).subspan(700), split, {LogitRows::last});
+  EXPECT_EQ(all.dim(0), 1100);
+  EXPECT_LT(relative_error(last.values<float>(), all.slice(1099, 1100).values<float>()), kTolerance);
+}
+
+TEST(Decoder, ABadTokenLeavesTheCacheAsItWas) {
+  const GoldenModel golden("llama_gqa");
+  const auto backend = make_cpu_backend();
+  const Decoder decoder = Decoder::load(golden.directory().string(), *backend);
+  std::vector<int32_t> ids(600, 3);
+  ids[580] = 96;  // in the second chunk
+  KvCache cache = decoder.make_cache();
+  try {
+    decoder.forward(ids, cache, {LogitRows::last});
+    FAIL() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::invalid_argument);
+    EXPECT_STREQ(error.what(), "token 580 is 96, but the vocabulary has 96 entries");
+  }
+  EXPECT_EQ(cache.length(), 0);
+  EXPECT_THROW(decoder.forward({}, cache, {LogitRows::last}), Error);
+}
+
+TEST(Decoder, AgreesWithTransformersOnTrainedModels) {
+  SALIENT_SHARED_OR_SKIP(models, "models");
+  const Json golden = read_json_file((GoldenModel::root() / "trained.json").string());
+  const auto backend = make_cpu_backend();
+  for (const auto& [name, expected] : golden.items()) {
+    const Decoder decoder = Decoder::load((models / name).string(), *backend);
+    KvCache cache = decoder.make_cache();
+    const auto window = expected.at("windows").at(0).get<std::vector<int32_t>>();
+    const Tensor logits = decoder.forward(window, cache, {LogitRows::last});
+    const auto reference = expected.at("last_logits").get<std::vector<float>>();
+    EXPECT_LT(relative_error(logits.values<float>(), reference), kTolerance) << name;
+  }
+}
+
+}  // namespace
+}  // namespace salient

@@ -1,0 +1,100 @@
+#include "runtime/sampler.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "base/error.h"
+#include "base/json.h"
+
+namespace salient {
+namespace {
+
+TEST(NextTokenDistribution, IsThatOfTransformersProcessors) {
+  const Json cases = read_json_file(std::string(SALIENT_SOURCE_DIR) + "/tests/golden/runtime/sampler.json");
+  ASSERT_GT(cases.size(), 8u);
+  for (const Json& golden : cases) {
+    const Json& given = golden.at("options");
+    const SamplingOptions options{.repetition_penalty = given.value("repetition_penalty", 1.0),
+                                  .temperature = given.value("temperature", 1.0),
+                                  .top_k = given.value("top_k", int64_t{0}),
+                                  .top_p = given.value("top_p", 1.0),
+                                  .min_p = given.value("min_p", 0.0)};
+    const auto logits = golden.at("logits").get<std::vector<float>>();
+    const auto seen = golden.at("seen").get<std::vector<int32_t>>();
+    const auto expected = golden.at("probabilities").get<std::vector<double>>();
+    std::map<int32_t, double> found;
+    for (const auto& [token, probability] : next_token_distribution(options, logits, seen))
+      found[token] = probability;
+    for (size_t i = 0; i < expected.size(); ++i) {
+      const auto entry = found.find(static_cast<int32_t>(i));
+      EXPECT_NEAR(entry == found.end() ? 0.0 : entry->second, expected[i], 1e-6)
+          << given.dump() << " token " << i;
+    }
+  }
+}
+
+TEST(NextTokenDistribution, GreedyTakesTheLowestIdAmongEquals) {
+  const std::vector<float> logits{1, 5, NAN, 5, INFINITY};
+  const auto greedy = next_token_distribution({}, logits, {});
+  ASSERT_EQ(greedy.size(), 1u);
+  EXPECT_EQ(greedy[0].token, 1);
+}
+
+TEST(Sampler, ASeedFixesTheDraws) {
+  const std::vector<float> logits{0, 1, 2, 3};
+  const auto draw = [&](uint64_t seed) {
+    Sampler sampler({.temperature = 1.0, .seed = seed});
+    std::vector<int32_t> tokens;
+    for (int i = 0; i < 50; ++i) tokens.push_back(sampler.sample(logits, {}));
+    return tokens;
+  };
+  EXPECT_EQ(draw(1), draw(1));
+  EXPECT_NE(draw(1), draw(2));
+  // Written down once: the same on every machine.
+  const auto first = draw(42);
+  EXPECT_EQ(std::vector<int32_t>(first.begin(), first.begin() + 8),
+            (std::vector<int32_t>{3, 3, 2, 3, 0, 2, 3, 3}));
+}
+
+TEST(Sampler, FrequenciesFollowTheDistribution) {
+  const std::vector<float> logits{0, 1, 2};
+  Sampler sampler({.temperature = 1.0, .seed = 7});
+  std::vector<double> counts(3);
+  constexpr int kDraws = 20000;
+  for (int i = 0; i < kDraws; ++i) counts[static_cast<size_t>(sampler.sample(logits, {}))] += 1.0 / kDraws;
+  for (const auto& [token, probability] : next_token_distribution({.temperature = 1.0}, logits, {})) {
+    EXPECT_NEAR(counts[static_cast<size_t>(token)], probability, 0.012);  // about four standard deviations
+  }
+}
+
+TEST(Sampler, RefusesSenselessOptions) {
+  const auto message = [](const SamplingOptions& options) -> std::string {
+    try {
+      Sampler sampler(options);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::invalid_argument);
+      return error.what();
+    }
+    return "accepted";
+  };
+  EXPECT_EQ(message({.temperature = -1}), "temperature -1 is outside [0, 1000]");
+  EXPECT_EQ(message({.temperature = NAN}), "temperature nan is outside [0, 1000]");
+  EXPECT_EQ(message({.top_k = -3}), "top_k -3 is outside [0, ...)");
+  EXPECT_EQ(message({.top_p = 1.1}), "top_p 1.1 is outside [0, 1]");
+  EXPECT_EQ(message({.min_p = 2}), "min_p 2 is outside [0, 1]");
+  EXPECT_EQ(message({.repetition_penalty = 0}), "repetition_penalty 0 is outside [0.001, 1000]");
+  Sampler sampler({});
+  const std::vector<float> nothing{NAN, NAN};
+  EXPECT_THROW(sampler.sample(nothing, {}), Error);
+}
+
+TEST(Sampler, ATinyTemperatureStillPicksTheLikeliest) {
+  const std::vector<float> logits{1.0f, 5.0f, 2.0f};
+  Sampler sampler({.temperature = 1e-310});
+  EXPECT_EQ(sampler.sample(logits, {}), 1);
+}
+
+}  // namespace
+}  // namespace salient

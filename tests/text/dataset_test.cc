@@ -1,0 +1,110 @@
+#include "text/dataset.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "support/temporary_directory.h"
+
+namespace salient {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+class DatasetTest : public testing::Test {
+ protected:
+  std::string write(const std::string& name, std::string_view content) const {
+    const std::string path = (directory_.path() / name).string();
+    write_file_atomically(path, content);
+    return path;
+  }
+
+ private:
+  TemporaryDirectory directory_;
+};
+
+template <typename Body>
+std::string message_of(ErrorKind kind, Body&& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), kind);
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+TEST_F(DatasetTest, ReadsPlainTextAsOneDocument) {
+  EXPECT_THAT(read_documents({.path = write("a.txt", "one\n\ntwo\n")}), ElementsAre("one\n\ntwo\n"));
+  EXPECT_THAT(read_documents({.path = write("wiki.test.raw", "x")}), ElementsAre("x"));
+}
+
+TEST_F(DatasetTest, ReadsAColumnOfJsonLines) {
+  const std::string path =
+      write("a.jsonl", "{\"text\": \"one\\n\", \"q\": \"Q1\"}\r\n\n{\"text\": \"two\", \"q\": \"Q2\"}");
+  EXPECT_THAT(read_documents({.path = path}), ElementsAre("one\n", "two"));
+  EXPECT_THAT(read_documents({.path = path, .text_column = "q"}), ElementsAre("Q1", "Q2"));
+  EXPECT_THAT(message_of(ErrorKind::bad_format, [&] { read_documents({.path = path, .text_column = "z"}); }),
+              HasSubstr("a.jsonl: line 1: the key \"z\" is missing"));
+}
+
+TEST_F(DatasetTest, SaysWhereAFileIsWrong) {
+  EXPECT_THAT(
+      message_of(ErrorKind::bad_format, [&] { read_documents({.path = write("a.txt", "ok \xC3( no")}); }),
+      HasSubstr("a.txt: not UTF-8: byte 3 is 0xC3"));
+  EXPECT_THAT(
+      message_of(ErrorKind::bad_format,
+                 [&] { read_documents({.path = write("b.jsonl", "{\"text\": \"x\"}\n{\"text\": 5}\n")}); }),
+      HasSubstr("b.jsonl: line 2: text: expected a string, got 5"));
+  EXPECT_THAT(message_of(ErrorKind::bad_format, [&] { read_documents({.path = write("c.jsonl", "\n \n")}); }),
+              HasSubstr("c.jsonl: no documents"));
+  EXPECT_THAT(message_of(ErrorKind::unsupported, [&] { read_documents({.path = write("d.parquet", "x")}); }),
+              HasSubstr(".parquet files are not read"));
+  message_of(ErrorKind::not_found, [&] { read_documents({.path = "/nonexistent/a.txt"}); });
+}
+
+TEST(TokenizeDocuments, JoinsThemAndMarksEach) {
+  const Tokenizer tokenizer = Tokenizer::from_json(
+      R"({"added_tokens": [{"id": 2, "content": "<s>", "special": true}],
+          "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}},
+            {"Sequence": {"id": "A"}}], "special_tokens": {"<s>": {"ids": [2]}}},
+          "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}})",
+      "t.json");
+  const std::vector<std::string> documents = {"ab", "b"};
+  EXPECT_THAT(tokenize_documents(tokenizer, documents, Tokenizer::SpecialTokens::add),
+              ElementsAre(2, 0, 1, 2, 1));
+  EXPECT_THAT(tokenize_documents(tokenizer, documents, Tokenizer::SpecialTokens::omit), ElementsAre(0, 1, 1));
+}
+
+TEST(TokenWindows, CutsInOrderAndDropsTheRest) {
+  const std::vector<int32_t> ids = {0, 1, 2, 3, 4, 5, 6};
+  EXPECT_THAT(token_windows(ids, {.window = 3}), ElementsAre(ElementsAre(0, 1, 2), ElementsAre(3, 4, 5)));
+  EXPECT_THAT(token_windows(ids, {.window = 2, .maximum = 1}), ElementsAre(ElementsAre(0, 1)));
+  EXPECT_EQ(message_of(ErrorKind::invalid_argument, [&] { token_windows(ids, {.window = 8}); }),
+            "text: 7 tokens are too few for one window of 8");
+  message_of(ErrorKind::invalid_argument, [&] { token_windows(ids, {.window = 0}); });
+}
+
+TEST(TokenWindows, DrawsTheSameWindowsForTheSameSeed) {
+  std::vector<int32_t> ids(1000);
+  std::iota(ids.begin(), ids.end(), 0);
+  const auto drawn = token_windows(ids, {.window = 10, .maximum = 20, .shuffle_seed = 7});
+  ASSERT_EQ(drawn.size(), 20u);
+  EXPECT_EQ(drawn, token_windows(ids, {.window = 10, .maximum = 20, .shuffle_seed = 7}));
+  EXPECT_NE(drawn, token_windows(ids, {.window = 10, .maximum = 20, .shuffle_seed = 8}));
+  std::vector<int32_t> starts;
+  for (const auto& window : drawn) {
+    EXPECT_EQ(window.front() % 10, 0);
+    EXPECT_EQ(window.back(), window.front() + 9);
+    starts.push_back(window.front());
+  }
+  std::sort(starts.begin(), starts.end());
+  EXPECT_EQ(std::unique(starts.begin(), starts.end()), starts.end());
+}
+
+}  // namespace
+}  // namespace salient
