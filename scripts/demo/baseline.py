@@ -32,7 +32,7 @@ class Table:
     def discount(self) -> float:
         """The usual estimate of the absolute discount."""
         once, twice = (self.counts == 1).sum(), (self.counts == 2).sum()
-        return once / (once + 2 * twice)
+        return once / max(once + 2 * twice, 1)
 
 
 def discounted(count, total, kinds, discount, lower):

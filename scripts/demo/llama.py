@@ -12,7 +12,7 @@ CONFIG = {
     "vocab_size": 3072,
     "hidden_size": 256,
     "intermediate_size": 768,
-    "num_hidden_layers": 5,
+    "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 64,
@@ -131,21 +131,40 @@ class Decoder(nn.Module):
 class Llama(nn.Module):
     """Llama with the output layer tied to the embedding."""
 
-    def __init__(self, config: dict, gain_spread: float = 0.0):
+    def __init__(self, config: dict, weak_share: float = 0.0, weak_gain: float = 1.0):
         super().__init__()
         self.config = config
         self.model = Decoder(config)
-        self.initialise(gain_spread)
+        self.initialise(weak_share, weak_gain)
 
-    def initialise(self, gain_spread: float) -> None:
-        """Normal weights; log-normal norm gains, so channels differ from the start."""
+    def initialise(self, weak_share: float, weak_gain: float) -> None:
+        """Normal weights; a share of each norm's channels starts weak.
+
+        A weak channel has a small gain, and the weights that read it are drawn
+        with a deviation as much larger, so all channels count alike at first.
+        Channels of different strength are what large language models come to
+        after long training, and what makes plain rounding hurt.
+        """
+        deviation = self.config["initializer_range"]
         depth = (2 * self.config["num_hidden_layers"]) ** -0.5
-        for name, value in self.named_parameters():
+        for value in self.model.layers.parameters():
             if value.dim() == 2:
-                last = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(value, std=self.config["initializer_range"] * (depth if last else 1.0))
-            elif name != "model.norm.weight":
-                value.data.copy_(torch.exp(gain_spread * torch.randn_like(value)))
+                nn.init.normal_(value, std=deviation)
+        # rows far apart from the start keep words of one kind, such as names, apart
+        nn.init.normal_(self.model.embed_tokens.weight, std=self.config["hidden_size"] ** -0.5)
+        for layer in self.model.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            readers = {
+                layer.input_layernorm: (attention.q_proj, attention.k_proj, attention.v_proj),
+                layer.post_attention_layernorm: (mlp.gate_proj, mlp.up_proj),
+            }
+            for norm, linears in readers.items():
+                gain = norm.weight.data
+                gain[torch.rand_like(gain) < weak_share] = weak_gain
+                for linear in linears:
+                    linear.weight.data.div_(gain)
+            attention.o_proj.weight.data.mul_(depth)
+            mlp.down_proj.weight.data.mul_(depth)
 
     def forward(self, tokens):
         cos, sin = rope_table(self.config, tokens.shape[1])

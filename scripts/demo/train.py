@@ -36,15 +36,18 @@ def learning_rate(step: int, args) -> float:
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def make_optimizer(model: Llama, args) -> torch.optim.Optimizer:
-    """AdamW; the norm gains have a rate of their own and no decay."""
+def make_optimizers(model: Llama, args) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the embedding and the norm gains."""
+    matrices = [p for p in model.model.layers.parameters() if p.dim() == 2]
     gains = [p for p in model.parameters() if p.dim() == 1]
-    weights = [p for p in model.parameters() if p.dim() == 2]
-    groups = [
-        {"params": weights, "lr": args.rate, "base": args.rate, "weight_decay": args.decay},
-        {"params": gains, "lr": args.gain_rate, "base": args.gain_rate, "weight_decay": 0.0},
+    others = [
+        {"params": [model.model.embed_tokens.weight], "lr": args.rate},
+        {"params": gains, "lr": args.gain_rate},
     ]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    return [
+        torch.optim.Muon(matrices, lr=args.matrix_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]
 
 
 def loss_of(model: Llama, batch: torch.Tensor) -> torch.Tensor:
@@ -66,24 +69,25 @@ def perplexity(model: Llama, stream: np.ndarray, length: int) -> float:
 
 def fit(model: Llama, stream: np.ndarray, check: np.ndarray, args) -> None:
     """The training loop: random windows of the joined documents."""
-    optimizer = make_optimizer(model, args)
-    picker = np.random.default_rng(args.seed)
+    optimizers = make_optimizers(model, args)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: learning_rate(step, args)) for o in optimizers]
     offsets = np.arange(args.window + 1)
+    picker = np.random.default_rng(args.seed)
     start = time.time()
     for step in range(args.steps):
         begins = picker.integers(0, len(stream) - args.window - 1, size=args.batch)
         batch = torch.from_numpy(stream[begins[:, None] + offsets])
-        for group in optimizer.param_groups:
-            group["lr"] = group["base"] * learning_rate(step, args)
         loss = loss_of(model, batch)
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for part in optimizers + schedules:
+            part.step()
         if step % 50 == 0 or step + 1 == args.steps:
             print(f"step {step} loss {loss.item():.4f} seconds {time.time() - start:.0f}", flush=True)
-        if step and step % 500 == 0:
+        if step and step % 250 == 0:
             print(f"step {step} calibration perplexity {perplexity(model, check, args.window):.4f}", flush=True)
+            save_model(model, args.out)
 
 
 def save_model(model: Llama, folder: pathlib.Path) -> None:
@@ -102,14 +106,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "examples" / "demo" / "model")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--window", type=int, default=512)
-    parser.add_argument("--warmup", type=int, default=100)
-    parser.add_argument("--rate", type=float, default=4e-3)
-    parser.add_argument("--gain-rate", type=float, default=2e-2)
-    parser.add_argument("--decay", type=float, default=0.01)
-    parser.add_argument("--gain-spread", type=float, default=1.0)
+    parser.add_argument("--warmup", type=int, default=50)
+    parser.add_argument("--matrix-rate", type=float, default=5e-3)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--gain-rate", type=float, default=4e-3)
+    parser.add_argument("--weak-share", type=float, default=0.03)
+    parser.add_argument("--weak-gain", type=float, default=0.05)
     parser.add_argument("--no-bf16", action="store_true", help="train in fp32 (CPUs without bf16 matrix units)")
     return parser.parse_args()
 
@@ -126,7 +131,7 @@ def main() -> None:
     save_tokenizer(tokenizer, args.out)
     stream = encode(tokenizer, text)
     check = encode(tokenizer, (args.demo / "calibration.txt").read_text(encoding="utf-8"))
-    model = Llama(CONFIG, args.gain_spread)
+    model = Llama(CONFIG, args.weak_share, args.weak_gain)
     model.autocast = not args.no_bf16
     count = sum(p.numel() for p in model.parameters())
     print(f"{tokenizer.get_vocab_size()} tokens in the vocabulary, {len(stream)} training tokens, {count} parameters")

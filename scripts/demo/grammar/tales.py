@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import words
 from .openings import asides, ending, introduce, opening, trait_line, weather_line
-from .world import Person, World, article, capital, listing, number
+from .world import World, article, capital, listing, number
 
 
 def lost_thing(w: World) -> list[str]:
