@@ -29,8 +29,8 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-/// Whether something stands at `path`. Errors: io where std::filesystem cannot tell (a name too long, a folder that may not
-/// be searched).
+/// Whether something stands at `path`. Errors: io where std::filesystem cannot tell (a name too long, a
+/// folder that may not be searched).
 bool path_exists(const std::filesystem::path& path);
 
 /// Reads a whole file. Errors: not_found, io.

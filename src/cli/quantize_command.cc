@@ -242,8 +242,10 @@ void add_quantize_command(CLI::App& app) {
       ->add_option("--max-seq-length", options.calibration.max_seq_length,
                    "Tokens per sequence (default 512)")
       ->check(CLI::Range(2, 1 << 20));
-  command->add_option("--ignore", options.recipe.quantization.ignore,
-                      "A linear that stays dense, by full name or re:pattern; may be repeated (default: lm_head)")
+  command
+      ->add_option(
+          "--ignore", options.recipe.quantization.ignore,
+          "A linear that stays dense, by full name or re:pattern; may be repeated (default: lm_head)")
       ->allow_extra_args(false);
   command->add_option("--duo-scaling", arguments->duo_scaling, "true (default), false or both")
       ->check(CLI::IsMember({"true", "false", "both"}));

@@ -90,8 +90,8 @@ void ModelWeights::check_linear(const LinearSlot& slot) const {
     const std::string name = slot.name + "." + expected.suffix;
     if (expected.optional && !checkpoint_->contains(name)) continue;
     const SafetensorsEntry& found = checkpoint_->entry(name);
-    const bool same_type = is_floating(expected.dtype) ? is_weight_type(found.dtype)
-                                                       : found.dtype == to_string(expected.dtype);
+    const bool same_type =
+        is_floating(expected.dtype) ? is_weight_type(found.dtype) : found.dtype == to_string(expected.dtype);
     if (!same_type || found.shape != expected.shape) {
       fail(ErrorKind::bad_format, "tensor \"{}\": expected {} {}, found {} {}", name,
            to_string(expected.dtype), to_string(expected.shape), found.dtype, to_string(found.shape));

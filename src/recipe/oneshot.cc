@@ -311,7 +311,8 @@ class OneshotRun {
       source.release(name);
     }
     writer.copy_companions(source.directory());
-    writer.add_file("recipe.yaml", recipe_to_yaml(options_, job_.resolved.scheme, job_.weights.spec().head_name));
+    writer.add_file("recipe.yaml",
+                    recipe_to_yaml(options_, job_.resolved.scheme, job_.weights.spec().head_name));
     writer.add_file("config.json", config().dump(2) + "\n");
   }
 
