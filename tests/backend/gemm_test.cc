@@ -1,5 +1,9 @@
 #include "backend/cpu/gemm.h"
 
+#include <signal.h>
+#include <sys/time.h>
+
+#include <chrono>
 #include <fstream>
 #include <thread>
 
@@ -35,6 +39,49 @@ TEST(Gemm, TheLibraryStartsNoThreadsAndKeepsTheOpenMpSetting) {
   }
   EXPECT_EQ(threads_of_this_process(), before);
   EXPECT_EQ(omp_get_max_threads(), openmp_threads);
+}
+
+volatile sig_atomic_t alarms = 0;
+
+/// Signals every few microseconds of this thread's work; each handler runs on its stack.
+class Alarms {
+ public:
+  Alarms() {
+    struct sigaction action {};
+    action.sa_handler = [](int) { alarms = alarms + 1; };
+    sigaction(SIGVTALRM, &action, &before_);
+    constexpr itimerval kOften{{0, 20}, {0, 20}};
+    setitimer(ITIMER_VIRTUAL, &kOften, nullptr);
+  }
+  ~Alarms() {
+    constexpr itimerval kNever{};
+    setitimer(ITIMER_VIRTUAL, &kNever, nullptr);
+    sigaction(SIGVTALRM, &before_, nullptr);
+  }
+
+ private:
+  struct sigaction before_ {};
+};
+
+/// The library's code leaves less of the stack to signal handlers than it must, for some shapes.
+TEST(Gemm, SignalsDoNotDisturbProducts) {
+  Gemm gemm;
+  const std::vector<float> ones(256 * 256, 1.0f);
+  std::vector<float> c(96 * 96);
+  const Alarms ticking;
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+  for (int64_t i = 0; std::chrono::steady_clock::now() < deadline; ++i) {
+    const int64_t depth = i % 2 == 0 ? 96 : 192;
+    gemm(GemmProblem<float>{.m = 96,
+                            .n = 96,
+                            .k = depth,
+                            .a = {ones.data(), 256},
+                            .b = {ones.data(), 256, Transposed::yes},
+                            .c = c.data(),
+                            .c_stride = 96});
+    for (const float value : c) ASSERT_EQ(value, static_cast<float>(depth)) << i;
+  }
+  EXPECT_GT(alarms, 0);
 }
 
 TEST(Gemm, ThreadsShareOneObject) {
