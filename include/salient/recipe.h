@@ -16,6 +16,12 @@ enum class DuoScaling {
 
 enum class ClipSearch { off, on };
 
+/// How weights become codes once scales and zeros are chosen.
+enum class Rounding {
+  nearest,      ///< each on its own, as both incumbents do
+  compensated,  ///< each making up for the errors of the columns before it (GPTQ)
+};
+
 /// Activation-aware weight quantization (Lin et al. 2023, section 3): scales every input channel of a linear
 /// up and the layer before it down, so that the weights that matter most are rounded least.
 struct AwqModifier {
@@ -24,6 +30,7 @@ struct AwqModifier {
   int n_grid = 20;
   /// Search the largest weight of each group as well (AutoAWQ's apply_clip).
   ClipSearch clip = ClipSearch::on;
+  Rounding rounding = Rounding::compensated;
 };
 
 /// Which linears become integers, and how.

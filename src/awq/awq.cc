@@ -4,6 +4,7 @@
 
 #include "awq/apply.h"
 #include "awq/clip_search.h"
+#include "awq/compensated_rounding.h"
 #include "awq/mapping.h"
 #include "awq/scale_search.h"
 #include "base/error.h"
@@ -15,7 +16,7 @@ namespace {
 constexpr double kEquivalenceLimit = 1e-3;
 
 using LayerStatistics = std::array<std::optional<ActivationStatistics>, kLinearRoles>;
-using LayerClips = std::array<Tensor, kLinearRoles>;
+using RoundedLinears = std::array<std::optional<QuantizedWeight>, kLinearRoles>;
 
 size_t index(LinearRole role) { return static_cast<size_t>(role); }
 
@@ -73,23 +74,14 @@ class LayerSearch {
     return report;
   }
 
-  /// AutoAWQ leaves q and k alone: their outputs meet in a product before the softmax, where clipping hurts.
-  void clip(LayerClips& clips, LayerReport& report) {
+  RoundedLinears round(LayerReport& report) const {
+    RoundedLinears rounded;
     for (const auto& slot : job_.spec.linears(job_.layer)) {
-      if (!job_.quantized[index(slot.role)] || slot.role == LinearRole::q || slot.role == LinearRole::k)
-        continue;
+      if (!job_.quantized[index(slot.role)]) continue;
       throw_if_cancelled(job_.cancelled);
-      const auto& input = input_statistics(statistics_, slot.role);
-      const Tensor gram = scaled_gram(input.gram(), column_scales_[index(slot.role)]);
-      const ClipSearchResult found = search_clips({.backend = job_.backend,
-                                                   .rounding = rounding_rule(job_, original_[slot.role]),
-                                                   .weight = weights_[slot.role].dense,
-                                                   .gram = gram,
-                                                   .tokens = input.tokens()});
-      clips[index(slot.role)] = found.clip;
-      report.clip_loss_before += found.loss_before;
-      report.clip_loss_after += found.loss_after;
+      rounded[index(slot.role)] = with_context(slot.name, [&] { return round(slot.role, report); });
     }
+    return rounded;
   }
 
  private:
@@ -99,6 +91,36 @@ class LayerSearch {
     }
     return false;
   }
+
+  QuantizedWeight round(LinearRole role, LayerReport& report) const {
+    const Tensor& weight = weights_[role].dense;
+    const RoundingRule rule = rounding_rule(job_, original_[role]);
+    const auto& input = input_statistics(statistics_, role);
+    const Tensor gram = scaled_gram(input.gram(), column_scales_[index(role)]);
+    Tensor clip;
+    if (settings_.clip == ClipSearch::on && may_clip(role)) {
+      const ClipSearchResult found = search_clips({.backend = job_.backend,
+                                                   .rounding = rule,
+                                                   .weight = weight,
+                                                   .gram = gram,
+                                                   .tokens = input.tokens()});
+      clip = found.clip;
+      report.clip_loss_before += found.loss_before;
+      report.clip_loss_after += found.loss_after;
+    }
+    if (settings_.rounding == Rounding::nearest) {
+      return quantize_to_nearest(weight, clip, rule.scheme, rule.scale_dtype);
+    }
+    return round_compensated({.backend = job_.backend,
+                              .rounding = rule,
+                              .weight = weight,
+                              .clip = clip,
+                              .gram = gram,
+                              .tokens = input.tokens()});
+  }
+
+  /// AutoAWQ leaves q and k alone: their outputs meet in a product before the softmax, where clipping hurts.
+  static bool may_clip(LinearRole role) { return role != LinearRole::q && role != LinearRole::k; }
 
   ScaleSearchResult search(const ResolvedMapping& mapping) const {
     std::vector<BalanceLayer> layers;
@@ -156,7 +178,7 @@ class LayerSearch {
 
 /// The f32 weights of a layer in the types in which they are written.
 LayerWeights store_layer(const LayerJob& job, const LayerWeights& original, const LayerWeights& weights,
-                         const LayerClips& clips) {
+                         RoundedLinears rounded) {
   LayerWeights stored;
   for (const auto& slot : job.spec.linears(job.layer)) {
     const LinearWeight& from = weights[slot.role];
@@ -164,8 +186,7 @@ LayerWeights store_layer(const LayerJob& job, const LayerWeights& original, cons
     with_context(slot.name, [&] {
       const RoundingRule rule = rounding_rule(job, original[slot.role]);
       if (job.quantized[index(slot.role)]) {
-        to.quantized =
-            quantize_to_nearest(from.dense, clips[index(slot.role)], rule.scheme, rule.scale_dtype);
+        to.quantized = std::move(rounded[index(slot.role)]);
       } else {
         to.dense = store_as("weight", from.dense, rule.scale_dtype);
       }
@@ -208,7 +229,16 @@ double equivalence_error(const Tensor& input, const Tensor& reference, const Ten
 }
 
 QuantizedLayer round_layer(const LayerJob& job, const LayerWeights& original) {
-  return {.weights = store_layer(job, original, to_f32(original), {}), .report = {.layer = job.layer}};
+  const LayerWeights weights = to_f32(original);
+  RoundedLinears rounded;
+  for (const auto& slot : job.spec.linears(job.layer)) {
+    if (!job.quantized[index(slot.role)]) continue;
+    const RoundingRule rule = rounding_rule(job, original[slot.role]);
+    rounded[index(slot.role)] = with_context(slot.name, [&] {
+      return quantize_to_nearest(weights[slot.role].dense, {}, rule.scheme, rule.scale_dtype);
+    });
+  }
+  return {.weights = store_layer(job, original, weights, std::move(rounded)), .report = {.layer = job.layer}};
 }
 
 QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
@@ -229,7 +259,6 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
     }
   }
   QuantizedLayer result{.weights = {}, .report = {.layer = job.layer}};
-  LayerClips clips;
   {
     LayerSearch search(job, settings, original, statistics);
     for (const auto& mapping : default_mappings(job.spec))
@@ -238,8 +267,7 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
     const Tensor changed = stream.probe(job.exact, job.layer, smoothed, probe_input);
     result.report.equivalence_error = equivalence_error(probe_input, reference, changed);
     check_equivalence(job, result.report.equivalence_error);
-    if (settings.clip == ClipSearch::on) search.clip(clips, result.report);
-    result.weights = store_layer(job, original, search.weights(), clips);
+    result.weights = store_layer(job, original, search.weights(), search.round(result.report));
   }
   if (job.propagation == Propagation::quantized) {
     stream.advance(job.layer, prepare_layer(job.backend, result.weights));

@@ -36,8 +36,8 @@ class GroupSearch {
         weight_(copy_columns(problem.weight, group * width_, width_)),
         gram_(copy_columns(problem.gram.slice(group * width_, (group + 1) * width_), group * width_, width_)),
         difference_(Tensor::empty(DType::f32, weight_.shape())),
-        product_(Tensor::empty(DType::f32, weight_.shape())),
         largest_(static_cast<size_t>(weight_.dim(0))),
+        loss_(largest_.size()),
         best_loss_(largest_.size()),
         first_loss_(largest_.size()),
         best_shrink_(largest_.size(), 1.0f) {}
@@ -79,25 +79,13 @@ class GroupSearch {
         for (size_t c = 0; c < width(); ++c) target[c] -= source[c];
       }
     });
-    problem_.backend.matmul_transposed(difference_, gram_, MatmulPrecision::f32, product_);
-    keep_better(shrink, first);
-  }
-
-  void keep_better(float shrink, bool first) {
-    const auto difference = difference_.values<float>();
-    const auto product = product_.values<float>();
-    parallel_for(largest_.size(), kRowsPerChunk, [&](size_t begin, size_t end) {
-      for (size_t row = begin; row < end; ++row) {
-        double loss = 0;
-        for (size_t c = row * width(); c < (row + 1) * width(); ++c) {
-          loss += static_cast<double>(difference[c]) * static_cast<double>(product[c]);
-        }
-        if (first) first_loss_[row] = loss;
-        if (!first && !(loss < best_loss_[row])) continue;
-        best_loss_[row] = loss;
-        best_shrink_[row] = shrink;
-      }
-    });
+    problem_.backend.quadratic_form(difference_, gram_, loss_);
+    if (first) first_loss_ = loss_;
+    for (size_t row = 0; row < loss_.size(); ++row) {
+      if (!first && !(loss_[row] < best_loss_[row])) continue;
+      best_loss_[row] = loss_[row];
+      best_shrink_[row] = shrink;
+    }
   }
 
   const ClipSearchProblem& problem_;
@@ -106,8 +94,8 @@ class GroupSearch {
   Tensor weight_;      // [out, width]
   Tensor gram_;        // [width, width]
   Tensor difference_;  // [out, width]
-  Tensor product_;     // [out, width]
   std::vector<float> largest_;
+  std::vector<double> loss_;
   std::vector<double> best_loss_;
   std::vector<double> first_loss_;
   std::vector<float> best_shrink_;

@@ -99,71 +99,74 @@ std::vector<float> scales_for(const Candidate& candidate, std::span<const float>
   return scales;
 }
 
+/// A row of a linear that will be rounded.
+struct RoundedRow {
+  std::span<const float> weight;
+  double share;  ///< of its squared output error, summed over the tokens, in the loss
+};
+
+/// The rows of all linears that will be rounded: one input, so one product serves them all.
+std::vector<RoundedRow> rounded_rows(const ScaleSearchProblem& problem) {
+  const auto columns = static_cast<size_t>(problem.input.features());
+  const auto tokens = static_cast<double>(std::max<int64_t>(1, problem.input.tokens()));
+  std::vector<RoundedRow> rows;
+  for (const auto& layer : problem.layers) {
+    if (!layer.quantized) continue;
+    const auto weight = layer.weight.values<float>();
+    const double share = 1 / (tokens * static_cast<double>(layer.weight.dim(0)));
+    for (size_t begin = 0; begin < weight.size(); begin += columns)
+      rows.push_back({weight.subspan(begin, columns), share});
+  }
+  return rows;
+}
+
 /// D = Q(W s) / s - W for every row.
-void rounding_error(const ScaleSearchProblem& problem, const Tensor& weight,
+void rounding_error(const RoundingRule& rule, std::span<const RoundedRow> rows,
                     std::span<const float> column_scales, Tensor& difference) {
-  const auto columns = static_cast<size_t>(weight.dim(1));
-  const auto in = weight.values<float>();
+  const size_t columns = column_scales.size();
   const auto out = difference.mutable_values<float>();
   constexpr size_t kRowsPerChunk = 16;
-  parallel_for(static_cast<size_t>(weight.dim(0)), kRowsPerChunk, [&](size_t begin, size_t end) {
+  parallel_for(rows.size(), kRowsPerChunk, [&](size_t begin, size_t end) {
     for (size_t row = begin; row < end; ++row) {
-      const auto source = in.subspan(row * columns, columns);
+      const auto source = rows[row].weight;
       const auto target = out.subspan(row * columns, columns);
       for (size_t c = 0; c < columns; ++c) target[c] = source[c] * column_scales[c];
-      fake_quantize_row(problem.rounding, target, {}, target);
+      fake_quantize_row(rule, target, {}, target);
       for (size_t c = 0; c < columns; ++c) target[c] = target[c] / column_scales[c] - source[c];
     }
   });
 }
 
-double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> scales) {
+/// The mean squared output error with the given scales, summed over the linears: tr(D G D^T) / (tokens *
+/// out).
+double candidate_loss(const ScaleSearchProblem& problem, std::span<const RoundedRow> rows,
+                      std::span<const float> scales) {
   std::vector<float> column_scales(problem.channel_of.size());
   for (size_t c = 0; c < column_scales.size(); ++c)
     column_scales[c] = scales[static_cast<size_t>(problem.channel_of[c])];
+  constexpr size_t kRowsPerBlock = 2048;  // bounds the memory for wide layers
+  std::vector<double> errors(std::min(rows.size(), kRowsPerBlock));
   double loss = 0;
-  for (const auto& layer : problem.layers) {
-    if (!layer.quantized) continue;
-    Tensor difference = Tensor::empty(DType::f32, layer.weight.shape());
-    rounding_error(problem, layer.weight, column_scales, difference);
-    loss += output_error(problem.backend, difference, problem.input.gram(), problem.input.tokens());
+  for (size_t begin = 0; begin < rows.size(); begin += kRowsPerBlock) {
+    const auto block = rows.subspan(begin, std::min(kRowsPerBlock, rows.size() - begin));
+    Tensor difference =
+        Tensor::empty(DType::f32, {static_cast<int64_t>(block.size()), problem.input.features()});
+    rounding_error(problem.rounding, block, column_scales, difference);
+    problem.backend.quadratic_form(difference, problem.input.gram(), std::span(errors).first(block.size()));
+    for (size_t row = 0; row < block.size(); ++row) loss += errors[row] * block[row].share;
   }
   return loss;
 }
 
 }  // namespace
 
-double output_error(Backend& backend, const Tensor& difference, const Tensor& gram, int64_t tokens) {
-  const int64_t rows = difference.dim(0);
-  const auto columns = static_cast<size_t>(difference.dim(1));
-  constexpr int64_t kRowsPerBlock = 1024;  // bounds the product's memory for wide layers
-  double total = 0;
-  for (int64_t begin = 0; begin < rows; begin += kRowsPerBlock) {
-    const Tensor block = difference.slice(begin, std::min(rows, begin + kRowsPerBlock));
-    Tensor product = Tensor::empty(DType::f32, block.shape());
-    backend.matmul_transposed(block, gram, MatmulPrecision::f32, product);  // G is symmetric
-    const auto d = block.values<float>();
-    const auto p = product.values<float>();
-    std::vector<double> row_sums(static_cast<size_t>(block.dim(0)));
-    parallel_for(row_sums.size(), 16, [&](size_t first, size_t last) {
-      for (size_t row = first; row < last; ++row) {
-        double sum = 0;
-        for (size_t c = row * columns; c < (row + 1) * columns; ++c)
-          sum += static_cast<double>(d[c]) * static_cast<double>(p[c]);
-        row_sums[row] = sum;
-      }
-    });
-    for (const double sum : row_sums) total += sum;
-  }
-  return total / (static_cast<double>(std::max<int64_t>(1, tokens)) * static_cast<double>(rows));
-}
-
 ScaleSearchResult search_scales(const ScaleSearchProblem& problem) {
   const std::vector<float> x_mean = pool(problem, problem.input.mean_absolute());
   const std::vector<float> w_mean = pool(problem, mean_normalized_weight(problem));
+  const std::vector<RoundedRow> rows = rounded_rows(problem);
   ScaleSearchResult best;
   best.scales.assign(static_cast<size_t>(problem.channels), 1.0f);
-  best.loss_identity = candidate_loss(problem, best.scales);
+  best.loss_identity = candidate_loss(problem, rows, best.scales);
   if (!std::isfinite(best.loss_identity)) {
     fail(ErrorKind::bad_format,
          "the output error of plain rounding is not finite: the weights or the activations are not");
@@ -173,7 +176,7 @@ ScaleSearchResult search_scales(const ScaleSearchProblem& problem) {
     throw_if_cancelled(problem.cancelled);
     std::vector<float> scales = scales_for(candidate, x_mean, w_mean);
     problem.make_representable(scales);
-    const double loss = candidate_loss(problem, scales);
+    const double loss = candidate_loss(problem, rows, scales);
     if (!(loss < best.loss)) continue;  // also turns NaN down
     best.scales = std::move(scales);
     best.loss = loss;

@@ -43,10 +43,6 @@ struct ScaleSearchResult {
   bool identity = true;
 };
 
-/// tr(D G D^T) / (tokens * out) for D [out, in], the rounding error of a weight: the mean squared error of
-/// its output. `gram` is summed over `tokens`. f32 products, f64 sums.
-double output_error(Backend& backend, const Tensor& difference, const Tensor& gram, int64_t tokens);
-
 /// Searches the scale vector s that minimises the summed output error of Q(W s) / s over the balance layers
 /// (Lin et al. 2023, eq. 4 and 5; the mean over tokens is taken through the Gram matrix, so the cost does not
 /// depend on their number). The identity is always a candidate; a candidate with a non-finite loss never

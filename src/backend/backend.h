@@ -40,6 +40,15 @@ struct AttentionProblem {
   float scale;  ///< of q.k before the softmax
 };
 
+/// See Backend::feed_back.
+struct FeedBackProblem {
+  const Tensor& errors;  ///< f32 [rows, k]
+  const Tensor& upper;   ///< f32 [k, k]
+  int64_t begin;
+  int64_t end;
+  Tensor& targets;  ///< f32 [rows, k]
+};
+
 /// How a machine computes. Coarse operations on f32 activations [rows, features]; weights are prepared once.
 /// Shapes are validated here (internal error on mismatch), kernels validate nothing.
 class Backend {
@@ -67,8 +76,15 @@ class Backend {
   virtual void gated_activation(Activation activation, const Tensor& gate, const Tensor& up, Tensor& y) = 0;
   /// gram [k, k] += x^T x for x [rows, k], f32; the whole matrix is filled. `precision` as for products.
   virtual void accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) = 0;
-  /// c [m, n] = a [m, k] b[n, k]^T, all f32.
-  virtual void matmul_transposed(const Tensor& a, const Tensor& b, MatmulPrecision precision, Tensor& c) = 0;
+  /// result[r] = x_r S x_r^T for every row of x [rows, k] and a symmetric S [k, k]. f32 products, f64 sums of
+  /// them; one triangle of S is read.
+  virtual void quadratic_form(const Tensor& x, const Tensor& symmetric, std::span<double> result) = 0;
+  /// Replaces a symmetric S [k, k], f32, by the unit upper triangle U of S = U D U^T with a diagonal D; what
+  /// was below the diagonal is left undefined. False, and S undefined, when S is not positive definite in
+  /// f32.
+  virtual bool factorize(Tensor& symmetric) = 0;
+  /// targets[:, begin:end) += errors[:, 0:begin) upper[0:begin, begin:end).
+  virtual void feed_back(const FeedBackProblem& problem) = 0;
 };
 
 struct CpuBackendOptions {

@@ -114,13 +114,8 @@ Json inspect_json(const ModelWeights& weights, const InspectArguments& arguments
 
 std::string quantization_text(const std::optional<QuantizationConfig>& quantization) {
   if (!quantization) return "none";
-  const auto& scheme = quantization->scheme;
-  const std::string group = scheme.group_size == QuantizationScheme::kWholeRow
-                                ? "one group per row"
-                                : fmt::format("group {}", scheme.group_size);
-  return fmt::format("{}: int{} {}, {}; {} modules stay dense", to_string(quantization->format),
-                     scheme.num_bits, scheme.symmetric ? "symmetric" : "asymmetric", group,
-                     quantization->ignore.size());
+  return fmt::format("{}: {}; {} modules stay dense", to_string(quantization->format),
+                     describe(quantization->scheme), quantization->ignore.size());
 }
 
 void print_inspection(const ModelWeights& weights, const InspectArguments& arguments) {

@@ -16,6 +16,7 @@ struct QuantizeArguments {
   std::string method = "awq";
   std::string duo_scaling = "true";
   std::string format = "pack-quantized";
+  std::string rounding = "compensated";
   std::string propagation = "quantized";
   std::string precision = "auto";
   std::string shard_size = "5GB";
@@ -40,15 +41,9 @@ void finish_options(QuantizeArguments& arguments) {
   AwqModifier& awq = options.recipe.awq.emplace();
   awq.n_grid = arguments.n_grid;
   awq.clip = arguments.no_clip ? ClipSearch::off : ClipSearch::on;
+  awq.rounding = arguments.rounding == "nearest" ? Rounding::nearest : Rounding::compensated;
   if (arguments.duo_scaling == "false") awq.duo_scaling = DuoScaling::off;
   if (arguments.duo_scaling == "both") awq.duo_scaling = DuoScaling::both;
-}
-
-std::string scheme_text(const QuantizationScheme& scheme) {
-  const std::string group = scheme.group_size == QuantizationScheme::kWholeRow
-                                ? "one group per row"
-                                : fmt::format("group {}", scheme.group_size);
-  return fmt::format("int{} {}, {}", scheme.num_bits, scheme.symmetric ? "symmetric" : "asymmetric", group);
 }
 
 Json to_json(const OneshotPlan& plan) {
@@ -80,7 +75,7 @@ void print_plan(const OneshotPlan& plan) {
   print_table(
       {{"model", fmt::format("{}, {} layers", plan.architecture, plan.layers)},
        {"device", plan.device},
-       {"scheme", scheme_text(plan.scheme)},
+       {"scheme", describe(plan.scheme)},
        {"quantized", fmt::format("{} linears", plan.quantized_linears)},
        {"calibration", fmt::format("{} tokens", plan.calibration_tokens)},
        {"size", fmt::format("{} -> {}", format_bytes(plan.bytes_before), format_bytes(plan.bytes_after))},
@@ -251,6 +246,11 @@ void add_quantize_command(CLI::App& app) {
       ->check(CLI::IsMember({"true", "false", "both"}));
   command->add_option("--n-grid", arguments->n_grid, "Candidate scales per mapping (default 20)");
   command->add_flag("--no-clip", arguments->no_clip, "Leave out the clip search");
+  command
+      ->add_option(
+          "--rounding", arguments->rounding,
+          "compensated (default): each weight makes up for the errors of those before it (GPTQ), or nearest")
+      ->check(CLI::IsMember({"compensated", "nearest"}));
   command
       ->add_option("--propagation", arguments->propagation,
                    "What the next layer is calibrated on: quantized (default) or original outputs")

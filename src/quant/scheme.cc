@@ -69,14 +69,14 @@ QuantizationScheme scheme_by_name(std::string_view name) {
        name);
 }
 
-std::string_view preset_name(const QuantizationScheme& scheme) {
-  for (const auto& preset : kPresets) {
-    if (preset.scheme.num_bits == scheme.num_bits && preset.scheme.symmetric == scheme.symmetric) {
-      return preset.name;
-    }
-  }
-  fail(ErrorKind::unsupported, "no preset has {} bits", scheme.num_bits);
+std::string describe(const QuantizationScheme& scheme) {
+  const std::string group = scheme.group_size == QuantizationScheme::kWholeRow
+                                ? "one group per row"
+                                : fmt::format("group {}", scheme.group_size);
+  return fmt::format("int{} {}, {}", scheme.num_bits, scheme.symmetric ? "symmetric" : "asymmetric", group);
 }
+
+std::span<const int64_t> group_sizes() { return kGroupSizes; }
 
 void validate(const QuantizationScheme& scheme) {
   if (scheme.num_bits < 1 || scheme.num_bits > 16) {

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -21,8 +21,10 @@ int symmetric_zero(const QuantizationScheme& scheme);
 /// "W4A16_ASYM" (asymmetric, group 128). Errors: unsupported for a preset of the field that Salient cannot
 /// write yet, invalid_argument (with the known names) for anything else.
 QuantizationScheme scheme_by_name(std::string_view name);
-/// The preset that equals `scheme` up to the group size.
-std::string_view preset_name(const QuantizationScheme& scheme);
+/// "int4 asymmetric, group 128".
+std::string describe(const QuantizationScheme& scheme);
+/// Every group size that validate() lets pass.
+std::span<const int64_t> group_sizes();
 
 /// Errors: unsupported or invalid_argument unless 4 bits and a group size of 32, 64, 128, 256 or -1.
 void validate(const QuantizationScheme& scheme);

@@ -143,17 +143,17 @@ uint64_t bytes_after(const Job& job) {
 }
 
 /// What is resident at the worst moment of `quantize_layer`: hidden states; the layer as mapped and as f32; a
-/// Gram matrix per distinct input; and either one batch's activations or the search's difference and product
-/// for the widest linear.
+/// Gram matrix per distinct input; and either one batch's activations or, of the widest linear, what rounding
+/// holds: targets and errors as large as the weight, the scaled Gram matrix and its factor.
 void plan_memory(const Job& job, OneshotPlan& plan) {
   const auto& spec = job.weights.spec();
   const auto square = [](int64_t n) { return static_cast<uint64_t>(n) * static_cast<uint64_t>(n) * 4; };
-  uint64_t widest = 0;
+  uint64_t rounding = 0;
   for (const auto& slot : spec.linears(0)) {
     const auto elements = static_cast<uint64_t>(slot.out_features) * static_cast<uint64_t>(slot.in_features);
     const uint64_t stored = byte_size(job.weights.checkpoint().tensor(slot.name + ".weight").dtype());
     plan.memory_layer += elements * (stored + 4);
-    widest = std::max(widest, elements * 4);
+    rounding = std::max(rounding, 2 * elements * 4 + 2 * square(slot.in_features));
     if (!job.windows.empty() && input_representative(slot.role) == slot.role)
       plan.memory_statistics += square(slot.in_features);
   }
@@ -162,7 +162,7 @@ void plan_memory(const Job& job, OneshotPlan& plan) {
   const uint64_t rows = std::min<uint64_t>(tokens, kRowsPerBatch);
   const uint64_t batch = rows * static_cast<uint64_t>(4 * spec.hidden_size + 3 * spec.intermediate_size) * 4;
   plan.memory_hidden_states = tokens * hidden;
-  plan.memory_workspace = std::max(batch, 2 * widest);
+  plan.memory_workspace = std::max(batch, rounding);
   plan.memory_peak =
       plan.memory_hidden_states + plan.memory_layer + plan.memory_statistics + plan.memory_workspace;
 }
@@ -311,8 +311,8 @@ class OneshotRun {
       source.release(name);
     }
     writer.copy_companions(source.directory());
-    writer.add_file("recipe.yaml",
-                    recipe_to_yaml(options_, job_.resolved.scheme, job_.weights.spec().head_name));
+    writer.add_file("recipe.yaml", recipe_to_yaml(options_, job_.resolved.scheme, report_.calibration_tokens,
+                                                  job_.weights.spec().head_name));
     writer.add_file("config.json", config().dump(2) + "\n");
   }
 

@@ -12,8 +12,6 @@
 namespace salient {
 namespace {
 
-constexpr std::array<int64_t, 5> kGroupSizes{32, 64, 128, 256, QuantizationScheme::kWholeRow};
-
 QuantizationScheme resolve_scheme(const QuantizationModifier& modifier) {
   QuantizationScheme scheme = scheme_by_name(modifier.scheme);
   if (modifier.group_size) scheme.group_size = *modifier.group_size;
@@ -82,7 +80,7 @@ void check_group_size(const QuantizationScheme& scheme, const std::vector<Linear
   }
   if (misfits.empty()) return;
   std::vector<int64_t> fitting;
-  for (const int64_t size : kGroupSizes) {
+  for (const int64_t size : group_sizes()) {
     const bool fits = std::all_of(slots.begin(), slots.end(), [&](const LinearSlot& slot) {
       return size == QuantizationScheme::kWholeRow || slot.in_features % size == 0;
     });
@@ -158,7 +156,7 @@ ResolvedRecipe resolve_recipe(const Recipe& recipe, Format format, const Decoder
 }
 
 std::string recipe_to_yaml(const OneshotOptions& options, const QuantizationScheme& scheme,
-                           const std::string& head) {
+                           int64_t calibration_tokens, const std::string& head) {
   std::vector<std::string> ignore = options.recipe.quantization.ignore;
   if (std::find(ignore.begin(), ignore.end(), head) == ignore.end()) ignore.push_back(head);
   YAML::Emitter yaml;
@@ -197,11 +195,13 @@ std::string recipe_to_yaml(const OneshotOptions& options, const QuantizationSche
   std::string text =
       fmt::format("# Written by Salient {}, which made this checkpoint with this recipe.\n", SALIENT_VERSION);
   if (options.recipe.awq) {
-    text +=
-        fmt::format("# Beside it: clip search {}; calibration on {} samples of {} tokens; propagation {}.\n",
-                    options.recipe.awq->clip == ClipSearch::on ? "on" : "off",
-                    options.calibration.num_samples, options.calibration.max_seq_length,
-                    options.calibration.propagation == Propagation::quantized ? "quantized" : "original");
+    text += fmt::format(
+        "# Beside it: clip search {}; rounding {}; calibration on {} tokens in windows of {}; propagation "
+        "{}.\n",
+        options.recipe.awq->clip == ClipSearch::on ? "on" : "off",
+        options.recipe.awq->rounding == Rounding::nearest ? "nearest" : "compensated", calibration_tokens,
+        options.calibration.max_seq_length,
+        options.calibration.propagation == Propagation::quantized ? "quantized" : "original");
   }
   return text + yaml.c_str() + "\n";
 }

@@ -23,8 +23,9 @@ struct ResolvedRecipe {
 ResolvedRecipe resolve_recipe(const Recipe& recipe, Format format, const DecoderSpec& spec);
 
 /// The recipe in llm-compressor's YAML spelling, with what Salient adds in comments.
+/// `calibration_tokens` are those that were used: a short text gives fewer than were asked for.
 /// `head`, which always stays dense here, is named even where the user did not.
 std::string recipe_to_yaml(const OneshotOptions& options, const QuantizationScheme& scheme,
-                           const std::string& head);
+                           int64_t calibration_tokens, const std::string& head);
 
 }  // namespace salient

@@ -113,24 +113,5 @@ TEST_F(ScaleSearch, RefusesActivationsThatAreNotFinite) {
   EXPECT_THROW(search_scales(problem()), Error);
 }
 
-TEST(OutputError, IsTheMeanSquaredErrorOfTheOutput) {
-  const auto backend = make_cpu_backend();
-  const std::vector<float> x_values{1, 2, -1, 0.5f, 3, 1};
-  const std::vector<float> d_values{0.1f, -0.2f, 0.3f, 0.0f, 0.4f, -0.1f};
-  const Tensor x = Tensor::of<float>({2, 3}, x_values);
-  const Tensor d = Tensor::of<float>({2, 3}, d_values);
-  ActivationStatistics statistics(3);
-  statistics.add(*backend, MatmulPrecision::f32, x);
-  double expected = 0;
-  for (size_t token = 0; token < 2; ++token) {
-    for (size_t row = 0; row < 2; ++row) {
-      double y = 0;
-      for (size_t c = 0; c < 3; ++c) y += x_values[token * 3 + c] * d_values[row * 3 + c];
-      expected += y * y / 4;
-    }
-  }
-  EXPECT_NEAR(output_error(*backend, d, statistics.gram(), 2), expected, 1e-6);
-}
-
 }  // namespace
 }  // namespace salient

@@ -80,15 +80,56 @@ TEST_P(GramTest, SameBytesForAnyThreadCount) {
   }
 }
 
-TEST_P(GramTest, MatmulTransposedAgreesWithDoublePrecision) {
-  for (const auto& [m, n, k] : std::vector<std::array<int64_t, 3>>{
-           {1, 1, 1}, {3, 5, 9}, {8, 17, 33}, {33, 65, 100}, {140, 260, 70}}) {
-    const Tensor a = random({m, k});
-    const Tensor b = random({n, k});
-    Tensor c = Tensor::empty(DType::f32, {m, n});
-    backend->matmul_transposed(a, b, MatmulPrecision::f32, c);
-    EXPECT_LT(product_error(a, b, {}, c), kBound) << m << " x " << n << " x " << k;
+/// Relative to the sum of magnitudes, as the terms may cancel.
+TEST_P(GramTest, QuadraticFormAgreesWithDoublePrecision) {
+  for (const auto& [rows, k] :
+       std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {3, 9}, {33, 100}, {130, 192}, {140, 401}}) {
+    const Tensor x = random({rows, k});
+    const Tensor symmetric = random_symmetric(k);
+    std::vector<double> result(static_cast<size_t>(rows), -1.0);
+    backend->quadratic_form(x, symmetric, result);
+    for (int64_t r = 0; r < rows; ++r) {
+      double exact = 0;
+      double size = 0;
+      for (int64_t i = 0; i < k; ++i) {
+        for (int64_t j = 0; j < k; ++j) {
+          const double term = double{at(x, r, i)} * double{at(symmetric, i, j)} * double{at(x, r, j)};
+          exact += term;
+          size += std::abs(term);
+        }
+      }
+      ASSERT_LT(std::abs(result[static_cast<size_t>(r)] - exact), kBound * size) << r << " of " << rows;
+    }
   }
+}
+
+TEST_P(GramTest, QuadraticFormOfAGramMatrixIsTheSquaredOutput) {
+  const Tensor x = random({50, 300});
+  const Tensor d = random({7, 300});
+  Tensor gram = Tensor::zeros(DType::f32, {300, 300});
+  backend->accumulate_gram(x, MatmulPrecision::f32, gram);
+  std::vector<double> result(7);
+  backend->quadratic_form(d, gram, result);
+  for (int64_t row = 0; row < 7; ++row) {
+    double expected = 0;
+    for (int64_t token = 0; token < 50; ++token) {
+      double y = 0;
+      for (int64_t c = 0; c < 300; ++c) y += double{at(x, token, c)} * double{at(d, row, c)};
+      expected += y * y;
+    }
+    EXPECT_NEAR(result[static_cast<size_t>(row)] / expected, 1, 1e-4);
+  }
+}
+
+TEST_P(GramTest, QuadraticFormIsTheSameForAnyThreadCount) {
+  const Tensor x = random({300, 400});
+  const Tensor symmetric = random_symmetric(400);
+  expect_same_for_any_thread_count([&] {
+    std::vector<double> result(300);
+    backend->quadratic_form(x, symmetric, result);
+    std::vector<float> narrow(result.begin(), result.end());
+    return Tensor::of<float>({300}, narrow);
+  });
 }
 
 TEST_P(GramTest, WrongSizesAreInternalErrors) {
@@ -99,11 +140,14 @@ TEST_P(GramTest, WrongSizesAreInternalErrors) {
                 },
                 ErrorKind::internal),
             "cpu back end: Gram matrix is F32 [4, 5], expected F32 [4, 4]");
-  error_of(
-      [&] {
-        backend->matmul_transposed(random({3, 4}), random({3, 5}), MatmulPrecision::f32, gram);
-      },
-      ErrorKind::internal);
+  std::vector<double> result(2);
+  EXPECT_EQ(error_of(
+                [&] {
+                  backend->quadratic_form(random({3, 4}), random({4, 4}), result);
+                },
+                ErrorKind::internal),
+            "cpu back end: a quadratic form has one result per row");
+  error_of([&] { backend->quadratic_form(random({2, 4}), random({4, 5}), result); }, ErrorKind::internal);
 }
 
 }  // namespace

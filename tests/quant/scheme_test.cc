@@ -15,8 +15,11 @@ TEST(Scheme, PresetsHaveTheirKnownMeaning) {
             (QuantizationScheme{.num_bits = 4, .symmetric = true, .group_size = 128}));
   EXPECT_EQ(scheme_by_name("w4a16_asym"),
             (QuantizationScheme{.num_bits = 4, .symmetric = false, .group_size = 128}));
-  EXPECT_EQ(preset_name({.symmetric = true, .group_size = 32}), "W4A16");
-  EXPECT_EQ(preset_name({.symmetric = false, .group_size = -1}), "W4A16_ASYM");
+}
+
+TEST(Scheme, IsDescribedInWords) {
+  EXPECT_EQ(describe({.symmetric = true, .group_size = 32}), "int4 symmetric, group 32");
+  EXPECT_EQ(describe({.symmetric = false, .group_size = -1}), "int4 asymmetric, one group per row");
 }
 
 TEST(Scheme, ForeignPresetsAreUnsupportedAndOthersUnknown) {

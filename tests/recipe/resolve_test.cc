@@ -106,8 +106,9 @@ TEST(ResolveRecipe, BadSchemesAndGrids) {
 TEST(RecipeToYaml, IsTheRecipeThatLlmCompressorReads) {
   OneshotOptions options;
   options.recipe.awq->duo_scaling = DuoScaling::both;
-  const YAML::Node yaml =
-      YAML::Load(recipe_to_yaml(options, {.symmetric = false, .group_size = 64}, "lm_head"));
+  const std::string text = recipe_to_yaml(options, {.symmetric = false, .group_size = 64}, 1234, "lm_head");
+  EXPECT_THAT(text, HasSubstr("calibration on 1234 tokens in windows of 512"));
+  const YAML::Node yaml = YAML::Load(text);
   const auto modifiers = yaml["default_stage"]["default_modifiers"];
   EXPECT_EQ(modifiers["AWQModifier"]["duo_scaling"].as<std::string>(), "both");
   EXPECT_EQ(modifiers["AWQModifier"]["n_grid"].as<int>(), 20);

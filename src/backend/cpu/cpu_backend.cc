@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "backend/cpu/attention.h"
+#include "backend/cpu/factor.h"
 #include "backend/cpu/isa.h"
 #include "backend/cpu/product.h"
 #include "base/error.h"
@@ -84,7 +85,9 @@ class CpuBackend final : public Backend {
   void attention(const AttentionProblem& problem) override;
   void gated_activation(Activation activation, const Tensor& gate, const Tensor& up, Tensor& y) override;
   void accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) override;
-  void matmul_transposed(const Tensor& a, const Tensor& b, MatmulPrecision precision, Tensor& c) override;
+  void quadratic_form(const Tensor& x, const Tensor& symmetric, std::span<double> result) override;
+  bool factorize(Tensor& symmetric) override;
+  void feed_back(const FeedBackProblem& problem) override;
 
  private:
   CpuContext context() { return {.kernels = kernels_, .gemm = gemm_}; }
@@ -264,18 +267,31 @@ void CpuBackend::accumulate_gram(const Tensor& x, MatmulPrecision precision, Ten
                                        .gram = gram.mutable_values<float>().data()});
 }
 
-void CpuBackend::matmul_transposed(const Tensor& a, const Tensor& b, MatmulPrecision precision, Tensor& c) {
-  require_matrix("a of a product", a);
-  require_matrix("b of a product", b);
-  require_shape("b of a product", b, {b.dim(0), a.dim(1)});
-  require_shape("c of a product", c, {a.dim(0), b.dim(0)});
-  const DenseWeight weight(b);
-  multiply(context(), {.weight = weight,
-                       .x = a.values<float>().data(),
-                       .rows = a.dim(0),
-                       .bias = {},
-                       .y = c.mutable_values<float>().data(),
-                       .precision = possible(precision)});
+void CpuBackend::quadratic_form(const Tensor& x, const Tensor& symmetric, std::span<double> result) {
+  require_matrix("x of a quadratic form", x);
+  require_shape("matrix of a quadratic form", symmetric, {x.dim(1), x.dim(1)});
+  require(static_cast<int64_t>(result.size()) == x.dim(0), "a quadratic form has one result per row");
+  salient::quadratic_form(context(), {.x = x.values<float>().data(),
+                                      .rows = x.dim(0),
+                                      .k = x.dim(1),
+                                      .symmetric = symmetric.values<float>().data(),
+                                      .result = result.data()});
+}
+
+bool CpuBackend::factorize(Tensor& symmetric) {
+  require_matrix("matrix of a factorization", symmetric);
+  require_shape("matrix of a factorization", symmetric, {symmetric.dim(0), symmetric.dim(0)});
+  return salient::factorize(context(), symmetric.dim(0), symmetric.mutable_values<float>().data());
+}
+
+void CpuBackend::feed_back(const FeedBackProblem& problem) {
+  require_matrix("errors of a feedback", problem.errors);
+  const int64_t k = problem.errors.dim(1);
+  require_shape("targets of a feedback", problem.targets, problem.errors.shape());
+  require_shape("factor of a feedback", problem.upper, {k, k});
+  require(0 <= problem.begin && problem.begin <= problem.end && problem.end <= k,
+          "columns of a feedback do not exist");
+  salient::feed_back(context(), problem);
 }
 
 /// A forced instruction set binds the dense library as well, as far as the process has not used it yet.

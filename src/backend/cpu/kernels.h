@@ -87,6 +87,8 @@ struct CpuKernels {
   void (*rms_norm)(const float* x, const float* weight, int64_t count, double epsilon, float* y);
   /// y += x.
   void (*add)(const float* x, int64_t count, float* y);
+  /// The sum of a[i] * b[i]: products in float, the sum in double.
+  double (*inner_product)(const float* a, const float* b, int64_t count);
   /// Rotates (head[i], head[i + half]) by the angle of cosine[i], sine[i].
   void (*rope)(const float* cosine, const float* sine, int64_t half, float* head);
   /// x = exp(x - max) / sum of them, in place. Relative error of exp at most 2e-7, the sum in double.

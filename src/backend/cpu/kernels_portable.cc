@@ -121,6 +121,12 @@ void add(const float* x, int64_t count, float* y) {
   for (int64_t i = 0; i < count; ++i) y[i] += x[i];
 }
 
+double inner_product(const float* a, const float* b, int64_t count) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += double{a[i] * b[i]};
+  return sum;
+}
+
 void rope(const float* cosine, const float* sine, int64_t half, float* head) {
   for (int64_t i = 0; i < half; ++i) {
     const float first = head[i];
@@ -185,6 +191,7 @@ const CpuKernels kPortableKernels{
     .narrow_bf16 = narrow_bf16,
     .rms_norm = rms_norm,
     .add = add,
+    .inner_product = inner_product,
     .rope = rope,
     .softmax = softmax,
     .gated_silu = gated_silu,

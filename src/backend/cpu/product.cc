@@ -23,6 +23,11 @@ constexpr int64_t kRoundedRows = 4096;
 
 constexpr int64_t kGramBlock = 256;
 
+// A block of a quadratic form: the smaller the columns, the less of the upper triangle is multiplied in vain;
+// the fewer the rows, the more a packed block of S costs beside its use.
+constexpr int64_t kFormRows = 96;
+constexpr int64_t kFormColumns = 96;
+
 int64_t blocks_of(int64_t count, int64_t block) { return (count + block - 1) / block; }
 
 /// Runs body(i) for every i < count, one at a time.
@@ -173,6 +178,34 @@ void accumulate_triangle(const CpuContext& context, const GramProblem& problem, 
   });
 }
 
+/// The form for rows [row, row + rows): the blocks of S below the diagonal count twice, those on it once.
+void quadratic_form_rows(const CpuContext& context, const QuadraticFormProblem& problem, int64_t row,
+                         int64_t rows) {
+  const int64_t k = problem.k;
+  const float* x = problem.x + row * k;
+  double* result = problem.result + row;
+  std::fill_n(result, rows, 0.0);
+  auto* product = scratch<float>(ScratchUse::mixed, rows * kFormColumns);
+  for (int64_t column = 0; column < k; column += kFormColumns) {
+    const int64_t columns = std::min(kFormColumns, k - column);
+    const auto add = [&](int64_t from, int64_t depth, double times) {
+      context.gemm(GemmProblem<float>{.m = rows,
+                                      .n = columns,
+                                      .k = depth,
+                                      .a = {x + from, k},
+                                      .b = {problem.symmetric + column * k + from, k, Transposed::yes},
+                                      .c = product,
+                                      .c_stride = columns});
+      for (int64_t r = 0; r < rows; ++r) {
+        result[r] +=
+            times * context.kernels.inner_product(product + r * columns, x + r * k + column, columns);
+      }
+    };
+    if (column > 0) add(0, column, 2);
+    add(column, columns, 1);
+  }
+}
+
 }  // namespace
 
 void multiply(const CpuContext& context, const Product& product) {
@@ -196,6 +229,13 @@ void accumulate_gram(const CpuContext& context, const GramProblem& problem) {
   }
   const int64_t blocks = blocks_of(problem.k, kGramBlock);
   parallel_each(blocks * (blocks + 1) / 2, [&](int64_t i) { mirror(problem, triangle_block(i)); });
+}
+
+void quadratic_form(const CpuContext& context, const QuadraticFormProblem& problem) {
+  parallel_each(blocks_of(problem.rows, kFormRows), [&](int64_t i) {
+    const int64_t row = i * kFormRows;
+    quadratic_form_rows(context, problem, row, std::min(kFormRows, problem.rows - row));
+  });
 }
 
 }  // namespace salient

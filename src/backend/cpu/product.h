@@ -120,4 +120,15 @@ struct GramProblem {
 
 void accumulate_gram(const CpuContext& context, const GramProblem& problem);
 
+/// result[r] = x_r S x_r^T.
+struct QuadraticFormProblem {
+  const float* x;  ///< [rows, k]
+  int64_t rows;
+  int64_t k;
+  const float* symmetric;  ///< S [k, k], of which the lower triangle is read
+  double* result;          ///< [rows]
+};
+
+void quadratic_form(const CpuContext& context, const QuadraticFormProblem& problem);
+
 }  // namespace salient

@@ -1,0 +1,129 @@
+#include "awq/compensated_rounding.h"
+
+#include <algorithm>
+
+#include "base/parallel.h"
+
+namespace salient {
+namespace {
+
+constexpr int64_t kColumnsPerBlock = 128;
+
+/// Neighbours in a text say little new: about one token in so many counts as a sample of its own. Measured:
+/// with the products of 8192 tokens taken at face value, the error on other text did not fall at all for 1536
+/// columns; 4 to 10 were equally good.
+constexpr double kTokensPerSample = 6;
+constexpr double kLeastShrinkage = 0.01;
+
+/// How much the diagonal counts in excess: the sampling error of the products off the diagonal grows with the
+/// columns and falls with the samples.
+double shrinkage(const CompensatedRoundingProblem& problem) {
+  const auto samples = static_cast<double>(std::max<int64_t>(1, problem.tokens)) / kTokensPerSample;
+  return std::max(kLeastShrinkage, static_cast<double>(problem.gram.dim(0)) / samples);
+}
+
+/// A channel that was never active must not stop the factorization.
+constexpr double kLeastShareOfMean = 1e-6;
+
+/// U of the Gram matrix with its diagonal raised; undefined when nothing makes it positive definite in f32.
+Tensor feedback_factor(const CompensatedRoundingProblem& problem) {
+  const auto gram = problem.gram.values<float>();
+  const auto size = static_cast<size_t>(problem.gram.dim(0));
+  double mean = 0;
+  for (size_t i = 0; i < size; ++i) mean += double{gram[i * size + i]} / static_cast<double>(size);
+  for (const double times : {1.0, 10.0, 100.0}) {
+    Tensor factor = problem.gram.to(DType::f32);
+    const auto values = factor.mutable_values<float>();
+    for (size_t i = 0; i < size; ++i) {
+      const double raised = double{gram[i * size + i]} * (1 + times * shrinkage(problem));
+      values[i * size + i] = static_cast<float>(raised + times * kLeastShareOfMean * mean);
+    }
+    if (problem.backend.factorize(factor)) return factor;
+  }
+  return {};
+}
+
+/// The columns of a matrix on their way from the first to the last.
+class ColumnRounding {
+ public:
+  ColumnRounding(const CompensatedRoundingProblem& problem, const Tensor& upper, QuantizedWeight& result)
+      : problem_(problem),
+        upper_(upper),
+        result_(result),
+        columns_(problem.weight.dim(1)),
+        width_(group_width(result.scheme, columns_)),
+        factors_(upper.values<float>().data()),
+        targets_(problem.weight.to(DType::f32)),
+        errors_(Tensor::empty(DType::f32, problem.weight.shape())) {}
+
+  void run() {
+    for (int64_t begin = 0; begin < columns_; begin += kColumnsPerBlock) {
+      const int64_t end = std::min(columns_, begin + kColumnsPerBlock);
+      problem_.backend.feed_back(
+          {.errors = errors_, .upper = upper_, .begin = begin, .end = end, .targets = targets_});
+      const auto targets = targets_.mutable_values<float>();
+      const auto errors = errors_.mutable_values<float>();
+      parallel_for(static_cast<size_t>(problem_.weight.dim(0)), 16, [&](size_t from, size_t to) {
+        for (size_t row = from; row < to; ++row) {
+          const size_t at = row * static_cast<size_t>(columns_);
+          round_row({.row = static_cast<int64_t>(row),
+                     .begin = begin,
+                     .end = end,
+                     .weight = problem_.weight.values<float>().data() + at,
+                     .targets = targets.data() + at,
+                     .errors = errors.data() + at});
+        }
+      });
+    }
+  }
+
+ private:
+  struct RowBlock {
+    int64_t row;
+    int64_t begin;
+    int64_t end;
+    const float* weight;
+    float* targets;
+    float* errors;
+  };
+
+  void round_row(const RowBlock& block) const {
+    for (int64_t k = block.begin; k < block.end;) {
+      const int64_t group = k / width_;
+      const GroupGrid grid{result_.scale(block.row, group), result_.zero(block.row, group)};
+      const int64_t end = std::min(block.end, (group + 1) * width_);
+      for (; k < end; ++k) round_column(block, grid, k);
+    }
+  }
+
+  /// The error reaches the rest of the block at once, later blocks through feed_back.
+  void round_column(const RowBlock& block, const GroupGrid& grid, int64_t k) const {
+    const int code = quantize_value(result_.scheme, grid, block.targets[k]);
+    result_.set_code(block.row, k, code);
+    const float error = block.weight[k] - static_cast<float>(code - grid.zero) * grid.scale;
+    block.errors[k] = error;
+    const float* factors = factors_ + k * columns_;
+    for (int64_t j = k + 1; j < block.end; ++j) block.targets[j] += error * factors[j];
+  }
+
+  const CompensatedRoundingProblem& problem_;
+  const Tensor& upper_;
+  QuantizedWeight& result_;
+  int64_t columns_;
+  int64_t width_;
+  const float* factors_;  // [in, in]
+  Tensor targets_;        // f32 [out, in]
+  Tensor errors_;         // f32 [out, in], w - q of the columns that are done
+};
+
+}  // namespace
+
+QuantizedWeight round_compensated(const CompensatedRoundingProblem& problem) {
+  QuantizedWeight result = quantize_to_nearest(problem.weight, problem.clip, problem.rounding.scheme,
+                                               problem.rounding.scale_dtype);
+  const Tensor upper = feedback_factor(problem);
+  if (upper.defined()) ColumnRounding(problem, upper, result).run();
+  return result;
+}
+
+}  // namespace salient

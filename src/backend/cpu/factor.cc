@@ -1,0 +1,139 @@
+#include "backend/cpu/factor.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "backend/cpu/scratch.h"
+#include "base/parallel.h"
+
+namespace salient {
+namespace {
+
+constexpr int64_t kBlock = 128;
+constexpr int64_t kRowsPerPiece = 128;
+
+/// Factors S = U D U^T from the last column to the first: U is found block column by block column, each from
+/// those on its right, which are final by then (Golub & Van Loan, section 4.2, the blocked Cholesky with the
+/// order of the columns reversed). While a block column is at work it holds R = U sqrt(D).
+class UpperFactor {
+ public:
+  UpperFactor(const CpuContext& context, int64_t k, float* matrix)
+      : context_(context), k_(k), matrix_(matrix) {}
+
+  bool run() {
+    for (int64_t end = k_; end > 0; end -= std::min(kBlock, end)) {
+      const int64_t begin = end - std::min(kBlock, end);
+      subtract_right(begin, end);
+      if (!factor_diagonal(begin, end)) return false;
+      solve_above(begin, end);
+    }
+    divide_by_diagonal();
+    return true;
+  }
+
+ private:
+  float* at(int64_t row, int64_t column) const { return matrix_ + row * k_ + column; }
+
+  /// Runs body(first row, rows) over the rows [0, end).
+  template <typename Body>
+  void for_rows(int64_t end, const Body& body) const {
+    parallel_for(static_cast<size_t>(end), kRowsPerPiece, [&](size_t from, size_t to) {
+      body(static_cast<int64_t>(from), static_cast<int64_t>(to - from));
+    });
+  }
+
+  /// S[0:end, begin:end) -= R[0:end, end:k) R[begin:end, end:k)^T
+  void subtract_right(int64_t begin, int64_t end) const {
+    if (end == k_) return;
+    const int64_t columns = end - begin;
+    for_rows(end, [&](int64_t row, int64_t rows) {
+      auto* product = scratch<float>(ScratchUse::mixed, rows * columns);
+      context_.gemm(GemmProblem<float>{.m = rows,
+                                       .n = columns,
+                                       .k = k_ - end,
+                                       .a = {at(row, end), k_},
+                                       .b = {at(begin, end), k_, Transposed::yes},
+                                       .c = product,
+                                       .c_stride = columns});
+      for (int64_t r = 0; r < rows; ++r) {
+        float* to = at(row + r, begin);
+        for (int64_t c = 0; c < columns; ++c) to[c] -= product[r * columns + c];
+      }
+    });
+  }
+
+  /// The square block on the diagonal: R R^T of itself, sums in double.
+  bool factor_diagonal(int64_t begin, int64_t end) const {
+    for (int64_t column = end - 1; column >= begin; --column) {
+      double pivot = double{*at(column, column)};
+      for (int64_t j = column + 1; j < end; ++j) pivot -= double{*at(column, j)} * double{*at(column, j)};
+      if (!(pivot > 0) || !std::isfinite(pivot)) return false;
+      const double root = std::sqrt(pivot);
+      *at(column, column) = static_cast<float>(root);
+      for (int64_t row = begin; row < column; ++row) {
+        double value = double{*at(row, column)};
+        for (int64_t j = column + 1; j < end; ++j) value -= double{*at(row, j)} * double{*at(column, j)};
+        *at(row, column) = static_cast<float>(value / root);
+      }
+    }
+    return true;
+  }
+
+  /// The rows above the block: X R^T = S, R being the block on the diagonal.
+  void solve_above(int64_t begin, int64_t end) const {
+    for_rows(begin, [&](int64_t first, int64_t rows) {
+      for (int64_t row = first; row < first + rows; ++row) {
+        for (int64_t column = end - 1; column >= begin; --column) {
+          const int64_t count = end - column - 1;
+          const double known =
+              context_.kernels.inner_product(at(row, column + 1), at(column, column + 1), count);
+          *at(row, column) =
+              static_cast<float>((double{*at(row, column)} - known) / double{*at(column, column)});
+        }
+      }
+    });
+  }
+
+  void divide_by_diagonal() const {
+    std::vector<float> inverse(static_cast<size_t>(k_));
+    for (int64_t i = 0; i < k_; ++i) inverse[static_cast<size_t>(i)] = 1.0f / *at(i, i);
+    for_rows(k_, [&](int64_t first, int64_t rows) {
+      for (int64_t row = first; row < first + rows; ++row) {
+        *at(row, row) = 1.0f;
+        for (int64_t column = row + 1; column < k_; ++column)
+          *at(row, column) *= inverse[static_cast<size_t>(column)];
+      }
+    });
+  }
+
+  const CpuContext& context_;
+  int64_t k_;
+  float* matrix_;
+};
+
+}  // namespace
+
+bool factorize(const CpuContext& context, int64_t k, float* matrix) {
+  return UpperFactor(context, k, matrix).run();
+}
+
+void feed_back(const CpuContext& context, const FeedBackProblem& problem) {
+  if (problem.begin == 0 || problem.begin == problem.end) return;
+  const int64_t k = problem.errors.dim(1);
+  const float* errors = problem.errors.values<float>().data();
+  const float* upper = problem.upper.values<float>().data();
+  float* targets = problem.targets.mutable_values<float>().data();
+  parallel_for(static_cast<size_t>(problem.errors.dim(0)), kRowsPerPiece, [&](size_t from, size_t to) {
+    const auto row = static_cast<int64_t>(from);
+    context.gemm(GemmProblem<float>{.m = static_cast<int64_t>(to - from),
+                                    .n = problem.end - problem.begin,
+                                    .k = problem.begin,
+                                    .a = {errors + row * k, k},
+                                    .b = {upper + problem.begin, k},
+                                    .c = targets + row * k + problem.begin,
+                                    .c_stride = k,
+                                    .accumulate = Accumulate::yes});
+  });
+}
+
+}  // namespace salient

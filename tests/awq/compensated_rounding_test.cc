@@ -1,0 +1,156 @@
+#include "awq/compensated_rounding.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "base/parallel.h"
+#include "support/random_weights.h"
+
+namespace salient {
+namespace {
+
+class CompensatedRounding : public ::testing::Test {
+ protected:
+  /// The Gram matrix of activations whose channels go together, as those of models do.
+  Tensor correlated_gram(int64_t tokens, int64_t columns, uint32_t seed) {
+    const Tensor causes = random_matrix(tokens, 8, seed);
+    const Tensor mixing = random_matrix(columns, 8, 99);
+    Tensor x = random_matrix(tokens, columns, seed + 1);
+    auto values = x.mutable_values<float>();
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t c = 0; c < columns; ++c) {
+        float sum = 0;
+        for (int64_t i = 0; i < 8; ++i) {
+          sum += causes.values<float>()[static_cast<size_t>(t * 8 + i)] *
+                 mixing.values<float>()[static_cast<size_t>(c * 8 + i)];
+        }
+        values[static_cast<size_t>(t * columns + c)] += 200 * sum;
+      }
+    }
+    Tensor gram = Tensor::zeros(DType::f32, {columns, columns});
+    backend_->accumulate_gram(x, MatmulPrecision::f32, gram);
+    return gram;
+  }
+
+  QuantizedWeight round(const Tensor& weight, const Tensor& gram, int64_t tokens, const Tensor& clip = {}) {
+    return round_compensated({.backend = *backend_,
+                              .rounding = rule_,
+                              .weight = weight,
+                              .clip = clip,
+                              .gram = gram,
+                              .tokens = tokens});
+  }
+
+  /// Summed squared error of the output.
+  double output_error(const Tensor& weight, const QuantizedWeight& rounded, const Tensor& gram) {
+    Tensor difference = dequantize(rounded);
+    auto values = difference.mutable_values<float>();
+    for (size_t i = 0; i < values.size(); ++i) values[i] -= weight.values<float>()[i];
+    std::vector<double> errors(static_cast<size_t>(weight.dim(0)));
+    backend_->quadratic_form(difference, gram, errors);
+    double sum = 0;
+    for (const double error : errors) sum += error;
+    return sum;
+  }
+
+  std::unique_ptr<Backend> backend_ = make_cpu_backend();
+  RoundingRule rule_{.scheme = {.symmetric = false, .group_size = 32}, .scale_dtype = DType::f16};
+};
+
+TEST_F(CompensatedRounding, LosesLessThanNearestAlsoOnOtherTokens) {
+  const Tensor weight = random_matrix(48, 160, 3);
+  const Tensor seen = correlated_gram(6000, 160, 10);
+  const Tensor unseen = correlated_gram(6000, 160, 20);
+  const auto nearest = quantize_to_nearest(weight, {}, rule_.scheme, rule_.scale_dtype);
+  const auto compensated = round(weight, seen, 6000);
+  EXPECT_LT(output_error(weight, compensated, seen), 0.7 * output_error(weight, nearest, seen));
+  EXPECT_LT(output_error(weight, compensated, unseen), 0.7 * output_error(weight, nearest, unseen));
+  EXPECT_EQ(std::memcmp(compensated.scales.bytes(), nearest.scales.bytes(), nearest.scales.byte_size()), 0);
+  EXPECT_EQ(std::memcmp(compensated.zeros.bytes(), nearest.zeros.bytes(), nearest.zeros.byte_size()), 0);
+}
+
+/// The definition, one column after the other with the factor of a 3 x 3 matrix worked out by hand:
+/// H = U D U^T with U = [1 a b; 0 1 c; 0 0 1].
+TEST_F(CompensatedRounding, IsTheRecursionOfTheDefinition) {
+  rule_.scheme.group_size = QuantizationScheme::kWholeRow;
+  rule_.scale_dtype = DType::f32;
+  const std::vector<float> weights{0.37f, -0.81f, 1.0f, 0.13f, 0.52f, -0.66f};
+  const Tensor weight = Tensor::of<float>({2, 3}, weights);
+  const std::vector<float> products{4, 1.5f, -1, 1.5f, 3, 0.8f, -1, 0.8f, 2};
+  const Tensor gram = Tensor::of<float>({3, 3}, products);
+  const int64_t tokens = 6'000'000;  // the diagonal is raised by the least share, 1 %
+  const auto result = round(weight, gram, tokens);
+  const double mean = 3;
+  const auto h = [&](size_t i, size_t j) {
+    const double value = double{products[i * 3 + j]};
+    return i == j ? value * 1.01 + 1e-6 * mean : value;
+  };
+  const double c = h(1, 2) / h(2, 2);
+  const double b = h(0, 2) / h(2, 2);
+  const double d1 = h(1, 1) - c * c * h(2, 2);
+  const double a = (h(0, 1) - b * c * h(2, 2)) / d1;
+  for (int64_t row = 0; row < 2; ++row) {
+    const GroupGrid grid{result.scale(row, 0), result.zero(row, 0)};
+    double errors[3] = {};
+    for (int64_t k = 0; k < 3; ++k) {
+      const double fed = k == 0 ? 0 : k == 1 ? errors[0] * a : errors[0] * b + errors[1] * c;
+      const double w = double{weights[static_cast<size_t>(row * 3 + k)]};
+      const int code = quantize_value(rule_.scheme, grid, static_cast<float>(w + fed));
+      EXPECT_EQ(result.code(row, k), code) << row << ", " << k;
+      errors[k] = w - (code - grid.zero) * double{grid.scale};
+    }
+  }
+}
+
+TEST_F(CompensatedRounding, IndependentChannelsAreRoundedToNearest) {
+  const Tensor weight = random_matrix(20, 64, 5);
+  Tensor gram = Tensor::zeros(DType::f32, {64, 64});
+  for (size_t i = 0; i < 64; ++i) gram.mutable_values<float>()[i * 65] = static_cast<float>(i);
+  const auto nearest = quantize_to_nearest(weight, {}, rule_.scheme, rule_.scale_dtype);
+  const auto compensated = round(weight, gram, 1000);
+  EXPECT_EQ(std::memcmp(compensated.codes.bytes(), nearest.codes.bytes(), nearest.codes.byte_size()), 0);
+}
+
+TEST_F(CompensatedRounding, SurvivesGramMatricesWithoutInformation) {
+  const Tensor weight = random_matrix(20, 64, 5);
+  const auto nearest = quantize_to_nearest(weight, {}, rule_.scheme, rule_.scale_dtype);
+  const auto expect_nearest = [&](const Tensor& gram, int64_t tokens) {
+    const auto rounded = round(weight, gram, tokens);
+    EXPECT_EQ(std::memcmp(rounded.codes.bytes(), nearest.codes.bytes(), nearest.codes.byte_size()), 0);
+  };
+  expect_nearest(Tensor::zeros(DType::f32, {64, 64}), 0);
+  Tensor damaged = correlated_gram(10, 64, 1);
+  damaged.mutable_values<float>()[65] = NAN;
+  expect_nearest(damaged, 10);
+  // One token: a matrix of rank one, which shrinking makes positive definite.
+  const auto one_token = round(weight, correlated_gram(1, 64, 1), 1);
+  for (int64_t column = 0; column < 64; ++column) {
+    EXPECT_GE(one_token.code(0, column), 0);
+    EXPECT_LE(one_token.code(0, column), 15);
+  }
+}
+
+TEST_F(CompensatedRounding, KeepsTheClip) {
+  const Tensor weight = random_matrix(6, 64, 5);
+  Tensor clip = Tensor::empty(DType::f32, {6, 2});
+  for (float& bound : clip.mutable_values<float>()) bound = 0.05f;
+  const auto clipped = quantize_to_nearest(weight, clip, rule_.scheme, rule_.scale_dtype);
+  const auto compensated = round(weight, correlated_gram(2000, 64, 1), 2000, clip);
+  EXPECT_EQ(std::memcmp(compensated.scales.bytes(), clipped.scales.bytes(), clipped.scales.byte_size()), 0);
+}
+
+TEST_F(CompensatedRounding, SameBytesForAnyThreadCount) {
+  const Tensor weight = random_matrix(200, 288, 7);
+  const Tensor gram = correlated_gram(500, 288, 2);
+  set_thread_count(1);
+  const auto one = round(weight, gram, 500);
+  set_thread_count(3);
+  const auto three = round(weight, gram, 500);
+  set_thread_count(2);
+  EXPECT_EQ(std::memcmp(one.codes.bytes(), three.codes.bytes(), one.codes.byte_size()), 0);
+}
+
+}  // namespace
+}  // namespace salient
