@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "base/error.h"
+#include "expected_error.h"
 #include "model/decoder_spec.h"
 #include "quant/config_block.h"
 
@@ -15,11 +15,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (const auto block = config.find("quantization_config")) {
       try {
         read_config_block(*block);
-      } catch (const Error&) {
+      } catch (const Error& error) {
+        expect_outside_error(error);
       }
     }
     make_decoder_spec(config);
-  } catch (const Error&) {
+  } catch (const Error& error) {
+    expect_outside_error(error);
   }
   return 0;
 }

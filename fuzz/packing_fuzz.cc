@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "base/error.h"
+#include "expected_error.h"
 #include "quant/packing.h"
 
 namespace {
@@ -76,7 +76,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   try {
     require_inverse(packing, packing.unpack(tensors, scheme));
-  } catch (const Error&) {
+  } catch (const Error& error) {
+    expect_outside_error(error);
   }
   return 0;
 }

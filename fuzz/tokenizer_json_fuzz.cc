@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include "base/error.h"
+#include "expected_error.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"
 
@@ -31,7 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     exercise(Tokenizer::from_json({reinterpret_cast<const char*>(data), size}, "tokenizer.json"));
   } catch (const salient::Error& error) {
-    if (error.kind() == salient::ErrorKind::internal) std::abort();
+    salient::expect_outside_error(error);
   }
   return 0;
 }

@@ -1,4 +1,4 @@
-"""Writes the seeds of fuzz_safetensors and fuzz_packing.   Run: python make_seeds.py"""
+"""Writes the seeds of safetensors_fuzz, packing_fuzz and model_config_fuzz.   Run: python make_seeds.py"""
 
 import json
 import pathlib
@@ -30,7 +30,53 @@ def packing(name: str, choice: int, absent: int, *tensors: bytes) -> None:
     (HERE / "packing" / name).write_bytes(bytes([choice, absent]) + b"".join(tensors))
 
 
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 100,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-5,
+    "eos_token_id": [1, 2],
+}
+YARN = {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 512, "beta_fast": 32}
+LLAMA3 = {"type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 512}
+LONGROPE = {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8, "original_max_position_embeddings": 512}
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm", "modules_to_not_convert": ["lm_head"]}
+WEIGHTS = {"num_bits": 4, "type": "int", "symmetric": False, "strategy": "group", "group_size": 32, "dynamic": False}
+COMPRESSED = {
+    "quant_method": "compressed-tensors",
+    "format": "pack-quantized",
+    "quantization_status": "compressed",
+    "ignore": ["lm_head", "re:.*gate"],
+    "config_groups": {"group_0": {"targets": ["Linear"], "weights": WEIGHTS, "input_activations": None}},
+}
+
+
+def model_config(name: str, **changes: object) -> None:
+    (HERE / "model_config" / name).write_text(json.dumps(LLAMA | changes, indent=1))
+
+
+def model_configs() -> None:
+    model_config("llama")
+    model_config("mistral", architectures=["MistralForCausalLM"], sliding_window=32)
+    model_config("qwen2", architectures=["Qwen2ForCausalLM"], layer_types=["full_attention", "sliding_attention"])
+    model_config("qwen3", architectures=None, model_type="qwen3", head_dim=16, tie_word_embeddings=True)
+    model_config("yarn", rope_scaling=YARN, rope_theta=1e6)
+    model_config("llama3", rope_scaling=LLAMA3)
+    model_config("longrope", rope_parameters=LONGROPE)
+    model_config("awq", quantization_config=AWQ)
+    model_config("compressed", quantization_config=COMPRESSED)
+    model_config("no_heads", num_attention_heads=0)
+    model_config("huge", hidden_size=2**63 - 1, vocab_size=-1)
+    model_config("wrong_types", hidden_size="64", rope_scaling=[1], quantization_config="awq")
+
+
 def main() -> None:
+    model_configs()
     two = {"a": entry("F32", [2, 1], 0, 8), "__metadata__": {"format": "pt"}, "b": entry("BF16", [3], 8, 14)}
     safetensors("two", two, 14)
     safetensors("empty", {}, 0)

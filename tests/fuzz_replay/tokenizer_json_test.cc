@@ -5,4 +5,4 @@
 
 #include "fuzz_replay/corpus.h"
 
-TEST(FuzzCorpus, TokenizerJson) { salient::replay_corpus("tokenizer_json", fuzz_tokenizer_json); }
+TEST(FuzzReplay, TokenizerJson) { salient::replay_corpus("tokenizer_json", fuzz_tokenizer_json); }
