@@ -24,13 +24,14 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-ROWS = ("dense", "llm-compressor", "autoawq", "salient-rtn", "salient-awq", "salient-awq-gemm")
+ROWS = ("dense", "llm-compressor", "autoawq", "salient-rtn", "salient-nearest", "salient-awq", "salient-awq-gemm")
 PEER_ROWS = ("llm-compressor", "autoawq")
 TITLES = {
     "dense": "dense original",
     "llm-compressor": "AWQ, llm-compressor",
     "autoawq": "AWQ, AutoAWQ",
     "salient-rtn": "round to nearest, Salient",
+    "salient-nearest": "AWQ, Salient, `--rounding nearest`",
     "salient-awq": "**AWQ, Salient**",
     "salient-awq-gemm": "**AWQ, Salient**, `autoawq-gemm`",
 }
@@ -70,7 +71,7 @@ def quantize_command(row, options, target):
     command += ["--scheme", "W4A16_ASYM", "--group-size", counts[2], "--data", str(options.calibration)]
     command += ["--num-calibration-samples", counts[0], "--max-seq-length", counts[1]]
     command += ["--method", "rtn" if row == "salient-rtn" else "awq"]
-    return command + (["--format", "autoawq-gemm"] if row == "salient-awq-gemm" else [])
+    return command + {"salient-awq-gemm": ["--format", "autoawq-gemm"], "salient-nearest": ["--rounding", "nearest"]}.get(row, [])
 
 
 def judge_command(row, options, checkpoint):
