@@ -130,19 +130,18 @@ std::string read_text_file(const std::string& path) {
 
 void write_file_atomically(const std::string& path, std::string_view content) {
   const std::string temporary = fmt::format("{}.partial-{}", path, unique_suffix());
-  {
+  try {
     std::ofstream stream(temporary, std::ios::binary | std::ios::trunc);
     stream.write(content.data(), static_cast<std::streamsize>(content.size()));
-    stream.flush();
-    if (!stream) {
-      const int code = errno;
-      std::error_code ignored;
-      fs::remove(temporary, ignored);
-      fail(ErrorKind::io, "{}: cannot write: {}", path, std::strerror(code));
-    }
+    stream.close();
+    if (!stream) fail(ErrorKind::io, "{}: cannot write: {}", path, std::strerror(errno));
+    sync_path(temporary);
+    rename_or_fail(temporary, path);
+  } catch (const Error&) {
+    std::error_code ignored;
+    fs::remove(temporary, ignored);
+    throw;
   }
-  sync_path(temporary);
-  rename_or_fail(temporary, path);
 }
 
 OutputDirectory::OutputDirectory(const std::string& target, IfExists if_exists)

@@ -46,6 +46,10 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.fallthrough();  // --threads may stand behind the command, too
   app.failure_message(CLI::FailureMessage::simple);
+  app.footer(
+      "Environment:\n"
+      "  SALIENT_THREADS  threads, as --threads\n"
+      "  SALIENT_ISA      portable, avx2 or avx512: kernels to use instead of the best this processor has");
   size_t threads = 0;
   app.add_option("--threads", threads, "Threads (default: the processors this process may use)")
       ->check(CLI::Range(1, 1024));

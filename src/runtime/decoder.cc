@@ -96,12 +96,4 @@ Tensor Decoder::run_chunk(const Chunk& chunk, KvCache& cache) const {
   return hidden;
 }
 
-size_t Decoder::bytes_per_token() const {
-  size_t total = head_.projection->byte_size();
-  for (const PreparedLayer& layer : layers_) {
-    for (const auto& linear : layer.linears) total += linear->byte_size();
-  }
-  return total;
-}
-
 }  // namespace salient

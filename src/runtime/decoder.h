@@ -53,9 +53,6 @@ class Decoder {
   /// invalid_argument for no tokens or an id outside the vocabulary; cancelled.
   Tensor forward(std::span<const int32_t> tokens, KvCache& cache, const ForwardOptions& options) const;
 
-  /// Bytes that one generated token reads from the weights.
-  size_t bytes_per_token() const;
-
  private:
   Decoder() = default;
   struct Chunk {

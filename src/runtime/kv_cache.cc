@@ -29,8 +29,6 @@ void LayerCache::store(int64_t first, const Tensor& keys, const Tensor& values) 
   copy_rows(values, count, values_, first);
 }
 
-size_t LayerCache::byte_size() const { return keys_.defined() ? keys_.byte_size() + values_.byte_size() : 0; }
-
 void LayerCache::reserve(int64_t rows, int64_t used) {
   const int64_t capacity = keys_.defined() ? keys_.dim(0) : 0;
   if (used > capacity) fail(ErrorKind::internal, "kv cache: row {} of {}", used, capacity);
@@ -51,12 +49,6 @@ void KvCache::truncate(int64_t length) {
     fail(ErrorKind::invalid_argument, "kv cache: cannot keep {} of {} positions", length, length_);
   }
   length_ = length;
-}
-
-size_t KvCache::byte_size() const {
-  size_t total = 0;
-  for (const LayerCache& layer : layers_) total += layer.byte_size();
-  return total;
 }
 
 }  // namespace salient

@@ -19,7 +19,6 @@ class LayerCache {
 
   const Tensor& keys() const { return keys_; }      ///< f32 [capacity, features]
   const Tensor& values() const { return values_; }  ///< f32 like keys
-  size_t byte_size() const;
 
  private:
   void reserve(int64_t rows, int64_t used);
@@ -40,7 +39,6 @@ class KvCache {
   void advance(int64_t count) { length_ += count; }
   /// Forgets the positions from `length` on. Errors: invalid_argument when there are fewer.
   void truncate(int64_t length);
-  size_t byte_size() const;
 
  private:
   std::vector<LayerCache> layers_;

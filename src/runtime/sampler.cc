@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/random.h"
 
 namespace salient {
 namespace {
@@ -18,14 +19,11 @@ bool likelier(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
 
-/// SplitMix64 of a counter (Steele et al. 2014): no state, so the n-th number does not depend on how the
-/// others were used. The top 53 bits make a double in [0, 1).
+/// A function of a counter: the n-th number does not depend on how the others were used. The top 53 bits make
+/// a double in [0, 1).
 double uniform(uint64_t seed, uint64_t counter) {
-  uint64_t z = seed * 0xd1342543de82ef95u + (counter + 1) * 0x9e3779b97f4a7c15u;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  z ^= z >> 31;
-  return static_cast<double>(z >> 11) * 0x1p-53;
+  const uint64_t bits = split_mix(seed * 0xd1342543de82ef95u + (counter + 1) * kSplitMixStep);
+  return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 
 /// Each token once, however often it was seen.

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/random.h"
 #include "text/unicode.h"
 
 namespace salient {
@@ -35,29 +36,13 @@ std::vector<std::string> read_json_lines(std::string_view content, const TextFil
   return documents;
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): the standard library's shuffle differs from one library to the next.
-class Random {
- public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-  /// Uniform in [0, bound) but for a bias below bound / 2^64.
-  uint64_t below(uint64_t bound) {
-    state_ += 0x9E3779B97F4A7C15u;
-    uint64_t z = state_;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return (z ^ z >> 31) % bound;
-  }
-
- private:
-  uint64_t state_;
-};
-
+/// Fisher and Yates's shuffle. The remainder's bias is below count / 2^64.
 std::vector<size_t> window_order(size_t count, std::optional<uint64_t> seed) {
   std::vector<size_t> order(count);
   std::iota(order.begin(), order.end(), size_t{0});
   if (!seed) return order;
-  Random random(*seed);
-  for (size_t i = count; i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
+  uint64_t state = *seed;
+  for (size_t i = count; i > 1; --i) std::swap(order[i - 1], order[split_mix(state += kSplitMixStep) % i]);
   return order;
 }
 
