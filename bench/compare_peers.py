@@ -145,12 +145,18 @@ def settings(options):
     return {key: value if isinstance(value := getattr(options, key), int) else str(value) for key in keys}
 
 
+def made_by(row):
+    """What else a kept row depends on: rows of Salient are made again by another Salient."""
+    return version(["git", "-C", str(ROOT), "describe", "--always", "--dirty"]) if row.startswith("salient") else "peer"
+
+
 def finished_row(row, options):
     try:
         kept = json.loads((options.out / row / "row.json").read_text())
     except FileNotFoundError:
         return None
-    return kept if kept["settings"] == settings(options) else None
+    same = kept["settings"] == settings(options) and kept.get("made_by") == made_by(row)
+    return kept if same else None
 
 
 def version(command):
@@ -223,7 +229,7 @@ def main(arguments):
             print(f"{row} ...", flush=True)
             if os.getloadavg()[0] > 0.5:
                 print(f"  the machine is not quiet (load {os.getloadavg()[0]:.2f}): times and ratios are estimates", flush=True)
-            kept = make_row(row, options) | {"settings": settings(options)}
+            kept = make_row(row, options) | {"settings": settings(options), "made_by": made_by(row)}
             (options.out / row / "row.json").write_text(json.dumps(kept, indent=1) + "\n")
         if kept is not None:
             rows.append(kept)

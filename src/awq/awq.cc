@@ -103,7 +103,8 @@ class LayerSearch {
                                                    .rounding = rule,
                                                    .weight = weight,
                                                    .gram = gram,
-                                                   .tokens = input.tokens()});
+                                                   .tokens = input.tokens(),
+                                                   .cancelled = job_.cancelled});
       clip = found.clip;
       report.clip_loss_before += found.loss_before;
       report.clip_loss_after += found.loss_after;
@@ -116,7 +117,8 @@ class LayerSearch {
                               .weight = weight,
                               .clip = clip,
                               .gram = gram,
-                              .tokens = input.tokens()});
+                              .tokens = input.tokens(),
+                              .cancelled = job_.cancelled});
   }
 
   /// AutoAWQ leaves q and k alone: their outputs meet in a product before the softmax, where clipping hurts.

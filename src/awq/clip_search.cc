@@ -108,6 +108,7 @@ ClipSearchResult search_clips(const ClipSearchProblem& problem) {
   ClipSearchResult result;
   result.clip = Tensor::empty(DType::f32, {problem.weight.dim(0), groups});
   for (int64_t group = 0; group < groups; ++group) {
+    throw_if_cancelled(problem.cancelled);
     GroupSearch search(problem, group);
     search.run();
     search.store(result);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "backend/backend.h"
+#include "base/cancellation.h"
 #include "quant/group_quantize.h"
 
 namespace salient {
@@ -11,6 +12,7 @@ struct ClipSearchProblem {
   const Tensor& weight;  ///< f32 [out, in], already smoothed
   const Tensor& gram;    ///< x^T x of the smoothed input, f32 [in, in]
   int64_t tokens;
+  const CancellationFlag* cancelled = nullptr;
 };
 
 struct ClipSearchResult {

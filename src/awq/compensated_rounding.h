@@ -1,6 +1,7 @@
 #pragma once
 
 #include "backend/backend.h"
+#include "base/cancellation.h"
 #include "quant/group_quantize.h"
 
 namespace salient {
@@ -12,6 +13,7 @@ struct CompensatedRoundingProblem {
   const Tensor& clip;    ///< f32 [out, groups], see ClipSearchResult, or undefined
   const Tensor& gram;    ///< x^T x of the linear's input, f32 [in, in]
   int64_t tokens;        ///< that the Gram matrix sums over
+  const CancellationFlag* cancelled = nullptr;
 };
 
 /// Rounds column after column, each to the nearest code of what makes up for the errors of the columns before

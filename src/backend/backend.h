@@ -76,8 +76,8 @@ class Backend {
   virtual void gated_activation(Activation activation, const Tensor& gate, const Tensor& up, Tensor& y) = 0;
   /// gram [k, k] += x^T x for x [rows, k], f32; the whole matrix is filled. `precision` as for products.
   virtual void accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) = 0;
-  /// result[r] = x_r S x_r^T for every row of x [rows, k] and a symmetric S [k, k]. f32 products, f64 sums of
-  /// them; one triangle of S is read.
+  /// result[r] = x_r S x_r^T for every row of x [rows, k] and a symmetric S [k, k]. x S is computed in f32,
+  /// its products with x are summed in f64.
   virtual void quadratic_form(const Tensor& x, const Tensor& symmetric, std::span<double> result) = 0;
   /// Replaces a symmetric S [k, k], f32, by the unit upper triangle U of S = U D U^T with a diagonal D; what
   /// was below the diagonal is left undefined. False, and S undefined, when S is not positive definite in

@@ -137,7 +137,7 @@ void write_file_atomically(const std::string& path, std::string_view content) {
     if (!stream) fail(ErrorKind::io, "{}: cannot write: {}", path, std::strerror(errno));
     sync_path(temporary);
     rename_or_fail(temporary, path);
-  } catch (const Error&) {
+  } catch (...) {
     std::error_code ignored;
     fs::remove(temporary, ignored);
     throw;

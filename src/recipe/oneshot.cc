@@ -89,6 +89,7 @@ int64_t count_tokens(const Windows& windows) {
 struct Job {
   explicit Job(const OneshotOptions& options)
       : format(options.format),
+        awq(options.recipe.awq),
         weights(options.model),
         resolved((refuse_quantized_input(weights),
                   resolve_recipe(options.recipe, options.format, weights.spec()))),
@@ -100,6 +101,7 @@ struct Job {
 
   Clock::time_point start = Clock::now();
   Format format;
+  std::optional<AwqModifier> awq;
   ModelWeights weights;
   ResolvedRecipe resolved;
   Windows windows;
@@ -142,20 +144,31 @@ uint64_t bytes_after(const Job& job) {
   return bytes;
 }
 
-/// What is resident at the worst moment of `quantize_layer`: hidden states; the layer as mapped and as f32; a
-/// Gram matrix per distinct input; and either one batch's activations or, of the widest linear, what rounding
-/// holds: targets and errors as large as the weight, the scaled Gram matrix and its factor.
+/// What rounding one linear holds beside its weight: with compensation targets and errors as large as the
+/// weight, the scaled Gram matrix and its factor; else the blocks of the clip search, which are smaller than
+/// the weight.
+uint64_t rounding_bytes(const Job& job, const LinearSlot& slot) {
+  const auto in = static_cast<uint64_t>(slot.in_features);
+  const auto elements = static_cast<uint64_t>(slot.out_features) * in;
+  if (!job.awq) return 0;
+  const uint64_t weight = job.awq->rounding == Rounding::compensated ? 2 * elements : elements;
+  return (weight + 2 * in * in) * 4;
+}
+
+/// What is resident at the worst moment of `quantize_layer`: hidden states; the layer as mapped, as f32 and,
+/// at the end, as codes; a Gram matrix per distinct input; and either one batch's activations or what
+/// rounding the widest linear takes.
 void plan_memory(const Job& job, OneshotPlan& plan) {
   const auto& spec = job.weights.spec();
-  const auto square = [](int64_t n) { return static_cast<uint64_t>(n) * static_cast<uint64_t>(n) * 4; };
   uint64_t rounding = 0;
   for (const auto& slot : spec.linears(0)) {
-    const auto elements = static_cast<uint64_t>(slot.out_features) * static_cast<uint64_t>(slot.in_features);
+    const auto in = static_cast<uint64_t>(slot.in_features);
+    const auto elements = static_cast<uint64_t>(slot.out_features) * in;
     const uint64_t stored = byte_size(job.weights.checkpoint().tensor(slot.name + ".weight").dtype());
-    plan.memory_layer += elements * (stored + 4);
-    rounding = std::max(rounding, 2 * elements * 4 + 2 * square(slot.in_features));
+    plan.memory_layer += elements * (stored + 4) + elements / 2;
+    rounding = std::max(rounding, rounding_bytes(job, slot));
     if (!job.windows.empty() && input_representative(slot.role) == slot.role)
-      plan.memory_statistics += square(slot.in_features);
+      plan.memory_statistics += in * in * 4;
   }
   const auto hidden = static_cast<uint64_t>(spec.hidden_size) * 4;
   const auto tokens = static_cast<uint64_t>(plan.calibration_tokens);
@@ -245,10 +258,10 @@ class OneshotRun {
                                           .cancelled = options_.cancelled});
     }
     for (int64_t layer = 0; layer < plan.layers; ++layer) layers.write(layer, quantize(layer, stream));
-    write_rest(layers, writer);
-    writer.finish();
     report_.quantized_linears = plan.quantized_linears;
     report_.calibration_tokens = plan.calibration_tokens;
+    write_rest(layers, writer);
+    writer.finish();
     report_.bytes_before = plan.bytes_before;
     report_.bytes_after = writer.bytes_written();
     report_.seconds = seconds_since(job_.start);

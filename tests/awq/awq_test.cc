@@ -94,6 +94,22 @@ TEST_P(AwqLayer, LowersTheErrorOfTheOutputBelowPlainRounding) {
   EXPECT_LT(awq.report.clip_loss_after, awq.report.clip_loss_before);
 }
 
+/// That it lowers the error is tested with more tokens than these in compensated_rounding_test.cc.
+TEST_P(AwqLayer, CompensationChangesCodesOnly) {
+  const LayerWeights original = weights_->layer(0);
+  const auto quantize = [&](Rounding rounding) {
+    LayerStream data = stream();
+    return quantize_layer(job(), {.rounding = rounding}, original, data).weights;
+  };
+  const LayerWeights nearest = quantize(Rounding::nearest);
+  const LayerWeights compensated = quantize(Rounding::compensated);
+  const QuantizedWeight& a = *nearest[LinearRole::down].quantized;
+  const QuantizedWeight& b = *compensated[LinearRole::down].quantized;
+  EXPECT_TRUE(
+      std::ranges::equal(a.scales.to(DType::f32).values<float>(), b.scales.to(DType::f32).values<float>()));
+  EXPECT_FALSE(std::ranges::equal(a.codes.values<uint8_t>(), b.codes.values<uint8_t>()));
+}
+
 /// The stored norm times the scale gives back the gain to f32 rounding, not to the 2^-9 of the norm's own
 /// type.
 TEST_P(AwqLayer, ScalesAreThoseThatTheStoredNormCarries) {

@@ -43,7 +43,7 @@ TEST(Gemm, TheLibraryStartsNoThreadsAndKeepsTheOpenMpSetting) {
 
 volatile sig_atomic_t alarms = 0;
 
-/// Signals every few microseconds of this thread's work; each handler runs on its stack.
+/// Signals as often as the system allows while this process computes; with one busy thread they interrupt it.
 class Alarms {
  public:
   Alarms() {

@@ -79,5 +79,12 @@ TEST(MappedFile, AnEmptyFileHasNoBytes) {
   EXPECT_TRUE(MappedFile(path).bytes().empty());
 }
 
+TEST(Output, AFileThatCannotTakeItsPlaceLeavesNothing) {
+  const TemporaryDirectory directory;
+  fs::create_directories(directory.path() / "taken" / "inside");
+  EXPECT_THROW(write_file_atomically((directory.path() / "taken").string(), "text"), Error);
+  EXPECT_EQ(std::distance(fs::directory_iterator(directory.path()), fs::directory_iterator()), 1);
+}
+
 }  // namespace
 }  // namespace salient

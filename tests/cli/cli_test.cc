@@ -56,7 +56,9 @@ TEST_F(CommandLine, QuantizesEvaluatesAndGenerates) {
     EXPECT_GT(report["bytes_before"].get<double>(), 1.5 * report["bytes_after"].get<double>());
     EXPECT_FALSE(report["layers"].empty());
     EXPECT_THAT(quantized.errors, AllOf(HasSubstr("layer 1/"), HasSubstr("loss"), HasSubstr("left")));
-    EXPECT_TRUE(fs::exists(out() + "/recipe.yaml"));
+    EXPECT_THAT(read_text_file(out() + "/recipe.yaml"),
+                HasSubstr("calibration on " + report["calibration_tokens"].dump() + " tokens"));
+    EXPECT_GT(report["calibration_tokens"].get<int64_t>(), 0);
     EXPECT_TRUE(fs::exists(out() + "/tokenizer.json"));
 
     const auto evaluated = run_salient({"eval", out(), "--text", kDemo + "/evaluation.txt", "--against",
@@ -159,7 +161,7 @@ TEST_F(CommandLine, AQuantizedModelIsNotQuantizedAgain) {
 
 /// Waits until a running quantization has reported its first layer.
 void wait_for_first_layer(const Program& program) {
-  for (int i = 0; i < 600 && program.errors_so_far().find("layer 1/") == std::string::npos; ++i) {
+  for (int i = 0; i < 3000 && program.errors_so_far().find("layer 1/") == std::string::npos; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   ASSERT_THAT(program.errors_so_far(), HasSubstr("layer 1/"));

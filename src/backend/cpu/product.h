@@ -125,7 +125,7 @@ struct QuadraticFormProblem {
   const float* x;  ///< [rows, k]
   int64_t rows;
   int64_t k;
-  const float* symmetric;  ///< S [k, k], of which the lower triangle is read
+  const float* symmetric;  ///< S [k, k]; blocks above the diagonal are not read
   double* result;          ///< [rows]
 };
 
