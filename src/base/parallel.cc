@@ -15,6 +15,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/error.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -155,8 +157,10 @@ size_t processors_by_cgroup() {
 
 size_t default_thread_count() {
   if (const char* text = std::getenv("SALIENT_THREADS")) {
-    const long value = std::strtol(text, nullptr, 10);
-    if (value >= 1 && value <= 1024) return static_cast<size_t>(value);
+    char* end = nullptr;
+    const long value = std::strtol(text, &end, 10);
+    if (*text != '\0' && *end == '\0' && value >= 1 && value <= 1024) return static_cast<size_t>(value);
+    fail(ErrorKind::invalid_argument, "SALIENT_THREADS: \"{}\" is no number of threads from 1 to 1024", text);
   }
   return std::min(processors_by_affinity(), processors_by_cgroup());
 }

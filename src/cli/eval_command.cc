@@ -119,7 +119,7 @@ void add_eval_command(CLI::App& app) {
   command->add_option("--window", arguments->window, "Tokens per window (default 512)")
       ->check(CLI::Range(2, 1 << 20));
   command->add_option("--max-windows", arguments->max_windows, "Use only the first windows (default: all)")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
   command->callback([arguments] {
     const EvaluationResult result = evaluate(*arguments);

@@ -77,7 +77,7 @@ void add_generate_command(CLI::App& app) {
   command->add_option("-p,--prompt", arguments->prompt, "Text to continue; - reads standard input")
       ->required();
   command->add_option("-n,--max-tokens", options.max_tokens, "Tokens to generate at most (default 128)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
   command->add_option("--temperature", options.temperature, "0 (default): always the most likely token");
   command->add_option("--top-k", options.top_k, "Only the k most likely tokens");
   command->add_option("--top-p", options.top_p,

@@ -49,7 +49,9 @@ int main(int argc, char** argv) {
   app.footer(
       "Environment:\n"
       "  SALIENT_THREADS  threads, as --threads\n"
-      "  SALIENT_ISA      portable, avx2 or avx512: kernels to use instead of the best this processor has");
+      "  SALIENT_ISA      portable, avx2 or avx512: kernels to use instead of the best this processor has\n"
+      "Exit status: 0 done, 2 the request makes no sense, 1 any other error, 130 stopped by Ctrl-C or "
+      "SIGTERM");
   size_t threads = 0;
   app.add_option("--threads", threads, "Threads (default: the processors this process may use)")
       ->check(CLI::Range(1, 1024));
@@ -63,7 +65,8 @@ int main(int argc, char** argv) {
   try {
     check_command_name(app, argc, argv);
     app.parse(argc, argv);
-    return EXIT_SUCCESS;
+    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return EXIT_SUCCESS;
+    fmt::print(stderr, "salient: standard output: cannot write\n");
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error);
     return code == 0 ? EXIT_SUCCESS : kExitUsage;

@@ -232,7 +232,7 @@ void add_quantize_command(CLI::App& app) {
   command
       ->add_option("--num-calibration-samples", options.calibration.num_samples,
                    "Sequences to use at most (default 128)")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   command
       ->add_option("--max-seq-length", options.calibration.max_seq_length,
                    "Tokens per sequence (default 512)")

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,7 +15,21 @@ namespace {
 std::atomic<bool> interrupt_flag{false};
 static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
 
-extern "C" void raise_interrupt_flag(int) { interrupt_flag.store(true); }
+/// A burst of signals is one request: `timeout` sends two, and impatient users more. One that comes later
+/// than this stops at once.
+constexpr time_t kPatienceSeconds = 5;
+std::atomic<time_t> first_signal{0};
+
+extern "C" void raise_interrupt_flag(int signal) {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  if (!interrupt_flag.exchange(true)) {
+    first_signal.store(now.tv_sec);
+  } else if (now.tv_sec - first_signal.load() > kPatienceSeconds) {
+    ::signal(signal, SIG_DFL);
+    raise(signal);
+  }
+}
 
 }  // namespace
 
@@ -70,7 +85,6 @@ std::atomic<bool>& interrupted() {
   static const bool installed = [] {
     struct sigaction action {};
     action.sa_handler = raise_interrupt_flag;
-    action.sa_flags = static_cast<int>(SA_RESETHAND);  // a second signal gets the default action
     sigaction(SIGINT, &action, nullptr);
     sigaction(SIGTERM, &action, nullptr);
     return true;

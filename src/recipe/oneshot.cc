@@ -40,14 +40,18 @@ bool contains_path(const std::filesystem::path& directory, const std::filesystem
 void check_output(const OneshotOptions& options) {
   if (options.output.empty()) fail(ErrorKind::invalid_argument, "the output directory has no name");
   if (!path_exists(options.output)) return;
-  if (!options.overwrite) fail(ErrorKind::invalid_argument, "{}: the output exists already", options.output);
+  if (!options.overwrite)
+    fail(ErrorKind::invalid_argument,
+         "{}: the output exists already; overwrite (--overwrite) replaces a model directory", options.output);
   for (const auto& input : {options.model, options.calibration.dataset}) {
     if (input.empty() || !contains_path(options.output, input)) continue;
     fail(ErrorKind::invalid_argument, "{}: to overwrite it would remove the input {}", options.output, input);
   }
   std::error_code code;
-  const bool empty = std::filesystem::is_empty(options.output, code);
-  if (!code && (empty || path_exists(std::filesystem::path(options.output) / "config.json"))) return;
+  const bool directory = std::filesystem::is_directory(options.output, code);
+  const bool empty = directory && std::filesystem::is_empty(options.output, code);
+  if (!code && directory && (empty || path_exists(std::filesystem::path(options.output) / "config.json")))
+    return;
   fail(ErrorKind::invalid_argument, "{}: neither empty nor a model directory, so it is not overwritten",
        options.output);
 }
@@ -70,7 +74,7 @@ Windows calibration_windows(const OneshotOptions& options, const DecoderSpec& sp
   const auto& calibration = options.calibration;
   if (calibration.dataset.empty()) {
     fail(ErrorKind::invalid_argument,
-         "AWQ needs calibration text: name a .txt or .jsonl file, or round to nearest instead");
+         "AWQ needs calibration text: name a .txt or .jsonl file (--data), or do without AWQ (--method rtn)");
   }
   check_window(spec, calibration.max_seq_length);
   const Tokenizer tokenizer = Tokenizer::from_directory(options.model);

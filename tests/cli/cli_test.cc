@@ -179,6 +179,14 @@ TEST_F(CommandLine, CtrlCAndTermLeaveNothingBehind) {
   }
 }
 
+TEST_F(CommandLine, ABurstOfSignalsIsOneRequest) {
+  const Program program(quantize({"--n-grid", "1000"}, "64"));
+  ASSERT_NO_FATAL_FAILURE(wait_for_first_layer(program));
+  for (int i = 0; i < 5; ++i) program.send(i % 2 == 0 ? SIGINT : SIGTERM);
+  EXPECT_EQ(program.wait().status, 130);
+  EXPECT_TRUE(left_behind().empty());
+}
+
 TEST_F(CommandLine, OverwriteRemovesNothingButAModel) {
   fs::copy(kModel, out("model"), fs::copy_options::recursive);
   const auto overwrite = [&](const std::string& target) {
@@ -190,6 +198,8 @@ TEST_F(CommandLine, OverwriteRemovesNothingButAModel) {
   write_file_atomically(out("other") + "/thesis.txt", "years of work");
   EXPECT_THAT(overwrite(out("other")).errors, HasSubstr("neither empty nor a model directory"));
   EXPECT_TRUE(fs::exists(out("other") + "/thesis.txt"));
+  write_file_atomically(out("file"), "");
+  EXPECT_THAT(overwrite(out("file")).errors, HasSubstr("neither empty nor a model directory"));
   EXPECT_TRUE(fs::exists(out("model") + "/config.json"));
 }
 
