@@ -18,6 +18,12 @@ void divide_rows(Tensor& matrix, std::span<const float> scales) {
   }
 }
 
+void divide_gains(NormWeight& norm, std::span<const float> scales) {
+  const auto values = norm.weight.mutable_values<float>();
+  for (size_t i = 0; i < scales.size(); ++i) values[i] = (values[i] + norm.offset) / scales[i] - norm.offset;
+  if (norm.bias.defined()) divide_rows(norm.bias, scales);
+}
+
 void multiply_columns(Tensor& matrix, std::span<const float> scales) {
   const auto values = matrix.mutable_values<float>();
   const size_t columns = scales.size();
@@ -32,12 +38,15 @@ void multiply_columns(Tensor& matrix, std::span<const float> scales) {
 
 LayerWeights to_f32(const LayerWeights& weights) {
   LayerWeights result;
-  for (size_t i = 0; i < kLinearRoles; ++i) {
-    const LinearWeight& from = weights.linears[i];
-    result.linears[i].dense = from.quantized ? dequantize(*from.quantized) : f32_copy(from.dense);
-    result.linears[i].bias = f32_copy(from.bias);
+  for (const auto& [id, from] : weights.linears) {
+    result[id].dense = from.quantized ? dequantize(*from.quantized) : f32_copy(from.dense);
+    result[id].bias = f32_copy(from.bias);
   }
-  for (size_t i = 0; i < kNormRoles; ++i) result.norms[i] = f32_copy(weights.norms[i]);
+  for (size_t i = 0; i < kNormRoles; ++i) {
+    const NormWeight& from = weights.norms[i];
+    result.norms[i] = {f32_copy(from.weight), f32_copy(from.bias), from.offset};
+  }
+  result.router_correction = weights.router_correction;
   return result;
 }
 
@@ -59,12 +68,15 @@ Tensor store_as(const std::string& name, const Tensor& tensor, DType dtype) {
 void make_representable(const LayerWeights& weights, const ResolvedMapping& mapping,
                         const SmoothStorage& storage, std::span<float> scales) {
   if (const auto* role = std::get_if<NormRole>(&mapping.smooth)) {
-    const auto norm = weights[*role].values<float>();
+    const NormWeight& norm = weights[*role];
+    const auto values = norm.weight.values<float>();
     for (size_t i = 0; i < scales.size(); ++i) {
-      const float stored = round_to(storage.stored, norm[i] / scales[i]);
+      const float gain = values[i] + norm.offset;
+      const float stored = round_to(storage.stored, gain / scales[i] - norm.offset) + norm.offset;
       // A gain that is zero, or leaves the range of its type, stays as it is.
-      const bool usable = stored != 0.0f && std::isfinite(stored) && std::isfinite(norm[i] / stored);
-      scales[i] = usable ? norm[i] / stored : 1.0f;
+      const bool usable =
+          stored != 0.0f && std::isfinite(stored) && gain / stored > 0 && std::isfinite(gain / stored);
+      scales[i] = usable ? gain / stored : 1.0f;
     }
   } else if (!storage.smooth_quantized) {
     for (float& scale : scales) scale = std::exp2(std::round(std::log2(scale)));
@@ -74,14 +86,14 @@ void make_representable(const LayerWeights& weights, const ResolvedMapping& mapp
 void apply_scales(const DecoderSpec& spec, const ResolvedMapping& mapping, std::span<const float> scales,
                   LayerWeights& weights) {
   if (const auto* norm = std::get_if<NormRole>(&mapping.smooth)) {
-    divide_rows(weights[*norm], scales);
+    divide_gains(weights[*norm], scales);
   } else {
-    LinearWeight& smooth = weights[std::get<LinearRole>(mapping.smooth)];
+    LinearWeight& smooth = weights[std::get<LinearId>(mapping.smooth)];
     divide_rows(smooth.dense, scales);
     if (smooth.bias.defined()) divide_rows(smooth.bias, scales);
   }
-  for (const LinearRole role : mapping.balance) {
-    LinearWeight& linear = weights[role];
+  for (const LinearId& id : mapping.balance) {
+    LinearWeight& linear = weights[id];
     std::vector<float> column_scales(static_cast<size_t>(linear.in_features()));
     for (size_t c = 0; c < column_scales.size(); ++c) {
       column_scales[c] = scales[static_cast<size_t>(smooth_channel(spec, mapping, static_cast<int64_t>(c)))];

@@ -1,5 +1,6 @@
 #include "awq/awq.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "awq/apply.h"
@@ -15,31 +16,46 @@ namespace {
 
 constexpr double kEquivalenceLimit = 1e-3;
 
-using LayerStatistics = std::array<std::optional<ActivationStatistics>, kLinearRoles>;
-using RoundedLinears = std::array<std::optional<QuantizedWeight>, kLinearRoles>;
-
-size_t index(LinearRole role) { return static_cast<size_t>(role); }
+using RoundedLinears = PerLinear<QuantizedWeight>;
 
 DType storage_of(const LayerJob& job, const Tensor& original) {
   return job.storage.value_or(original.dtype());
 }
 
-RoundingRule rounding_rule(const LayerJob& job, const LinearWeight& original) {
-  return {.scheme = job.scheme, .scale_dtype = storage_of(job, original.dense)};
+/// Nothing for a linear that stays dense.
+std::optional<RoundingRule> rounding_rule(const LayerJob& job, const LinearId& id,
+                                          const LayerWeights& original) {
+  const auto scheme = job.schemes.find(id);
+  if (scheme == job.schemes.end()) return std::nullopt;
+  const LinearWeight& weight = original[id];
+  return RoundingRule{.scheme = scheme->second, .scale_dtype = storage_of(job, weight.dense)};
 }
 
-LinearObserver collector(const LayerJob& job, LayerStatistics& statistics) {
-  return [&job, &statistics](LinearRole role, const Tensor& input) {
-    if (input_representative(role) != role) return;
-    auto& entry = statistics[index(role)];
-    if (!entry) entry.emplace(input.dim(1));
-    entry->add(job.backend, job.precision, input);
-  };
-}
+/// What each linear's input looks like; one entry for all linears that share it.
+class LayerStatistics {
+ public:
+  explicit LayerStatistics(const LayerJob& job)
+      : job_(job), representatives_(input_representatives(job.spec, job.layer)) {}
 
-const ActivationStatistics& input_statistics(const LayerStatistics& statistics, LinearRole role) {
-  return *statistics[index(input_representative(role))];
-}
+  LinearObserver observer() {
+    return [this](const LinearId& id, const Tensor& input) {
+      if (representatives_.at(id) != id) return;
+      const auto [entry, is_new] = inputs_.try_emplace(id, input.dim(1));
+      entry->second.add(job_.backend, job_.precision, input);
+    };
+  }
+
+  /// Null for an expert that saw no token.
+  const ActivationStatistics* find(const LinearId& id) const {
+    const auto found = inputs_.find(representatives_.at(id));
+    return found == inputs_.end() ? nullptr : &found->second;
+  }
+
+ private:
+  const LayerJob& job_;
+  PerLinear<LinearId> representatives_;
+  PerLinear<ActivationStatistics> inputs_;
+};
 
 /// One layer on its way through the search: weights change, and with them the inputs that the statistics
 /// describe.
@@ -53,7 +69,7 @@ class LayerSearch {
         statistics_(statistics),
         weights_(to_f32(original)) {
     for (const auto& slot : job.spec.linears(job.layer)) {
-      column_scales_[index(slot.role)].assign(static_cast<size_t>(slot.in_features), 1.0f);
+      column_scales_[slot.id].assign(static_cast<size_t>(slot.in_features), 1.0f);
     }
   }
 
@@ -62,7 +78,7 @@ class LayerSearch {
   MappingReport smooth(const ResolvedMapping& mapping) {
     MappingReport report{.mapping = mapping.describe(job_.spec)};
     report.left_alone = true;
-    if (!any_quantized(mapping)) return report;
+    if (!any_quantized(mapping) || statistics_.find(mapping.balance.front()) == nullptr) return report;
     const ScaleSearchResult found = with_context(fmt::format("layer {}: {}", job_.layer, report.mapping),
                                                  [&] { return search(mapping); });
     report.loss_before = found.loss_identity;
@@ -77,28 +93,28 @@ class LayerSearch {
   RoundedLinears round(LayerReport& report) const {
     RoundedLinears rounded;
     for (const auto& slot : job_.spec.linears(job_.layer)) {
-      if (!job_.quantized[index(slot.role)]) continue;
+      if (!job_.schemes.contains(slot.id)) continue;
       throw_if_cancelled(job_.cancelled);
-      rounded[index(slot.role)] = with_context(slot.name, [&] { return round(slot.role, report); });
+      rounded[slot.id] = with_context(slot.name, [&] { return round(slot.id, report); });
     }
     return rounded;
   }
 
  private:
   bool any_quantized(const ResolvedMapping& mapping) const {
-    for (const LinearRole role : mapping.balance) {
-      if (job_.quantized[index(role)]) return true;
-    }
-    return false;
+    return std::any_of(mapping.balance.begin(), mapping.balance.end(),
+                       [&](const LinearId& id) { return job_.schemes.contains(id); });
   }
 
-  QuantizedWeight round(LinearRole role, LayerReport& report) const {
-    const Tensor& weight = weights_[role].dense;
-    const RoundingRule rule = rounding_rule(job_, original_[role]);
-    const auto& input = input_statistics(statistics_, role);
-    const Tensor gram = scaled_gram(input.gram(), column_scales_[index(role)]);
+  QuantizedWeight round(const LinearId& id, LayerReport& report) const {
+    const Tensor& weight = weights_[id].dense;
+    const RoundingRule rule = *rounding_rule(job_, id, original_);
+    const ActivationStatistics* seen = statistics_.find(id);
+    if (seen == nullptr) return quantize_to_nearest(weight, {}, rule.scheme, rule.scale_dtype);
+    const ActivationStatistics& input = *seen;
+    const Tensor gram = scaled_gram(input.gram(), column_scales_.at(id));
     Tensor clip;
-    if (settings_.clip == ClipSearch::on && may_clip(role)) {
+    if (settings_.clip == ClipSearch::on && may_clip(id.role)) {
       const ClipSearchResult found = search_clips({.backend = job_.backend,
                                                    .rounding = rule,
                                                    .weight = weight,
@@ -122,26 +138,28 @@ class LayerSearch {
   }
 
   /// AutoAWQ leaves q and k alone: their outputs meet in a product before the softmax, where clipping hurts.
-  static bool may_clip(LinearRole role) { return role != LinearRole::q && role != LinearRole::k; }
+  static bool may_clip(LinearRole role) {
+    return role != LinearRole::q && role != LinearRole::k && role != LinearRole::q_a &&
+           role != LinearRole::q_b;
+  }
 
   ScaleSearchResult search(const ResolvedMapping& mapping) const {
     std::vector<BalanceLayer> layers;
-    for (const LinearRole role : mapping.balance) {
-      layers.push_back({.weight = weights_[role].dense, .quantized = job_.quantized[index(role)]});
+    for (const LinearId& id : mapping.balance) {
+      layers.push_back({.weight = weights_[id].dense, .rounding = rounding_rule(job_, id, original_)});
     }
-    const LinearRole first = mapping.balance.front();
-    const auto columns = static_cast<size_t>(weights_[first].in_features());
-    std::vector<int64_t> channel_of(columns);
-    for (size_t c = 0; c < columns; ++c)
+    const LinearId& first = mapping.balance.front();
+    const int64_t columns = weights_[first].in_features();
+    std::vector<int64_t> channel_of(static_cast<size_t>(columns));
+    for (size_t c = 0; c < channel_of.size(); ++c)
       channel_of[c] = smooth_channel(job_.spec, mapping, static_cast<int64_t>(c));
     const SmoothStorage storage = smooth_storage(mapping);
     return search_scales(
         {.backend = job_.backend,
-         .rounding = rounding_rule(job_, original_[first]),
          .layers = layers,
-         .input = input_statistics(statistics_, first),
+         .input = *statistics_.find(first),
          .channel_of = channel_of,
-         .channels = smooth_channel_count(job_.spec, mapping),
+         .channels = smooth_channel_count(job_.spec, mapping, columns),
          .make_representable =
              [&](std::span<float> scales) { make_representable(weights_, mapping, storage, scales); },
          .duo_scaling = settings_.duo_scaling,
@@ -151,17 +169,16 @@ class LayerSearch {
 
   SmoothStorage smooth_storage(const ResolvedMapping& mapping) const {
     if (const auto* norm = std::get_if<NormRole>(&mapping.smooth)) {
-      return {.stored = storage_of(job_, original_[*norm]), .smooth_quantized = false};
+      return {.stored = storage_of(job_, original_[*norm].weight), .smooth_quantized = false};
     }
-    const LinearRole role = std::get<LinearRole>(mapping.smooth);
-    return {.stored = storage_of(job_, original_[role].dense),
-            .smooth_quantized = job_.quantized[index(role)]};
+    const LinearId& id = std::get<LinearId>(mapping.smooth);
+    return {.stored = storage_of(job_, original_[id].dense), .smooth_quantized = job_.schemes.contains(id)};
   }
 
   void apply(const ResolvedMapping& mapping, std::span<const float> scales) {
     apply_scales(job_.spec, mapping, scales, weights_);
-    for (const LinearRole role : mapping.balance) {
-      auto& column_scales = column_scales_[index(role)];
+    for (const LinearId& id : mapping.balance) {
+      auto& column_scales = column_scales_.at(id);
       for (size_t c = 0; c < column_scales.size(); ++c) {
         column_scales[c] *=
             scales[static_cast<size_t>(smooth_channel(job_.spec, mapping, static_cast<int64_t>(c)))];
@@ -174,8 +191,7 @@ class LayerSearch {
   const LayerWeights& original_;
   const LayerStatistics& statistics_;
   LayerWeights weights_;
-  std::array<std::vector<float>, kLinearRoles>
-      column_scales_;  // what each linear's input has been divided by
+  PerLinear<std::vector<float>> column_scales_;  // what each linear's input has been divided by
 };
 
 /// The f32 weights of a layer in the types in which they are written.
@@ -183,24 +199,28 @@ LayerWeights store_layer(const LayerJob& job, const LayerWeights& original, cons
                          RoundedLinears rounded) {
   LayerWeights stored;
   for (const auto& slot : job.spec.linears(job.layer)) {
-    const LinearWeight& from = weights[slot.role];
-    LinearWeight& to = stored[slot.role];
+    const LinearWeight& from = weights[slot.id];
+    LinearWeight& to = stored[slot.id];
     with_context(slot.name, [&] {
-      const RoundingRule rule = rounding_rule(job, original[slot.role]);
-      if (job.quantized[index(slot.role)]) {
-        to.quantized = std::move(rounded[index(slot.role)]);
+      if (const auto integers = rounded.find(slot.id); integers != rounded.end()) {
+        to.quantized = std::move(integers->second);
       } else {
-        to.dense = store_as("weight", from.dense, rule.scale_dtype);
+        to.dense = store_as("weight", from.dense, storage_of(job, original[slot.id].dense));
       }
-      if (from.bias.defined())
-        to.bias = store_as("bias", from.bias, storage_of(job, original[slot.role].bias));
+      if (from.bias.defined()) to.bias = store_as("bias", from.bias, storage_of(job, original[slot.id].bias));
     });
   }
   for (size_t i = 0; i < kNormRoles; ++i) {
-    if (!weights.norms[i].defined()) continue;
+    const NormWeight& from = weights.norms[i];
+    if (!from.defined()) continue;
     const std::string name = job.spec.norm_name(job.layer, static_cast<NormRole>(i));
-    stored.norms[i] = store_as(name, weights.norms[i], storage_of(job, original.norms[i]));
+    stored.norms[i] = {
+        store_as(name + ".weight", from.weight, storage_of(job, original.norms[i].weight)), {}, from.offset};
+    if (from.bias.defined()) {
+      stored.norms[i].bias = store_as(name + ".bias", from.bias, storage_of(job, original.norms[i].bias));
+    }
   }
+  stored.router_correction = weights.router_correction;
   return stored;
 }
 
@@ -234,10 +254,10 @@ QuantizedLayer round_layer(const LayerJob& job, const LayerWeights& original) {
   const LayerWeights weights = to_f32(original);
   RoundedLinears rounded;
   for (const auto& slot : job.spec.linears(job.layer)) {
-    if (!job.quantized[index(slot.role)]) continue;
-    const RoundingRule rule = rounding_rule(job, original[slot.role]);
-    rounded[index(slot.role)] = with_context(slot.name, [&] {
-      return quantize_to_nearest(weights[slot.role].dense, {}, rule.scheme, rule.scale_dtype);
+    const auto rule = rounding_rule(job, slot.id, original);
+    if (!rule) continue;
+    rounded[slot.id] = with_context(slot.name, [&] {
+      return quantize_to_nearest(weights[slot.id].dense, {}, rule->scheme, rule->scale_dtype);
     });
   }
   return {.weights = store_layer(job, original, weights, std::move(rounded)), .report = {.layer = job.layer}};
@@ -245,8 +265,8 @@ QuantizedLayer round_layer(const LayerJob& job, const LayerWeights& original) {
 
 QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
                               LayerStream& stream) {
-  LayerStatistics statistics;
-  const LinearObserver observer = collector(job, statistics);
+  LayerStatistics statistics(job);
+  const LinearObserver observer = statistics.observer();
   Tensor probe_input;
   Tensor reference;
   {
@@ -263,7 +283,7 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
   QuantizedLayer result{.weights = {}, .report = {.layer = job.layer}};
   {
     LayerSearch search(job, settings, original, statistics);
-    for (const auto& mapping : default_mappings(job.spec))
+    for (const auto& mapping : default_mappings(job.spec, job.layer))
       result.report.mappings.push_back(search.smooth(mapping));
     const PreparedLayer smoothed = prepare_layer(job.exact, search.weights());
     const Tensor changed = stream.probe(job.exact, job.layer, smoothed, probe_input);

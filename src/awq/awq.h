@@ -1,7 +1,5 @@
 #pragma once
 
-#include <array>
-
 #include "calibrate/layer_stream.h"
 #include "model/weights.h"
 #include "quant/group_quantize.h"
@@ -15,8 +13,8 @@ struct LayerJob {
   Backend& exact;    ///< f32 throughout, for the equivalence check
   const DecoderSpec& spec;
   int64_t layer;
-  QuantizationScheme scheme;
-  std::array<bool, kLinearRoles> quantized;  ///< by role; the others stay dense
+  const PerLinear<QuantizationScheme>&
+      schemes;  ///< of the linears that become integers; the others stay dense
   /// Type of everything that stays floating: scales, norms, biases, dense linears. Nothing: as each tensor is
   /// stored.
   std::optional<DType> storage;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -12,25 +13,27 @@ namespace salient {
 /// columns of every linear in `balance` are multiplied by it. Exact because nothing but a product per channel
 /// lies between them.
 struct ResolvedMapping {
-  std::variant<NormRole, LinearRole> smooth;
-  std::vector<LinearRole> balance;
+  std::variant<NormRole, LinearId> smooth;
+  std::vector<LinearId> balance;
 
-  /// "input_layernorm -> q_proj, k_proj, v_proj"
+  /// "input_layernorm -> q_proj, k_proj, v_proj"; all experts are one entry, "experts.*.gate_proj".
   std::string describe(const DecoderSpec& spec) const;
 };
 
-/// The mappings that the data flow of a layer allows: attention norm -> q, k, v; v -> o (with grouped-query
-/// attention the query heads of one kv head share the scale); mlp norm -> gate, up; up -> down.
-std::vector<ResolvedMapping> default_mappings(const DecoderSpec& spec);
+/// The mappings that the data flow of a layer allows: every norm that linears alone read, and all of them; v
+/// -> o (with grouped-query attention the query heads of one kv head share the scale); up -> down, of every
+/// expert, where nothing but a product or a ReLU stands between.
+std::vector<ResolvedMapping> default_mappings(const DecoderSpec& spec, int64_t layer);
 
-/// Linears whose inputs are the same tensor report it once: this is the one that stands for them.
-LinearRole input_representative(LinearRole role);
+/// Of the linears that read the same tensor, the one that stands for all of them, for every linear of the
+/// layer. An expert's share of the tokens counts as all of them.
+PerLinear<LinearId> input_representatives(const DecoderSpec& spec, int64_t layer);
 
 /// Index of the smooth layer's output channel that feeds input column `column` of the balance layers. The
 /// identity but for v -> o under grouped-query attention, where the columns of all query heads of a kv head
 /// lead to that head's channels.
 int64_t smooth_channel(const DecoderSpec& spec, const ResolvedMapping& mapping, int64_t column);
-/// Output channels of the smooth layer.
-int64_t smooth_channel_count(const DecoderSpec& spec, const ResolvedMapping& mapping);
+/// Output channels of the smooth layer; `columns` are the balance layers'.
+int64_t smooth_channel_count(const DecoderSpec& spec, const ResolvedMapping& mapping, int64_t columns);
 
 }  // namespace salient

@@ -42,13 +42,15 @@ std::vector<Candidate> make_grid(DuoScaling duo_scaling, int n_grid) {
 /// Mean over all rows of all balance layers of |w| / max|w| in its group, [in].
 std::vector<float> mean_normalized_weight(const ScaleSearchProblem& problem) {
   const auto columns = static_cast<size_t>(problem.input.features());
-  const auto width = static_cast<size_t>(group_width(problem.rounding.scheme, problem.input.features()));
   std::vector<double> sums(columns, 0.0);
   int64_t rows = 0;
   for (const auto& layer : problem.layers) {
     const auto weight = layer.weight.values<float>();
     const auto out = static_cast<size_t>(layer.weight.dim(0));
     rows += layer.weight.dim(0);
+    const auto width =
+        layer.rounding ? static_cast<size_t>(group_width(layer.rounding->scheme, problem.input.features()))
+                       : columns;
     // One group of columns per chunk: each sum has one writer and a fixed order.
     parallel_for(columns, width, [&](size_t begin, size_t end) {
       for (size_t row = 0; row < out; ++row) {
@@ -102,6 +104,7 @@ std::vector<float> scales_for(const Candidate& candidate, std::span<const float>
 /// A row of a linear that will be rounded.
 struct RoundedRow {
   std::span<const float> weight;
+  const RoundingRule* rule;
   double share;  ///< of its squared output error, summed over the tokens, in the loss
 };
 
@@ -111,18 +114,18 @@ std::vector<RoundedRow> rounded_rows(const ScaleSearchProblem& problem) {
   const auto tokens = static_cast<double>(std::max<int64_t>(1, problem.input.tokens()));
   std::vector<RoundedRow> rows;
   for (const auto& layer : problem.layers) {
-    if (!layer.quantized) continue;
+    if (!layer.rounding) continue;
     const auto weight = layer.weight.values<float>();
     const double share = 1 / (tokens * static_cast<double>(layer.weight.dim(0)));
     for (size_t begin = 0; begin < weight.size(); begin += columns)
-      rows.push_back({weight.subspan(begin, columns), share});
+      rows.push_back({weight.subspan(begin, columns), &*layer.rounding, share});
   }
   return rows;
 }
 
 /// D = Q(W s) / s - W for every row.
-void rounding_error(const RoundingRule& rule, std::span<const RoundedRow> rows,
-                    std::span<const float> column_scales, Tensor& difference) {
+void rounding_error(std::span<const RoundedRow> rows, std::span<const float> column_scales,
+                    Tensor& difference) {
   const size_t columns = column_scales.size();
   const auto out = difference.mutable_values<float>();
   constexpr size_t kRowsPerChunk = 16;
@@ -131,7 +134,7 @@ void rounding_error(const RoundingRule& rule, std::span<const RoundedRow> rows,
       const auto source = rows[row].weight;
       const auto target = out.subspan(row * columns, columns);
       for (size_t c = 0; c < columns; ++c) target[c] = source[c] * column_scales[c];
-      fake_quantize_row(rule, target, {}, target);
+      fake_quantize_row(*rows[row].rule, target, {}, target);
       for (size_t c = 0; c < columns; ++c) target[c] = target[c] / column_scales[c] - source[c];
     }
   });
@@ -151,7 +154,7 @@ double candidate_loss(const ScaleSearchProblem& problem, std::span<const Rounded
     const auto block = rows.subspan(begin, std::min(kRowsPerBlock, rows.size() - begin));
     Tensor difference =
         Tensor::empty(DType::f32, {static_cast<int64_t>(block.size()), problem.input.features()});
-    rounding_error(problem.rounding, block, column_scales, difference);
+    rounding_error(block, column_scales, difference);
     problem.backend.quadratic_form(difference, problem.input.gram(), std::span(errors).first(block.size()));
     for (size_t row = 0; row < block.size(); ++row) loss += errors[row] * block[row].share;
   }

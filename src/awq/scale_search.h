@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -15,12 +16,12 @@ namespace salient {
 /// A linear behind a smooth layer.
 struct BalanceLayer {
   const Tensor& weight;  ///< f32 [out, in]
-  bool quantized;        ///< a linear that stays dense is scaled too but has no rounding error
+  /// A linear that stays dense is scaled too but has no rounding error.
+  std::optional<RoundingRule> rounding;
 };
 
 struct ScaleSearchProblem {
   Backend& backend;
-  RoundingRule rounding;
   std::span<const BalanceLayer> layers;
   const ActivationStatistics& input;
   /// Which entries of a scale vector are one number: channel_of[column] in [0, channels).

@@ -7,6 +7,7 @@
 
 #include "quant/quantized_weight.h"
 #include "tensor/activation.h"
+#include "tensor/rope_pairs.h"
 #include "tensor/tensor.h"
 
 namespace salient {
@@ -30,14 +31,34 @@ enum class MatmulPrecision { f32, bf16 };
 struct AttentionProblem {
   const Tensor& query;   ///< f32 [count, heads * head_dim]
   const Tensor& keys;    ///< f32 [capacity, kv_heads * head_dim], rows [0, first_position + count) filled
-  const Tensor& values;  ///< f32 like keys
-  Tensor& output;        ///< f32 [count, heads * head_dim]
+  const Tensor& values;  ///< f32 [capacity, kv_heads * value_dim]
+  Tensor& output;        ///< f32 [count, heads * value_dim]
   int64_t heads;
   int64_t kv_heads;
   int64_t head_dim;
+  int64_t value_dim;
   int64_t first_position;
   int64_t window;
-  float scale;  ///< of q.k before the softmax
+  float scale;        ///< of q.k before the softmax
+  float softcap = 0;  ///< c > 0: scores become c tanh(score / c) (Gemma 2)
+  std::span<const float> slopes =
+      {};  ///< [heads]: score += slope * key position (Press et al. 2022), or none
+};
+
+/// Rotates features [first, first + 2 * pairs) of every head of x by row r of cosine and sine (Su et al.
+/// 2021).
+struct RopeProblem {
+  const Tensor& cosine;  ///< f32 [rows, pairs]
+  const Tensor& sine;    ///< f32 like cosine
+  int64_t head_dim;
+  RopePairs pairs = RopePairs::halves;
+  int64_t first = 0;
+  Tensor& x;  ///< f32 [rows, heads * head_dim], in place
+};
+
+struct NormWeights {
+  const Tensor& weight;  ///< f32 [features] or [heads, features]
+  const Tensor& bias;    ///< f32 like weight, or undefined
 };
 
 /// See Backend::feed_back.
@@ -65,15 +86,27 @@ class Backend {
   /// y = x / sqrt(mean(x^2) + epsilon) * weight over the last `weight.dim(0)` features: a row may hold
   /// several heads, each normalised on its own. x and y may be the same tensor. Zhang & Sennrich 2019.
   virtual void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, Tensor& y) = 0;
+  /// y = (x - mean) / sqrt(variance + epsilon) * weight + bias (Ba et al. 2016). A weight [features] serves
+  /// every run of that many features; one [heads, features] has a row for each head. The bias may be
+  /// undefined.
+  virtual void layer_norm(const Tensor& x, const NormWeights& weights, double epsilon, Tensor& y) = 0;
   /// y += x.
   virtual void add(const Tensor& x, Tensor& y) = 0;
-  /// Rotates the halves of every head (Su et al. 2021, GPT-NeoX order): row r of x [rows, heads * head_dim]
-  /// by row r of cosine and sine, f32 [rows, rotary_dim / 2]. Features of a head past rotary_dim pass
-  /// through.
-  virtual void rope(const Tensor& cosine, const Tensor& sine, int64_t head_dim, Tensor& x) = 0;
+  /// x *= factor.
+  virtual void scale(float factor, Tensor& x) = 0;
+  /// x = cap tanh(x / cap).
+  virtual void softcap(float cap, Tensor& x) = 0;
+  virtual void rope(const RopeProblem& problem) = 0;
   virtual void attention(const AttentionProblem& problem) = 0;
+  /// x = activation(x).
+  virtual void activation(Activation activation, Tensor& x) = 0;
   /// y = activation(gate) * up; y may be gate.
   virtual void gated_activation(Activation activation, const Tensor& gate, const Tensor& up, Tensor& y) = 0;
+  /// y[i] = x[rows[i]].
+  virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) = 0;
+  /// y[rows[i]] += factors[i] * x[i]; no row twice.
+  virtual void scatter_add(const Tensor& x, std::span<const int32_t> rows, std::span<const float> factors,
+                           Tensor& y) = 0;
   /// gram [k, k] += x^T x for x [rows, k], f32; the whole matrix is filled. `precision` as for products.
   virtual void accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) = 0;
   /// result[r] = x_r S x_r^T for every row of x [rows, k] and a symmetric S [k, k]. x S is computed in f32,

@@ -1,24 +1,12 @@
 #include "calibrate/layer_stream.h"
 
-#include "runtime/decoder.h"
-
 namespace salient {
-namespace {
-
-Tensor embed_windows(const LayerStream::Options& options) {
-  std::vector<int32_t> tokens;
-  for (const auto& window : options.windows) tokens.insert(tokens.end(), window.begin(), window.end());
-  return embed_tokens(options.backend, options.weights, tokens);
-}
-
-}  // namespace
-
 LayerStream::LayerStream(const Options& options)
     : backend_(options.backend),
       spec_(options.weights.spec()),
       cancelled_(options.cancelled),
-      batches_(make_batches(spec_.rope, options.windows)),
-      hidden_(embed_windows(options)) {}
+      batches_(make_batches(spec_, options.windows)),
+      hidden_(embed_sequences(options.backend, options.weights, options.windows)) {}
 
 void LayerStream::observe(int64_t layer, const PreparedLayer& weights, const LinearObserver& observer) {
   for (const SequenceBatch& batch : batches_) {
@@ -41,9 +29,9 @@ Tensor LayerStream::probe_input() const {
 Tensor LayerStream::probe(Backend& backend, int64_t layer, const PreparedLayer& weights,
                           const Tensor& input) const {
   const std::span sequences(batches_.front().sequences.data(), 1);
-  const RopeTable rope = make_rope_table(spec_.rope, sequences);
+  const std::vector<RopeTable> ropes = make_rope_tables(spec_, sequences);
   Tensor output = input.to(DType::f32);
-  run_layer({.backend = backend, .spec = spec_, .rope = rope, .layer = layer, .sequences = sequences},
+  run_layer({.backend = backend, .spec = spec_, .ropes = ropes, .layer = layer, .sequences = sequences},
             weights, output);
   return output;
 }
@@ -53,7 +41,7 @@ void LayerStream::run(int64_t layer, const PreparedLayer& weights, const Sequenc
   throw_if_cancelled(cancelled_);
   run_layer({.backend = backend_,
              .spec = spec_,
-             .rope = batch.rope,
+             .ropes = batch.ropes,
              .layer = layer,
              .sequences = batch.sequences,
              .observer = observer},

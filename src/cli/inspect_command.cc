@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 
 #include "base/error.h"
@@ -37,12 +38,22 @@ std::map<std::string, TypeTotals> totals_by_type(const Checkpoint& checkpoint) {
   return totals;
 }
 
+int64_t norm_parameters(const DecoderSpec& spec, int64_t weights) {
+  return spec.norm.bias ? 2 * weights : weights;
+}
+
 int64_t parameter_count(const DecoderSpec& spec) {
-  int64_t count = spec.vocab_size * spec.hidden_size * (spec.tie_word_embeddings ? 1 : 2) + spec.hidden_size;
+  int64_t count = spec.vocab_size * spec.hidden_size * (spec.tie_word_embeddings ? 1 : 2);
+  if (spec.positions) count += spec.positions->count * spec.hidden_size;
+  count += norm_parameters(spec, spec.hidden_size * (spec.embedding_norm_name.empty() ? 1 : 2));
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
     for (const auto& slot : spec.linears(layer))
       count += slot.out_features * (slot.in_features + (slot.bias ? 1 : 0));
-    count += 2 * spec.hidden_size + (spec.query_key_norm ? 2 * spec.head_dim : 0);
+    for (size_t role = 0; role < kNormRoles; ++role) {
+      const auto shape = spec.norm_shape(static_cast<NormRole>(role));
+      if (!shape.empty()) count += norm_parameters(spec, element_count(shape));
+    }
+    if (spec.has_experts(layer) && !spec.moe->correction_name.empty()) count += spec.moe->experts;
   }
   return count;
 }
@@ -63,6 +74,33 @@ std::string_view rope_name(RopeScaling scaling) {
       return "longrope";
   }
   return "default";
+}
+
+/// "rope theta 10000, scaling default", "learned", "alibi".
+std::string position_kind(const DecoderSpec& spec) {
+  if (spec.alibi) return "alibi";
+  if (spec.positions) return "learned";
+  std::vector<std::string> kinds;
+  for (const RopeSpec& rope : spec.ropes) {
+    kinds.push_back(fmt::format("rope theta {:g}, scaling {}", rope.theta, rope_name(rope.scaling)));
+  }
+  return kinds.empty() ? "none" : fmt::format("{}", fmt::join(kinds, "; "));
+}
+
+Json ropes_json(const DecoderSpec& spec) {
+  Json list = Json::array();
+  for (const RopeSpec& rope : spec.ropes) {
+    list.push_back({{"theta", rope.theta}, {"scaling", rope_name(rope.scaling)}});
+  }
+  return list;
+}
+
+std::string expert_text(const DecoderSpec& spec) {
+  const MoeSpec& moe = *spec.moe;
+  const auto layers = std::count(moe.layers.begin(), moe.layers.end(), true);
+  return fmt::format("{} in {} layers, {} per token, intermediate size {}{}", moe.experts, layers,
+                     moe.experts_per_token, moe.intermediate_size,
+                     moe.shared_intermediate > 0 ? fmt::format(", shared {}", moe.shared_intermediate) : "");
 }
 
 Json tensor_list(const Checkpoint& checkpoint) {
@@ -103,8 +141,8 @@ Json inspect_json(const ModelWeights& weights, const InspectArguments& arguments
                {"head_dim", spec.head_dim},
                {"vocab_size", spec.vocab_size},
                {"max_position_embeddings", spec.max_position_embeddings},
-               {"rope_theta", spec.rope.theta},
-               {"rope_scaling", rope_name(spec.rope.scaling)},
+               {"positions", position_kind(spec)},
+               {"ropes", ropes_json(spec)},
                {"tie_word_embeddings", spec.tie_word_embeddings},
                {"dtypes", types},
                {"quantization", quantization_json(weights.quantization())}};
@@ -130,9 +168,9 @@ void print_inspection(const ModelWeights& weights, const InspectArguments& argum
        fmt::format("{} heads, {} kv heads, head_dim {}", spec.heads, spec.kv_heads, spec.head_dim)},
       {"vocabulary",
        fmt::format("{}{}", spec.vocab_size, spec.tie_word_embeddings ? ", tied embeddings" : "")},
-      {"positions", fmt::format("{}, rope theta {:g}, scaling {}", spec.max_position_embeddings,
-                                spec.rope.theta, rope_name(spec.rope.scaling))},
+      {"positions", fmt::format("{}, {}", spec.max_position_embeddings, position_kind(spec))},
       {"quantization", quantization_text(weights.quantization())}};
+  if (spec.moe) rows.insert(rows.begin() + 4, {"experts", expert_text(spec)});
   for (const auto& [name, total] : totals_by_type(weights.checkpoint())) {
     rows.emplace_back(name, fmt::format("{} tensors, {}", total.tensors, format_bytes(total.bytes)));
   }

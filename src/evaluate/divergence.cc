@@ -32,6 +32,7 @@ Score compare_row(std::span<const float> model, std::span<const float> reference
 }
 
 struct Side {
+  const DecoderSpec& spec;
   Tensor hidden;
   PreparedHead head;
 };
@@ -49,7 +50,8 @@ Divergence measure_divergence(Backend& backend, const ModelWeights& weights, con
   const int64_t layers = weights.spec().layers + reference.spec().layers;
   EvaluationSteps step(options, layers + static_cast<int64_t>(stretches.size()));
   const auto run = [&](const ModelWeights& which) {
-    return Side{run_all_layers(backend, which, windows, [&] { step(); }), prepare_head(backend, which)};
+    return Side{which.spec(), run_all_layers(backend, which, windows, [&] { step(); }),
+                prepare_head(backend, which)};
   };
   const Side model = run(weights);
   const Side original = run(reference);
@@ -59,7 +61,7 @@ Divergence measure_divergence(Backend& backend, const ModelWeights& weights, con
   for (const ScoredRows& rows : stretches) {
     const auto count = static_cast<int64_t>(rows.targets.size());
     const auto logits_of = [&](const Side& side) {
-      return final_logits(backend, side.head, side.hidden.slice(rows.begin, rows.begin + count));
+      return final_logits(backend, side.spec, side.head, side.hidden.slice(rows.begin, rows.begin + count));
     };
     const Tensor model_logits = logits_of(model);
     const Tensor reference_logits = logits_of(original);

@@ -18,7 +18,8 @@ Perplexity measure_perplexity(Backend& backend, const ModelWeights& weights, con
   int64_t predictions = 0;
   for (const ScoredRows& rows : stretches) {
     const auto count = static_cast<int64_t>(rows.targets.size());
-    const Tensor logits = final_logits(backend, head, hidden.slice(rows.begin, rows.begin + count));
+    const Tensor logits =
+        final_logits(backend, weights.spec(), head, hidden.slice(rows.begin, rows.begin + count));
     std::vector<double> losses(rows.targets.size());
     parallel_for(losses.size(), 1, [&](size_t begin, size_t end) {
       for (size_t i = begin; i < end; ++i) {

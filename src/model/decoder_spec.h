@@ -1,26 +1,17 @@
 #pragma once
 
-#include <array>
-#include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
+#include <variant>
 #include <vector>
 
 #include "base/json.h"
+#include "model/layer_parts.h"
 #include "tensor/activation.h"
 #include "tensor/dtype.h"
+#include "tensor/rope_pairs.h"
 
 namespace salient {
-
-/// The linears of a decoder layer by what they do. Order is the order of the forward pass.
-enum class LinearRole { q, k, v, o, gate, up, down };
-inline constexpr size_t kLinearRoles = 7;
-std::string_view to_string(LinearRole role);
-
-/// The norms of a decoder layer.
-enum class NormRole { attention, mlp, query, key };
-inline constexpr size_t kNormRoles = 4;
 
 enum class RopeScaling { none, linear, dynamic, llama3, yarn, longrope };
 
@@ -49,13 +40,84 @@ struct RopeSpec {
   std::vector<double> long_factor;
 };
 
-/// One linear of a layer as the checkpoint must hold it.
+enum class NormKind {
+  rms,    ///< Zhang & Sennrich 2019
+  layer,  ///< Ba et al. 2016
+};
+
+struct NormSpec {
+  NormKind kind = NormKind::rms;
+  double epsilon = 1e-6;
+  bool bias = false;
+  float offset = 0;  ///< the gain is the stored weight plus this (Gemma: 1)
+};
+
+/// Rows of a stored matrix that make one linear: row i is at first + i / block * stride + i % block. A linear
+/// stored on its own is one block.
+struct StoredRows {
+  int64_t count = 0;  ///< rows of the whole stored matrix
+  int64_t first = 0;
+  int64_t block = 0;
+  int64_t stride = 0;
+};
+
+/// How a linear lies in its tensor.
+enum class LinearStorage {
+  matrix,        ///< "<name>.weight" [out, in]
+  transposed,    ///< "<name>.weight" [in, out], the Conv1D of GPT-2
+  expert_stack,  ///< "<name>" [experts, out, in], no suffix
+};
+
+/// One linear of a layer as the checkpoint must hold it. Several linears may share a stored matrix (fused
+/// qkv): they have the same name and different rows.
 struct LinearSlot {
-  LinearRole role;
-  std::string name;  ///< "model.layers.0.self_attn.q_proj"
+  LinearId id;
+  std::string name;  ///< of the stored module: "model.layers.0.self_attn.q_proj"
   int64_t out_features;
   int64_t in_features;
   bool bias;
+  LinearStorage storage = LinearStorage::matrix;
+  StoredRows rows;
+
+  bool fused() const { return rows.count != out_features; }
+};
+
+/// Positions as learned vectors that are added to the embeddings.
+struct LearnedPositions {
+  std::string name;  ///< of the table's tensor
+  int64_t count;     ///< rows of the table
+  int64_t offset;    ///< position p has row p + offset (OPT: 2)
+};
+
+/// Attention through latent vectors (DeepSeek-AI 2024, DeepSeek-V2, section 2.1). A head's query and key are
+/// [plain, rotated].
+struct LatentAttention {
+  int64_t query_rank = 0;  ///< 0: queries come from the hidden state by one linear, q
+  int64_t key_value_rank = 0;
+  int64_t plain_dim = 0;
+  int64_t rotated_dim = 0;
+  double norm_epsilon = 1e-6;
+};
+
+enum class RouterScore {
+  softmax,  ///< over all experts
+  sigmoid,  ///< of each on its own (DeepSeek-V3)
+};
+
+/// A mixture of experts instead of the feed-forward block.
+struct MoeSpec {
+  int64_t experts = 0;
+  int64_t experts_per_token = 0;
+  int64_t intermediate_size = 0;
+  RouterScore score = RouterScore::softmax;
+  bool normalize = false;  ///< the chosen weights sum to 1
+  double scale = 1.0;      ///< of the chosen weights
+  int64_t groups = 1;      ///< experts are chosen within the best groups only
+  int64_t groups_per_token = 1;
+  std::string correction_name;      ///< tensor added to the scores for choosing, not for weighing; or empty
+  int64_t shared_intermediate = 0;  ///< 0: no shared expert
+  bool shared_router = false;       ///< the shared expert is weighed by a sigmoid
+  std::vector<bool> layers;         ///< which layers have experts; the others have a dense block
 };
 
 /// What a model is, as plain data. Made from config.json by `make_decoder_spec`; the rest of the program
@@ -68,31 +130,74 @@ struct DecoderSpec {
   int64_t heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
+  int64_t value_dim = 0;  ///< of a head; head_dim but for latent attention
   int64_t vocab_size = 0;
   int64_t max_position_embeddings = 0;
-  double norm_epsilon = 1e-6;
+  NormSpec norm;
   Activation activation = Activation::silu;
-  RopeSpec rope;
+  bool gated_mlp = true;
+  /// x += attention(norm(x)) + mlp(norm(x)) instead of one after the other.
+  bool parallel_block = false;
   bool query_key_norm = false;
+  /// The gains of the query and key norms differ from head to head.
+  bool norm_per_head = false;
   bool qkv_bias = false;
   bool output_bias = false;
   bool mlp_bias = false;
   bool tie_word_embeddings = false;
+  double attention_scale = 1.0;
+  double attention_softcap = 0;  ///< 0: none
+  double logit_softcap = 0;
+  double logit_scale = 1.0;
+  double embedding_scale = 1.0;
+  bool alibi = false;
+  std::optional<LearnedPositions> positions;
+  /// Distinct rotations; empty for a family without.
+  std::vector<RopeSpec> ropes;
+  RopePairs rope_pairs = RopePairs::halves;
+  /// Per layer: its rotation among `ropes`, -1 for none.
+  std::vector<int> rope_of_layer;
   /// Per layer: how many positions a token sees, 0 for all.
   std::vector<int64_t> window;
+  std::optional<LatentAttention> latent;
+  std::optional<MoeSpec> moe;
   std::optional<int32_t> bos_token;
   std::vector<int32_t> eos_tokens;
-  /// Tensor names; "{}" stands for the layer.
+  /// Some files leave this out in front of every tensor name.
+  std::string optional_prefix;
+  /// Tensor names; "{}" stands for the layer, a second "{}" for the expert.
   std::string embedding_name;
-  std::string final_norm_name;
-  std::string head_name;  ///< of the linear, without ".weight"
+  std::string embedding_norm_name;  ///< without suffix; empty where the family has none
+  std::string final_norm_name;      ///< without suffix
+  std::string head_name;            ///< of the linear, without suffix
   std::array<std::string, kLinearRoles> linear_names;
-  std::array<std::string, kNormRoles> norm_names;  ///< empty where the family has none
+  std::array<std::string, kNormRoles> norm_names;  ///< without suffix; empty where the family has none
+  LinearStorage storage = LinearStorage::matrix;
+  LinearStorage expert_storage = LinearStorage::matrix;
+  /// Of expert_gate, expert_up and expert_down in a checkpoint that stacks the experts; quantized ones are
+  /// always written one by one.
+  std::array<std::string, 3> stored_expert_names;
+  /// A fused qkv keeps the heads together: each kv head's queries, its key, its value.
+  bool fused_by_head = false;
 
-  /// The linears of layer `layer`, in order of LinearRole.
+  bool has_experts(int64_t layer) const { return moe && moe->layers[static_cast<size_t>(layer)]; }
+  /// The linears of layer `layer`, in order of the forward pass.
   std::vector<LinearSlot> linears(int64_t layer) const;
-  /// "model.layers.3.input_layernorm.weight"; empty when the family has no such norm.
+  /// Pattern under which the checkpoint has it: that of the stack for stacked experts.
+  const std::string& stored_name(LinearRole role) const;
+  /// The module's own name, also of a stacked expert.
+  std::string linear_name(int64_t layer, const LinearId& id) const;
+  /// "model.layers.3.input_layernorm"; empty when the family has no such norm.
   std::string norm_name(int64_t layer, NormRole role) const;
+  /// Shape of the norm's weight; empty when the family has no such norm.
+  std::vector<int64_t> norm_shape(NormRole role) const;
+  /// Tensor with the router's correction; empty where there is none.
+  std::string correction_name(int64_t layer) const;
+  /// Takes `optional_prefix` off every name.
+  void remove_prefix();
+  /// Features of the cached keys and values of a token.
+  int64_t key_features() const { return kv_heads * head_dim; }
+  int64_t value_features() const { return kv_heads * value_dim; }
 };
 
 /// Reads config.json through the family table. Errors: unsupported for an unknown architecture (the known

@@ -8,6 +8,7 @@ namespace salient {
 namespace {
 
 constexpr int64_t kMaximumPositions = int64_t{1} << 31;
+constexpr double kLocalTheta = 10000;
 
 /// A number within [minimum, maximum]; the bounds keep every later formula finite.
 double bounded(const JsonView& value, double minimum, double maximum) {
@@ -30,10 +31,12 @@ std::optional<double> truthy(const JsonView& object, std::string_view key) {
   return value;
 }
 
-RopeScaling scaling_kind(const JsonView& parameters) {
+RopeScaling scaling_kind(const JsonView& parameters, const RopeContext& context) {
   auto name = parameters.find("rope_type");
   if (!name) name = parameters.find("type");
   if (!name) return RopeScaling::none;
+  const std::string& text = name->as_string();
+  if (context.longrope_only && (text == "su" || text == "yarn")) return RopeScaling::longrope;
   static constexpr std::pair<std::string_view, RopeScaling> kKinds[] = {
       {"default", RopeScaling::none},  {"linear", RopeScaling::linear}, {"dynamic", RopeScaling::dynamic},
       {"llama3", RopeScaling::llama3}, {"yarn", RopeScaling::yarn},     {"longrope", RopeScaling::longrope},
@@ -137,26 +140,39 @@ int64_t rotary_dimension(const std::optional<JsonView>& partial_factor, const Js
   return rotary_dim;
 }
 
+/// The parameters of a layer type, where the file keeps several.
+JsonView parameters_of_type(const JsonView& parameters, const RopeContext& context, const JsonView& empty) {
+  bool nested = false;
+  for (const auto& [key, value] : parameters.members()) {
+    if (!value.json().is_object()) continue;
+    nested = true;
+    if (!context.layer_type.empty()) continue;
+    fail(ErrorKind::unsupported, "{}: rope parameters per layer type are not supported", value.path());
+  }
+  if (context.layer_type.empty()) return parameters;
+  if (nested) return parameters.find(context.layer_type).value_or(empty);
+  return context.layer_type == "full_attention" ? parameters : empty;
+}
+
 }  // namespace
 
-RopeSpec read_rope_spec(const JsonView& config, int64_t head_dim, int64_t max_position_embeddings) {
+RopeSpec read_rope_spec(const JsonView& config, const RopeContext& context) {
   static const Json kEmpty = Json::object();
+  const JsonView empty(kEmpty, config.path());
   auto found = config.find("rope_scaling");
   if (!found || found->json().empty()) found = config.find("rope_parameters");
-  const JsonView parameters = found.value_or(JsonView(kEmpty, config.path()));
-  for (const auto& [key, value] : parameters.members()) {
-    if (value.json().is_object()) {
-      fail(ErrorKind::unsupported, "{}: rope parameters per layer type are not supported", value.path());
-    }
-  }
+  const JsonView parameters = parameters_of_type(found.value_or(empty), context, empty);
+  const bool local = context.layer_type == "sliding_attention";
   RopeSpec rope;
-  rope.max_position_embeddings = max_position_embeddings;
+  rope.max_position_embeddings = context.max_position_embeddings;
+  rope.theta = local ? kLocalTheta : context.default_theta;
   // Above 1, or the frequencies would not fall and yarn would divide by log(1).
-  if (const auto theta = find_either(parameters, config, "rope_theta"))
-    rope.theta = bounded(*theta, 1.0 + 1e-6, 1e18);
+  const auto theta = local && !parameters.find("rope_theta") ? config.find("rope_local_base_freq")
+                                                             : find_either(parameters, config, "rope_theta");
+  if (theta) rope.theta = bounded(*theta, 1.0 + 1e-6, 1e18);
   rope.rotary_dim =
-      rotary_dimension(find_either(parameters, config, "partial_rotary_factor"), config, head_dim);
-  rope.scaling = scaling_kind(parameters);
+      rotary_dimension(find_either(parameters, config, "partial_rotary_factor"), config, context.head_dim);
+  rope.scaling = scaling_kind(parameters, context);
   read_scaling(config, parameters, rope);
   return rope;
 }

@@ -4,9 +4,19 @@
 
 namespace salient {
 
+/// What is known before the rotation is read.
+struct RopeContext {
+  int64_t head_dim;  ///< of the rotated part of a head
+  int64_t max_position_embeddings;
+  double default_theta = 10000;
+  /// "full_attention" or "sliding_attention" for families that rotate them differently: the former is what
+  /// rope_scaling and rope_theta speak of, the latter has `rope_local_base_freq` and no scaling.
+  std::string_view layer_type = {};
+  bool longrope_only = false;  ///< older names of a kind mean longrope (Phi-3)
+};
+
 /// Reads `rope_parameters` (transformers 5), or `rope_scaling` and `rope_theta` (transformers 4), from
-/// config.json. `head_dim` and `max_position_embeddings` are resolved already. Errors: unsupported for an
-/// unknown kind, bad_format.
-RopeSpec read_rope_spec(const JsonView& config, int64_t head_dim, int64_t max_position_embeddings);
+/// config.json. Errors: unsupported for an unknown kind, bad_format.
+RopeSpec read_rope_spec(const JsonView& config, const RopeContext& context);
 
 }  // namespace salient

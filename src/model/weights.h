@@ -3,6 +3,7 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "checkpoint/checkpoint.h"
 #include "model/decoder_spec.h"
@@ -11,16 +12,42 @@
 
 namespace salient {
 
-/// The tensors of one decoder layer, by role. Dense ones are views into the checkpoint.
-struct LayerWeights {
-  std::array<LinearWeight, kLinearRoles> linears;
-  std::array<Tensor, kNormRoles> norms;  ///< [features], undefined where the family has none
+/// A norm as it is stored: the gain is weight + offset.
+struct NormWeight {
+  Tensor weight{};  ///< [features] or [heads, features]; undefined where the family has no such norm
+  Tensor bias{};    ///< like weight, or undefined
+  float offset = 0;
 
-  LinearWeight& operator[](LinearRole role) { return linears[static_cast<size_t>(role)]; }
-  const LinearWeight& operator[](LinearRole role) const { return linears[static_cast<size_t>(role)]; }
-  Tensor& operator[](NormRole role) { return norms[static_cast<size_t>(role)]; }
-  const Tensor& operator[](NormRole role) const { return norms[static_cast<size_t>(role)]; }
+  bool defined() const { return weight.defined(); }
 };
+
+/// [columns, rows] of a matrix [rows, columns] of 2- or 4-byte elements, a copy.
+Tensor transposed(const Tensor& matrix);
+
+/// f32 weight + offset, a copy.
+Tensor gain_of(const NormWeight& norm);
+
+/// The tensors of one decoder layer, by role. Dense ones are views into the checkpoint where it stores them
+/// as [out, in] rows.
+struct LayerWeights {
+  PerLinear<LinearWeight> linears;
+  std::array<NormWeight, kNormRoles> norms;
+
+  LinearWeight& operator[](const LinearId& id) { return linears[id]; }
+  const LinearWeight& operator[](const LinearId& id) const { return linears.at(id); }
+  NormWeight& operator[](NormRole role) { return norms[static_cast<size_t>(role)]; }
+  const NormWeight& operator[](NormRole role) const { return norms[static_cast<size_t>(role)]; }
+  /// f32 [experts], what is added to the router's scores for choosing; undefined for most families.
+  Tensor router_correction{};
+};
+
+/// The stored matrix of linears that share one (see StoredRows), from each one's rows. A linear on its own
+/// comes back as it is. All parts are dense, or all are quantized by one scheme.
+struct LinearPart {
+  const LinearSlot& slot;
+  const LinearWeight& weight;
+};
+LinearWeight join_parts(std::span<const LinearPart> parts);
 
 /// Finds a model's tensors in its checkpoint, layer by layer and on demand: dense, compressed-tensors or
 /// AutoAWQ.
@@ -36,22 +63,32 @@ class ModelWeights {
   const std::optional<QuantizationConfig>& quantization() const { return quantization_; }
 
   LayerWeights layer(int64_t index) const;
+  /// Type in which a dense linear is stored.
+  DType storage_type(const LinearSlot& slot) const;
   /// Lets the pages of a layer's tensors go.
   void release_layer(int64_t index) const;
   /// [vocab, hidden]; the head's tensor when the file holds only that one of a tied pair.
   const Tensor& embedding() const { return embedding_; }
-  Tensor final_norm() const;  ///< [hidden]
-  LinearWeight head() const;  ///< [vocab, hidden]; the embedding when tied
+  /// Learned positions [rows, hidden]; undefined for a family without.
+  Tensor positions() const;
+  NormWeight embedding_norm() const;  ///< undefined for most families
+  NormWeight final_norm() const;      ///< [hidden]
+  LinearWeight head() const;          ///< [vocab, hidden]; the embedding when tied
 
  private:
+  void adapt_names();
   void check_tensors() const;
   void check_linear(const LinearSlot& slot) const;
+  void check_norm(const std::string& name, const Shape& shape) const;
   void check_dense(const std::string& name, const Shape& expected) const;
   void untie_different_head();
   bool is_quantized(const std::string& name) const;
   /// Names of the tensors that hold a linear.
   std::vector<std::string> tensor_names(const LinearSlot& slot) const;
+  Tensor dense_rows(const LinearSlot& slot) const;
+  QuantizedWeight unpacked(const LinearSlot& slot) const;
   LinearWeight linear(const LinearSlot& slot) const;
+  NormWeight norm(const std::string& name) const;
   LinearSlot head_slot() const;
 
   std::unique_ptr<Checkpoint> checkpoint_;

@@ -137,11 +137,11 @@ uint64_t bytes_after(const Job& job) {
   }
   const auto& spec = job.weights.spec();
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
+    const auto& schemes = job.resolved.schemes[static_cast<size_t>(layer)];
     for (const auto& slot : spec.linears(layer)) {
-      if (!job.resolved.quantized[static_cast<size_t>(layer)][static_cast<size_t>(slot.role)]) continue;
-      const Tensor dense = job.weights.checkpoint().tensor(slot.name + ".weight");
-      const DType type = storage.value_or(dense.dtype());
-      bytes -= static_cast<uint64_t>(dense.element_count()) * byte_size(type);
+      if (!schemes.contains(slot.id)) continue;
+      const DType type = storage.value_or(job.weights.storage_type(slot));
+      bytes -= static_cast<uint64_t>(slot.out_features * slot.in_features) * byte_size(type);
       bytes += packed_bytes(slot, job, type);
     }
   }
@@ -165,14 +165,15 @@ uint64_t rounding_bytes(const Job& job, const LinearSlot& slot) {
 void plan_memory(const Job& job, OneshotPlan& plan) {
   const auto& spec = job.weights.spec();
   uint64_t rounding = 0;
-  for (const auto& slot : spec.linears(0)) {
+  const int64_t layer = spec.layers - 1;  // the first may lack experts
+  const PerLinear<LinearId> representatives = input_representatives(spec, layer);
+  for (const auto& slot : spec.linears(layer)) {
     const auto in = static_cast<uint64_t>(slot.in_features);
     const auto elements = static_cast<uint64_t>(slot.out_features) * in;
-    const uint64_t stored = byte_size(job.weights.checkpoint().tensor(slot.name + ".weight").dtype());
+    const uint64_t stored = byte_size(job.weights.storage_type(slot));
     plan.memory_layer += elements * (stored + 4) + elements / 2;
     rounding = std::max(rounding, rounding_bytes(job, slot));
-    if (!job.windows.empty() && input_representative(slot.role) == slot.role)
-      plan.memory_statistics += in * in * 4;
+    if (!job.windows.empty() && representatives.at(slot.id) == slot.id) plan.memory_statistics += in * in * 4;
   }
   const auto hidden = static_cast<uint64_t>(spec.hidden_size) * 4;
   const auto tokens = static_cast<uint64_t>(plan.calibration_tokens);
@@ -192,7 +193,8 @@ OneshotPlan make_plan(const Job& job) {
   plan.layers = spec.layers;
   plan.scheme = job.resolved.scheme;
   if (!job.windows.empty()) {
-    for (const auto& mapping : default_mappings(spec)) plan.mappings.push_back(mapping.describe(spec));
+    for (const auto& mapping : default_mappings(spec, spec.layers - 1))
+      plan.mappings.push_back(mapping.describe(spec));
   }
   plan.dense = job.resolved.dense;
   plan.quantized_linears = job.resolved.quantized_linears;
@@ -210,24 +212,40 @@ class LayerWriter {
       : spec_(spec), packing_(packing_of(format)), writer_(writer) {}
 
   void write(int64_t layer, const LayerWeights& weights) {
-    for (const auto& slot : spec_.linears(layer)) write_linear(slot, weights[slot.role]);
+    const std::vector<LinearSlot> slots = spec_.linears(layer);
+    for (size_t begin = 0; begin < slots.size();) {
+      const std::string name = spec_.linear_name(layer, slots[begin].id);
+      std::vector<LinearPart> parts;
+      size_t end = begin;
+      for (; end < slots.size() && spec_.linear_name(layer, slots[end].id) == name; ++end) {
+        parts.push_back({slots[end], weights[slots[end].id]});
+      }
+      write_linear(name, parts);
+      begin = end;
+    }
     for (size_t i = 0; i < kNormRoles; ++i) {
-      if (weights.norms[i].defined()) add(spec_.norm_name(layer, static_cast<NormRole>(i)), weights.norms[i]);
+      const NormWeight& norm = weights.norms[i];
+      const std::string name = spec_.norm_name(layer, static_cast<NormRole>(i));
+      if (norm.defined()) add(name + ".weight", norm.weight);
+      if (norm.bias.defined()) add(name + ".bias", norm.bias);
     }
   }
 
   const std::set<std::string>& replaced() const { return replaced_; }
 
  private:
-  void write_linear(const LinearSlot& slot, const LinearWeight& linear) {
-    replaced_.insert(slot.name + ".weight");
+  void write_linear(const std::string& name, std::span<const LinearPart> parts) {
+    const LinearSlot& slot = parts.front().slot;
+    const LinearWeight linear = join_parts(parts);
+    replaced_.insert(slot.storage == LinearStorage::expert_stack ? slot.name : name + ".weight");
     if (linear.quantized) {
-      const PackedTensors packed = with_context(slot.name, [&] { return packing_.pack(*linear.quantized); });
-      for (const auto& [suffix, tensor] : packed) add(slot.name + "." + suffix, tensor);
+      const PackedTensors packed = with_context(name, [&] { return packing_.pack(*linear.quantized); });
+      for (const auto& [suffix, tensor] : packed) add(name + "." + suffix, tensor);
     } else {
-      add(slot.name + ".weight", linear.dense);
+      add(name + ".weight",
+          slot.storage == LinearStorage::transposed ? transposed(linear.dense) : linear.dense);
     }
-    if (linear.bias.defined()) add(slot.name + ".bias", linear.bias);
+    if (linear.bias.defined()) add(name + ".bias", linear.bias);
   }
 
   void add(const std::string& name, const Tensor& tensor) {
@@ -287,8 +305,7 @@ class OneshotRun {
                        .exact = *job_.exact,
                        .spec = job_.weights.spec(),
                        .layer = layer,
-                       .scheme = job_.resolved.scheme,
-                       .quantized = job_.resolved.quantized[static_cast<size_t>(layer)],
+                       .schemes = job_.resolved.schemes[static_cast<size_t>(layer)],
                        .storage = storage_type(options_.format),
                        .precision = job_.precision,
                        .propagation = options_.calibration.propagation,

@@ -72,6 +72,13 @@ std::string list_misfits(const std::vector<const LinearSlot*>& misfits) {
   return fmt::format("{}, the first being {}", fmt::join(parts, ", "), misfits.front()->name);
 }
 
+/// Why a linear stays dense; empty when it does not.
+std::string dense_reason(const LinearSlot& slot, const IgnorePattern* pattern) {
+  if (pattern != nullptr) return fmt::format("ignore: \"{}\"", pattern->text());
+  const bool routes = slot.id.role == LinearRole::router || slot.id.role == LinearRole::shared_router;
+  return routes ? "a router's choice is worth more than its bytes" : "";
+}
+
 void check_group_size(const QuantizationScheme& scheme, const std::vector<LinearSlot>& slots) {
   if (scheme.group_size == QuantizationScheme::kWholeRow) return;
   std::vector<const LinearSlot*> misfits;
@@ -115,7 +122,7 @@ void check_awq(const Recipe& recipe) {
 
 ResolvedRecipe resolve_recipe(const Recipe& recipe, Format format, const DecoderSpec& spec) {
   check_awq(recipe);
-  ResolvedRecipe resolved{.scheme = resolve_scheme(recipe.quantization), .quantized = {}, .dense = {}};
+  ResolvedRecipe resolved{.scheme = resolve_scheme(recipe.quantization), .schemes = {}, .dense = {}};
   std::vector<IgnorePattern> patterns;
   for (const auto& text : recipe.quantization.ignore) patterns.emplace_back(text);
   const auto ignored_by = [&](const std::string& name) -> const IgnorePattern* {
@@ -129,13 +136,20 @@ ResolvedRecipe resolve_recipe(const Recipe& recipe, Format format, const Decoder
   };
   std::vector<LinearSlot> to_quantize;
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
-    auto& roles = resolved.quantized.emplace_back();
-    for (const auto& slot : spec.linears(layer)) {
-      const auto* pattern = ignored_by(slot.name);
-      roles[static_cast<size_t>(slot.role)] = pattern == nullptr;
-      if (pattern == nullptr) to_quantize.push_back(slot);
-      if (pattern != nullptr)
-        resolved.dense.push_back({slot.name, fmt::format("ignore: \"{}\"", pattern->text())});
+    auto& schemes = resolved.schemes.emplace_back();
+    std::string last;
+    for (LinearSlot slot : spec.linears(layer)) {
+      slot.name = spec.linear_name(layer, slot.id);
+      const std::string reason = dense_reason(slot, ignored_by(slot.name));
+      if (reason.empty()) schemes[slot.id] = resolved.scheme;
+      if (slot.name == last) continue;  // another part of a fused module
+      last = slot.name;
+      if (slot.storage != LinearStorage::expert_stack) slot.out_features = slot.rows.count;
+      if (reason.empty()) {
+        to_quantize.push_back(slot);
+      } else {
+        resolved.dense.push_back({slot.name, reason});
+      }
     }
   }
   const std::string head = module_name(spec.head_name);

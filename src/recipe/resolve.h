@@ -12,9 +12,9 @@ namespace salient {
 /// A recipe applied to a model: what happens to each linear.
 struct ResolvedRecipe {
   QuantizationScheme scheme;
-  std::vector<std::array<bool, kLinearRoles>> quantized;  ///< [layers], by role
-  std::vector<DenseModule> dense;                         ///< linears that stay dense
-  int64_t quantized_linears = 0;
+  std::vector<PerLinear<QuantizationScheme>> schemes;  ///< [layers], of the linears that become integers
+  std::vector<DenseModule> dense;                      ///< linears that stay dense
+  int64_t quantized_linears = 0;                       ///< modules; a fused one counts once
 };
 
 /// Errors: invalid_argument or unsupported for a scheme that cannot be written, an ignore entry that matches

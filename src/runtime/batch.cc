@@ -1,15 +1,19 @@
 #include "runtime/batch.h"
 
+#include <cstring>
+
+#include "runtime/decoder.h"
+
 namespace salient {
 
-std::vector<SequenceBatch> make_batches(const RopeSpec& rope,
+std::vector<SequenceBatch> make_batches(const DecoderSpec& spec,
                                         std::span<const std::vector<int32_t>> sequences) {
   std::vector<SequenceBatch> batches;
   std::vector<SequenceSpan> open;
   int64_t begin = 0;
   int64_t rows = 0;
   const auto close = [&] {
-    if (rows > 0) batches.push_back({begin, rows, open, make_rope_table(rope, open)});
+    if (rows > 0) batches.push_back({begin, rows, open, make_rope_tables(spec, open)});
     open.clear();
     begin += rows;
     rows = 0;
@@ -23,6 +27,23 @@ std::vector<SequenceBatch> make_batches(const RopeSpec& rope,
   }
   close();
   return batches;
+}
+
+Tensor embed_sequences(Backend& backend, const ModelWeights& weights,
+                       std::span<const std::vector<int32_t>> sequences) {
+  const DecoderSpec& spec = weights.spec();
+  const PreparedEmbedding embedding = prepare_embedding(weights);
+  int64_t tokens = 0;
+  for (const auto& sequence : sequences) tokens += static_cast<int64_t>(sequence.size());
+  Tensor hidden = Tensor::empty(DType::f32, {tokens, spec.hidden_size});
+  int64_t row = 0;
+  for (const auto& sequence : sequences) {
+    const Tensor part = embed_tokens(backend, spec, embedding, {sequence, 0});
+    Tensor target = hidden.slice(row, row + part.dim(0));
+    std::memcpy(target.mutable_bytes(), part.bytes(), part.byte_size());
+    row += part.dim(0);
+  }
+  return hidden;
 }
 
 }  // namespace salient

@@ -14,7 +14,7 @@ struct SequenceBatch {
   int64_t begin;
   int64_t rows;
   std::vector<SequenceSpan> sequences;  ///< relative to `begin`
-  RopeTable rope;
+  std::vector<RopeTable> ropes;
 };
 
 /// Enough rows to keep a matrix product busy, few enough for small intermediate tensors.
@@ -22,7 +22,11 @@ inline constexpr int64_t kRowsPerBatch = 2048;
 
 /// Packs sequences, in order, into batches of at most kRowsPerBatch rows (a longer sequence has a batch of
 /// its own).
-std::vector<SequenceBatch> make_batches(const RopeSpec& rope,
+std::vector<SequenceBatch> make_batches(const DecoderSpec& spec,
                                         std::span<const std::vector<int32_t>> sequences);
+
+/// Hidden states f32 [tokens of all, hidden] before the first layer, one sequence behind the other.
+Tensor embed_sequences(Backend& backend, const ModelWeights& weights,
+                       std::span<const std::vector<int32_t>> sequences);
 
 }  // namespace salient

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "base/error.h"
 
@@ -20,25 +21,48 @@ void check_tokens(const DecoderSpec& spec, std::span<const int32_t> tokens) {
   }
 }
 
+void check_positions(const DecoderSpec& spec, int64_t end) {
+  const int64_t most = spec.positions->count - spec.positions->offset;
+  if (end > most) {
+    fail(ErrorKind::invalid_argument, "{} positions, but the model has learned {}", end, most);
+  }
+}
+
 }  // namespace
 
-Tensor embed_tokens(Backend& backend, const ModelWeights& weights, std::span<const int32_t> tokens) {
-  const DecoderSpec& spec = weights.spec();
-  check_tokens(spec, tokens);
-  Tensor hidden = Tensor::empty(DType::f32, {static_cast<int64_t>(tokens.size()), spec.hidden_size});
-  backend.embed(weights.embedding(), tokens, hidden);
-  return hidden;
+PreparedEmbedding prepare_embedding(const ModelWeights& weights) {
+  return {weights.embedding(), weights.positions(), prepare_norm(weights.embedding_norm())};
+}
+
+Tensor embed_tokens(Backend& backend, const DecoderSpec& spec, const PreparedEmbedding& embedding,
+                    const TokenRun& run) {
+  check_tokens(spec, run.tokens);
+  const auto count = static_cast<int64_t>(run.tokens.size());
+  Tensor hidden = Tensor::empty(DType::f32, {count, spec.hidden_size});
+  backend.embed(embedding.table, run.tokens, hidden);
+  if (spec.embedding_scale != 1) backend.scale(static_cast<float>(spec.embedding_scale), hidden);
+  if (embedding.positions.defined()) {
+    check_positions(spec, run.first_position + count);
+    std::vector<int32_t> rows(run.tokens.size());
+    std::iota(rows.begin(), rows.end(), static_cast<int32_t>(run.first_position + spec.positions->offset));
+    Tensor positions = Tensor::empty(DType::f32, hidden.shape());
+    backend.embed(embedding.positions, rows, positions);
+    backend.add(positions, hidden);
+  }
+  return embedding.norm.defined() ? normalized(backend, spec.norm, embedding.norm, hidden) : hidden;
 }
 
 PreparedHead prepare_head(Backend& backend, const ModelWeights& weights) {
-  return {weights.final_norm().to(DType::f32), weights.spec().norm_epsilon, backend.prepare(weights.head())};
+  return {prepare_norm(weights.final_norm()), backend.prepare(weights.head())};
 }
 
-Tensor final_logits(Backend& backend, const PreparedHead& head, const Tensor& hidden) {
-  Tensor normalized = Tensor::empty(DType::f32, hidden.shape());
-  backend.rms_norm(hidden, head.norm, head.norm_epsilon, normalized);
+Tensor final_logits(Backend& backend, const DecoderSpec& spec, const PreparedHead& head,
+                    const Tensor& hidden) {
+  const Tensor input = normalized(backend, spec.norm, head.norm, hidden);
   Tensor logits = Tensor::empty(DType::f32, {hidden.dim(0), head.projection->out_features()});
-  backend.linear(*head.projection, normalized, logits);
+  backend.linear(*head.projection, input, logits);
+  if (spec.logit_scale != 1) backend.scale(static_cast<float>(spec.logit_scale), logits);
+  if (spec.logit_softcap > 0) backend.softcap(static_cast<float>(spec.logit_softcap), logits);
   return logits;
 }
 
@@ -50,6 +74,7 @@ Decoder Decoder::load(const std::string& directory, Backend& backend) {
     decoder.layers_.push_back(prepare_layer(backend, decoder.weights_->layer(layer)));
     decoder.weights_->release_layer(layer);
   }
+  decoder.embedding_ = prepare_embedding(*decoder.weights_);
   decoder.head_ = prepare_head(backend, *decoder.weights_);
   return decoder;
 }
@@ -68,11 +93,11 @@ Tensor Decoder::forward(std::span<const int32_t> tokens, KvCache& cache,
       const auto chunk = tokens.subspan(begin, std::min(kChunk, tokens.size() - begin));
       const Tensor hidden = run_chunk({chunk, sequence_length, options.cancelled}, cache);
       if (all) {
-        const Tensor part = final_logits(*backend_, head_, hidden);
+        const Tensor part = final_logits(*backend_, spec(), head_, hidden);
         Tensor target = logits.slice(static_cast<int64_t>(begin), static_cast<int64_t>(begin + chunk.size()));
         std::memcpy(target.mutable_bytes(), part.bytes(), part.byte_size());
       } else if (begin + chunk.size() == tokens.size()) {
-        logits = final_logits(*backend_, head_, hidden.slice(hidden.dim(0) - 1, hidden.dim(0)));
+        logits = final_logits(*backend_, spec(), head_, hidden.slice(hidden.dim(0) - 1, hidden.dim(0)));
       }
     }
   } catch (...) {
@@ -83,14 +108,15 @@ Tensor Decoder::forward(std::span<const int32_t> tokens, KvCache& cache,
 }
 
 Tensor Decoder::run_chunk(const Chunk& chunk, KvCache& cache) const {
-  Tensor hidden = embed_tokens(*backend_, *weights_, chunk.tokens);
+  Tensor hidden = embed_tokens(*backend_, spec(), embedding_, {chunk.tokens, cache.length()});
   const auto count = static_cast<int64_t>(chunk.tokens.size());
   const RopeSpan span{cache.length(), count, chunk.sequence_length};
-  const RopeTable rope(spec().rope, {&span, 1});
+  std::vector<RopeTable> ropes;
+  for (const RopeSpec& rope : spec().ropes) ropes.emplace_back(rope, std::span(&span, 1));
   for (int64_t layer = 0; layer < spec().layers; ++layer) {
     throw_if_cancelled(chunk.cancelled);
     const SequenceSpan sequence{0, count, cache.length(), &cache.layer(layer)};
-    run_layer({*backend_, spec(), rope, layer, {&sequence, 1}}, layers_[static_cast<size_t>(layer)], hidden);
+    run_layer({*backend_, spec(), ropes, layer, {&sequence, 1}}, layers_[static_cast<size_t>(layer)], hidden);
   }
   cache.advance(count);
   return hidden;

@@ -16,21 +16,37 @@ namespace salient {
 /// Which rows of logits the caller wants.
 enum class LogitRows { last, all };
 
-/// Hidden states f32 [tokens, hidden] of token ids. Errors: invalid_argument for an id outside the
-/// vocabulary.
-Tensor embed_tokens(Backend& backend, const ModelWeights& weights, std::span<const int32_t> tokens);
+/// Token ids [tokens] of sequences that stand behind one another, and where each starts.
+struct TokenRun {
+  std::span<const int32_t> tokens;
+  int64_t first_position = 0;
+};
+
+/// Everything before the first layer.
+struct PreparedEmbedding {
+  Tensor table;      ///< [vocab, hidden], as stored
+  Tensor positions;  ///< [rows, hidden], as stored; undefined for a family without
+  PreparedNorm norm;
+};
+
+PreparedEmbedding prepare_embedding(const ModelWeights& weights);
+
+/// Hidden states f32 [tokens, hidden]. Errors: invalid_argument for an id outside the vocabulary or a
+/// position outside the learned ones.
+Tensor embed_tokens(Backend& backend, const DecoderSpec& spec, const PreparedEmbedding& embedding,
+                    const TokenRun& run);
 
 /// The final norm and the projection to the vocabulary.
 struct PreparedHead {
-  Tensor norm;  ///< f32 [hidden]
-  double norm_epsilon;
+  PreparedNorm norm;  ///< [hidden]
   std::unique_ptr<PreparedLinear> projection;
 };
 
 PreparedHead prepare_head(Backend& backend, const ModelWeights& weights);
 
 /// Logits f32 [rows, vocab] of hidden states f32 [rows, hidden].
-Tensor final_logits(Backend& backend, const PreparedHead& head, const Tensor& hidden);
+Tensor final_logits(Backend& backend, const DecoderSpec& spec, const PreparedHead& head,
+                    const Tensor& hidden);
 
 struct ForwardOptions {
   LogitRows rows = LogitRows::last;
@@ -66,6 +82,7 @@ class Decoder {
   Backend* backend_ = nullptr;
   std::unique_ptr<ModelWeights> weights_;
   std::vector<PreparedLayer> layers_;
+  PreparedEmbedding embedding_;
   PreparedHead head_;
 };
 

@@ -111,7 +111,9 @@ double GenerateResult::prefill_tokens_per_second() const { return rate(prompt_to
 double GenerateResult::decode_tokens_per_second() const { return rate(decode_steps, decode_seconds); }
 
 int64_t context_limit(const DecoderSpec& spec) {
-  const RopeSpec& rope = spec.rope;
+  if (spec.alibi) return INT32_MAX;  // no position is out of reach
+  if (spec.ropes.empty()) return spec.max_position_embeddings;
+  const RopeSpec& rope = spec.ropes.front();
   double stretched = 0;
   if (rope.scaling == RopeScaling::linear || rope.scaling == RopeScaling::dynamic) {
     stretched = rope.factor * static_cast<double>(rope.max_position_embeddings);

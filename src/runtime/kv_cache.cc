@@ -20,9 +20,9 @@ void copy_rows(const Tensor& from, int64_t rows, Tensor& to, int64_t first) {
 
 void LayerCache::store(int64_t first, const Tensor& keys, const Tensor& values) {
   const int64_t count = keys.dim(0);
-  if (keys.dim(1) != features_ || values.shape() != keys.shape() || first < 0) {
-    fail(ErrorKind::internal, "kv cache of {} features: keys {}, values {} at row {}", features_,
-         to_string(keys.shape()), to_string(values.shape()), first);
+  if (keys.dim(1) != key_features_ || values.shape() != Shape{count, value_features_} || first < 0) {
+    fail(ErrorKind::internal, "kv cache of {} and {} features: keys {}, values {} at row {}", key_features_,
+         value_features_, to_string(keys.shape()), to_string(values.shape()), first);
   }
   reserve(first + count, first);
   copy_rows(keys, count, keys_, first);
@@ -34,15 +34,17 @@ void LayerCache::reserve(int64_t rows, int64_t used) {
   if (used > capacity) fail(ErrorKind::internal, "kv cache: row {} of {}", used, capacity);
   if (rows <= capacity) return;
   const int64_t grown = std::max({rows, 2 * capacity, kMinimumCapacity});
-  for (Tensor* tensor : {&keys_, &values_}) {
-    Tensor larger = Tensor::empty(DType::f32, {grown, features_});
-    if (used > 0) copy_rows(*tensor, used, larger, 0);
-    *tensor = std::move(larger);
-  }
+  const auto grow = [&](int64_t features, Tensor& tensor) {
+    Tensor larger = Tensor::empty(DType::f32, {grown, features});
+    if (used > 0) copy_rows(tensor, used, larger, 0);
+    tensor = std::move(larger);
+  };
+  grow(key_features_, keys_);
+  grow(value_features_, values_);
 }
 
 KvCache::KvCache(const DecoderSpec& spec)
-    : layers_(static_cast<size_t>(spec.layers), LayerCache(spec.kv_heads * spec.head_dim)) {}
+    : layers_(static_cast<size_t>(spec.layers), LayerCache(spec.key_features(), spec.value_features())) {}
 
 void KvCache::truncate(int64_t length) {
   if (length < 0 || length > length_) {

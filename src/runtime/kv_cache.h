@@ -11,19 +11,21 @@ namespace salient {
 /// Keys (rotated) and values of one layer and sequence. Row p belongs to position p.
 class LayerCache {
  public:
-  explicit LayerCache(int64_t features) : features_(features) {}
+  LayerCache(int64_t key_features, int64_t value_features)
+      : key_features_(key_features), value_features_(value_features) {}
 
-  /// Writes `keys` and `values` f32 [count, features] at rows [first, first + count); doubles the capacity
-  /// when they do not fit. Rows before `first` stay.
+  /// Writes `keys` and `values` f32 [count, features of each] at rows [first, first + count); doubles the
+  /// capacity when they do not fit. Rows before `first` stay.
   void store(int64_t first, const Tensor& keys, const Tensor& values);
 
-  const Tensor& keys() const { return keys_; }      ///< f32 [capacity, features]
-  const Tensor& values() const { return values_; }  ///< f32 like keys
+  const Tensor& keys() const { return keys_; }      ///< f32 [capacity, key features]
+  const Tensor& values() const { return values_; }  ///< f32 [capacity, value features]
 
  private:
   void reserve(int64_t rows, int64_t used);
 
-  int64_t features_;
+  int64_t key_features_;
+  int64_t value_features_;
   Tensor keys_;
   Tensor values_;
 };

@@ -1,8 +1,10 @@
 #include "runtime/layer.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
+#include "runtime/moe.h"
 
 namespace salient {
 namespace {
@@ -11,75 +13,167 @@ Tensor rows_like(const Tensor& x, int64_t features) {
   return Tensor::empty(DType::f32, {x.dim(0), features});
 }
 
-/// The linears of one layer at work: each reports its input to the observer first.
-class Linears {
- public:
-  Linears(const LayerRun& run, const PreparedLayer& weights) : run_(run), weights_(weights) {}
-
-  Tensor operator()(LinearRole role, const Tensor& x) const {
-    if (run_.observer != nullptr) (*run_.observer)(role, x);
-    Tensor y = rows_like(x, weights_[role].out_features());
-    run_.backend.linear(weights_[role], x, y);
-    return y;
+/// A geometric sequence that starts at 2^(-8/n) for n heads, n a power of two; for other n the even places of
+/// the sequence of the next power fill up (Press et al. 2022, section 3; the filling is that of their code).
+std::vector<float> alibi_slopes(int64_t heads) {
+  int64_t power = 1;
+  while (power * 2 <= heads) power *= 2;
+  std::vector<float> slopes;
+  for (int64_t i = 1; i <= power; ++i) {
+    slopes.push_back(
+        static_cast<float>(std::exp2(-8.0 * static_cast<double>(i) / static_cast<double>(power))));
   }
-
- private:
-  const LayerRun& run_;
-  const PreparedLayer& weights_;
-};
-
-Tensor normalized(const LayerRun& run, const Tensor& x, const Tensor& weight) {
-  Tensor y = rows_like(x, x.dim(1));
-  run.backend.rms_norm(x, weight, run.spec.norm_epsilon, y);
-  return y;
+  for (int64_t i = 1; static_cast<int64_t>(slopes.size()) < heads; i += 2) {
+    slopes.push_back(
+        static_cast<float>(std::exp2(-4.0 * static_cast<double>(i) / static_cast<double>(power))));
+  }
+  return slopes;
 }
 
+/// Queries, keys and values of a batch, [rows, heads of each * features of a head].
+struct QueryKeyValue {
+  Tensor query;
+  Tensor key;
+  Tensor value;
+};
+
 /// Attention of one sequence of the batch over its own keys and what its cache holds.
-void attend(const LayerRun& run, const SequenceSpan& sequence, const Tensor& query, const Tensor& key,
-            const Tensor& value, Tensor& mixed) {
+void attend(const LayerRun& run, const SequenceSpan& sequence, const QueryKeyValue& input,
+            std::span<const float> slopes, Tensor& mixed) {
   const int64_t end = sequence.begin + sequence.count;
-  const Tensor own_keys = key.slice(sequence.begin, end);
-  const Tensor own_values = value.slice(sequence.begin, end);
+  const Tensor own_keys = input.key.slice(sequence.begin, end);
+  const Tensor own_values = input.value.slice(sequence.begin, end);
   if (sequence.cache != nullptr) sequence.cache->store(sequence.first_position, own_keys, own_values);
   Tensor output = mixed.slice(sequence.begin, end);
   run.backend.attention({
-      .query = query.slice(sequence.begin, end),
+      .query = input.query.slice(sequence.begin, end),
       .keys = sequence.cache != nullptr ? sequence.cache->keys() : own_keys,
       .values = sequence.cache != nullptr ? sequence.cache->values() : own_values,
       .output = output,
       .heads = run.spec.heads,
       .kv_heads = run.spec.kv_heads,
       .head_dim = run.spec.head_dim,
+      .value_dim = run.spec.value_dim,
       .first_position = sequence.first_position,
       .window = run.spec.window[static_cast<size_t>(run.layer)],
-      .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(run.spec.head_dim))),
+      .scale = static_cast<float>(run.spec.attention_scale),
+      .softcap = static_cast<float>(run.spec.attention_softcap),
+      .slopes = slopes,
   });
 }
 
-/// o(softmax(rope(q) rope(k)^T / sqrt(d)) v)
-Tensor attention_block(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
-  const Linears linear(run, weights);
-  Tensor query = linear(LinearRole::q, x);
-  Tensor key = linear(LinearRole::k, x);
-  const Tensor value = linear(LinearRole::v, x);
-  if (run.spec.query_key_norm) {
-    run.backend.rms_norm(query, weights[NormRole::query], run.spec.norm_epsilon, query);
-    run.backend.rms_norm(key, weights[NormRole::key], run.spec.norm_epsilon, key);
-  }
-  run.backend.rope(run.rope.cosine(), run.rope.sine(), run.spec.head_dim, query);
-  run.backend.rope(run.rope.cosine(), run.rope.sine(), run.spec.head_dim, key);
-  Tensor mixed = rows_like(x, query.dim(1));
-  for (const SequenceSpan& sequence : run.sequences) attend(run, sequence, query, key, value, mixed);
-  return linear(LinearRole::o, mixed);
+void normalize_heads(const LayerRun& run, const PreparedNorm& norm, Tensor& heads) {
+  if (norm.defined()) heads = normalized(run.backend, run.spec.norm, norm, heads);
 }
 
-/// down(activation(gate(x)) * up(x))
-Tensor mlp_block(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
+/// The layer's rotation; null when it has none.
+const RopeTable* rope_of(const LayerRun& run) {
+  const int index = run.spec.rope_of_layer[static_cast<size_t>(run.layer)];
+  return index < 0 ? nullptr : &run.ropes[static_cast<size_t>(index)];
+}
+
+QueryKeyValue plain_query_key_value(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
   const Linears linear(run, weights);
-  Tensor gate = linear(LinearRole::gate, x);
-  const Tensor up = linear(LinearRole::up, x);
-  run.backend.gated_activation(run.spec.activation, gate, up, gate);
-  return linear(LinearRole::down, gate);
+  QueryKeyValue result{linear(LinearRole::q, x), linear(LinearRole::k, x), linear(LinearRole::v, x)};
+  normalize_heads(run, weights[NormRole::query], result.query);
+  normalize_heads(run, weights[NormRole::key], result.key);
+  const RopeTable* rope = rope_of(run);
+  if (rope == nullptr) return result;
+  for (Tensor* heads : {&result.query, &result.key}) {
+    run.backend.rope({.cosine = rope->cosine(),
+                      .sine = rope->sine(),
+                      .head_dim = run.spec.head_dim,
+                      .pairs = run.spec.rope_pairs,
+                      .x = *heads});
+  }
+  return result;
+}
+
+/// Columns [begin, end) of every row, a copy.
+Tensor copy_columns(const Tensor& matrix, int64_t begin, int64_t end) {
+  Tensor result = rows_like(matrix, end - begin);
+  const float* from = matrix.values<float>().data() + begin;
+  float* to = result.mutable_values<float>().data();
+  for (int64_t row = 0; row < matrix.dim(0); ++row) {
+    std::copy_n(from + row * matrix.dim(1), end - begin, to + row * (end - begin));
+  }
+  return result;
+}
+
+/// Keys [plain part of the head, the rotated part that all heads share] and values from kv_b's output
+/// [rows, heads * (plain_dim + value_dim)].
+void expand_latents(const DecoderSpec& spec, const Tensor& expanded, const Tensor& rotated,
+                    QueryKeyValue& result) {
+  const LatentAttention& latent = *spec.latent;
+  result.key = rows_like(expanded, spec.key_features());
+  result.value = rows_like(expanded, spec.value_features());
+  const float* from = expanded.values<float>().data();
+  float* key = result.key.mutable_values<float>().data();
+  float* value = result.value.mutable_values<float>().data();
+  for (int64_t row = 0; row < expanded.dim(0); ++row) {
+    const float* shared = rotated.values<float>().data() + row * latent.rotated_dim;
+    for (int64_t head = 0; head < spec.heads; ++head) {
+      key = std::copy_n(from, latent.plain_dim, key);
+      key = std::copy_n(shared, latent.rotated_dim, key);
+      value = std::copy_n(from + latent.plain_dim, spec.value_dim, value);
+      from += latent.plain_dim + spec.value_dim;
+    }
+  }
+}
+
+/// DeepSeek-AI 2024, section 2.1, with keys and values written out rather than absorbed: what the weights are
+/// calibrated for.
+QueryKeyValue latent_query_key_value(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
+  const LatentAttention& latent = *run.spec.latent;
+  const Linears linear(run, weights);
+  const NormSpec norm{.epsilon = latent.norm_epsilon};
+  QueryKeyValue result;
+  if (latent.query_rank == 0) {
+    result.query = linear(LinearRole::q, x);
+  } else {
+    const Tensor low = linear(LinearRole::q_a, x);
+    result.query =
+        linear(LinearRole::q_b, normalized(run.backend, norm, weights[NormRole::query_latent], low));
+  }
+  const Tensor low = linear(LinearRole::kv_a, x);
+  const Tensor key_latent = copy_columns(low, 0, latent.key_value_rank);
+  Tensor rotated = copy_columns(low, latent.key_value_rank, low.dim(1));
+  const RopeTable& rope = *rope_of(run);
+  run.backend.rope({.cosine = rope.cosine(),
+                    .sine = rope.sine(),
+                    .head_dim = latent.rotated_dim,
+                    .pairs = run.spec.rope_pairs,
+                    .x = rotated});
+  run.backend.rope({.cosine = rope.cosine(),
+                    .sine = rope.sine(),
+                    .head_dim = run.spec.head_dim,
+                    .pairs = run.spec.rope_pairs,
+                    .first = latent.plain_dim,
+                    .x = result.query});
+  const Tensor expanded =
+      linear(LinearRole::kv_b, normalized(run.backend, norm, weights[NormRole::key_latent], key_latent));
+  expand_latents(run.spec, expanded, rotated, result);
+  return result;
+}
+
+/// o(softmax(q k^T * scale) v)
+Tensor attention_block(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
+  const QueryKeyValue input =
+      run.spec.latent ? latent_query_key_value(run, weights, x) : plain_query_key_value(run, weights, x);
+  const std::vector<float> slopes = run.spec.alibi ? alibi_slopes(run.spec.heads) : std::vector<float>();
+  Tensor mixed = rows_like(x, run.spec.heads * run.spec.value_dim);
+  for (const SequenceSpan& sequence : run.sequences) attend(run, sequence, input, slopes, mixed);
+  return Linears(run, weights)(LinearRole::o, mixed);
+}
+
+Tensor feed_forward(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
+  if (run.spec.has_experts(run.layer)) return moe_block(run, weights, x);
+  return mlp_block(run, weights, {LinearRole::gate, LinearRole::up, LinearRole::down}, x);
+}
+
+/// hidden += block, through the family's norm on the block's output if it has one.
+void add_block(const LayerRun& run, const PreparedNorm& norm, const Tensor& block, Tensor& hidden) {
+  run.backend.add(norm.defined() ? normalized(run.backend, run.spec.norm, norm, block) : block, hidden);
 }
 
 /// Every row belongs to exactly one sequence, in order, and a sequence without a cache starts at its
@@ -94,37 +188,75 @@ void check_batch(const LayerRun& run, const Tensor& hidden) {
     }
     row += sequence.count;
   }
-  if (row != hidden.dim(0) || run.rope.cosine().dim(0) != row) {
-    fail(ErrorKind::internal, "layer {}: {} rows in sequences, {} in the rope table, hidden states {}",
-         run.layer, row, run.rope.cosine().dim(0), to_string(hidden.shape()));
+  if (row != hidden.dim(0)) {
+    fail(ErrorKind::internal, "layer {}: {} rows in sequences, hidden states {}", run.layer, row,
+         to_string(hidden.shape()));
+  }
+  for (const RopeTable& rope : run.ropes) {
+    if (rope.cosine().dim(0) == row) continue;
+    fail(ErrorKind::internal, "layer {}: {} rows, {} in a rope table", run.layer, row, rope.cosine().dim(0));
   }
 }
 
 }  // namespace
 
-RopeTable make_rope_table(const RopeSpec& spec, std::span<const SequenceSpan> sequences) {
+PreparedNorm prepare_norm(const NormWeight& norm) {
+  if (!norm.defined()) return {};
+  return {gain_of(norm), norm.bias.defined() ? norm.bias.to(DType::f32) : Tensor()};
+}
+
+Tensor normalized(Backend& backend, const NormSpec& spec, const PreparedNorm& norm, const Tensor& x) {
+  Tensor y = rows_like(x, x.dim(1));
+  if (spec.kind == NormKind::rms) {
+    backend.rms_norm(x, norm.gain, spec.epsilon, y);
+  } else {
+    backend.layer_norm(x, {norm.gain, norm.bias}, spec.epsilon, y);
+  }
+  return y;
+}
+
+std::vector<RopeTable> make_rope_tables(const DecoderSpec& spec, std::span<const SequenceSpan> sequences) {
   std::vector<RopeSpan> spans;
   spans.reserve(sequences.size());
   for (const SequenceSpan& sequence : sequences) {
     spans.push_back({sequence.first_position, sequence.count, sequence.first_position + sequence.count});
   }
-  return {spec, spans};
+  std::vector<RopeTable> tables;
+  for (const RopeSpec& rope : spec.ropes) tables.emplace_back(rope, spans);
+  return tables;
 }
 
 PreparedLayer prepare_layer(Backend& backend, const LayerWeights& weights) {
   PreparedLayer prepared;
-  for (size_t i = 0; i < kLinearRoles; ++i) prepared.linears[i] = backend.prepare(weights.linears[i]);
-  for (size_t i = 0; i < kNormRoles; ++i) {
-    if (weights.norms[i].defined()) prepared.norms[i] = weights.norms[i].to(DType::f32);
-  }
+  for (const auto& [id, weight] : weights.linears) prepared.linears[id] = backend.prepare(weight);
+  for (size_t i = 0; i < kNormRoles; ++i) prepared.norms[i] = prepare_norm(weights.norms[i]);
+  prepared.router_correction = weights.router_correction;
   return prepared;
+}
+
+Tensor Linears::operator()(const LinearId& id, const Tensor& x) const {
+  if (run_.observer != nullptr) (*run_.observer)(id, x);
+  Tensor y = rows_like(x, weights_[id].out_features());
+  run_.backend.linear(weights_[id], x, y);
+  return y;
 }
 
 void run_layer(const LayerRun& run, const PreparedLayer& weights, Tensor& hidden) {
   check_batch(run, hidden);
-  run.backend.add(attention_block(run, weights, normalized(run, hidden, weights[NormRole::attention])),
-                  hidden);
-  run.backend.add(mlp_block(run, weights, normalized(run, hidden, weights[NormRole::mlp])), hidden);
+  const auto norm = [&](NormRole role) {
+    return normalized(run.backend, run.spec.norm, weights[role], hidden);
+  };
+  const Tensor attention_input = norm(NormRole::attention);
+  const Tensor attention = attention_block(run, weights, attention_input);
+  if (run.spec.parallel_block) {
+    const Tensor mlp = feed_forward(run, weights, attention_input);
+    run.backend.add(attention, hidden);
+    run.backend.add(mlp, hidden);
+    return;
+  }
+  add_block(run, weights[NormRole::after_attention], attention, hidden);
+  const Tensor mlp = feed_forward(run, weights, norm(NormRole::mlp));
+  add_block(run, weights[NormRole::after_mlp], mlp, hidden);
 }
 
 }  // namespace salient

@@ -10,13 +10,26 @@
 
 namespace salient {
 
+struct PreparedNorm {
+  Tensor gain;  ///< f32, undefined where the family has no such norm
+  Tensor bias;  ///< f32 or undefined
+
+  bool defined() const { return gain.defined(); }
+};
+
+PreparedNorm prepare_norm(const NormWeight& norm);
+
+/// y = norm(x), as the family normalises; a new tensor.
+Tensor normalized(Backend& backend, const NormSpec& spec, const PreparedNorm& norm, const Tensor& x);
+
 /// One decoder layer ready to run.
 struct PreparedLayer {
-  std::array<std::unique_ptr<PreparedLinear>, kLinearRoles> linears;
-  std::array<Tensor, kNormRoles> norms;  ///< f32
+  PerLinear<std::unique_ptr<PreparedLinear>> linears;
+  std::array<PreparedNorm, kNormRoles> norms;
+  Tensor router_correction;  ///< f32 [experts] or undefined
 
-  const PreparedLinear& operator[](LinearRole role) const { return *linears[static_cast<size_t>(role)]; }
-  const Tensor& operator[](NormRole role) const { return norms[static_cast<size_t>(role)]; }
+  const PreparedLinear& operator[](const LinearId& id) const { return *linears.at(id); }
+  const PreparedNorm& operator[](NormRole role) const { return norms[static_cast<size_t>(role)]; }
 };
 
 PreparedLayer prepare_layer(Backend& backend, const LayerWeights& weights);
@@ -30,23 +43,37 @@ struct SequenceSpan {
                       ///< this batch
 };
 
-/// Angles for a batch of whole sequences, or of chunks that end at the last position known.
-RopeTable make_rope_table(const RopeSpec& spec, std::span<const SequenceSpan> sequences);
+/// Angles of each rotation of the model for a batch of whole sequences, or of chunks that end at the last
+/// position known.
+std::vector<RopeTable> make_rope_tables(const DecoderSpec& spec, std::span<const SequenceSpan> sequences);
 
 /// Sees the input of a linear [rows, in_features] before the product. Linears that share an input each report
-/// it.
-using LinearObserver = std::function<void(LinearRole role, const Tensor& input)>;
+/// it; an expert reports the rows that were routed to it.
+using LinearObserver = std::function<void(const LinearId& id, const Tensor& input)>;
 
 struct LayerRun {
   Backend& backend;
   const DecoderSpec& spec;
-  const RopeTable& rope;  ///< one row per row of the batch, see make_rope_table
+  std::span<const RopeTable> ropes;  ///< one row per row of the batch, see make_rope_tables
   int64_t layer;
   std::span<const SequenceSpan> sequences;
   const LinearObserver* observer = nullptr;
 };
 
-/// hidden [rows, hidden_size] -> hidden, in place: x += attention(norm(x)); x += mlp(norm(x)).
+/// The linears of one layer at work: each reports its input to the observer first.
+class Linears {
+ public:
+  Linears(const LayerRun& run, const PreparedLayer& weights) : run_(run), weights_(weights) {}
+  /// y = x W^T + bias, a new tensor.
+  Tensor operator()(const LinearId& id, const Tensor& x) const;
+
+ private:
+  const LayerRun& run_;
+  const PreparedLayer& weights_;
+};
+
+/// hidden [rows, hidden_size] -> hidden, in place: x += attention(norm(x)); x += mlp(norm(x)), or both of the
+/// same norm(x) in a parallel block.
 void run_layer(const LayerRun& run, const PreparedLayer& weights, Tensor& hidden);
 
 }  // namespace salient

@@ -31,14 +31,13 @@ class ScaleSearch : public ::testing::Test {
   ScaleSearch() {
     golden_ = read_json_file(SALIENT_SOURCE_DIR "/tests/golden/awq/scale_search.json");
     for (const auto& rows : golden_["weights"]) weights_.push_back(matrix_of(rows));
-    for (const auto& weight : weights_) layers_.push_back({.weight = weight, .quantized = true});
+    for (const auto& weight : weights_) layers_.push_back({.weight = weight, .rounding = rule_});
     statistics_.add(*backend_, MatmulPrecision::f32, matrix_of(golden_["x"]));
     for (int64_t c = 0; c < kColumns; ++c) channel_of_.push_back(c);
   }
 
   ScaleSearchProblem problem() {
     return {.backend = *backend_,
-            .rounding = {.scheme = {.symmetric = false, .group_size = 32}, .scale_dtype = DType::f16},
             .layers = layers_,
             .input = statistics_,
             .channel_of = channel_of_,
@@ -47,6 +46,7 @@ class ScaleSearch : public ::testing::Test {
   }
 
   static constexpr int64_t kColumns = 64;
+  RoundingRule rule_{.scheme = {.symmetric = false, .group_size = 32}, .scale_dtype = DType::f16};
   Json golden_;
   std::unique_ptr<Backend> backend_ = make_cpu_backend();
   std::vector<Tensor> weights_;
@@ -59,7 +59,8 @@ class ScaleSearch : public ::testing::Test {
 TEST_F(ScaleSearch, AgreesWithTheDefinitionTokenByToken) {
   for (const auto& expected : golden_["cases"]) {
     ScaleSearchProblem search = problem();
-    search.rounding.scheme.symmetric = expected["symmetric"].get<bool>();
+    for (BalanceLayer& layer : layers_) layer.rounding->scheme.symmetric = expected["symmetric"].get<bool>();
+    search.layers = layers_;
     search.duo_scaling = duo_scaling_of(expected["duo_scaling"].get<std::string>());
     search.n_grid = expected["n_grid"].get<int>();
     const ScaleSearchResult found = search_scales(search);
@@ -101,7 +102,7 @@ TEST_F(ScaleSearch, SharedChannelsGetOneScale) {
 TEST_F(ScaleSearch, DenseLinearsHaveNoError) {
   ScaleSearchProblem search = problem();
   const double both = search_scales(search).loss_identity;
-  layers_[0].quantized = false;
+  layers_[0].rounding.reset();
   search.layers = layers_;
   EXPECT_LT(search_scales(search).loss_identity, both);
 }

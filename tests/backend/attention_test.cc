@@ -10,6 +10,11 @@ struct Case {
   int64_t kv_heads = 1;
   int64_t head_dim = 16;
   int64_t window = 0;
+  int64_t value_dim = 0;  ///< 0: head_dim
+  float softcap = 0;
+  std::vector<float> slopes = {};
+
+  int64_t values() const { return value_dim == 0 ? head_dim : value_dim; }
 };
 
 class AttentionTest : public EveryIsa {
@@ -25,7 +30,7 @@ class AttentionTest : public EveryIsa {
     const int64_t filled = c.first_position + c.count;
     Inputs result{.query = random({c.count, c.heads * c.head_dim}, 2.0f),
                   .keys = random({filled + 3, c.kv_heads * c.head_dim}, 2.0f),
-                  .values = random({filled + 3, c.kv_heads * c.head_dim})};
+                  .values = random({filled + 3, c.kv_heads * c.values()})};
     for (Tensor* tensor : {&result.keys, &result.values}) {
       auto values = tensor->mutable_values<float>();
       for (size_t i = static_cast<size_t>(filled * tensor->dim(1)); i < values.size(); ++i) values[i] = NAN;
@@ -36,7 +41,7 @@ class AttentionTest : public EveryIsa {
   static float scale(const Case& c) { return 1.0f / std::sqrt(static_cast<float>(c.head_dim)); }
 
   Tensor run(const Case& c, const Inputs& in) {
-    Tensor output = Tensor::empty(DType::f32, in.query.shape());
+    Tensor output = Tensor::empty(DType::f32, {c.count, c.heads * c.values()});
     backend->attention({.query = in.query,
                         .keys = in.keys,
                         .values = in.values,
@@ -44,9 +49,12 @@ class AttentionTest : public EveryIsa {
                         .heads = c.heads,
                         .kv_heads = c.kv_heads,
                         .head_dim = c.head_dim,
+                        .value_dim = c.values(),
                         .first_position = c.first_position,
                         .window = c.window,
-                        .scale = scale(c)});
+                        .scale = scale(c),
+                        .softcap = c.softcap,
+                        .slopes = c.slopes});
     return output;
   }
 
@@ -57,7 +65,10 @@ class AttentionTest : public EveryIsa {
       result +=
           double{at(in.query, query, head * c.head_dim + d)} * double{at(in.keys, key, kv * c.head_dim + d)};
     }
-    return result * double{scale(c)};
+    result *= double{scale(c)};
+    if (c.softcap > 0) result = double{c.softcap} * std::tanh(result / double{c.softcap});
+    return c.slopes.empty() ? result
+                            : result + double{c.slopes[static_cast<size_t>(head)]} * static_cast<double>(key);
   }
 
   /// Largest absolute error; values are of order 1, so are the outputs.
@@ -75,13 +86,13 @@ class AttentionTest : public EveryIsa {
         }
         double total = 0;
         for (double& weight : weights) total += weight = std::exp(weight - highest);
-        for (int64_t d = 0; d < c.head_dim; ++d) {
+        for (int64_t d = 0; d < c.values(); ++d) {
           double exact = 0;
           for (int64_t key = oldest; key <= position; ++key) {
             exact += weights[static_cast<size_t>(key - oldest)] / total *
-                     double{at(in.values, key, head / (c.heads / c.kv_heads) * c.head_dim + d)};
+                     double{at(in.values, key, head / (c.heads / c.kv_heads) * c.values() + d)};
           }
-          worst = std::max(worst, std::abs(double{at(output, query, head * c.head_dim + d)} - exact));
+          worst = std::max(worst, std::abs(double{at(output, query, head * c.values() + d)} - exact));
         }
       }
     }
@@ -97,6 +108,11 @@ constexpr double kBound = 6e-6;
 TEST_P(AttentionTest, AgreesWithDoublePrecision) {
   const std::vector<Case> cases{
       {.count = 1},
+      {.count = 3, .first_position = 9, .heads = 4, .kv_heads = 2, .head_dim = 24, .value_dim = 16},
+      {.count = 20, .heads = 4, .kv_heads = 4, .head_dim = 12, .value_dim = 20, .softcap = 2},
+      {.count = 9, .first_position = 5, .heads = 2, .kv_heads = 1, .window = 6, .softcap = 5},
+      {.count = 30, .heads = 3, .kv_heads = 3, .slopes = {0.5f, 0.0625f, 0.25f}},
+      {.count = 1, .first_position = 33, .heads = 2, .kv_heads = 2, .slopes = {0.5f, 0.0625f}},
       {.count = 1, .first_position = 77, .heads = 6, .kv_heads = 2, .head_dim = 20},
       {.count = 1, .first_position = 40, .heads = 16, .kv_heads = 1, .head_dim = 64},
       {.count = 2, .first_position = 5, .heads = 4, .kv_heads = 4, .head_dim = 7},

@@ -138,7 +138,7 @@ TEST_P(ElementwiseTest, RopeRotatesHalvesAndPassesTheRest) {
       sine.mutable_values<float>()[i] = std::sin(0.37f * static_cast<float>(i));
     }
     Tensor x = before.to(DType::f32);
-    backend->rope(cosine, sine, head_dim, x);
+    backend->rope({.cosine = cosine, .sine = sine, .head_dim = head_dim, .x = x});
     for (int64_t row = 0; row < kRows; ++row) {
       for (int64_t column = 0; column < kHeads * head_dim; ++column) {
         const int64_t feature = column % head_dim;
@@ -231,6 +231,100 @@ TEST_P(ElementwiseTest, SameBytesForAnyThreadCount) {
   });
 }
 
+TEST_P(ElementwiseTest, LayerNormAgreesWithDoublePrecision) {
+  for (const int64_t features : {1, 7, 16, 33, 100}) {
+    const Tensor x = random({5, 2 * features}, 3.0f);
+    for (const int64_t heads : {1, 2}) {
+      const Tensor weight = random({heads, features});
+      const Tensor bias = heads == 1 ? random({heads, features}) : Tensor();
+      Tensor y = Tensor::empty(DType::f32, x.shape());
+      backend->layer_norm(x, {weight, bias}, 1e-5, y);
+      for (int64_t row = 0; row < 5; ++row) {
+        for (int64_t head = 0; head < 2; ++head) {
+          double mean = 0;
+          for (int64_t f = 0; f < features; ++f) mean += double{at(x, row, head * features + f)};
+          mean /= static_cast<double>(features);
+          double variance = 0;
+          for (int64_t f = 0; f < features; ++f)
+            variance += std::pow(double{at(x, row, head * features + f)} - mean, 2);
+          const double factor = 1 / std::sqrt(variance / static_cast<double>(features) + 1e-5);
+          for (int64_t f = 0; f < features; ++f) {
+            const double gain = double{at(weight, head % heads, f)};
+            const double offset = bias.defined() ? double{at(bias, 0, f)} : 0.0;
+            const double exact = (double{at(x, row, head * features + f)} - mean) * factor * gain + offset;
+            ASSERT_NEAR(at(y, row, head * features + f), exact, 2e-5 * (1 + std::abs(exact))) << features;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(ElementwiseTest, RopeTurnsNeighboursAndALaterPartOfAHead) {
+  const Tensor before = random({3, 2 * 10});
+  const Tensor cosine = random({3, 3});
+  const Tensor sine = random({3, 3});
+  Tensor x = before.to(DType::f32);
+  backend->rope(
+      {.cosine = cosine, .sine = sine, .head_dim = 10, .pairs = RopePairs::neighbours, .first = 4, .x = x});
+  for (int64_t row = 0; row < 3; ++row) {
+    for (int64_t column = 0; column < 20; ++column) {
+      const int64_t place = column % 10 - 4;
+      double exact = double{at(before, row, column)};
+      if (place >= 0) {
+        const bool second = place % 2 == 1;
+        const double other = double{at(before, row, second ? column - 1 : column + 1)};
+        exact = exact * double{at(cosine, row, place / 2)} +
+                (second ? other : -other) * double{at(sine, row, place / 2)};
+      }
+      ASSERT_NEAR(at(x, row, column), exact, 1e-5) << row << ", " << column;
+    }
+  }
+}
+
+TEST_P(ElementwiseTest, ActivationIsTheGatedOneWithoutItsOtherFactor) {
+  const Tensor before = random({3, 1500}, 2.0f);
+  Tensor ones = Tensor::empty(DType::f32, before.shape());
+  for (float& value : ones.mutable_values<float>()) value = 1.0f;
+  for (const Activation activation :
+       {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu}) {
+    Tensor x = before.to(DType::f32);
+    backend->activation(activation, x);
+    Tensor gated = Tensor::empty(DType::f32, before.shape());
+    backend->gated_activation(activation, before, ones, gated);
+    EXPECT_EQ(std::memcmp(x.bytes(), gated.bytes(), x.byte_size()), 0);
+  }
+}
+
+TEST_P(ElementwiseTest, RowsAreGatheredAndScattered) {
+  const Tensor x = random({5, 9});
+  const std::vector<int32_t> rows{4, 0, 2};
+  Tensor some = Tensor::empty(DType::f32, {3, 9});
+  backend->gather_rows(x, rows, some);
+  Tensor y = random({5, 9});
+  const Tensor before = y.to(DType::f32);
+  const std::vector<float> factors{0.5f, -2.0f, 1.0f};
+  backend->scatter_add(some, rows, factors, y);
+  for (int64_t column = 0; column < 9; ++column) {
+    EXPECT_EQ(at(some, 1, column), at(x, 0, column));
+    EXPECT_NEAR(at(y, 4, column), at(before, 4, column) + 0.5f * at(x, 4, column), 1e-6);
+    EXPECT_NEAR(at(y, 0, column), at(before, 0, column) - 2.0f * at(x, 0, column), 1e-6);
+    EXPECT_EQ(at(y, 1, column), at(before, 1, column));
+  }
+}
+
+TEST_P(ElementwiseTest, ScaleAndSoftcap) {
+  const Tensor before = random({2, 7}, 10.0f);
+  Tensor x = before.to(DType::f32);
+  backend->scale(0.25f, x);
+  Tensor capped = before.to(DType::f32);
+  backend->softcap(3.0f, capped);
+  for (int64_t i = 0; i < 7; ++i) {
+    EXPECT_EQ(at(x, 1, i), 0.25f * at(before, 1, i));
+    EXPECT_NEAR(at(capped, 1, i), 3 * std::tanh(double{at(before, 1, i)} / 3), 1e-6);
+  }
+}
+
 TEST_P(ElementwiseTest, WrongSizesAreInternalErrors) {
   const Tensor x = random({4, 6});
   Tensor y = Tensor::empty(DType::f32, {4, 5});
@@ -238,7 +332,9 @@ TEST_P(ElementwiseTest, WrongSizesAreInternalErrors) {
   error_of([&] { backend->rms_norm(x, random({6}), 1e-6, y); }, ErrorKind::internal);
   error_of([&] { backend->rms_norm(y, random({4}), 1e-6, y); }, ErrorKind::internal);
   error_of([&] { backend->gated_activation(Activation::relu, x, y, y); }, ErrorKind::internal);
-  error_of([&] { backend->rope(random({4, 4}), random({4, 4}), 6, y); }, ErrorKind::internal);
+  const Tensor angles = random({4, 4});
+  error_of([&] { backend->rope({.cosine = angles, .sine = angles, .head_dim = 6, .x = y}); },
+           ErrorKind::internal);
   const std::vector<int32_t> tokens{0, 4, 1, 2};
   EXPECT_EQ(error_of(
                 [&] {

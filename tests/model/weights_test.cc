@@ -86,6 +86,48 @@ TEST(ModelWeights, ReadsTheBlockFromTheFileOfOldAutoAwq) {
   EXPECT_TRUE(layer[LinearRole::q].bias.defined());
 }
 
+/// transformers keeps the experts of a layer in two tensors; its older files have three for each expert.
+TEST(ModelWeights, StackedExpertsAreTheSameAsSeparateOnes) {
+  const GoldenModel golden("mixtral");
+  const Checkpoint original(golden.directory().string());
+  const TemporaryDirectory scratch;
+  CheckpointWriter writer({.target = (scratch.path() / "model").string()});
+  const auto bytes_of = [&](const std::string& name) {
+    const Tensor tensor = original.tensor(name);
+    return std::span(tensor.bytes(), tensor.byte_size());
+  };
+  for (const std::string& name : original.tensor_names()) {
+    if (name.find(".experts.") == std::string::npos) writer.add(name, original.tensor(name));
+  }
+  for (const std::string layer : {"0", "1"}) {
+    const std::string folder = "model.layers." + layer + ".block_sparse_moe.experts.";
+    const DType dtype = original.tensor(folder + "0.w1.weight").dtype();
+    Tensor gate_up = Tensor::empty(dtype, {4, 128, 32});
+    Tensor down = Tensor::empty(dtype, {4, 32, 64});
+    std::byte* to_gate_up = gate_up.mutable_bytes();
+    std::byte* to_down = down.mutable_bytes();
+    for (const std::string expert : {"0", "1", "2", "3"}) {
+      for (const std::string part : {".w1.weight", ".w3.weight"}) {
+        to_gate_up = std::ranges::copy(bytes_of(folder + expert + part), to_gate_up).out;
+      }
+      to_down = std::ranges::copy(bytes_of(folder + expert + ".w2.weight"), to_down).out;
+    }
+    writer.add(folder + "gate_up_proj", gate_up);
+    writer.add(folder + "down_proj", down);
+  }
+  writer.add_file("config.json", original.config().dump());
+  writer.finish();
+  const ModelWeights separate(golden.directory().string());
+  const ModelWeights stacked((scratch.path() / "model").string());
+  for (const LinearSlot& slot : separate.spec().linears(1)) {
+    const Tensor a = separate.layer(1)[slot.id].dense.to(DType::f32);
+    const Tensor b = stacked.layer(1)[slot.id].dense.to(DType::f32);
+    EXPECT_TRUE(std::ranges::equal(a.values<float>(), b.values<float>())) << slot.name;
+  }
+  EXPECT_EQ(stacked.spec().linear_name(1, {LinearRole::expert_up, 2}),
+            "model.layers.1.block_sparse_moe.experts.2.w3");
+}
+
 TEST(ModelWeights, TiedModelsNeedOneOfTheTwoTensors) {
   for (const std::string name : {"llama_tied", "llama_tied_by_head"}) {
     const GoldenModel golden(name);

@@ -35,15 +35,15 @@ void write_dequantized(const ModelWeights& weights, const std::string& directory
     writer.add(name, tensor.to(DType::f32));
   };
   add(spec.embedding_name, weights.embedding());
-  add(spec.final_norm_name, weights.final_norm());
+  add(spec.final_norm_name + ".weight", weights.final_norm().weight);
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
     const LayerWeights f32 = to_f32(weights.layer(layer));
     for (const auto& slot : spec.linears(layer)) {
-      add(slot.name + ".weight", f32[slot.role].dense);
-      if (slot.bias) add(slot.name + ".bias", f32[slot.role].bias);
+      add(slot.name + ".weight", f32[slot.id].dense);
+      if (slot.bias) add(slot.name + ".bias", f32[slot.id].bias);
     }
     for (const NormRole role : {NormRole::attention, NormRole::mlp})
-      add(spec.norm_name(layer, role), f32[role]);
+      add(spec.norm_name(layer, role) + ".weight", f32[role].weight);
   }
   Json config = weights.checkpoint().config();
   config.erase("quantization_config");
@@ -82,9 +82,9 @@ TEST_P(RoundTrip, WhatIsReadBackIsWhatWasRounded) {
     const LayerWeights after = quantized.layer(layer);
     for (const auto& slot : dense.spec().linears(layer)) {
       const QuantizedWeight expected =
-          quantize_to_nearest(before[slot.role].dense.to(DType::f32), {}, scheme, scale_dtype);
-      ASSERT_TRUE(after[slot.role].quantized.has_value()) << slot.name;
-      const QuantizedWeight& found = *after[slot.role].quantized;
+          quantize_to_nearest(before[slot.id].dense.to(DType::f32), {}, scheme, scale_dtype);
+      ASSERT_TRUE(after[slot.id].quantized.has_value()) << slot.name;
+      const QuantizedWeight& found = *after[slot.id].quantized;
       EXPECT_TRUE(same_bytes(found.codes, expected.codes)) << slot.name;
       EXPECT_TRUE(same_bytes(found.scales, expected.scales)) << slot.name;
       EXPECT_TRUE(same<float>(dequantize(found), dequantize(expected))) << slot.name;
@@ -124,6 +124,46 @@ TEST_P(RoundTrip, ThePlanTellsTheSizeThatIsWritten) {
 INSTANTIATE_TEST_SUITE_P(Formats, RoundTrip,
                          ::testing::Combine(::testing::Values(Format::pack_quantized, Format::autoawq_gemm),
                                             ::testing::Bool(), ::testing::Values(32, 64, -1)));
+
+class EveryFamily : public ::testing::TestWithParam<const char*> {};
+
+/// Fused, interleaved, transposed and per-expert matrices are taken apart, rounded and put together again.
+TEST_P(EveryFamily, ComesBackAsItWasRounded) {
+  const TemporaryDirectory scratch;
+  const std::string source = (scratch.path() / "dense").string();
+  const std::string target = (scratch.path() / "quantized").string();
+  TinyModel{.architecture = GetParam(),
+            .extra = {{"num_local_experts", 3}, {"num_experts_per_tok", 2}, {"n_head", 4}}}
+      .write(source);
+  OneshotOptions options{.model = source, .output = target};
+  options.recipe.awq.reset();
+  options.recipe.quantization.group_size = 32;
+  oneshot(options);
+  const ModelWeights dense(source);
+  const ModelWeights quantized(target);
+  for (int64_t layer = 0; layer < dense.spec().layers; ++layer) {
+    const LayerWeights before = dense.layer(layer);
+    const LayerWeights after = quantized.layer(layer);
+    for (const auto& slot : dense.spec().linears(layer)) {
+      if (slot.bias) {
+        EXPECT_TRUE(same_bytes(after[slot.id].bias, before[slot.id].bias)) << slot.name;
+      }
+      if (slot.id.role == LinearRole::router) {
+        EXPECT_TRUE(same_bytes(after[slot.id].dense, before[slot.id].dense)) << slot.name;
+        continue;
+      }
+      const auto expected =
+          quantize_to_nearest(before[slot.id].dense.to(DType::f32), {},
+                              {.symmetric = false, .group_size = 32}, before[slot.id].dense.dtype());
+      ASSERT_TRUE(after[slot.id].quantized.has_value()) << slot.name;
+      EXPECT_TRUE(same<float>(dequantize(*after[slot.id].quantized), dequantize(expected))) << slot.name;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Architectures, EveryFamily,
+                         ::testing::Values("Phi3ForCausalLM", "CohereForCausalLM", "OPTForCausalLM",
+                                           "GPT2LMHeadModel", "BloomForCausalLM", "MixtralForCausalLM"));
 
 class Oneshot : public ::testing::Test {
  protected:

@@ -48,9 +48,9 @@ TEST(ResolveRecipe, IgnoreTakesFullNamesAndPatterns) {
       .quantization = {.ignore = {"lm_head", "model.layers.1.mlp.down_proj", "re:.*self_attn.v_proj$"}}};
   const auto resolved = resolve_recipe(recipe, Format::pack_quantized, spec_with(256, 512));
   EXPECT_EQ(resolved.quantized_linears, 21 - 1 - 3);
-  EXPECT_FALSE(resolved.quantized[1][static_cast<size_t>(LinearRole::down)]);
-  EXPECT_TRUE(resolved.quantized[0][static_cast<size_t>(LinearRole::down)]);
-  for (const auto& roles : resolved.quantized) EXPECT_FALSE(roles[static_cast<size_t>(LinearRole::v)]);
+  EXPECT_FALSE(resolved.schemes[1].contains(LinearRole::down));
+  EXPECT_TRUE(resolved.schemes[0].contains(LinearRole::down));
+  for (const auto& schemes : resolved.schemes) EXPECT_FALSE(schemes.contains(LinearRole::v));
 }
 
 TEST(ResolveRecipe, PatternsAreAnchoredAtTheStartAsInPython) {

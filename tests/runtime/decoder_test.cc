@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "runtime/batch.h"
 #include "support/golden_model.h"
 #include "support/shared_data.h"
 
@@ -65,23 +66,25 @@ TEST_P(GoldenLogits, InUnevenChunksAfterATruncation) {
 /// Two sequences in one batch without caches, as evaluation and calibration run them.
 TEST_P(GoldenLogits, AsTwoSequencesOfOneBatch) {
   const auto ids = golden_.input_ids();
-  std::vector<int32_t> both(ids);
-  both.insert(both.begin(), ids.begin(), ids.begin() + 7);
+  const std::vector<std::vector<int32_t>> both{{ids.begin(), ids.begin() + 7}, ids};
   const ModelWeights& weights = decoder_.weights();
   const SequenceSpan sequences[] = {{0, 7, 0, nullptr}, {7, 40, 0, nullptr}};
-  const RopeTable rope = make_rope_table(weights.spec().rope, sequences);
-  Tensor hidden = embed_tokens(*backend_, weights, both);
+  const std::vector<RopeTable> ropes = make_rope_tables(weights.spec(), sequences);
+  Tensor hidden = embed_sequences(*backend_, weights, both);
   for (int64_t layer = 0; layer < weights.spec().layers; ++layer) {
     const PreparedLayer prepared = prepare_layer(*backend_, weights.layer(layer));
-    run_layer({*backend_, weights.spec(), rope, layer, sequences}, prepared, hidden);
+    run_layer({*backend_, weights.spec(), ropes, layer, sequences}, prepared, hidden);
   }
-  const Tensor logits = final_logits(*backend_, prepare_head(*backend_, weights), hidden.slice(7, 47));
+  const Tensor logits =
+      final_logits(*backend_, weights.spec(), prepare_head(*backend_, weights), hidden.slice(7, 47));
   EXPECT_LT(relative_error(logits.values<float>(), golden_.logits().values<float>()), kTolerance);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenLogits,
-                         testing::Values("llama_gqa", "llama_tied", "llama_tied_by_head", "llama_bias",
-                                         "mistral_window", "qwen2", "qwen2_window", "qwen3",
+                         testing::Values("gemma", "gemma2", "gemma3", "phi3", "cohere", "cohere_qk_norm",
+                                         "opt", "gpt2", "bloom", "mixtral", "qwen2_moe", "qwen3_moe",
+                                         "deepseek_v3", "llama_gqa", "llama_tied", "llama_tied_by_head",
+                                         "llama_bias", "mistral_window", "qwen2", "qwen2_window", "qwen3",
                                          "qwen3_layer_types", "rope_linear", "rope_dynamic", "rope_llama3",
                                          "rope_yarn", "rope_yarn_mscale", "rope_yarn_attention_factor",
                                          "rope_longrope_short", "rope_longrope_long", "rope_partial",

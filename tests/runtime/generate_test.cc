@@ -97,13 +97,14 @@ TEST_F(Generate, RefusesBadRequests) {
 
 TEST(ContextLimit, GrowsWithTheScaling) {
   DecoderSpec spec;
-  spec.max_position_embeddings = spec.rope.max_position_embeddings = 100;
+  RopeSpec& rope = spec.ropes.emplace_back();
+  spec.max_position_embeddings = rope.max_position_embeddings = 100;
   EXPECT_EQ(context_limit(spec), 100);
-  spec.rope.scaling = RopeScaling::linear;
-  spec.rope.factor = 4;
+  rope.scaling = RopeScaling::linear;
+  rope.factor = 4;
   EXPECT_EQ(context_limit(spec), 400);
-  spec.rope.scaling = RopeScaling::yarn;
-  spec.rope.original_max_position_embeddings = 25;
+  rope.scaling = RopeScaling::yarn;
+  rope.original_max_position_embeddings = 25;
   EXPECT_EQ(context_limit(spec), 100);
 }
 

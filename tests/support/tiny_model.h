@@ -41,26 +41,38 @@ struct TinyModel {
     const auto add = [&](const std::string& name, Shape shape, float deviation) {
       writer.add(name, random_tensor(std::move(shape), seed++, deviation).to(dtype));
     };
-    const auto add_gain = [&](const std::string& name, int64_t size) {
-      Tensor gain = random_tensor({size}, seed++, 1.0f);
-      for (float& value : gain.mutable_values<float>()) value = std::exp(value);
-      writer.add(name, gain.to(dtype));
+    const auto add_norm = [&](const std::string& name, const Shape& shape) {
+      if (name.empty()) return;
+      Tensor gain = random_tensor(shape, seed++, 1.0f);
+      for (float& value : gain.mutable_values<float>()) value = std::exp(value) - spec.norm.offset;
+      writer.add(name + ".weight", gain.to(dtype));
+      if (spec.norm.bias) add(name + ".bias", shape, 0.2f);
+    };
+    const auto add_linear = [&](const LinearSlot& slot) {
+      const bool turned = slot.storage == LinearStorage::transposed;
+      add(slot.name + ".weight",
+          turned ? Shape{slot.in_features, slot.rows.count} : Shape{slot.rows.count, slot.in_features},
+          0.08f);
+      if (slot.bias) add(slot.name + ".bias", {slot.rows.count}, 0.1f);
     };
     add(spec.embedding_name, {spec.vocab_size, spec.hidden_size}, 1.0f);
+    add_norm(spec.embedding_norm_name, {spec.hidden_size});
+    if (spec.positions) add(spec.positions->name, {spec.positions->count, spec.hidden_size}, 0.3f);
     for (int64_t layer = 0; layer < spec.layers; ++layer) {
+      std::string last;
       for (const auto& slot : spec.linears(layer)) {
-        add(slot.name + ".weight", {slot.out_features, slot.in_features}, 0.08f);
-        if (slot.bias) add(slot.name + ".bias", {slot.out_features}, 0.1f);
+        if (slot.name != last) add_linear(slot);
+        last = slot.name;
       }
-      for (const NormRole role : {NormRole::attention, NormRole::mlp, NormRole::query, NormRole::key}) {
-        const std::string name = spec.norm_name(layer, role);
-        if (name.empty()) continue;
-        add_gain(name,
-                 role == NormRole::attention || role == NormRole::mlp ? spec.hidden_size : spec.head_dim);
+      for (size_t role = 0; role < kNormRoles; ++role) {
+        const auto norm = static_cast<NormRole>(role);
+        add_norm(spec.norm_name(layer, norm), spec.norm_shape(norm));
       }
+      const std::string correction = spec.correction_name(layer);
+      if (!correction.empty()) add(correction, {spec.moe->experts}, 0.1f);
     }
-    add_gain(spec.final_norm_name, spec.hidden_size);
-    if (!spec.tie_word_embeddings) add(spec.head_name, {spec.vocab_size, spec.hidden_size}, 0.2f);
+    add_norm(spec.final_norm_name, {spec.hidden_size});
+    if (!spec.tie_word_embeddings) add(spec.head_name + ".weight", {spec.vocab_size, spec.hidden_size}, 0.2f);
     writer.add_file("config.json", json.dump(2));
     writer.finish();
   }

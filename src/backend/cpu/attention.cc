@@ -1,6 +1,7 @@
 #include "backend/cpu/attention.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "backend/cpu/scratch.h"
@@ -35,10 +36,11 @@ class BlockAttention {
         block_(block),
         group_(problem.heads / problem.kv_heads),
         rows_((block.end - block.begin) * group_),
-        kv_stride_(problem.kv_heads * problem.head_dim),
+        key_stride_(problem.kv_heads * problem.head_dim),
+        value_stride_(problem.kv_heads * problem.value_dim),
         queries_(scratch<float>(ScratchUse::queries, rows_ * problem.head_dim)),
         scores_(scratch<float>(ScratchUse::scores, rows_ * block.keys)),
-        mixed_(scratch<float>(ScratchUse::mixed, rows_ * problem.head_dim)) {}
+        mixed_(scratch<float>(ScratchUse::mixed, rows_ * problem.value_dim)) {}
 
   void run() {
     gather_queries();
@@ -49,12 +51,9 @@ class BlockAttention {
   }
 
  private:
-  /// Where the heads of this group lie in row `query` of the query and output tensors.
-  int64_t offset(int64_t query) const {
-    return (query * problem_.heads + block_.kv_head * group_) * problem_.head_dim;
-  }
-  const float* first_row(const Tensor& cached) const {
-    return cached.values<float>().data() + block_.first_key * kv_stride_ + block_.kv_head * problem_.head_dim;
+  /// Where the heads of this group, each `width` wide, lie in row `query` of the query or output tensor.
+  int64_t offset(int64_t query, int64_t width) const {
+    return (query * problem_.heads + block_.kv_head * group_) * width;
   }
 
   void gather_queries() {
@@ -62,18 +61,19 @@ class BlockAttention {
     const int64_t width = group_ * problem_.head_dim;
     for (int64_t query = block_.begin; query < block_.end; ++query) {
       float* out = queries_ + (query - block_.begin) * width;
-      for (int64_t i = 0; i < width; ++i) out[i] = in[offset(query) + i] * problem_.scale;
+      for (int64_t i = 0; i < width; ++i) out[i] = in[offset(query, problem_.head_dim) + i] * problem_.scale;
     }
   }
 
   void score() {
-    const float* keys = first_row(problem_.keys);
+    const float* keys = problem_.keys.values<float>().data() + block_.first_key * key_stride_ +
+                        block_.kv_head * problem_.head_dim;
     if (rows_ > kFewRows) {
       return context_.gemm(GemmProblem<float>{.m = rows_,
                                               .n = block_.keys,
                                               .k = problem_.head_dim,
                                               .a = {queries_, problem_.head_dim},
-                                              .b = {keys, kv_stride_, Transposed::yes},
+                                              .b = {keys, key_stride_, Transposed::yes},
                                               .c = scores_,
                                               .c_stride = block_.keys});
     }
@@ -81,7 +81,7 @@ class BlockAttention {
                               .rows = rows_,
                               .x_stride = problem_.head_dim,
                               .weights = keys,
-                              .weight_stride = kv_stride_,
+                              .weight_stride = key_stride_,
                               .outputs = block_.keys,
                               .depth = problem_.head_dim,
                               .bias = nullptr,
@@ -97,37 +97,50 @@ class BlockAttention {
     const int64_t end = position + 1 - block_.first_key;
     float* scores = scores_ + row * block_.keys;
     std::fill(scores, scores + begin, 0.0f);
+    adjust(scores, begin, end, row % group_);
     context_.kernels.softmax(scores + begin, end - begin);
     std::fill(scores + end, scores + block_.keys, 0.0f);
   }
 
+  /// What some families do to the scores [begin, end) of a row before the softmax.
+  void adjust(float* scores, int64_t begin, int64_t end, int64_t head_of_group) const {
+    if (problem_.softcap > 0) {
+      for (int64_t i = begin; i < end; ++i)
+        scores[i] = problem_.softcap * std::tanh(scores[i] / problem_.softcap);
+    }
+    if (problem_.slopes.empty()) return;
+    const float slope = problem_.slopes[static_cast<size_t>(block_.kv_head * group_ + head_of_group)];
+    for (int64_t i = begin; i < end; ++i) scores[i] += slope * static_cast<float>(block_.first_key + i);
+  }
+
   void mix_values() {
-    const float* values = first_row(problem_.values);
+    const float* values = problem_.values.values<float>().data() + block_.first_key * value_stride_ +
+                          block_.kv_head * problem_.value_dim;
     if (rows_ > kFewRows) {
       return context_.gemm(GemmProblem<float>{.m = rows_,
-                                              .n = problem_.head_dim,
+                                              .n = problem_.value_dim,
                                               .k = block_.keys,
                                               .a = {scores_, block_.keys},
-                                              .b = {values, kv_stride_},
+                                              .b = {values, value_stride_},
                                               .c = mixed_,
-                                              .c_stride = problem_.head_dim});
+                                              .c_stride = problem_.value_dim});
     }
     for (int64_t row = 0; row < rows_; ++row) {
       context_.kernels.weighted_sum({.factors = scores_ + row * block_.keys,
                                      .count = block_.keys,
                                      .values = values,
-                                     .stride = kv_stride_,
-                                     .features = problem_.head_dim,
-                                     .out = mixed_ + row * problem_.head_dim});
+                                     .stride = value_stride_,
+                                     .features = problem_.value_dim,
+                                     .out = mixed_ + row * problem_.value_dim});
     }
   }
 
   void scatter() {
     float* out = problem_.output.mutable_values<float>().data();
-    const int64_t width = group_ * problem_.head_dim;
+    const int64_t width = group_ * problem_.value_dim;
     for (int64_t query = block_.begin; query < block_.end; ++query) {
       const float* in = mixed_ + (query - block_.begin) * width;
-      std::copy(in, in + width, out + offset(query));
+      std::copy(in, in + width, out + offset(query, problem_.value_dim));
     }
   }
 
@@ -136,10 +149,11 @@ class BlockAttention {
   const Block& block_;
   int64_t group_;
   int64_t rows_;
-  int64_t kv_stride_;
+  int64_t key_stride_;
+  int64_t value_stride_;
   float* queries_;  // [rows, head_dim], scaled
   float* scores_;   // [rows, keys]
-  float* mixed_;    // [rows, head_dim]
+  float* mixed_;    // [rows, value_dim]
 };
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include "backend/cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstdlib>
 
 #include "backend/cpu/attention.h"
@@ -80,16 +82,24 @@ class CpuBackend final : public Backend {
   void linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) override;
   void embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) override;
   void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, Tensor& y) override;
+  void layer_norm(const Tensor& x, const NormWeights& weights, double epsilon, Tensor& y) override;
   void add(const Tensor& x, Tensor& y) override;
-  void rope(const Tensor& cosine, const Tensor& sine, int64_t head_dim, Tensor& x) override;
+  void scale(float factor, Tensor& x) override;
+  void softcap(float cap, Tensor& x) override;
+  void rope(const RopeProblem& problem) override;
   void attention(const AttentionProblem& problem) override;
+  void activation(Activation activation, Tensor& x) override;
   void gated_activation(Activation activation, const Tensor& gate, const Tensor& up, Tensor& y) override;
+  void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;
+  void scatter_add(const Tensor& x, std::span<const int32_t> rows, std::span<const float> factors,
+                   Tensor& y) override;
   void accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) override;
   void quadratic_form(const Tensor& x, const Tensor& symmetric, std::span<double> result) override;
   bool factorize(Tensor& symmetric) override;
   void feed_back(const FeedBackProblem& problem) override;
 
  private:
+  GatedKernel* gated_kernel(Activation activation) const;
   CpuContext context() { return {.kernels = kernels_, .gemm = gemm_}; }
   /// bf16 without its instructions would be slower than f32 and less exact.
   MatmulPrecision possible(MatmulPrecision precision) const {
@@ -185,6 +195,33 @@ void CpuBackend::rms_norm(const Tensor& x, const Tensor& weight, double epsilon,
   });
 }
 
+void CpuBackend::layer_norm(const Tensor& x, const NormWeights& weights, double epsilon, Tensor& y) {
+  const Tensor& weight = weights.weight;
+  require_shape("weight of a norm", weight, weight.shape());
+  require(!weight.shape().empty() && weight.element_count() > 0, "a norm weight must not be empty");
+  if (weights.bias.defined()) require_shape("bias of a norm", weights.bias, weight.shape());
+  require_shape("y of a norm", y, x.shape());
+  const int64_t features = weight.shape().back();
+  const int64_t heads = weight.element_count() / features;
+  require(x.dtype() == DType::f32 && !x.shape().empty() && x.shape().back() % weight.element_count() == 0,
+          "rows of a norm must be F32 and hold whole heads");
+  const float* in = x.values<float>().data();
+  const float* factors = weight.values<float>().data();
+  const float* offsets = weights.bias.defined() ? weights.bias.values<float>().data() : nullptr;
+  float* out = y.mutable_values<float>().data();
+  parallel_rows(x.element_count() / features, features, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const int64_t at = r % heads * features;
+      kernels_.layer_norm({.x = in + r * features,
+                           .weight = factors + at,
+                           .bias = offsets == nullptr ? nullptr : offsets + at,
+                           .count = features,
+                           .epsilon = epsilon,
+                           .y = out + r * features});
+    }
+  });
+}
+
 void CpuBackend::add(const Tensor& x, Tensor& y) {
   require_shape("x of a sum", x, y.shape());
   const float* in = x.values<float>().data();
@@ -193,21 +230,38 @@ void CpuBackend::add(const Tensor& x, Tensor& y) {
                 [&](int64_t begin, int64_t end) { kernels_.add(in + begin, end - begin, out + begin); });
 }
 
-void CpuBackend::rope(const Tensor& cosine, const Tensor& sine, int64_t head_dim, Tensor& x) {
-  require_matrix("x of a rotation", x);
-  require_matrix("cosines of a rotation", cosine);
-  const int64_t half = cosine.dim(1);
-  const int64_t width = x.dim(1);
-  require_shape("cosines of a rotation", cosine, {x.dim(0), half});
-  require_shape("sines of a rotation", sine, {x.dim(0), half});
-  require(head_dim > 0 && width % head_dim == 0 && 2 * half <= head_dim, "heads of a rotation do not fit");
-  const float* cosines = cosine.values<float>().data();
-  const float* sines = sine.values<float>().data();
-  float* out = x.mutable_values<float>().data();
-  parallel_rows(x.dim(0), width, [&](int64_t begin, int64_t end) {
+void CpuBackend::scale(float factor, Tensor& x) {
+  float* values = x.mutable_values<float>().data();
+  parallel_rows(x.element_count(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) values[i] *= factor;
+  });
+}
+
+void CpuBackend::softcap(float cap, Tensor& x) {
+  float* values = x.mutable_values<float>().data();
+  parallel_rows(x.element_count(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) values[i] = cap * std::tanh(values[i] / cap);
+  });
+}
+
+void CpuBackend::rope(const RopeProblem& problem) {
+  require_matrix("x of a rotation", problem.x);
+  require_matrix("cosines of a rotation", problem.cosine);
+  const int64_t pairs = problem.cosine.dim(1);
+  const int64_t width = problem.x.dim(1);
+  require_shape("cosines of a rotation", problem.cosine, {problem.x.dim(0), pairs});
+  require_shape("sines of a rotation", problem.sine, {problem.x.dim(0), pairs});
+  require(problem.head_dim > 0 && width % problem.head_dim == 0 && problem.first >= 0 &&
+              problem.first + 2 * pairs <= problem.head_dim,
+          "heads of a rotation do not fit");
+  const float* cosines = problem.cosine.values<float>().data();
+  const float* sines = problem.sine.values<float>().data();
+  float* out = problem.x.mutable_values<float>().data();
+  auto* kernel = problem.pairs == RopePairs::halves ? kernels_.rope : rope_neighbours;
+  parallel_rows(problem.x.dim(0), width, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      for (int64_t column = 0; column < width; column += head_dim) {
-        kernels_.rope(cosines + r * half, sines + r * half, half, out + r * width + column);
+      for (int64_t column = problem.first; column < width; column += problem.head_dim) {
+        kernel(cosines + r * pairs, sines + r * pairs, pairs, out + r * width + column);
       }
     }
   });
@@ -223,36 +277,83 @@ void CpuBackend::attention(const AttentionProblem& problem) {
   const int64_t count = problem.query.dim(0);
   const int64_t capacity = problem.keys.dim(0);
   require_shape("query of an attention", problem.query, {count, problem.heads * problem.head_dim});
-  require_shape("output of an attention", problem.output, problem.query.shape());
+  require_shape("output of an attention", problem.output, {count, problem.heads * problem.value_dim});
   require_shape("keys of an attention", problem.keys, {capacity, problem.kv_heads * problem.head_dim});
-  require_shape("values of an attention", problem.values, problem.keys.shape());
+  require_shape("values of an attention", problem.values, {capacity, problem.kv_heads * problem.value_dim});
+  require(problem.slopes.empty() || static_cast<int64_t>(problem.slopes.size()) == problem.heads,
+          "an attention has one slope per head");
   require(capacity >= problem.first_position + count, "queries of an attention stand past its keys");
   attend(context(), problem);
+}
+
+GatedKernel* CpuBackend::gated_kernel(Activation activation) const {
+  switch (activation) {
+    case Activation::silu:
+      return kernels_.gated_silu;
+    case Activation::gelu:
+      return kernels_.gated_gelu;
+    case Activation::gelu_tanh:
+      return kernels_.gated_gelu_tanh;
+    case Activation::relu:
+      return kernels_.gated_relu;
+  }
+  fail(ErrorKind::internal, "cpu back end: activation {}", static_cast<int>(activation));
 }
 
 void CpuBackend::gated_activation(Activation activation, const Tensor& gate, const Tensor& up, Tensor& y) {
   require_shape("up of an activation", up, gate.shape());
   require_shape("y of an activation", y, gate.shape());
-  auto* kernel = kernels_.gated_silu;
-  switch (activation) {
-    case Activation::silu:
-      kernel = kernels_.gated_silu;
-      break;
-    case Activation::gelu:
-      kernel = kernels_.gated_gelu;
-      break;
-    case Activation::gelu_tanh:
-      kernel = kernels_.gated_gelu_tanh;
-      break;
-    case Activation::relu:
-      kernel = kernels_.gated_relu;
-      break;
-  }
+  GatedKernel* kernel = gated_kernel(activation);
   const float* gates = gate.values<float>().data();
   const float* ups = up.values<float>().data();
   float* out = y.mutable_values<float>().data();
   parallel_rows(gate.element_count(), 1, [&](int64_t begin, int64_t end) {
     kernel(gates + begin, ups + begin, end - begin, out + begin);
+  });
+}
+
+void CpuBackend::activation(Activation activation, Tensor& x) {
+  static constexpr std::array<float, 1024> kOnes = [] {
+    std::array<float, 1024> ones{};
+    ones.fill(1.0f);
+    return ones;
+  }();
+  GatedKernel* kernel = gated_kernel(activation);
+  float* values = x.mutable_values<float>().data();
+  parallel_rows(x.element_count(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += static_cast<int64_t>(kOnes.size())) {
+      const int64_t count = std::min(end - i, static_cast<int64_t>(kOnes.size()));
+      kernel(values + i, kOnes.data(), count, values + i);
+    }
+  });
+}
+
+void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) {
+  require_matrix("x of a gathering", x);
+  const int64_t features = x.dim(1);
+  require_shape("y of a gathering", y, {static_cast<int64_t>(rows.size()), features});
+  const float* in = x.values<float>().data();
+  float* out = y.mutable_values<float>().data();
+  parallel_rows(y.dim(0), features, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      std::copy_n(in + rows[static_cast<size_t>(i)] * features, features, out + i * features);
+  });
+}
+
+void CpuBackend::scatter_add(const Tensor& x, std::span<const int32_t> rows, std::span<const float> factors,
+                             Tensor& y) {
+  require_matrix("y of a scattering", y);
+  const int64_t features = y.dim(1);
+  require_shape("x of a scattering", x, {static_cast<int64_t>(rows.size()), features});
+  require(factors.size() == rows.size(), "a scattering has one factor per row");
+  const float* in = x.values<float>().data();
+  float* out = y.mutable_values<float>().data();
+  parallel_rows(x.dim(0), features, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float factor = factors[static_cast<size_t>(i)];
+      float* to = out + rows[static_cast<size_t>(i)] * features;
+      for (int64_t c = 0; c < features; ++c) to[c] += factor * in[i * features + c];
+    }
   });
 }
 

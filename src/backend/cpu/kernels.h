@@ -64,6 +64,19 @@ struct WeightedSumProblem {
   float* out;  ///< [features]
 };
 
+/// y = (x - mean) / sqrt(variance + epsilon) * weight + bias, mean and variance in double. y may be x.
+struct LayerNormProblem {
+  const float* x;
+  const float* weight;
+  const float* bias;  ///< or null
+  int64_t count;
+  double epsilon;
+  float* y;
+};
+
+/// y = activation(gate) * up; y may be gate.
+using GatedKernel = void(const float* gate, const float* up, int64_t count, float* y);
+
 /// One implementation of everything that runs inside a thread. Nothing is validated; pointers need no
 /// alignment; arrays overlap only where a comment says so. A result never depends on how many rows or outputs
 /// share a call.
@@ -85,6 +98,7 @@ struct CpuKernels {
 
   /// y = x / sqrt(mean(x^2) + epsilon) * weight, the mean in double. y may be x.
   void (*rms_norm)(const float* x, const float* weight, int64_t count, double epsilon, float* y);
+  void (*layer_norm)(const LayerNormProblem& problem);
   /// y += x.
   void (*add)(const float* x, int64_t count, float* y);
   /// The sum of a[i] * b[i]: products in float, the sum in double.
@@ -94,16 +108,17 @@ struct CpuKernels {
   /// x = exp(x - max) / sum of them, in place. Relative error of exp at most 2e-7, the sum in double.
   void (*softmax)(float* x, int64_t count);
 
-  // y = activation(gate) * up; y may be gate.
-  void (*gated_silu)(const float* gate, const float* up, int64_t count, float* y);
-  void (*gated_gelu)(const float* gate, const float* up, int64_t count, float* y);
-  void (*gated_gelu_tanh)(const float* gate, const float* up, int64_t count, float* y);
-  void (*gated_relu)(const float* gate, const float* up, int64_t count, float* y);
+  GatedKernel* gated_silu;
+  GatedKernel* gated_gelu;
+  GatedKernel* gated_gelu_tanh;
+  GatedKernel* gated_relu;
 
   /// y = e^x. Relative error at most 2e-7 where e^x is a normal float.
   void (*exponential)(const float* x, int64_t count, float* y);
 };
 
+/// The same for every table, as few models pair neighbours: rotates (head[2i], head[2i + 1]).
+void rope_neighbours(const float* cosine, const float* sine, int64_t pairs, float* head);
 /// The same for every table: exact erf matters more than speed in the few models that use it.
 void gated_gelu(const float* gate, const float* up, int64_t count, float* y);
 

@@ -117,6 +117,21 @@ void rms_norm(const float* x, const float* weight, int64_t count, double epsilon
   for (int64_t i = 0; i < count; ++i) y[i] = x[i] * factor * weight[i];
 }
 
+void layer_norm(const LayerNormProblem& problem) {
+  double sum = 0;
+  for (int64_t i = 0; i < problem.count; ++i) sum += double{problem.x[i]};
+  const double mean = sum / static_cast<double>(problem.count);
+  double squares = 0;
+  for (int64_t i = 0; i < problem.count; ++i) squares += (problem.x[i] - mean) * (problem.x[i] - mean);
+  const auto factor =
+      static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(problem.count) + problem.epsilon));
+  const auto middle = static_cast<float>(mean);
+  for (int64_t i = 0; i < problem.count; ++i) {
+    const float bias = problem.bias == nullptr ? 0.0f : problem.bias[i];
+    problem.y[i] = (problem.x[i] - middle) * factor * problem.weight[i] + bias;
+  }
+}
+
 void add(const float* x, int64_t count, float* y) {
   for (int64_t i = 0; i < count; ++i) y[i] += x[i];
 }
@@ -171,6 +186,15 @@ void exponential(const float* x, int64_t count, float* y) {
 
 }  // namespace
 
+void rope_neighbours(const float* cosine, const float* sine, int64_t pairs, float* head) {
+  for (int64_t i = 0; i < pairs; ++i) {
+    const float first = head[2 * i];
+    const float second = head[2 * i + 1];
+    head[2 * i] = first * cosine[i] - second * sine[i];
+    head[2 * i + 1] = second * cosine[i] + first * sine[i];
+  }
+}
+
 void gated_gelu(const float* gate, const float* up, int64_t count, float* y) {
   constexpr float kInverseRootTwo = 0.70710678118654752f;
   for (int64_t i = 0; i < count; ++i) {
@@ -190,6 +214,7 @@ const CpuKernels kPortableKernels{
     .widen_bf16 = widen_bf16,
     .narrow_bf16 = narrow_bf16,
     .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
     .add = add,
     .inner_product = inner_product,
     .rope = rope,

@@ -4,9 +4,9 @@ usage: make_goldens.py [--models SHARED_MODELS]     (torch, transformers 5, safe
 Each folder holds config.json, golden.safetensors (input ids, logits of one forward pass, for some cases the logits of a
 pass token by token through the cache) and model.safetensors, or a file "weights_of" naming the folder with the weights.
 """
-import argparse, json, math, pathlib
+import argparse, json, math, pathlib, tempfile
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.models.llama import modeling_llama
 
@@ -56,6 +56,40 @@ CASES = {
     "rope_longrope_long": rope(rope_type="longrope", short_factor=[1.0, 1.1, 1.3, 1.7], long_factor=[1.5, 2.5, 4.0, 7.0])
     | dict(max_position_embeddings=128, original_max_position_embeddings=16),
     "rope_partial": rope(rope_type="linear", factor=1.0) | dict(partial_rotary_factor=0.5, max_position_embeddings=64),
+}
+GEMMA = dict(head_dim=16, rms_norm_eps=1e-6, tie_word_embeddings=True, hidden_activation="gelu_pytorch_tanh")
+LEARNED = dict(vocab_size=96, bos_token_id=1, eos_token_id=2)
+MOE = dict(moe_intermediate_size=24, num_experts=6, num_experts_per_tok=2, rms_norm_eps=1e-6, rope_theta=1000000.0)
+# Families that are not of the Llama kind; their files are written by save_pretrained, with the names of the ecosystem.
+FAMILIES = {
+    "gemma": GEMMA | dict(architectures=["GemmaForCausalLM"], model_type="gemma", num_key_value_heads=1, hidden_act="gelu_pytorch_tanh"),
+    "gemma2": GEMMA | dict(architectures=["Gemma2ForCausalLM"], model_type="gemma2", sliding_window=6, query_pre_attn_scalar=12,
+                           attn_logit_softcapping=2.0, final_logit_softcapping=3.0, num_hidden_layers=3),
+    "gemma3": GEMMA | dict(architectures=["Gemma3ForCausalLM"], model_type="gemma3_text", sliding_window=6, query_pre_attn_scalar=20,
+                           num_hidden_layers=3, sliding_window_pattern=3, rope_theta=500000.0, rope_local_base_freq=1000.0,
+                           rope_scaling=dict(rope_type="linear", factor=2.0)),
+    "phi3": dict(architectures=["Phi3ForCausalLM"], model_type="phi3", rms_norm_eps=1e-5, sliding_window=9, pad_token_id=0,
+                 original_max_position_embeddings=64),
+    "cohere": dict(architectures=["CohereForCausalLM"], model_type="cohere", layer_norm_eps=1e-5, logit_scale=0.25),
+    "cohere_qk_norm": dict(architectures=["CohereForCausalLM"], model_type="cohere", layer_norm_eps=1e-5, use_qk_norm=True,
+                           attention_bias=True),
+    "opt": LEARNED | dict(architectures=["OPTForCausalLM"], model_type="opt", ffn_dim=64, word_embed_proj_dim=32, pad_token_id=0,
+                          activation_function="relu"),
+    "gpt2": LEARNED | dict(architectures=["GPT2LMHeadModel"], model_type="gpt2", n_embd=32, n_layer=2, n_head=4, n_positions=64,
+                           activation_function="gelu_new"),
+    "bloom": LEARNED | dict(architectures=["BloomForCausalLM"], model_type="bloom", hidden_size=48, n_layer=2, n_head=6),
+    "mixtral": dict(architectures=["MixtralForCausalLM"], model_type="mixtral", num_local_experts=4, num_experts_per_tok=2,
+                    rms_norm_eps=1e-5, sliding_window=None),
+    "qwen2_moe": MOE | dict(architectures=["Qwen2MoeForCausalLM"], model_type="qwen2_moe", shared_expert_intermediate_size=40,
+                            norm_topk_prob=False, num_hidden_layers=3, mlp_only_layers=[1]),
+    "qwen3_moe": MOE | dict(architectures=["Qwen3MoeForCausalLM"], model_type="qwen3_moe", head_dim=16, norm_topk_prob=True,
+                            num_hidden_layers=4, decoder_sparse_step=2),
+    "deepseek_v3": dict(architectures=["DeepseekV3ForCausalLM"], model_type="deepseek_v3", num_key_value_heads=4, q_lora_rank=24,
+                        kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=12, n_routed_experts=8, n_group=4,
+                        topk_group=2, num_experts_per_tok=3, moe_intermediate_size=24, n_shared_experts=2, first_k_dense_replace=1,
+                        routed_scaling_factor=1.7, rms_norm_eps=1e-6, num_hidden_layers=3,
+                        rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, mscale=1.0,
+                                          mscale_all_dim=0.8)),
 }
 STEPWISE = {"rope_dynamic", "rope_longrope_long"}
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -120,6 +154,27 @@ def make(name, index):
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def make_family(name, index):
+    folder = HERE / name
+    folder.mkdir(exist_ok=True)
+    dtype = DTYPES[index % 3]
+    own = FAMILIES[name]
+    config = (LEARNED if "n_embd" in own or "n_layer" in own else SIZES) | own | {"torch_dtype": str(dtype).split(".")[1]}
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    model = AutoModelForCausalLM.from_config(load_config(folder), dtype=torch.float32, attn_implementation="eager").eval()
+    generator = torch.Generator().manual_seed(300 + index)
+    randomize(model, dtype, generator)
+    for layer_name, buffer in model.named_buffers():
+        if layer_name.endswith("e_score_correction_bias"):
+            buffer.copy_((0.2 * torch.randn(buffer.shape, generator=generator)).to(dtype).float())
+    ids = torch.randint(0, 96, (1, 40), generator=generator)
+    save_file({"input_ids": ids[0].to(torch.int32), "logits": model(ids).logits[0].contiguous()}, folder / "golden.safetensors")
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save_pretrained(scratch)
+        tensors = {k: v.to(dtype).contiguous() for k, v in load_file(f"{scratch}/model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def perplexity(model, windows):
     nll = count = 0
     for window in windows:
@@ -146,9 +201,17 @@ def trained(models):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", type=pathlib.Path)
+    parser.add_argument("--only", nargs="*", help="names of cases")
     arguments = parser.parse_args()
     for index, name in enumerate(CASES):
+        if arguments.only is not None and name not in arguments.only:
+            continue
         make(name, index)
+        print("made", name)
+    for index, name in enumerate(FAMILIES):
+        if arguments.only is not None and name not in arguments.only:
+            continue
+        make_family(name, index)
         print("made", name)
     if arguments.models:
         trained(arguments.models)
