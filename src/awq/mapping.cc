@@ -104,13 +104,9 @@ std::vector<ResolvedMapping> default_mappings(const DecoderSpec& spec, int64_t l
 PerLinear<LinearId> input_representatives(const DecoderSpec& spec, int64_t layer) {
   PerLinear<LinearId> result;
   for (const LinearSlot& slot : spec.linears(layer)) result.emplace(slot.id, slot.id);
-  const auto share = [&](const std::vector<LinearId>& ids) {
-    for (const LinearId& id : ids) result.at(id) = ids.front();
-  };
-  std::vector<LinearId> first = attention_readers(spec, layer);
-  if (spec.parallel_block) append(mlp_readers(spec, layer), first);
-  share(first);
-  if (!spec.parallel_block) share(mlp_readers(spec, layer));
+  for (const ResolvedMapping& mapping : default_mappings(spec, layer)) {
+    for (const LinearId& id : mapping.balance) result.at(id) = mapping.balance.front();
+  }
   return result;
 }
 

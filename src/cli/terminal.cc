@@ -13,7 +13,8 @@ namespace salient::cli {
 namespace {
 
 std::atomic<bool> interrupt_flag{false};
-static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<time_t>::is_always_lock_free,
+              "a signal handler may only touch lock-free atomics");
 
 /// A burst of signals is one request: `timeout` sends two, and impatient users more. One that comes later
 /// than this stops at once.
@@ -23,9 +24,10 @@ std::atomic<time_t> first_signal{0};
 extern "C" void raise_interrupt_flag(int signal) {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
-  if (!interrupt_flag.exchange(true)) {
-    first_signal.store(now.tv_sec);
-  } else if (now.tv_sec - first_signal.load() > kPatienceSeconds) {
+  time_t first = 0;  // becomes the time of an earlier signal, which another thread may be handling right now
+  if (first_signal.compare_exchange_strong(first, now.tv_sec)) {
+    interrupt_flag.store(true);
+  } else if (now.tv_sec - first > kPatienceSeconds) {
     ::signal(signal, SIG_DFL);
     raise(signal);
   }

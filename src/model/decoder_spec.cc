@@ -173,41 +173,41 @@ std::optional<std::vector<int64_t>> listed_windows(const JsonView& config, int64
   return result;
 }
 
-std::vector<int64_t> windows_by_layer_types(const JsonView& config, const Family& family, int64_t layers) {
-  const int64_t window = config.bool_or("use_sliding_window", false) ? sliding_window(config, family) : 0;
-  if (auto listed = listed_windows(config, window, layers)) return *listed;
-  std::vector<int64_t> result;
+/// Which layers the window applies to where "layer_types" does not say.
+bool has_window(const Family& family, const JsonView& config, int64_t layer) {
   const int64_t first = config.int_or("max_window_layers", kDefaultMaxWindowLayers);
-  for (int64_t layer = 0; layer < layers; ++layer) result.push_back(layer >= first ? window : 0);
-  return result;
-}
-
-/// Gemma 2 alternates; Gemma 3 has a full layer every sixth, or as the older key says.
-std::vector<int64_t> alternating_windows(const JsonView& config, const Family& family, int64_t layers) {
-  const int64_t window = sliding_window(config, family);
-  if (auto listed = listed_windows(config, window, layers)) return *listed;
-  const int64_t fallback = family.position == PositionRule::rope_by_window ? 6 : 2;
-  const int64_t pattern = size_or(config, "sliding_window_pattern", fallback, kMaximumLayers);
-  std::vector<int64_t> result;
-  for (int64_t layer = 0; layer < layers; ++layer) result.push_back((layer + 1) % pattern == 0 ? 0 : window);
-  return result;
+  switch (family.window) {
+    case WindowRule::never:
+      return false;
+    case WindowRule::every_layer:
+    case WindowRule::every_layer_if_used:
+      return true;
+    case WindowRule::by_layer_types:
+      return layer >= first;
+    case WindowRule::every_other_layer_if_used:
+      return layer % 2 == 0 && layer < first;
+    case WindowRule::alternating:
+      return (layer + 1) %
+                 size_or(config, "sliding_window_pattern", family.default_window_pattern, kMaximumLayers) !=
+             0;
+  }
+  return false;
 }
 
 std::vector<int64_t> read_windows(const Family& family, const JsonView& config, int64_t layers) {
-  switch (family.window) {
-    case WindowRule::never:
-      break;
-    case WindowRule::every_layer: {
-      const bool off = config.find("use_sliding_window") && !config.bool_or("use_sliding_window", true);
-      const int64_t window = off ? 0 : sliding_window(config, family);
-      return std::vector<int64_t>(static_cast<size_t>(layers), window);
-    }
-    case WindowRule::by_layer_types:
-      return windows_by_layer_types(config, family, layers);
-    case WindowRule::alternating:
-      return alternating_windows(config, family, layers);
-  }
-  return std::vector<int64_t>(static_cast<size_t>(layers), 0);
+  const bool optional = family.window == WindowRule::by_layer_types ||
+                        family.window == WindowRule::every_layer_if_used ||
+                        family.window == WindowRule::every_other_layer_if_used;
+  const bool used = !optional || config.bool_or("use_sliding_window", false);
+  const int64_t window = used ? sliding_window(config, family) : 0;
+  const bool listed = family.window == WindowRule::by_layer_types ||
+                      family.window == WindowRule::alternating ||
+                      family.window == WindowRule::every_other_layer_if_used;
+  if (auto windows = listed ? listed_windows(config, window, layers) : std::nullopt) return *windows;
+  std::vector<int64_t> result;
+  for (int64_t layer = 0; layer < layers; ++layer)
+    result.push_back(has_window(family, config, layer) ? window : 0);
+  return result;
 }
 
 Activation read_activation(const JsonView& config, const Family& family) {
@@ -273,7 +273,7 @@ void read_positions(const JsonView& config, const Family& family, DecoderSpec& s
   RopeContext context{.head_dim = rotated,
                       .max_position_embeddings = spec.max_position_embeddings,
                       .default_theta = family.default_rope_theta,
-                      .longrope_only = family.model_type == "phi3"};
+                      .longrope_only = family.longrope_only};
   if (family.position == PositionRule::rope_by_window) context.layer_type = "full_attention";
   spec.ropes.push_back(read_rope_spec(config, context));
   std::fill(spec.rope_of_layer.begin(), spec.rope_of_layer.end(), 0);

@@ -13,10 +13,14 @@ struct NamedNorm {
   std::string_view name;
 };
 
-template <size_t Count>
-constexpr std::array<std::string_view, kLinearRoles> linears(const NamedLinear (&list)[Count]) {
+/// The names of several lists, such as an attention block and a feed-forward block.
+template <size_t... Counts>
+constexpr std::array<std::string_view, kLinearRoles> linears(const NamedLinear (&... lists)[Counts]) {
   std::array<std::string_view, kLinearRoles> names{};
-  for (const auto& entry : list) names[static_cast<size_t>(entry.role)] = entry.name;
+  const auto add = [&](const auto& list) {
+    for (const NamedLinear& entry : list) names[static_cast<size_t>(entry.role)] = entry.name;
+  };
+  (add(lists), ...);
   return names;
 }
 
@@ -29,28 +33,30 @@ constexpr std::array<std::string_view, kNormRoles> norms(const NamedNorm (&list)
 
 using enum LinearRole;
 
-constexpr NamedLinear kLlamaLinears[] = {
-    {q, "model.layers.{}.self_attn.q_proj"}, {k, "model.layers.{}.self_attn.k_proj"},
-    {v, "model.layers.{}.self_attn.v_proj"}, {o, "model.layers.{}.self_attn.o_proj"},
-    {gate, "model.layers.{}.mlp.gate_proj"}, {up, "model.layers.{}.mlp.up_proj"},
-    {down, "model.layers.{}.mlp.down_proj"}};
+constexpr NamedLinear kLlamaAttention[] = {{q, "model.layers.{}.self_attn.q_proj"},
+                                           {k, "model.layers.{}.self_attn.k_proj"},
+                                           {v, "model.layers.{}.self_attn.v_proj"},
+                                           {o, "model.layers.{}.self_attn.o_proj"}};
+
+constexpr NamedLinear kLlamaMlp[] = {{gate, "model.layers.{}.mlp.gate_proj"},
+                                     {up, "model.layers.{}.mlp.up_proj"},
+                                     {down, "model.layers.{}.mlp.down_proj"}};
+
+constexpr NamedLinear kExperts[] = {{router, "model.layers.{}.mlp.gate"},
+                                    {expert_gate, "model.layers.{}.mlp.experts.{}.gate_proj"},
+                                    {expert_up, "model.layers.{}.mlp.experts.{}.up_proj"},
+                                    {expert_down, "model.layers.{}.mlp.experts.{}.down_proj"}};
 
 constexpr NamedNorm kLlamaNorms[] = {{NormRole::attention, "model.layers.{}.input_layernorm"},
                                      {NormRole::mlp, "model.layers.{}.post_attention_layernorm"},
                                      {NormRole::query, "model.layers.{}.self_attn.q_norm"},
                                      {NormRole::key, "model.layers.{}.self_attn.k_norm"}};
 
-constexpr TensorNames kLlamaNames{.embedding = "model.embed_tokens.weight",
-                                  .final_norm = "model.norm",
-                                  .head = "lm_head",
-                                  .linears = linears(kLlamaLinears),
+constexpr TensorNames kLlamaNames{.linears = linears(kLlamaAttention, kLlamaMlp),
                                   .norms = norms(kLlamaNorms)};
 
 constexpr TensorNames kGemma2Names{
-    .embedding = "model.embed_tokens.weight",
-    .final_norm = "model.norm",
-    .head = "lm_head",
-    .linears = linears(kLlamaLinears),
+    .linears = linears(kLlamaAttention, kLlamaMlp),
     .norms = norms({{NormRole::attention, "model.layers.{}.input_layernorm"},
                     {NormRole::after_attention, "model.layers.{}.post_attention_layernorm"},
                     {NormRole::mlp, "model.layers.{}.pre_feedforward_layernorm"},
@@ -58,10 +64,7 @@ constexpr TensorNames kGemma2Names{
                     {NormRole::query, "model.layers.{}.self_attn.q_norm"},
                     {NormRole::key, "model.layers.{}.self_attn.k_norm"}})};
 
-constexpr TensorNames kPhi3Names{.embedding = "model.embed_tokens.weight",
-                                 .final_norm = "model.norm",
-                                 .head = "lm_head",
-                                 .linears = linears({{q, "model.layers.{}.self_attn.qkv_proj"},
+constexpr TensorNames kPhi3Names{.linears = linears({{q, "model.layers.{}.self_attn.qkv_proj"},
                                                      {k, "model.layers.{}.self_attn.qkv_proj"},
                                                      {v, "model.layers.{}.self_attn.qkv_proj"},
                                                      {o, "model.layers.{}.self_attn.o_proj"},
@@ -70,10 +73,7 @@ constexpr TensorNames kPhi3Names{.embedding = "model.embed_tokens.weight",
                                                      {down, "model.layers.{}.mlp.down_proj"}}),
                                  .norms = norms(kLlamaNorms)};
 
-constexpr TensorNames kCohereNames{.embedding = "model.embed_tokens.weight",
-                                   .final_norm = "model.norm",
-                                   .head = "lm_head",
-                                   .linears = linears(kLlamaLinears),
+constexpr TensorNames kCohereNames{.linears = linears(kLlamaAttention, kLlamaMlp),
                                    .norms = norms({{NormRole::attention, "model.layers.{}.input_layernorm"},
                                                    {NormRole::query, "model.layers.{}.self_attn.q_norm"},
                                                    {NormRole::key, "model.layers.{}.self_attn.k_norm"}})};
@@ -82,7 +82,6 @@ constexpr TensorNames kOptNames{
     .embedding = "model.decoder.embed_tokens.weight",
     .positions = "model.decoder.embed_positions.weight",
     .final_norm = "model.decoder.final_layer_norm",
-    .head = "lm_head",
     .linears = linears({{q, "model.decoder.layers.{}.self_attn.q_proj"},
                         {k, "model.decoder.layers.{}.self_attn.k_proj"},
                         {v, "model.decoder.layers.{}.self_attn.v_proj"},
@@ -95,7 +94,6 @@ constexpr TensorNames kOptNames{
 constexpr TensorNames kGpt2Names{.embedding = "transformer.wte.weight",
                                  .positions = "transformer.wpe.weight",
                                  .final_norm = "transformer.ln_f",
-                                 .head = "lm_head",
                                  .linears = linears({{q, "transformer.h.{}.attn.c_attn"},
                                                      {k, "transformer.h.{}.attn.c_attn"},
                                                      {v, "transformer.h.{}.attn.c_attn"},
@@ -109,7 +107,6 @@ constexpr TensorNames kBloomNames{
     .embedding = "transformer.word_embeddings.weight",
     .embedding_norm = "transformer.word_embeddings_layernorm",
     .final_norm = "transformer.ln_f",
-    .head = "lm_head",
     .linears = linears({{q, "transformer.h.{}.self_attention.query_key_value"},
                         {k, "transformer.h.{}.self_attention.query_key_value"},
                         {v, "transformer.h.{}.self_attention.query_key_value"},
@@ -120,57 +117,28 @@ constexpr TensorNames kBloomNames{
                     {NormRole::mlp, "transformer.h.{}.post_attention_layernorm"}})};
 
 constexpr TensorNames kMixtralNames{
-    .embedding = "model.embed_tokens.weight",
-    .final_norm = "model.norm",
-    .head = "lm_head",
-    .linears = linears({{q, "model.layers.{}.self_attn.q_proj"},
-                        {k, "model.layers.{}.self_attn.k_proj"},
-                        {v, "model.layers.{}.self_attn.v_proj"},
-                        {o, "model.layers.{}.self_attn.o_proj"},
-                        {router, "model.layers.{}.block_sparse_moe.gate"},
-                        {expert_gate, "model.layers.{}.block_sparse_moe.experts.{}.w1"},
-                        {expert_up, "model.layers.{}.block_sparse_moe.experts.{}.w3"},
-                        {expert_down, "model.layers.{}.block_sparse_moe.experts.{}.w2"}}),
+    .linears = linears(kLlamaAttention, {{router, "model.layers.{}.block_sparse_moe.gate"},
+                                         {expert_gate, "model.layers.{}.block_sparse_moe.experts.{}.w1"},
+                                         {expert_up, "model.layers.{}.block_sparse_moe.experts.{}.w3"},
+                                         {expert_down, "model.layers.{}.block_sparse_moe.experts.{}.w2"}}),
     .norms = norms(kLlamaNorms)};
 
 constexpr TensorNames kQwenMoeNames{
-    .embedding = "model.embed_tokens.weight",
-    .final_norm = "model.norm",
-    .head = "lm_head",
-    .linears = linears({{q, "model.layers.{}.self_attn.q_proj"},
-                        {k, "model.layers.{}.self_attn.k_proj"},
-                        {v, "model.layers.{}.self_attn.v_proj"},
-                        {o, "model.layers.{}.self_attn.o_proj"},
-                        {gate, "model.layers.{}.mlp.gate_proj"},
-                        {up, "model.layers.{}.mlp.up_proj"},
-                        {down, "model.layers.{}.mlp.down_proj"},
-                        {router, "model.layers.{}.mlp.gate"},
-                        {expert_gate, "model.layers.{}.mlp.experts.{}.gate_proj"},
-                        {expert_up, "model.layers.{}.mlp.experts.{}.up_proj"},
-                        {expert_down, "model.layers.{}.mlp.experts.{}.down_proj"},
-                        {shared_router, "model.layers.{}.mlp.shared_expert_gate"},
+    .linears = linears(kLlamaAttention, kLlamaMlp, kExperts,
+                       {{shared_router, "model.layers.{}.mlp.shared_expert_gate"},
                         {shared_gate, "model.layers.{}.mlp.shared_expert.gate_proj"},
                         {shared_up, "model.layers.{}.mlp.shared_expert.up_proj"},
                         {shared_down, "model.layers.{}.mlp.shared_expert.down_proj"}}),
     .norms = norms(kLlamaNorms)};
 
 constexpr TensorNames kDeepseekNames{
-    .embedding = "model.embed_tokens.weight",
-    .final_norm = "model.norm",
-    .head = "lm_head",
-    .linears = linears({{q, "model.layers.{}.self_attn.q_proj"},
+    .linears = linears(kLlamaMlp, kExperts,
+                       {{q, "model.layers.{}.self_attn.q_proj"},
                         {q_a, "model.layers.{}.self_attn.q_a_proj"},
                         {q_b, "model.layers.{}.self_attn.q_b_proj"},
                         {kv_a, "model.layers.{}.self_attn.kv_a_proj_with_mqa"},
                         {kv_b, "model.layers.{}.self_attn.kv_b_proj"},
                         {o, "model.layers.{}.self_attn.o_proj"},
-                        {gate, "model.layers.{}.mlp.gate_proj"},
-                        {up, "model.layers.{}.mlp.up_proj"},
-                        {down, "model.layers.{}.mlp.down_proj"},
-                        {router, "model.layers.{}.mlp.gate"},
-                        {expert_gate, "model.layers.{}.mlp.experts.{}.gate_proj"},
-                        {expert_up, "model.layers.{}.mlp.experts.{}.up_proj"},
-                        {expert_down, "model.layers.{}.mlp.experts.{}.down_proj"},
                         {shared_gate, "model.layers.{}.mlp.shared_experts.gate_proj"},
                         {shared_up, "model.layers.{}.mlp.shared_experts.up_proj"},
                         {shared_down, "model.layers.{}.mlp.shared_experts.down_proj"}}),
@@ -291,6 +259,7 @@ constexpr Family kFamilies[] = {
      .activation = Activation::gelu_tanh,
      .default_rope_theta = 1e6,
      .default_tied = true,
+     .default_window_pattern = 6,
      .default_head_dim = 256,
      .default_max_position_embeddings = 131072,
      .default_kv_heads = 4,
@@ -301,6 +270,7 @@ constexpr Family kFamilies[] = {
      .window = WindowRule::every_layer,
      .default_epsilon = 1e-5,
      .default_sliding_window = 0,
+     .longrope_only = true,
      .default_max_position_embeddings = 4096},
     {.architecture = "CohereForCausalLM",
      .model_type = "cohere",
@@ -379,7 +349,7 @@ constexpr Family kFamilies[] = {
      .model_type = "qwen2_moe",
      .names = kQwenMoeNames,
      .qkv_bias = BiasRule::qkv_bias,
-     .window = WindowRule::by_layer_types,
+     .window = WindowRule::every_other_layer_if_used,
      .moe = &kQwen2Moe,
      .default_max_position_embeddings = 32768,
      .default_kv_heads = 16},
@@ -389,7 +359,7 @@ constexpr Family kFamilies[] = {
      .query_key_norm = QueryKeyNorm::always,
      .qkv_bias = BiasRule::attention_bias,
      .output_bias = BiasRule::attention_bias,
-     .window = WindowRule::every_layer,
+     .window = WindowRule::every_layer_if_used,
      .moe = &kQwen3Moe,
      .default_max_position_embeddings = 32768,
      .default_kv_heads = 4},

@@ -19,10 +19,12 @@ enum class BiasRule {
 /// Which layers see a sliding window only. "layer_types" in config.json, where a family has it, wins.
 enum class WindowRule {
   never,
-  every_layer,     ///< `sliding_window` applies to all layers
-  by_layer_types,  ///< `layer_types`, else the layers from `max_window_layers` on; only with
-                   ///< `use_sliding_window`
-  alternating,     ///< every layer but each n-th, n being `sliding_window_pattern`
+  every_layer,                ///< `sliding_window` applies to all layers
+  by_layer_types,             ///< `layer_types`, else the layers from `max_window_layers` on; only with
+                              ///< `use_sliding_window`
+  alternating,                ///< every layer but each n-th, n being `sliding_window_pattern`
+  every_layer_if_used,        ///< every_layer, only with `use_sliding_window`
+  every_other_layer_if_used,  ///< the even ones below `max_window_layers`, only with `use_sliding_window`
 };
 
 enum class QueryKeyNorm { never, always, use_qk_norm };
@@ -61,11 +63,11 @@ struct MoeFamily {
 /// Where a family keeps its tensors; "{}" stands for the layer, a second one for the expert. Linears that
 /// share a name are rows of one matrix.
 struct TensorNames {
-  std::string_view embedding;
+  std::string_view embedding = "model.embed_tokens.weight";
   std::string_view embedding_norm = {};
   std::string_view positions = {};
-  std::string_view final_norm;
-  std::string_view head;
+  std::string_view final_norm = "model.norm";
+  std::string_view head = "lm_head";
   std::array<std::string_view, kLinearRoles> linears;
   std::array<std::string_view, kNormRoles> norms;
 };
@@ -107,6 +109,8 @@ struct Family {
   double default_epsilon = 1e-6;
   bool default_tied = false;
   int64_t default_sliding_window = 4096;
+  int64_t default_window_pattern = 2;  ///< of WindowRule::alternating
+  bool longrope_only = false;          ///< every kind of rope scaling means longrope
   /// 0: hidden_size / num_attention_heads.
   int64_t default_head_dim = 0;
   int64_t default_max_position_embeddings = 2048;

@@ -22,6 +22,7 @@ class TokenRouter {
     score(logits);
     for (size_t i = 0; i < choice_.size(); ++i) {
       choice_[i] = scores_[i] + (correction_.empty() ? 0.0 : static_cast<double>(correction_[i]));
+      if (std::isnan(choice_[i])) choice_[i] = -INFINITY;  // sorting needs an order, also of damaged weights
     }
     if (moe_.groups > 1) keep_best_groups();
     std::iota(order_.begin(), order_.end(), 0);

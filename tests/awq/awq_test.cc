@@ -14,22 +14,6 @@ namespace salient {
 namespace {
 
 const Json kNoKeys = Json::object();
-const Json kQwenMoe{{"num_experts", 4},
-                    {"num_experts_per_tok", 2},
-                    {"moe_intermediate_size", 64},
-                    {"shared_expert_intermediate_size", 96}};
-const Json kDeepseek{{"q_lora_rank", 32},
-                     {"kv_lora_rank", 32},
-                     {"qk_nope_head_dim", 16},
-                     {"qk_rope_head_dim", 16},
-                     {"v_head_dim", 16},
-                     {"n_routed_experts", 4},
-                     {"n_group", 2},
-                     {"topk_group", 1},
-                     {"num_experts_per_tok", 2},
-                     {"moe_intermediate_size", 64},
-                     {"n_shared_experts", 1},
-                     {"first_k_dense_replace", 0}};
 
 struct FamilyCase {
   std::string architecture;
@@ -196,10 +180,9 @@ INSTANTIATE_TEST_SUITE_P(
         FamilyCase{"Phi3ForCausalLM", kNoKeys}, FamilyCase{"CohereForCausalLM", {{"use_qk_norm", true}}},
         FamilyCase{"OPTForCausalLM", {{"activation_function", "relu"}}},
         FamilyCase{"GPT2LMHeadModel", {{"activation_function", "gelu_new"}}},
-        FamilyCase{"BloomForCausalLM", kNoKeys},
-        FamilyCase{"MixtralForCausalLM", {{"num_local_experts", 3}, {"num_experts_per_tok", 2}}},
-        FamilyCase{"Qwen2MoeForCausalLM", kQwenMoe}, FamilyCase{"Qwen3MoeForCausalLM", kQwenMoe},
-        FamilyCase{"DeepseekV3ForCausalLM", kDeepseek}));
+        FamilyCase{"BloomForCausalLM", kNoKeys}, FamilyCase{"MixtralForCausalLM", expert_keys()},
+        FamilyCase{"Qwen2MoeForCausalLM", expert_keys()}, FamilyCase{"Qwen3MoeForCausalLM", expert_keys()},
+        FamilyCase{"DeepseekV3ForCausalLM", expert_keys()}));
 
 TEST(EquivalenceError, IsRelativeToWhatTheLayerAdds) {
   const Tensor input = Tensor::of<float>({2}, std::vector<float>{10, 10});

@@ -137,6 +137,27 @@ TEST(DecoderSpec, ModelTypeStandsInForMissingArchitectures) {
   EXPECT_EQ(spec_with(R"({"architectures": null, "model_type": "qwen2"})").architecture, "Qwen2ForCausalLM");
 }
 
+/// As transformers' config classes decide it.
+TEST(DecoderSpec, WindowsFollowTheRuleOfTheFamily) {
+  const auto windows = [](const std::string& architecture, const std::string& keys) {
+    return spec_with(
+               R"({"num_hidden_layers": 4, "sliding_window": 9, "num_experts": 4, "num_experts_per_tok": 2,
+                         "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64,
+                         "architectures": [")" +
+               architecture + "\"]" + keys + "}")
+        .window;
+  };
+  EXPECT_THAT(windows("Qwen3MoeForCausalLM", ""), ElementsAre(0, 0, 0, 0));
+  EXPECT_THAT(windows("Qwen3MoeForCausalLM", R"(, "use_sliding_window": true)"), ElementsAre(9, 9, 9, 9));
+  EXPECT_THAT(windows("Qwen2MoeForCausalLM", ""), ElementsAre(0, 0, 0, 0));
+  EXPECT_THAT(windows("Qwen2MoeForCausalLM", R"(, "use_sliding_window": true, "max_window_layers": 2)"),
+              ElementsAre(9, 0, 0, 0));
+  EXPECT_THAT(windows("MistralForCausalLM", ""), ElementsAre(9, 9, 9, 9));
+  EXPECT_THAT(windows("Gemma2ForCausalLM", ""), ElementsAre(9, 0, 9, 0));
+  EXPECT_THAT(windows("Gemma3ForCausalLM", R"(, "sliding_window_pattern": 3)"), ElementsAre(9, 9, 0, 9));
+  EXPECT_THAT(windows("Gemma3ForCausalLM", ""), ElementsAre(9, 9, 9, 9));
+}
+
 TEST(DecoderSpec, BothSpellingsOfRopeGiveTheSame) {
   const auto old = spec_with(R"({"rope_theta": 5000, "rope_scaling": {"type": "yarn", "factor": 4.0,
                                  "original_max_position_embeddings": 512}})")

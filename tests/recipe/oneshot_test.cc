@@ -132,9 +132,7 @@ TEST_P(EveryFamily, ComesBackAsItWasRounded) {
   const TemporaryDirectory scratch;
   const std::string source = (scratch.path() / "dense").string();
   const std::string target = (scratch.path() / "quantized").string();
-  TinyModel{.architecture = GetParam(),
-            .extra = {{"num_local_experts", 3}, {"num_experts_per_tok", 2}, {"n_head", 4}}}
-      .write(source);
+  TinyModel{.architecture = GetParam(), .extra = expert_keys()}.write(source);
   OneshotOptions options{.model = source, .output = target};
   options.recipe.awq.reset();
   options.recipe.quantization.group_size = 32;
@@ -148,7 +146,7 @@ TEST_P(EveryFamily, ComesBackAsItWasRounded) {
       if (slot.bias) {
         EXPECT_TRUE(same_bytes(after[slot.id].bias, before[slot.id].bias)) << slot.name;
       }
-      if (slot.id.role == LinearRole::router) {
+      if (slot.id.role == LinearRole::router || slot.id.role == LinearRole::shared_router) {
         EXPECT_TRUE(same_bytes(after[slot.id].dense, before[slot.id].dense)) << slot.name;
         continue;
       }
@@ -163,7 +161,9 @@ TEST_P(EveryFamily, ComesBackAsItWasRounded) {
 
 INSTANTIATE_TEST_SUITE_P(Architectures, EveryFamily,
                          ::testing::Values("Phi3ForCausalLM", "CohereForCausalLM", "OPTForCausalLM",
-                                           "GPT2LMHeadModel", "BloomForCausalLM", "MixtralForCausalLM"));
+                                           "GPT2LMHeadModel", "BloomForCausalLM", "MixtralForCausalLM",
+                                           "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM",
+                                           "DeepseekV3ForCausalLM"));
 
 class Oneshot : public ::testing::Test {
  protected:

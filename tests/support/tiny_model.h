@@ -78,6 +78,25 @@ struct TinyModel {
   }
 };
 
+/// Keys that the families with experts read; each leaves out those of the others.
+inline Json expert_keys() {
+  return {{"num_local_experts", 3},
+          {"num_experts", 4},
+          {"n_routed_experts", 4},
+          {"num_experts_per_tok", 2},
+          {"moe_intermediate_size", 64},
+          {"shared_expert_intermediate_size", 96},
+          {"n_shared_experts", 1},
+          {"first_k_dense_replace", 0},
+          {"n_group", 2},
+          {"topk_group", 1},
+          {"q_lora_rank", 32},
+          {"kv_lora_rank", 32},
+          {"qk_nope_head_dim", 16},
+          {"qk_rope_head_dim", 16},
+          {"v_head_dim", 16}};
+}
+
 /// Token windows below `vocabulary`, seeded.
 inline std::vector<std::vector<int32_t>> random_windows(size_t count, size_t length, int32_t vocabulary) {
   std::mt19937 generator(7);
