@@ -3,11 +3,11 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "model/config_keys.h"
 
 namespace salient {
 namespace {
 
-constexpr int64_t kMaximumPositions = int64_t{1} << 31;
 constexpr double kLocalTheta = 10000;
 
 /// A number within [minimum, maximum]; the bounds keep every later formula finite.

@@ -1,0 +1,334 @@
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "model/config_keys.h"
+#include "model/families.h"
+#include "model/moe_spec.h"
+#include "model/rope_spec.h"
+
+namespace salient {
+namespace {
+
+constexpr int64_t kDefaultMaxWindowLayers = 28;
+
+[[noreturn]] void refuse_architecture(const JsonView& config, std::string_view name) {
+  fail(ErrorKind::unsupported, "{}: the architecture \"{}\" is not supported (known: {})", config.path(),
+       name, fmt::join(known_architectures(), ", "));
+}
+
+/// The row that "architectures" names, or, when the key is missing, "model_type".
+const Family& find_family(const JsonView& config) {
+  const auto architectures = config.find("architectures");
+  if (architectures && !architectures->elements().empty()) {
+    const std::string& name = architectures->elements().front().as_string();
+    for (const Family& family : families()) {
+      if (family.architecture == name) return family;
+    }
+    refuse_architecture(config, name);
+  }
+  const std::string& type = config.at("model_type").as_string();
+  for (const Family& family : families()) {
+    if (family.model_type == type) return family;
+  }
+  refuse_architecture(config, type);
+}
+
+/// Without gating the block is four times as wide as the hidden state unless a key says otherwise.
+int64_t intermediate_size(const JsonView& config, const Family& family, int64_t hidden_size) {
+  const auto value = find_any(config, {"ffn_dim", "n_inner", "intermediate_size"});
+  if (value) return value->as_int(1, kMaximumFeatures);
+  return family.gated_mlp ? config.at("intermediate_size").as_int(1, kMaximumFeatures) : 4 * hidden_size;
+}
+
+void read_head_sizes(const JsonView& config, const Family& family, DecoderSpec& spec) {
+  const bool absent = !config.json().contains("num_key_value_heads");
+  const int64_t kv_heads = absent && family.default_kv_heads > 0 ? family.default_kv_heads : spec.heads;
+  spec.kv_heads =
+      family.grouped_query ? size_or(config, "num_key_value_heads", kv_heads, kMaximumHeads) : spec.heads;
+  spec.head_dim = size_or(config, "head_dim", family.default_head_dim, kMaximumFeatures);
+  if (spec.heads % spec.kv_heads != 0) {
+    config.reject(fmt::format("num_attention_heads {} is no multiple of num_key_value_heads {}", spec.heads,
+                              spec.kv_heads));
+  }
+  if (spec.head_dim == 0) {
+    if (spec.hidden_size % spec.heads != 0) {
+      config.reject(
+          fmt::format("hidden_size {} is no multiple of num_attention_heads {} and there is no head_dim",
+                      spec.hidden_size, spec.heads));
+    }
+    spec.head_dim = spec.hidden_size / spec.heads;
+  }
+  spec.value_dim = spec.head_dim;
+}
+
+void read_latent_attention(const JsonView& config, DecoderSpec& spec) {
+  LatentAttention latent;
+  latent.query_rank =
+      size_or(config, "q_lora_rank", config.json().contains("q_lora_rank") ? 0 : 1536, kMaximumFeatures);
+  latent.key_value_rank = size_or(config, "kv_lora_rank", 512, kMaximumFeatures);
+  latent.plain_dim = size_or(config, "qk_nope_head_dim", 128, kMaximumFeatures);
+  latent.rotated_dim = size_or(config, "qk_rope_head_dim", 64, kMaximumFeatures);
+  spec.kv_heads = spec.heads;
+  spec.head_dim = latent.plain_dim + latent.rotated_dim;
+  spec.value_dim = size_or(config, "v_head_dim", 128, kMaximumFeatures);
+  if (!config.bool_or("rope_interleave", true)) spec.rope_pairs = RopePairs::halves;
+  spec.latent = latent;
+}
+
+void read_sizes(const JsonView& config, const Family& family, DecoderSpec& spec) {
+  spec.hidden_size = size_of_any(config, {"hidden_size", "n_embd", "n_embed"}, kMaximumFeatures);
+  spec.intermediate_size = intermediate_size(config, family, spec.hidden_size);
+  spec.layers = size_of_any(config, {"num_hidden_layers", "n_layer"}, kMaximumLayers);
+  spec.heads = size_of_any(config, {"num_attention_heads", "n_head"}, kMaximumHeads);
+  spec.vocab_size = config.at("vocab_size").as_int(1, kMaximumFeatures);
+  const auto positions = find_any(config, {"max_position_embeddings", "n_positions", "seq_length"});
+  spec.max_position_embeddings =
+      positions ? positions->as_int(1, kMaximumPositions) : family.default_max_position_embeddings;
+  if (family.latent_attention) {
+    read_latent_attention(config, spec);
+  } else {
+    read_head_sizes(config, family, spec);
+  }
+  if (spec.heads * std::max(spec.head_dim, spec.value_dim) > kMaximumFeatures) {
+    config.reject(fmt::format("{} heads of {} features are too many", spec.heads, spec.head_dim));
+  }
+}
+
+bool has_bias(BiasRule rule, const JsonView& config) {
+  switch (rule) {
+    case BiasRule::never:
+      return false;
+    case BiasRule::always:
+      return true;
+    case BiasRule::attention_bias:
+      return config.bool_or("attention_bias", false);
+    case BiasRule::mlp_bias:
+      return config.bool_or("mlp_bias", false);
+    case BiasRule::qkv_bias:
+      return config.bool_or("qkv_bias", true);
+    case BiasRule::enable_bias:
+      return config.bool_or("enable_bias", true);
+  }
+  return false;
+}
+
+/// Window of one layer from its entry in "layer_types".
+int64_t window_of_type(const JsonView& type, int64_t window) {
+  if (type.as_string() == "full_attention") return 0;
+  if (type.as_string() != "sliding_attention") {
+    fail(ErrorKind::unsupported, "{}: the layer type \"{}\" is not supported", type.path(), type.as_string());
+  }
+  if (window == 0) type.reject("sliding_attention, but use_sliding_window is off or sliding_window is null");
+  return window;
+}
+
+/// config.json's "sliding_window"; absent is the default of the config classes, null is none.
+int64_t sliding_window(const JsonView& config, const Family& family) {
+  if (!config.json().contains("sliding_window")) return family.default_sliding_window;
+  return size_or(config, "sliding_window", 0, kMaximumPositions);
+}
+
+/// Windows as "layer_types" lists them, if it is there.
+std::optional<std::vector<int64_t>> listed_windows(const JsonView& config, int64_t window, int64_t layers) {
+  const auto types = config.find("layer_types");
+  if (!types) return std::nullopt;
+  std::vector<int64_t> result;
+  for (const JsonView& type : types->elements()) result.push_back(window_of_type(type, window));
+  if (static_cast<int64_t>(result.size()) != layers) {
+    types->reject(fmt::format("{} entries for {} layers", result.size(), layers));
+  }
+  return result;
+}
+
+/// Which layers the window applies to where "layer_types" does not say.
+bool has_window(const Family& family, const JsonView& config, int64_t layer) {
+  const int64_t first = config.int_or("max_window_layers", kDefaultMaxWindowLayers);
+  switch (family.window) {
+    case WindowRule::never:
+      return false;
+    case WindowRule::every_layer:
+    case WindowRule::every_layer_if_used:
+      return true;
+    case WindowRule::by_layer_types:
+      return layer >= first;
+    case WindowRule::every_other_layer_if_used:
+      return layer % 2 == 0 && layer < first;
+    case WindowRule::alternating:
+      return (layer + 1) %
+                 size_or(config, "sliding_window_pattern", family.default_window_pattern, kMaximumLayers) !=
+             0;
+  }
+  return false;
+}
+
+std::vector<int64_t> read_windows(const Family& family, const JsonView& config, int64_t layers) {
+  const bool optional = family.window == WindowRule::by_layer_types ||
+                        family.window == WindowRule::every_layer_if_used ||
+                        family.window == WindowRule::every_other_layer_if_used;
+  const bool used = !optional || config.bool_or("use_sliding_window", false);
+  const int64_t window = used ? sliding_window(config, family) : 0;
+  const bool listed = family.window == WindowRule::by_layer_types ||
+                      family.window == WindowRule::alternating ||
+                      family.window == WindowRule::every_other_layer_if_used;
+  if (auto windows = listed ? listed_windows(config, window, layers) : std::nullopt) return *windows;
+  std::vector<int64_t> result;
+  for (int64_t layer = 0; layer < layers; ++layer)
+    result.push_back(has_window(family, config, layer) ? window : 0);
+  return result;
+}
+
+Activation read_activation(const JsonView& config, const Family& family) {
+  const auto name = find_any(config, {"activation_function", "hidden_activation", "hidden_act"});
+  if (!name) return family.activation;
+  const auto activation = activation_from_name(name->as_string());
+  if (!activation) {
+    fail(ErrorKind::unsupported, "{}: the activation \"{}\" is not supported", name->path(),
+         name->as_string());
+  }
+  return *activation;
+}
+
+NormSpec read_norm(const JsonView& config, const Family& family) {
+  NormSpec norm = family.norm;
+  norm.epsilon = family.default_epsilon;
+  const auto value = find_any(config, {"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"});
+  if (!value) return norm;
+  norm.epsilon = value->as_double();
+  if (!(norm.epsilon >= 0 && norm.epsilon < 1)) {
+    value->reject(fmt::format("{} is outside [0, 1)", norm.epsilon));
+  }
+  return norm;
+}
+
+/// A soft-cap; null is none.
+double softcap_or(const JsonView& config, std::string_view key, double fallback) {
+  return positive_or(config, key, config.json().contains(key) ? 0 : fallback);
+}
+
+double yarn_correction(const DecoderSpec& spec) {
+  const RopeSpec& rope = spec.ropes.front();
+  if (!spec.latent || rope.scaling == RopeScaling::none || !rope.mscale_all_dim || rope.factor <= 1) return 1;
+  return std::pow(0.1 * *rope.mscale_all_dim * std::log(rope.factor) + 1, 2);
+}
+
+void read_scales(const JsonView& config, const Family& family, DecoderSpec& spec) {
+  double width = static_cast<double>(spec.head_dim);
+  if (family.query_pre_attn_scalar) width = positive_or(config, "query_pre_attn_scalar", 256);
+  spec.attention_scale = 1 / std::sqrt(width);
+  if (!spec.ropes.empty()) spec.attention_scale *= yarn_correction(spec);
+  if (family.scaled_embedding) spec.embedding_scale = std::sqrt(static_cast<double>(spec.hidden_size));
+  if (family.default_logit_scale != 1) {
+    spec.logit_scale = positive_or(config, "logit_scale", family.default_logit_scale);
+  }
+  if (!family.softcaps) return;
+  spec.attention_softcap = softcap_or(config, "attn_logit_softcapping", family.default_attention_softcap);
+  spec.logit_softcap = softcap_or(config, "final_logit_softcapping", family.default_logit_softcap);
+}
+
+void read_positions(const JsonView& config, const Family& family, DecoderSpec& spec) {
+  spec.rope_of_layer.assign(static_cast<size_t>(spec.layers), -1);
+  spec.alibi = family.position == PositionRule::alibi;
+  if (family.position == PositionRule::learned) {
+    const int64_t count = spec.max_position_embeddings + family.position_offset;
+    spec.positions = {std::string(family.names.positions), count, family.position_offset};
+  }
+  if (family.position != PositionRule::rope && family.position != PositionRule::rope_by_window) return;
+  const int64_t rotated = spec.latent ? spec.latent->rotated_dim : spec.head_dim;
+  RopeContext context{.head_dim = rotated,
+                      .max_position_embeddings = spec.max_position_embeddings,
+                      .default_theta = family.default_rope_theta,
+                      .longrope_only = family.longrope_only};
+  if (family.position == PositionRule::rope_by_window) context.layer_type = "full_attention";
+  spec.ropes.push_back(read_rope_spec(config, context));
+  std::fill(spec.rope_of_layer.begin(), spec.rope_of_layer.end(), 0);
+  if (family.position == PositionRule::rope) return;
+  context.layer_type = "sliding_attention";
+  spec.ropes.push_back(read_rope_spec(config, context));
+  for (size_t layer = 0; layer < spec.window.size(); ++layer) {
+    if (spec.window[layer] > 0) spec.rope_of_layer[layer] = 1;
+  }
+}
+
+void check_fixed(const JsonView& config, const Family& family) {
+  for (const auto& fixed : family.fixed) {
+    const auto value = config.find(fixed.key);
+    if (!value || value->as_bool() == fixed.value) continue;
+    fail(ErrorKind::unsupported, "{}: only {} is supported", value->path(), fixed.value);
+  }
+  const auto width = config.find("word_embed_proj_dim");
+  if (width && width->as_int() != config.at("hidden_size").as_int()) {
+    fail(ErrorKind::unsupported, "{}: embeddings narrower than the hidden state are not supported",
+         width->path());
+  }
+}
+
+void set_names(const Family& family, DecoderSpec& spec) {
+  const TensorNames& names = family.names;
+  spec.embedding_name = names.embedding;
+  spec.embedding_norm_name = names.embedding_norm;
+  spec.final_norm_name = names.final_norm;
+  spec.head_name = names.head;
+  spec.optional_prefix = family.optional_prefix;
+  std::copy(names.linears.begin(), names.linears.end(), spec.linear_names.begin());
+  std::copy(names.norms.begin(), names.norms.end(), spec.norm_names.begin());
+  const auto without = [&](NormRole role) { spec.norm_names[static_cast<size_t>(role)].clear(); };
+  if (!spec.query_key_norm) {
+    without(NormRole::query);
+    without(NormRole::key);
+  }
+  if (!spec.latent || spec.latent->query_rank == 0) without(NormRole::query_latent);
+}
+
+}  // namespace
+
+std::vector<int32_t> read_token_ids(const std::optional<JsonView>& value) {
+  std::vector<int32_t> result;
+  if (!value) return result;
+  const auto views = value->json().is_array() ? value->elements() : std::vector<JsonView>{*value};
+  for (const JsonView& view : views) {
+    const int64_t id = view.as_int(-1, INT32_MAX);
+    if (id >= 0) result.push_back(static_cast<int32_t>(id));
+  }
+  return result;
+}
+
+DecoderSpec make_decoder_spec(const JsonView& config) {
+  const Family& family = find_family(config);
+  check_fixed(config, family);
+  DecoderSpec spec;
+  spec.architecture = family.architecture;
+  spec.rope_pairs = family.rope_pairs;
+  spec.storage = family.storage;
+  spec.fused_by_head = family.fused_by_head;
+  spec.gated_mlp = family.gated_mlp;
+  spec.parallel_block = family.parallel_block;
+  spec.norm_per_head = family.norm_per_head;
+  read_sizes(config, family, spec);
+  spec.norm = read_norm(config, family);
+  spec.activation = read_activation(config, family);
+  spec.query_key_norm =
+      family.query_key_norm == QueryKeyNorm::always ||
+      (family.query_key_norm == QueryKeyNorm::use_qk_norm && config.bool_or("use_qk_norm", false));
+  spec.qkv_bias = has_bias(family.qkv_bias, config);
+  spec.output_bias = has_bias(family.output_bias, config);
+  spec.mlp_bias = has_bias(family.mlp_bias, config);
+  spec.tie_word_embeddings = config.bool_or("tie_word_embeddings", family.default_tied);
+  spec.window = read_windows(family, config, spec.layers);
+  read_positions(config, family, spec);
+  read_scales(config, family, spec);
+  if (family.moe != nullptr) spec.moe = read_moe_spec(config, *family.moe, spec.layers);
+  const auto bos_tokens = read_token_ids(config.find("bos_token_id"));
+  if (!bos_tokens.empty()) spec.bos_token = bos_tokens.front();
+  spec.eos_tokens = read_token_ids(config.find("eos_token_id"));
+  set_names(family, spec);
+  return spec;
+}
+
+std::vector<std::string> known_architectures() {
+  std::vector<std::string> result;
+  for (const Family& family : families()) result.emplace_back(family.architecture);
+  return result;
+}
+
+}  // namespace salient
