@@ -6,7 +6,7 @@
 namespace salient {
 
 std::optional<Activation> activation_from_name(std::string_view name) {
-  static constexpr std::array<std::pair<std::string_view, Activation>, 7> kNames{{
+  static constexpr std::array<std::pair<std::string_view, Activation>, 8> kNames{{
       {"silu", Activation::silu},
       {"swish", Activation::silu},
       {"gelu", Activation::gelu},
@@ -14,6 +14,7 @@ std::optional<Activation> activation_from_name(std::string_view name) {
       {"gelu_pytorch_tanh", Activation::gelu_tanh},
       {"gelu_fast", Activation::gelu_tanh},
       {"relu", Activation::relu},
+      {"sigmoid", Activation::sigmoid},
   }};
   for (const auto& [known, activation] : kNames) {
     if (known == name) return activation;

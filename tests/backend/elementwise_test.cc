@@ -167,11 +167,13 @@ TEST_P(ElementwiseTest, GatedActivations) {
         return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
       case Activation::relu:
         return std::max(x, 0.0);
+      case Activation::sigmoid:
+        return 1 / (1 + std::exp(-x));
     }
     return 0.0;
   };
   for (const Activation activation :
-       {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu}) {
+       {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu, Activation::sigmoid}) {
     for (const int64_t features : {1, 7, 16, 333}) {
       const Tensor gate = random({9, features}, 3.0f);
       const Tensor up = random({9, features});
@@ -182,7 +184,8 @@ TEST_P(ElementwiseTest, GatedActivations) {
         const double exact = activate(activation, x) * double{up.values<float>()[i]};
         // 1 + erf and 1 + tanh lose digits for negative x, in the reference of gelu as well: bounded against
         // |x|.
-        EXPECT_NEAR(y.values<float>()[i], exact, 4e-7 * (std::abs(x * double{up.values<float>()[i]}) + 1e-6));
+        const double size = std::abs(x * double{up.values<float>()[i]}) + std::abs(exact);
+        EXPECT_NEAR(y.values<float>()[i], exact, 4e-7 * (size + 1e-6));
       }
       Tensor in_place = gate.to(DType::f32);
       backend->gated_activation(activation, in_place, up, in_place);
@@ -287,7 +290,7 @@ TEST_P(ElementwiseTest, ActivationIsTheGatedOneWithoutItsOtherFactor) {
   Tensor ones = Tensor::empty(DType::f32, before.shape());
   for (float& value : ones.mutable_values<float>()) value = 1.0f;
   for (const Activation activation :
-       {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu}) {
+       {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu, Activation::sigmoid}) {
     Tensor x = before.to(DType::f32);
     backend->activation(activation, x);
     Tensor gated = Tensor::empty(DType::f32, before.shape());

@@ -296,6 +296,8 @@ GatedKernel* CpuBackend::gated_kernel(Activation activation) const {
       return kernels_.gated_gelu_tanh;
     case Activation::relu:
       return kernels_.gated_relu;
+    case Activation::sigmoid:
+      return kernels_.gated_sigmoid;
   }
   fail(ErrorKind::internal, "cpu back end: activation {}", static_cast<int>(activation));
 }

@@ -112,6 +112,7 @@ struct CpuKernels {
   GatedKernel* gated_gelu;
   GatedKernel* gated_gelu_tanh;
   GatedKernel* gated_relu;
+  GatedKernel* gated_sigmoid;
 
   /// y = e^x. Relative error at most 2e-7 where e^x is a normal float.
   void (*exponential)(const float* x, int64_t count, float* y);

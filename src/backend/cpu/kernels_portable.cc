@@ -180,6 +180,10 @@ void gated_relu(const float* gate, const float* up, int64_t count, float* y) {
   for (int64_t i = 0; i < count; ++i) y[i] = std::max(gate[i], 0.0f) * up[i];
 }
 
+void gated_sigmoid(const float* gate, const float* up, int64_t count, float* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = up[i] / (1.0f + std::exp(-gate[i]));
+}
+
 void exponential(const float* x, int64_t count, float* y) {
   for (int64_t i = 0; i < count; ++i) y[i] = std::exp(x[i]);
 }
@@ -223,6 +227,7 @@ const CpuKernels kPortableKernels{
     .gated_gelu = gated_gelu,
     .gated_gelu_tanh = gated_gelu_tanh,
     .gated_relu = gated_relu,
+    .gated_sigmoid = gated_sigmoid,
     .exponential = exponential,
 };
 
