@@ -39,7 +39,8 @@ std::vector<LinearId> readers(const DecoderSpec& spec, int64_t layer,
 
 std::vector<LinearId> attention_readers(const DecoderSpec& spec, int64_t layer) {
   return readers(spec, layer,
-                 {LinearRole::q, LinearRole::k, LinearRole::v, LinearRole::q_a, LinearRole::kv_a});
+                 {LinearRole::q, LinearRole::k, LinearRole::v, LinearRole::attention_gate, LinearRole::q_a,
+                  LinearRole::kv_a});
 }
 
 std::vector<LinearId> mlp_readers(const DecoderSpec& spec, int64_t layer) {
@@ -53,6 +54,15 @@ std::vector<LinearId> mlp_readers(const DecoderSpec& spec, int64_t layer) {
 
 void append(const std::vector<LinearId>& from, std::vector<LinearId>& to) {
   to.insert(to.end(), from.begin(), from.end());
+}
+
+/// What reads the input of the attention, and what reads that of the feed-forward block; one list of a
+/// parallel block.
+std::vector<std::vector<LinearId>> block_readers(const DecoderSpec& spec, int64_t layer) {
+  std::vector<LinearId> first = attention_readers(spec, layer);
+  if (!spec.parallel_block) return {std::move(first), mlp_readers(spec, layer)};
+  append(mlp_readers(spec, layer), first);
+  return {std::move(first)};
 }
 
 /// act(gate) * up and max(0, up) carry a positive factor of up through.
@@ -87,16 +97,19 @@ std::string ResolvedMapping::describe(const DecoderSpec& spec) const {
 
 std::vector<ResolvedMapping> default_mappings(const DecoderSpec& spec, int64_t layer) {
   std::vector<ResolvedMapping> mappings;
-  std::vector<LinearId> first = attention_readers(spec, layer);
-  if (spec.parallel_block) append(mlp_readers(spec, layer), first);
-  mappings.push_back({NormRole::attention, std::move(first)});
+  const auto append_norm = [&](NormRole norm, const std::vector<LinearId>& linears) {
+    // A family may have none before the block, or none with weights.
+    if (!spec.norm_shape(norm).empty()) mappings.push_back({norm, linears});
+  };
+  const auto blocks = block_readers(spec, layer);
+  append_norm(NormRole::attention, blocks.front());
   if (!spec.latent) {
     mappings.push_back({LinearId(LinearRole::v), {LinearRole::o}});
   } else {
     if (spec.latent->query_rank > 0) mappings.push_back({NormRole::query_latent, {LinearRole::q_b}});
     mappings.push_back({NormRole::key_latent, {LinearRole::kv_b}});
   }
-  if (!spec.parallel_block) mappings.push_back({NormRole::mlp, mlp_readers(spec, layer)});
+  if (blocks.size() > 1) append_norm(NormRole::mlp, blocks.back());
   append_up_to_down(spec, layer, mappings);
   return mappings;
 }
@@ -104,8 +117,8 @@ std::vector<ResolvedMapping> default_mappings(const DecoderSpec& spec, int64_t l
 PerLinear<LinearId> input_representatives(const DecoderSpec& spec, int64_t layer) {
   PerLinear<LinearId> result;
   for (const LinearSlot& slot : spec.linears(layer)) result.emplace(slot.id, slot.id);
-  for (const ResolvedMapping& mapping : default_mappings(spec, layer)) {
-    for (const LinearId& id : mapping.balance) result.at(id) = mapping.balance.front();
+  for (const auto& linears : block_readers(spec, layer)) {
+    for (const LinearId& id : linears) result.at(id) = linears.front();
   }
   return result;
 }

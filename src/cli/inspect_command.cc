@@ -45,7 +45,8 @@ int64_t norm_parameters(const DecoderSpec& spec, int64_t weights) {
 int64_t parameter_count(const DecoderSpec& spec) {
   int64_t count = spec.vocab_size * spec.hidden_size * (spec.tie_word_embeddings ? 1 : 2);
   if (spec.positions) count += spec.positions->count * spec.hidden_size;
-  count += norm_parameters(spec, spec.hidden_size * (spec.embedding_norm_name.empty() ? 1 : 2));
+  for (const std::string& norm : {spec.embedding_norm_name, spec.final_norm_name})
+    if (!norm.empty()) count += norm_parameters(spec, spec.hidden_size);
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
     for (const auto& slot : spec.linears(layer))
       count += slot.out_features * (slot.in_features + (slot.bias ? 1 : 0));

@@ -7,12 +7,26 @@
 namespace salient {
 namespace {
 
-constexpr std::string_view kRoleNames[kLinearRoles] = {
-    "q",           "k",         "v",           "q_a",
-    "q_b",         "kv_a",      "kv_b",        "o",
-    "gate",        "up",        "down",        "router",
-    "expert_gate", "expert_up", "expert_down", "shared_router",
-    "shared_gate", "shared_up", "shared_down"};
+constexpr std::string_view kRoleNames[kLinearRoles] = {"q",
+                                                       "k",
+                                                       "v",
+                                                       "attention_gate",
+                                                       "q_a",
+                                                       "q_b",
+                                                       "kv_a",
+                                                       "kv_b",
+                                                       "o",
+                                                       "gate",
+                                                       "up",
+                                                       "down",
+                                                       "router",
+                                                       "expert_gate",
+                                                       "expert_up",
+                                                       "expert_down",
+                                                       "shared_router",
+                                                       "shared_gate",
+                                                       "shared_up",
+                                                       "shared_down"};
 
 std::string with_layer(const std::string& pattern, int64_t layer, int64_t expert = 0) {
   return pattern.empty() ? pattern : fmt::format(fmt::runtime(pattern), layer, expert);
@@ -74,6 +88,7 @@ void add_attention(const DecoderSpec& spec, SlotList& slots) {
     slots.add(LinearRole::q, query_size, spec.hidden_size, spec.qkv_bias);
     slots.add(LinearRole::k, spec.key_features(), spec.hidden_size, spec.qkv_bias);
     slots.add(LinearRole::v, spec.value_features(), spec.hidden_size, spec.qkv_bias);
+    if (spec.attention_gate) slots.add(LinearRole::attention_gate, query_size, spec.hidden_size, false);
   } else {
     const LatentAttention& latent = *spec.latent;
     if (latent.query_rank == 0) {
@@ -144,6 +159,10 @@ std::string DecoderSpec::correction_name(int64_t layer) const {
   return has_experts(layer) ? with_layer(moe->correction_name, layer) : std::string();
 }
 
+std::vector<int64_t> DecoderSpec::correction_shape() const {
+  return moe->correction_is_row ? std::vector{int64_t{1}, moe->experts} : std::vector{moe->experts};
+}
+
 void DecoderSpec::remove_prefix() {
   const auto strip = [&](std::string& name) {
     if (name.starts_with(optional_prefix)) name.erase(0, optional_prefix.size());
@@ -156,11 +175,15 @@ void DecoderSpec::remove_prefix() {
 
 std::vector<int64_t> DecoderSpec::norm_shape(NormRole role) const {
   if (norm_names[static_cast<size_t>(role)].empty()) return {};
+  const auto of_heads = [&](int64_t count) -> std::vector<int64_t> {
+    if (query_key_gain == QueryKeyGain::per_head) return {count, head_dim};
+    return {query_key_gain == QueryKeyGain::shared ? head_dim : count * head_dim};
+  };
   switch (role) {
     case NormRole::query:
-      return norm_per_head ? std::vector{heads, head_dim} : std::vector{head_dim};
+      return of_heads(heads);
     case NormRole::key:
-      return norm_per_head ? std::vector{kv_heads, head_dim} : std::vector{head_dim};
+      return of_heads(kv_heads);
     case NormRole::query_latent:
       return {latent->query_rank};
     case NormRole::key_latent:

@@ -47,6 +47,7 @@ enum class NormKind {
 struct NormSpec {
   NormKind kind = NormKind::rms;
   double epsilon = 1e-6;
+  bool weight = true;  ///< false: every gain is 1 and no norm is stored (OLMo)
   bool bias = false;
   float offset = 0;  ///< the gain is the stored weight plus this (Gemma: 1)
 };
@@ -103,6 +104,12 @@ enum class RouterScore {
   sigmoid,  ///< of each on its own (DeepSeek-V3)
 };
 
+/// What a group of experts is as good as.
+enum class GroupScore {
+  best_two,  ///< its two best together (DeepSeek-V3)
+  best,      ///< its best (DeepSeek-V2)
+};
+
 /// A mixture of experts instead of the feed-forward block.
 struct MoeSpec {
   int64_t experts = 0;
@@ -110,13 +117,23 @@ struct MoeSpec {
   int64_t intermediate_size = 0;
   RouterScore score = RouterScore::softmax;
   bool normalize = false;  ///< the chosen weights sum to 1
+  double least_sum = 0;    ///< what they are divided by is not smaller than this
   double scale = 1.0;      ///< of the chosen weights
   int64_t groups = 1;      ///< experts are chosen within the best groups only
   int64_t groups_per_token = 1;
+  GroupScore group_score = GroupScore::best_two;
   std::string correction_name;      ///< tensor added to the scores for choosing, not for weighing; or empty
+  bool correction_is_row = false;   ///< it is stored as [1, experts]
   int64_t shared_intermediate = 0;  ///< 0: no shared expert
   bool shared_router = false;       ///< the shared expert is weighed by a sigmoid
   std::vector<bool> layers;         ///< which layers have experts; the others have a dense block
+};
+
+/// What the gains of the query and key norms are for, and with them what is normalised at once.
+enum class QueryKeyGain {
+  shared,     ///< [head_dim]: every head by the same
+  per_head,   ///< [heads, head_dim]: every head by its own
+  whole_row,  ///< [heads * head_dim]: all heads together (OLMo 2)
 };
 
 /// What a model is, as plain data. Made from config.json by `make_decoder_spec`; the rest of the program
@@ -138,8 +155,8 @@ struct DecoderSpec {
   /// x += attention(norm(x)) + mlp(norm(x)) instead of one after the other.
   bool parallel_block = false;
   bool query_key_norm = false;
-  /// The gains of the query and key norms differ from head to head.
-  bool norm_per_head = false;
+  QueryKeyGain query_key_gain = QueryKeyGain::shared;
+  bool attention_gate = false;  ///< see LinearRole::attention_gate
   bool qkv_bias = false;
   bool output_bias = false;
   bool mlp_bias = false;
@@ -149,6 +166,7 @@ struct DecoderSpec {
   double logit_softcap = 0;
   double logit_scale = 1.0;
   double embedding_scale = 1.0;
+  double residual_scale = 1.0;  ///< of what a block adds to the residual stream
   bool alibi = false;
   std::optional<LearnedPositions> positions;
   /// Distinct rotations; empty for a family without.
@@ -167,7 +185,7 @@ struct DecoderSpec {
   /// Tensor names; "{}" stands for the layer, a second "{}" for the expert.
   std::string embedding_name;
   std::string embedding_norm_name;  ///< without suffix; empty where the family has none
-  std::string final_norm_name;      ///< without suffix
+  std::string final_norm_name;      ///< without suffix; empty where norms have no weights
   std::string head_name;            ///< of the linear, without suffix
   std::array<std::string, kLinearRoles> linear_names;
   std::array<std::string, kNormRoles> norm_names;  ///< without suffix; empty where the family has none
@@ -192,6 +210,7 @@ struct DecoderSpec {
   std::vector<int64_t> norm_shape(NormRole role) const;
   /// Tensor with the router's correction; empty where there is none.
   std::string correction_name(int64_t layer) const;
+  std::vector<int64_t> correction_shape() const;
   /// Takes `optional_prefix` off every name.
   void remove_prefix();
   /// Features of the cached keys and values of a token.

@@ -3,174 +3,97 @@
 namespace salient {
 namespace {
 
-// Names are listed by role, so that a row of the table reads like the model.
-struct NamedLinear {
-  LinearRole role;
-  std::string_view name;
-};
-struct NamedNorm {
-  NormRole role;
-  std::string_view name;
-};
-
-/// The names of several lists, such as an attention block and a feed-forward block.
-template <size_t... Counts>
-constexpr std::array<std::string_view, kLinearRoles> linears(const NamedLinear (&... lists)[Counts]) {
-  std::array<std::string_view, kLinearRoles> names{};
-  const auto add = [&](const auto& list) {
-    for (const NamedLinear& entry : list) names[static_cast<size_t>(entry.role)] = entry.name;
-  };
-  (add(lists), ...);
-  return names;
-}
-
-template <size_t Count>
-constexpr std::array<std::string_view, kNormRoles> norms(const NamedNorm (&list)[Count]) {
-  std::array<std::string_view, kNormRoles> names{};
-  for (const auto& entry : list) names[static_cast<size_t>(entry.role)] = entry.name;
-  return names;
-}
-
-using enum LinearRole;
-
-constexpr NamedLinear kLlamaAttention[] = {{q, "model.layers.{}.self_attn.q_proj"},
-                                           {k, "model.layers.{}.self_attn.k_proj"},
-                                           {v, "model.layers.{}.self_attn.v_proj"},
-                                           {o, "model.layers.{}.self_attn.o_proj"}};
-
-constexpr NamedLinear kLlamaMlp[] = {{gate, "model.layers.{}.mlp.gate_proj"},
-                                     {up, "model.layers.{}.mlp.up_proj"},
-                                     {down, "model.layers.{}.mlp.down_proj"}};
-
-constexpr NamedLinear kExperts[] = {{router, "model.layers.{}.mlp.gate"},
-                                    {expert_gate, "model.layers.{}.mlp.experts.{}.gate_proj"},
-                                    {expert_up, "model.layers.{}.mlp.experts.{}.up_proj"},
-                                    {expert_down, "model.layers.{}.mlp.experts.{}.down_proj"}};
-
-constexpr NamedNorm kLlamaNorms[] = {{NormRole::attention, "model.layers.{}.input_layernorm"},
-                                     {NormRole::mlp, "model.layers.{}.post_attention_layernorm"},
-                                     {NormRole::query, "model.layers.{}.self_attn.q_norm"},
-                                     {NormRole::key, "model.layers.{}.self_attn.k_norm"}};
-
-constexpr TensorNames kLlamaNames{.linears = linears(kLlamaAttention, kLlamaMlp),
-                                  .norms = norms(kLlamaNorms)};
-
-constexpr TensorNames kGemma2Names{
-    .linears = linears(kLlamaAttention, kLlamaMlp),
-    .norms = norms({{NormRole::attention, "model.layers.{}.input_layernorm"},
-                    {NormRole::after_attention, "model.layers.{}.post_attention_layernorm"},
-                    {NormRole::mlp, "model.layers.{}.pre_feedforward_layernorm"},
-                    {NormRole::after_mlp, "model.layers.{}.post_feedforward_layernorm"},
-                    {NormRole::query, "model.layers.{}.self_attn.q_norm"},
-                    {NormRole::key, "model.layers.{}.self_attn.k_norm"}})};
-
-constexpr TensorNames kPhi3Names{.linears = linears({{q, "model.layers.{}.self_attn.qkv_proj"},
-                                                     {k, "model.layers.{}.self_attn.qkv_proj"},
-                                                     {v, "model.layers.{}.self_attn.qkv_proj"},
-                                                     {o, "model.layers.{}.self_attn.o_proj"},
-                                                     {gate, "model.layers.{}.mlp.gate_up_proj"},
-                                                     {up, "model.layers.{}.mlp.gate_up_proj"},
-                                                     {down, "model.layers.{}.mlp.down_proj"}}),
-                                 .norms = norms(kLlamaNorms)};
-
-constexpr TensorNames kCohereNames{.linears = linears(kLlamaAttention, kLlamaMlp),
-                                   .norms = norms({{NormRole::attention, "model.layers.{}.input_layernorm"},
-                                                   {NormRole::query, "model.layers.{}.self_attn.q_norm"},
-                                                   {NormRole::key, "model.layers.{}.self_attn.k_norm"}})};
-
-constexpr TensorNames kOptNames{
-    .embedding = "model.decoder.embed_tokens.weight",
-    .positions = "model.decoder.embed_positions.weight",
-    .final_norm = "model.decoder.final_layer_norm",
-    .linears = linears({{q, "model.decoder.layers.{}.self_attn.q_proj"},
-                        {k, "model.decoder.layers.{}.self_attn.k_proj"},
-                        {v, "model.decoder.layers.{}.self_attn.v_proj"},
-                        {o, "model.decoder.layers.{}.self_attn.out_proj"},
-                        {up, "model.decoder.layers.{}.fc1"},
-                        {down, "model.decoder.layers.{}.fc2"}}),
-    .norms = norms({{NormRole::attention, "model.decoder.layers.{}.self_attn_layer_norm"},
-                    {NormRole::mlp, "model.decoder.layers.{}.final_layer_norm"}})};
-
-constexpr TensorNames kGpt2Names{.embedding = "transformer.wte.weight",
-                                 .positions = "transformer.wpe.weight",
-                                 .final_norm = "transformer.ln_f",
-                                 .linears = linears({{q, "transformer.h.{}.attn.c_attn"},
-                                                     {k, "transformer.h.{}.attn.c_attn"},
-                                                     {v, "transformer.h.{}.attn.c_attn"},
-                                                     {o, "transformer.h.{}.attn.c_proj"},
-                                                     {up, "transformer.h.{}.mlp.c_fc"},
-                                                     {down, "transformer.h.{}.mlp.c_proj"}}),
-                                 .norms = norms({{NormRole::attention, "transformer.h.{}.ln_1"},
-                                                 {NormRole::mlp, "transformer.h.{}.ln_2"}})};
-
-constexpr TensorNames kBloomNames{
-    .embedding = "transformer.word_embeddings.weight",
-    .embedding_norm = "transformer.word_embeddings_layernorm",
-    .final_norm = "transformer.ln_f",
-    .linears = linears({{q, "transformer.h.{}.self_attention.query_key_value"},
-                        {k, "transformer.h.{}.self_attention.query_key_value"},
-                        {v, "transformer.h.{}.self_attention.query_key_value"},
-                        {o, "transformer.h.{}.self_attention.dense"},
-                        {up, "transformer.h.{}.mlp.dense_h_to_4h"},
-                        {down, "transformer.h.{}.mlp.dense_4h_to_h"}}),
-    .norms = norms({{NormRole::attention, "transformer.h.{}.input_layernorm"},
-                    {NormRole::mlp, "transformer.h.{}.post_attention_layernorm"}})};
-
-constexpr TensorNames kMixtralNames{
-    .linears = linears(kLlamaAttention, {{router, "model.layers.{}.block_sparse_moe.gate"},
-                                         {expert_gate, "model.layers.{}.block_sparse_moe.experts.{}.w1"},
-                                         {expert_up, "model.layers.{}.block_sparse_moe.experts.{}.w3"},
-                                         {expert_down, "model.layers.{}.block_sparse_moe.experts.{}.w2"}}),
-    .norms = norms(kLlamaNorms)};
-
-constexpr TensorNames kQwenMoeNames{
-    .linears = linears(kLlamaAttention, kLlamaMlp, kExperts,
-                       {{shared_router, "model.layers.{}.mlp.shared_expert_gate"},
-                        {shared_gate, "model.layers.{}.mlp.shared_expert.gate_proj"},
-                        {shared_up, "model.layers.{}.mlp.shared_expert.up_proj"},
-                        {shared_down, "model.layers.{}.mlp.shared_expert.down_proj"}}),
-    .norms = norms(kLlamaNorms)};
-
-constexpr TensorNames kDeepseekNames{
-    .linears = linears(kLlamaMlp, kExperts,
-                       {{q, "model.layers.{}.self_attn.q_proj"},
-                        {q_a, "model.layers.{}.self_attn.q_a_proj"},
-                        {q_b, "model.layers.{}.self_attn.q_b_proj"},
-                        {kv_a, "model.layers.{}.self_attn.kv_a_proj_with_mqa"},
-                        {kv_b, "model.layers.{}.self_attn.kv_b_proj"},
-                        {o, "model.layers.{}.self_attn.o_proj"},
-                        {shared_gate, "model.layers.{}.mlp.shared_experts.gate_proj"},
-                        {shared_up, "model.layers.{}.mlp.shared_experts.up_proj"},
-                        {shared_down, "model.layers.{}.mlp.shared_experts.down_proj"}}),
-    .norms = norms({{NormRole::attention, "model.layers.{}.input_layernorm"},
-                    {NormRole::mlp, "model.layers.{}.post_attention_layernorm"},
-                    {NormRole::query_latent, "model.layers.{}.self_attn.q_a_layernorm"},
-                    {NormRole::key_latent, "model.layers.{}.self_attn.kv_a_layernorm"}})};
-
 constexpr MoeFamily kMixtralMoe{.experts_key = "num_local_experts", .intermediate_key = "intermediate_size"};
 
-constexpr MoeFamily kQwen3Moe{.experts_key = "num_experts",
-                              .intermediate_key = "moe_intermediate_size",
-                              .layers = MoeLayerRule::sparse_step,
-                              .normalize_key = "norm_topk_prob"};
+constexpr MoeFamily kQwen3Moe{
+    .experts_key = "num_experts", .layers = MoeLayerRule::sparse_step, .normalize_key = "norm_topk_prob"};
 
 constexpr MoeFamily kQwen2Moe{.experts_key = "num_experts",
-                              .intermediate_key = "moe_intermediate_size",
                               .layers = MoeLayerRule::sparse_step,
                               .normalize_key = "norm_topk_prob",
                               .shared_size_key = "shared_expert_intermediate_size",
                               .shared_router = true};
 
 constexpr MoeFamily kDeepseekMoe{.experts_key = "n_routed_experts",
-                                 .intermediate_key = "moe_intermediate_size",
                                  .layers = MoeLayerRule::dense_before,
+                                 .dense_layers_key = "first_k_dense_replace",
+                                 .default_dense_layers = 3,
                                  .score = RouterScore::sigmoid,
                                  .normalize_key = "norm_topk_prob",
                                  .normalize_default = true,
-                                 .grouped = true,
+                                 .scale_key = "routed_scaling_factor",
+                                 .default_scale = 2.5,
+                                 .groups = GroupRule::always,
+                                 .default_groups = 8,
+                                 .default_groups_per_token = 4,
                                  .correction = "model.layers.{}.mlp.gate.e_score_correction_bias",
                                  .shared_count_key = "n_shared_experts"};
 
+constexpr MoeFamily kDeepseekV2Moe{.experts_key = "n_routed_experts",
+                                   .layers = MoeLayerRule::dense_before,
+                                   .dense_layers_key = "first_k_dense_replace",
+                                   .normalize_key = "norm_topk_prob",
+                                   .scale_key = "routed_scaling_factor",
+                                   .groups = GroupRule::by_topk_method,
+                                   .group_score = GroupScore::best,
+                                   .shared_count_key = "n_shared_experts",
+                                   .default_shared_count = 2};
+
+constexpr MoeFamily kGlmMoe{.experts_key = "n_routed_experts",
+                            .layers = MoeLayerRule::dense_before,
+                            .dense_layers_key = "first_k_dense_replace",
+                            .default_dense_layers = 1,
+                            .score = RouterScore::sigmoid,
+                            .normalize_key = "norm_topk_prob",
+                            .normalize_default = true,
+                            .scale_key = "routed_scaling_factor",
+                            .groups = GroupRule::always,
+                            .correction = "model.layers.{}.mlp.gate.e_score_correction_bias",
+                            .shared_count_key = "n_shared_experts"};
+
+constexpr MoeFamily kGlmLiteMoe{.experts_key = "n_routed_experts",
+                                .layers = MoeLayerRule::listed,
+                                .score = RouterScore::sigmoid,
+                                .normalize_key = "norm_topk_prob",
+                                .normalize_default = true,
+                                .scale_key = "routed_scaling_factor",
+                                .default_scale = 1.8,
+                                .groups = GroupRule::always,
+                                .correction = "model.layers.{}.mlp.gate.e_score_correction_bias",
+                                .shared_count_key = "n_shared_experts"};
+
+constexpr MoeFamily kErnieMoe{.experts_key = "moe_num_experts",
+                              .per_token_key = "moe_k",
+                              .layers = MoeLayerRule::interval,
+                              .least_sum_key = "moe_norm_min",
+                              .correction = "model.layers.{}.mlp.moe_statics.e_score_correction_bias",
+                              .correction_is_row = true,
+                              .shared_count_key = "moe_num_shared_experts",
+                              .default_shared_count = 2};
+
+constexpr MoeFamily kAfmoeMoe{.experts_key = "num_experts",
+                              .layers = MoeLayerRule::dense_before,
+                              .dense_layers_key = "num_dense_layers",
+                              .default_dense_layers = 1,
+                              .score = RouterScore::sigmoid,
+                              .scale_key = "route_scale",
+                              .correction = "model.layers.{}.mlp.expert_bias",
+                              .shared_count_key = "num_shared_experts",
+                              .default_shared_count = 2};
+
+constexpr LatentDefaults kDeepseekLatent{};
+constexpr LatentDefaults kGlmLatent{
+    .query_rank = 768, .key_value_rank = 512, .plain_dim = 192, .rotated_dim = 64, .value_dim = 256};
+
+constexpr BiasRule kAlways{.fallback = true};
+constexpr BiasRule kAttentionBias{.key = "attention_bias"};
+constexpr BiasRule kAttentionBiasUnlessOff{.key = "attention_bias", .fallback = true};
+constexpr BiasRule kAttentionOutBias{.key = "attention_out_bias"};
+constexpr BiasRule kMlpBias{.key = "mlp_bias"};
+constexpr BiasRule kQkvBias{.key = "qkv_bias", .fallback = true};
+constexpr BiasRule kEnableBias{.key = "enable_bias", .fallback = true};
+
+constexpr NormSpec kWeightlessLayerNorm{.kind = NormKind::layer, .weight = false};
 constexpr NormSpec kGemmaNorm{.offset = 1};
 constexpr NormSpec kLayerNorm{.kind = NormKind::layer, .bias = true};
 constexpr NormSpec kPlainLayerNorm{.kind = NormKind::layer};
@@ -181,15 +104,19 @@ constexpr Family::Fixed kOptFixed[] = {{"do_layer_norm_before", true},
 constexpr Family::Fixed kGpt2Fixed[] = {
     {"scale_attn_weights", true}, {"scale_attn_by_inverse_layer_idx", false}, {"add_cross_attention", false}};
 constexpr Family::Fixed kBloomFixed[] = {{"apply_residual_connection_post_layernorm", false}};
+constexpr Family::Fixed kDeepseekV2Fixed[] = {{"norm_topk_prob", false}, {"mlp_bias", false}};
+constexpr Family::Fixed kErnieFixed[] = {{"use_bias", false}};
+constexpr Family::Fixed kAfmoeFixed[] = {{"route_norm", true}};
+constexpr std::string_view kOlmoUnset[] = {"clip_qkv"};
 constexpr Family::Fixed kGemmaFixed[] = {{"use_bidirectional_attention", false}};
 
 constexpr Family kFamilies[] = {
     {.architecture = "LlamaForCausalLM",
      .model_type = "llama",
      .names = kLlamaNames,
-     .qkv_bias = BiasRule::attention_bias,
-     .output_bias = BiasRule::attention_bias,
-     .mlp_bias = BiasRule::mlp_bias},
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
+     .mlp_bias = kMlpBias},
     {.architecture = "MistralForCausalLM",
      .model_type = "mistral",
      .names = kLlamaNames,
@@ -199,7 +126,7 @@ constexpr Family kFamilies[] = {
     {.architecture = "Qwen2ForCausalLM",
      .model_type = "qwen2",
      .names = kLlamaNames,
-     .qkv_bias = BiasRule::always,
+     .qkv_bias = kAlways,
      .window = WindowRule::by_layer_types,
      .default_max_position_embeddings = 32768,
      .default_kv_heads = 32},
@@ -207,8 +134,8 @@ constexpr Family kFamilies[] = {
      .model_type = "qwen3",
      .names = kLlamaNames,
      .query_key_norm = QueryKeyNorm::always,
-     .qkv_bias = BiasRule::attention_bias,
-     .output_bias = BiasRule::attention_bias,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
      .window = WindowRule::by_layer_types,
      .default_head_dim = 128,
      .default_max_position_embeddings = 32768,
@@ -217,8 +144,8 @@ constexpr Family kFamilies[] = {
      .model_type = "gemma",
      .names = kLlamaNames,
      .norm = kGemmaNorm,
-     .qkv_bias = BiasRule::attention_bias,
-     .output_bias = BiasRule::attention_bias,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
      .scaled_embedding = true,
      .activation = Activation::gelu_tanh,
      .default_tied = true,
@@ -230,8 +157,8 @@ constexpr Family kFamilies[] = {
      .model_type = "gemma2",
      .names = kGemma2Names,
      .norm = kGemmaNorm,
-     .qkv_bias = BiasRule::attention_bias,
-     .output_bias = BiasRule::attention_bias,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
      .window = WindowRule::alternating,
      .scaled_embedding = true,
      .softcaps = true,
@@ -249,8 +176,8 @@ constexpr Family kFamilies[] = {
      .names = kGemma2Names,
      .norm = kGemmaNorm,
      .query_key_norm = QueryKeyNorm::always,
-     .qkv_bias = BiasRule::attention_bias,
-     .output_bias = BiasRule::attention_bias,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
      .window = WindowRule::alternating,
      .position = PositionRule::rope_by_window,
      .scaled_embedding = true,
@@ -277,9 +204,9 @@ constexpr Family kFamilies[] = {
      .names = kCohereNames,
      .norm = kPlainLayerNorm,
      .query_key_norm = QueryKeyNorm::use_qk_norm,
-     .norm_per_head = true,
-     .qkv_bias = BiasRule::attention_bias,
-     .output_bias = BiasRule::attention_bias,
+     .query_key_gain = QueryKeyGain::per_head,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
      .rope_pairs = RopePairs::neighbours,
      .parallel_block = true,
      .default_logit_scale = 0.0625,
@@ -287,13 +214,82 @@ constexpr Family kFamilies[] = {
      .default_epsilon = 1e-5,
      .default_tied = true,
      .default_max_position_embeddings = 8192},
+    {.architecture = "Cohere2ForCausalLM",
+     .model_type = "cohere2",
+     .names = kCohereNames,
+     .norm = kPlainLayerNorm,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
+     .window = WindowRule::alternating,
+     .position = PositionRule::rope_in_windows,
+     .rope_pairs = RopePairs::neighbours,
+     .parallel_block = true,
+     .default_logit_scale = 0.0625,
+     .default_epsilon = 1e-5,
+     .default_tied = true,
+     .default_window_pattern = 4,
+     .default_max_position_embeddings = 8192},
+    {.architecture = "GraniteForCausalLM",
+     .model_type = "granite",
+     .names = kLlamaNames,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
+     .mlp_bias = kMlpBias,
+     .multipliers = true},
+    {.architecture = "SeedOssForCausalLM",
+     .model_type = "seed_oss",
+     .names = kLlamaNames,
+     .qkv_bias = kAttentionBiasUnlessOff,
+     .output_bias = kAttentionOutBias,
+     .mlp_bias = kMlpBias,
+     .default_head_dim = 128,
+     .default_max_position_embeddings = 524288,
+     .default_kv_heads = 8},
+    {.architecture = "OlmoForCausalLM",
+     .model_type = "olmo",
+     .names = kOlmoNames,
+     .norm = kWeightlessLayerNorm,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
+     .default_epsilon = 1e-5,
+     .unset = kOlmoUnset},
+    {.architecture = "Olmo2ForCausalLM",
+     .model_type = "olmo2",
+     .names = kPostNormNames,
+     .query_key_norm = QueryKeyNorm::always,
+     .query_key_gain = QueryKeyGain::whole_row,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
+     .default_epsilon = 1e-5},
+    {.architecture = "Olmo3ForCausalLM",
+     .model_type = "olmo3",
+     .names = kPostNormNames,
+     .query_key_norm = QueryKeyNorm::always,
+     .query_key_gain = QueryKeyGain::whole_row,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
+     .window = WindowRule::alternating,
+     .position = PositionRule::rope_by_window,
+     .default_rope_theta = 500000,
+     .default_local_theta = 500000,
+     .default_epsilon = 1e-5,
+     .default_window_pattern = 4},
+    {.architecture = "Exaone4ForCausalLM",
+     .model_type = "exaone4",
+     .names = kPostNormNames,
+     .query_key_norm = QueryKeyNorm::always,
+     .window = WindowRule::alternating,
+     .position = PositionRule::rope_in_windows_if_any,
+     .default_epsilon = 1e-5,
+     .default_window_pattern = 4,
+     .default_kv_heads = 32},
     {.architecture = "OPTForCausalLM",
      .model_type = "opt",
      .names = kOptNames,
      .norm = kLayerNorm,
-     .qkv_bias = BiasRule::enable_bias,
-     .output_bias = BiasRule::enable_bias,
-     .mlp_bias = BiasRule::enable_bias,
+     .qkv_bias = kEnableBias,
+     .output_bias = kEnableBias,
+     .mlp_bias = kEnableBias,
      .position = PositionRule::learned,
      .position_offset = 2,
      .grouped_query = false,
@@ -307,9 +303,9 @@ constexpr Family kFamilies[] = {
      .names = kGpt2Names,
      .optional_prefix = "transformer.",
      .norm = kLayerNorm,
-     .qkv_bias = BiasRule::always,
-     .output_bias = BiasRule::always,
-     .mlp_bias = BiasRule::always,
+     .qkv_bias = kAlways,
+     .output_bias = kAlways,
+     .mlp_bias = kAlways,
      .position = PositionRule::learned,
      .grouped_query = false,
      .gated_mlp = false,
@@ -324,9 +320,9 @@ constexpr Family kFamilies[] = {
      .names = kBloomNames,
      .optional_prefix = "transformer.",
      .norm = kLayerNorm,
-     .qkv_bias = BiasRule::always,
-     .output_bias = BiasRule::always,
-     .mlp_bias = BiasRule::always,
+     .qkv_bias = kAlways,
+     .output_bias = kAlways,
+     .mlp_bias = kAlways,
      .position = PositionRule::alibi,
      .grouped_query = false,
      .gated_mlp = false,
@@ -348,7 +344,7 @@ constexpr Family kFamilies[] = {
     {.architecture = "Qwen2MoeForCausalLM",
      .model_type = "qwen2_moe",
      .names = kQwenMoeNames,
-     .qkv_bias = BiasRule::qkv_bias,
+     .qkv_bias = kQkvBias,
      .window = WindowRule::every_other_layer_if_used,
      .moe = &kQwen2Moe,
      .default_max_position_embeddings = 32768,
@@ -357,19 +353,77 @@ constexpr Family kFamilies[] = {
      .model_type = "qwen3_moe",
      .names = kQwenMoeNames,
      .query_key_norm = QueryKeyNorm::always,
-     .qkv_bias = BiasRule::attention_bias,
-     .output_bias = BiasRule::attention_bias,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
      .window = WindowRule::every_layer_if_used,
      .moe = &kQwen3Moe,
      .default_max_position_embeddings = 32768,
      .default_kv_heads = 4},
+    {.architecture = "Glm4MoeForCausalLM",
+     .model_type = "glm4_moe",
+     .names = kGlmMoeNames,
+     .query_key_norm = QueryKeyNorm::use_qk_norm,
+     .qkv_bias = kAttentionBias,
+     .moe = &kGlmMoe,
+     .default_partial_rotary_factor = 0.5,
+     .default_epsilon = 1e-5,
+     .default_max_position_embeddings = 131072,
+     .default_kv_heads = 8},
+    {.architecture = "Glm4MoeLiteForCausalLM",
+     .model_type = "glm4_moe_lite",
+     .names = kDeepseekNames,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
+     .rope_pairs = RopePairs::neighbours,
+     .latent = &kGlmLatent,
+     .moe = &kGlmLiteMoe,
+     .default_epsilon = 1e-5,
+     .default_max_position_embeddings = 202752},
+    {.architecture = "Ernie4_5_MoeForCausalLM",
+     .model_type = "ernie4_5_moe",
+     .names = kGlmMoeNames,
+     .rope_pairs = RopePairs::neighbours,
+     .moe = &kErnieMoe,
+     .default_rope_theta = 500000,
+     .default_epsilon = 1e-5,
+     .default_tied = true,
+     .default_max_position_embeddings = 131072,
+     .default_kv_heads = 4,
+     .fixed = kErnieFixed},
+    {.architecture = "AfmoeForCausalLM",
+     .model_type = "afmoe",
+     .names = kAfmoeNames,
+     .query_key_norm = QueryKeyNorm::always,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
+     .window = WindowRule::alternating,
+     .position = PositionRule::rope_in_windows,
+     .moe = &kAfmoeMoe,
+     .attention_gate = true,
+     .scaled_embedding_key = "mup_enabled",
+     .default_epsilon = 1e-5,
+     .default_sliding_window = 1024,
+     .window_pattern_key = "global_attn_every_n_layers",
+     .default_window_pattern = 4,
+     .default_head_dim = 128,
+     .default_max_position_embeddings = 16384,
+     .fixed = kAfmoeFixed},
+    {.architecture = "DeepseekV2ForCausalLM",
+     .model_type = "deepseek_v2",
+     .names = kDeepseekNames,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
+     .rope_pairs = RopePairs::neighbours,
+     .latent = &kDeepseekLatent,
+     .moe = &kDeepseekV2Moe,
+     .fixed = kDeepseekV2Fixed},
     {.architecture = "DeepseekV3ForCausalLM",
      .model_type = "deepseek_v3",
      .names = kDeepseekNames,
-     .qkv_bias = BiasRule::attention_bias,
-     .output_bias = BiasRule::attention_bias,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
      .rope_pairs = RopePairs::neighbours,
-     .latent_attention = true,
+     .latent = &kDeepseekLatent,
      .moe = &kDeepseekMoe,
      .default_max_position_embeddings = 4096},
 };

@@ -3,17 +3,15 @@
 #include <span>
 
 #include "model/decoder_spec.h"
+#include "model/tensor_names.h"
 
 namespace salient {
 
-/// Whether a group of linears has biases.
-enum class BiasRule {
-  never,
-  always,
-  attention_bias,  ///< as config.json's key of this name says, default no
-  mlp_bias,
-  qkv_bias,     ///< default yes
-  enable_bias,  ///< default yes
+/// Whether a group of linears has biases: as the key of config.json says, `fallback` when it is absent or
+/// there is no key.
+struct BiasRule {
+  std::string_view key = {};
+  bool fallback = false;
 };
 
 /// Which layers see a sliding window only. "layer_types" in config.json, where a family has it, wins.
@@ -22,7 +20,7 @@ enum class WindowRule {
   every_layer,                ///< `sliding_window` applies to all layers
   by_layer_types,             ///< `layer_types`, else the layers from `max_window_layers` on; only with
                               ///< `use_sliding_window`
-  alternating,                ///< every layer but each n-th, n being `sliding_window_pattern`
+  alternating,                ///< every layer but each n-th, n being Family::window_pattern_key
   every_layer_if_used,        ///< every_layer, only with `use_sliding_window`
   every_other_layer_if_used,  ///< the even ones below `max_window_layers`, only with `use_sliding_window`
 };
@@ -32,7 +30,9 @@ enum class QueryKeyNorm { never, always, use_qk_norm };
 /// How tokens know where they stand.
 enum class PositionRule {
   rope,
-  rope_by_window,  ///< one rotation for layers with a window, another for the others (Gemma 3)
+  rope_by_window,          ///< one rotation for layers with a window, another for the others (Gemma 3)
+  rope_in_windows,         ///< only layers with a window are rotated (Yang et al. 2025)
+  rope_in_windows_if_any,  ///< the same, but every layer where `sliding_window` is null
   learned,
   alibi,
 };
@@ -41,35 +41,52 @@ enum class PositionRule {
 enum class MoeLayerRule {
   all,
   sparse_step,   ///< every `decoder_sparse_step`-th, but for `mlp_only_layers`
-  dense_before,  ///< from `first_k_dense_replace` on
+  dense_before,  ///< from the one on that MoeFamily::dense_layers_key names
+  interval,      ///< every `moe_layer_interval`-th of `moe_layer_start_index` to `moe_layer_end_index`
+  listed,        ///< those that `mlp_layer_types` calls sparse; without it, all but the first
+};
+
+/// Whether experts are chosen within the best groups only.
+enum class GroupRule {
+  never,
+  always,          ///< by `n_group` and `topk_group`
+  by_topk_method,  ///< where `topk_method` is group_limited_greedy
 };
 
 /// How a family with experts is configured. Keys are those of config.json.
 struct MoeFamily {
   std::string_view experts_key;
-  std::string_view intermediate_key;
+  std::string_view intermediate_key = "moe_intermediate_size";
+  std::string_view per_token_key = "num_experts_per_tok";
   MoeLayerRule layers = MoeLayerRule::all;
+  std::string_view dense_layers_key = {};  ///< of MoeLayerRule::dense_before
+  int64_t default_dense_layers = 0;
   RouterScore score = RouterScore::softmax;
   /// Key that says whether the chosen weights are normalised; empty: they always are.
   std::string_view normalize_key = {};
   bool normalize_default = false;
-  bool grouped = false;                    ///< n_group, topk_group, routed_scaling_factor
+  std::string_view least_sum_key = {};  ///< see MoeSpec::least_sum
+  std::string_view scale_key = {};      ///< of the chosen weights
+  double default_scale = 1;
+  GroupRule groups = GroupRule::never;
+  GroupScore group_score = GroupScore::best_two;
+  int64_t default_groups = 1;
+  int64_t default_groups_per_token = 1;
   std::string_view correction = {};        ///< tensor name pattern
+  bool correction_is_row = false;          ///< the tensor is [1, experts]
   std::string_view shared_size_key = {};   ///< width of the shared expert
   std::string_view shared_count_key = {};  ///< or how many experts wide it is
+  int64_t default_shared_count = 1;
   bool shared_router = false;
 };
 
-/// Where a family keeps its tensors; "{}" stands for the layer, a second one for the expert. Linears that
-/// share a name are rows of one matrix.
-struct TensorNames {
-  std::string_view embedding = "model.embed_tokens.weight";
-  std::string_view embedding_norm = {};
-  std::string_view positions = {};
-  std::string_view final_norm = "model.norm";
-  std::string_view head = "lm_head";
-  std::array<std::string_view, kLinearRoles> linears;
-  std::array<std::string_view, kNormRoles> norms;
+/// What config.json leaves out of a latent attention.
+struct LatentDefaults {
+  int64_t query_rank = 1536;
+  int64_t key_value_rank = 512;
+  int64_t plain_dim = 128;
+  int64_t rotated_dim = 64;
+  int64_t value_dim = 128;
 };
 
 /// One row of the table of families: everything that tells them apart. Defaults are those of transformers'
@@ -82,10 +99,10 @@ struct Family {
   std::string_view optional_prefix = {};
   NormSpec norm = {};
   QueryKeyNorm query_key_norm = QueryKeyNorm::never;
-  bool norm_per_head = false;
-  BiasRule qkv_bias = BiasRule::never;
-  BiasRule output_bias = BiasRule::never;
-  BiasRule mlp_bias = BiasRule::never;
+  QueryKeyGain query_key_gain = QueryKeyGain::shared;
+  BiasRule qkv_bias = {};
+  BiasRule output_bias = {};
+  BiasRule mlp_bias = {};
   WindowRule window = WindowRule::never;
   PositionRule position = PositionRule::rope;
   RopePairs rope_pairs = RopePairs::halves;
@@ -93,11 +110,15 @@ struct Family {
   bool grouped_query = true;  ///< reads num_key_value_heads; the others have as many as query heads
   bool gated_mlp = true;
   bool parallel_block = false;
-  bool latent_attention = false;
+  const LatentDefaults* latent = nullptr;
   bool fused_by_head = false;
   LinearStorage storage = LinearStorage::matrix;
   const MoeFamily* moe = nullptr;
-  bool scaled_embedding = false;  ///< by sqrt(hidden_size)
+  bool attention_gate = false;                 ///< see LinearRole::attention_gate
+  bool scaled_embedding = false;               ///< by sqrt(hidden_size)
+  std::string_view scaled_embedding_key = {};  ///< or where this key is true
+  /// Reads embedding_multiplier, residual_multiplier, attention_multiplier and logits_scaling, 1 by default.
+  bool multipliers = false;
   /// Reads attn_logit_softcapping and final_logit_softcapping; these are the defaults.
   bool softcaps = false;
   double default_attention_softcap = 0;
@@ -106,11 +127,14 @@ struct Family {
   double default_logit_scale = 1;      ///< of `logit_scale`, where not 1
   Activation activation = Activation::silu;
   double default_rope_theta = 10000;
+  double default_local_theta = 10000;        ///< of layers with a window, PositionRule::rope_by_window
+  double default_partial_rotary_factor = 1;  ///< share of a head that is rotated
   double default_epsilon = 1e-6;
   bool default_tied = false;
   int64_t default_sliding_window = 4096;
-  int64_t default_window_pattern = 2;  ///< of WindowRule::alternating
-  bool longrope_only = false;          ///< every kind of rope scaling means longrope
+  std::string_view window_pattern_key = "sliding_window_pattern";  ///< of WindowRule::alternating
+  int64_t default_window_pattern = 2;
+  bool longrope_only = false;  ///< every kind of rope scaling means longrope
   /// 0: hidden_size / num_attention_heads.
   int64_t default_head_dim = 0;
   int64_t default_max_position_embeddings = 2048;
@@ -123,6 +147,8 @@ struct Family {
     bool value;
   };
   std::span<const Fixed> fixed = {};
+  /// Keys that are supported only where they are absent or null.
+  std::span<const std::string_view> unset = {};
 };
 
 std::span<const Family> families();

@@ -13,10 +13,11 @@ enum class LinearRole {
   q,
   k,
   v,
-  q_a,   ///< latent attention (DeepSeek-AI 2024): hidden -> query latent
-  q_b,   ///< query latent -> heads
-  kv_a,  ///< hidden -> key-value latent and the one rotated key part
-  kv_b,  ///< key-value latent -> heads
+  attention_gate,  ///< hidden -> features of all heads: their outputs are multiplied by its sigmoid (AFMoE)
+  q_a,             ///< latent attention (DeepSeek-AI 2024): hidden -> query latent
+  q_b,             ///< query latent -> heads
+  kv_a,            ///< hidden -> key-value latent and the one rotated key part
+  kv_b,            ///< key-value latent -> heads
   o,
   gate,  ///< of a gated feed-forward block; the others have up and down only
   up,
@@ -30,7 +31,7 @@ enum class LinearRole {
   shared_up,
   shared_down,
 };
-inline constexpr size_t kLinearRoles = 19;
+inline constexpr size_t kLinearRoles = 20;
 std::string_view to_string(LinearRole role);
 
 /// One linear of a layer.

@@ -46,7 +46,8 @@ void read_head_sizes(const JsonView& config, const Family& family, DecoderSpec& 
   const int64_t kv_heads = absent && family.default_kv_heads > 0 ? family.default_kv_heads : spec.heads;
   spec.kv_heads =
       family.grouped_query ? size_or(config, "num_key_value_heads", kv_heads, kMaximumHeads) : spec.heads;
-  spec.head_dim = size_or(config, "head_dim", family.default_head_dim, kMaximumFeatures);
+  const int64_t head_dim = config.json().contains("head_dim") ? 0 : family.default_head_dim;
+  spec.head_dim = size_or(config, "head_dim", head_dim, kMaximumFeatures);
   if (spec.heads % spec.kv_heads != 0) {
     config.reject(fmt::format("num_attention_heads {} is no multiple of num_key_value_heads {}", spec.heads,
                               spec.kv_heads));
@@ -62,16 +63,18 @@ void read_head_sizes(const JsonView& config, const Family& family, DecoderSpec& 
   spec.value_dim = spec.head_dim;
 }
 
-void read_latent_attention(const JsonView& config, DecoderSpec& spec) {
+void read_latent_attention(const JsonView& config, const LatentDefaults& defaults, DecoderSpec& spec) {
+  const auto size = [&](std::string_view key, int64_t fallback) {
+    return size_or(config, key, fallback, kMaximumFeatures);
+  };
   LatentAttention latent;
-  latent.query_rank =
-      size_or(config, "q_lora_rank", config.json().contains("q_lora_rank") ? 0 : 1536, kMaximumFeatures);
-  latent.key_value_rank = size_or(config, "kv_lora_rank", 512, kMaximumFeatures);
-  latent.plain_dim = size_or(config, "qk_nope_head_dim", 128, kMaximumFeatures);
-  latent.rotated_dim = size_or(config, "qk_rope_head_dim", 64, kMaximumFeatures);
+  latent.query_rank = size("q_lora_rank", config.json().contains("q_lora_rank") ? 0 : defaults.query_rank);
+  latent.key_value_rank = size("kv_lora_rank", defaults.key_value_rank);
+  latent.plain_dim = size("qk_nope_head_dim", defaults.plain_dim);
+  latent.rotated_dim = size("qk_rope_head_dim", defaults.rotated_dim);
   spec.kv_heads = spec.heads;
   spec.head_dim = latent.plain_dim + latent.rotated_dim;
-  spec.value_dim = size_or(config, "v_head_dim", 128, kMaximumFeatures);
+  spec.value_dim = size("v_head_dim", defaults.value_dim);
   if (!config.bool_or("rope_interleave", true)) spec.rope_pairs = RopePairs::halves;
   spec.latent = latent;
 }
@@ -85,8 +88,8 @@ void read_sizes(const JsonView& config, const Family& family, DecoderSpec& spec)
   const auto positions = find_any(config, {"max_position_embeddings", "n_positions", "seq_length"});
   spec.max_position_embeddings =
       positions ? positions->as_int(1, kMaximumPositions) : family.default_max_position_embeddings;
-  if (family.latent_attention) {
-    read_latent_attention(config, spec);
+  if (family.latent != nullptr) {
+    read_latent_attention(config, *family.latent, spec);
   } else {
     read_head_sizes(config, family, spec);
   }
@@ -95,22 +98,8 @@ void read_sizes(const JsonView& config, const Family& family, DecoderSpec& spec)
   }
 }
 
-bool has_bias(BiasRule rule, const JsonView& config) {
-  switch (rule) {
-    case BiasRule::never:
-      return false;
-    case BiasRule::always:
-      return true;
-    case BiasRule::attention_bias:
-      return config.bool_or("attention_bias", false);
-    case BiasRule::mlp_bias:
-      return config.bool_or("mlp_bias", false);
-    case BiasRule::qkv_bias:
-      return config.bool_or("qkv_bias", true);
-    case BiasRule::enable_bias:
-      return config.bool_or("enable_bias", true);
-  }
-  return false;
+bool has_bias(const BiasRule& rule, const JsonView& config) {
+  return rule.key.empty() ? rule.fallback : config.bool_or(rule.key, rule.fallback);
 }
 
 /// Window of one layer from its entry in "layer_types".
@@ -156,7 +145,7 @@ bool has_window(const Family& family, const JsonView& config, int64_t layer) {
       return layer % 2 == 0 && layer < first;
     case WindowRule::alternating:
       return (layer + 1) %
-                 size_or(config, "sliding_window_pattern", family.default_window_pattern, kMaximumLayers) !=
+                 size_or(config, family.window_pattern_key, family.default_window_pattern, kMaximumLayers) !=
              0;
   }
   return false;
@@ -212,41 +201,69 @@ double yarn_correction(const DecoderSpec& spec) {
   return std::pow(0.1 * *rope.mscale_all_dim * std::log(rope.factor) + 1, 2);
 }
 
+/// Granite names all of its scales.
+void read_multipliers(const JsonView& config, DecoderSpec& spec) {
+  spec.embedding_scale = positive_or(config, "embedding_multiplier", 1);
+  spec.residual_scale = positive_or(config, "residual_multiplier", 1);
+  spec.attention_scale = positive_or(config, "attention_multiplier", 1);
+  spec.logit_scale = 1 / positive_or(config, "logits_scaling", 1);
+}
+
 void read_scales(const JsonView& config, const Family& family, DecoderSpec& spec) {
   double width = static_cast<double>(spec.head_dim);
   if (family.query_pre_attn_scalar) width = positive_or(config, "query_pre_attn_scalar", 256);
   spec.attention_scale = 1 / std::sqrt(width);
   if (!spec.ropes.empty()) spec.attention_scale *= yarn_correction(spec);
-  if (family.scaled_embedding) spec.embedding_scale = std::sqrt(static_cast<double>(spec.hidden_size));
+  if (family.scaled_embedding ||
+      (!family.scaled_embedding_key.empty() && config.bool_or(family.scaled_embedding_key, false))) {
+    spec.embedding_scale = std::sqrt(static_cast<double>(spec.hidden_size));
+  }
   if (family.default_logit_scale != 1) {
     spec.logit_scale = positive_or(config, "logit_scale", family.default_logit_scale);
   }
+  if (family.multipliers) read_multipliers(config, spec);
   if (!family.softcaps) return;
   spec.attention_softcap = softcap_or(config, "attn_logit_softcapping", family.default_attention_softcap);
   spec.logit_softcap = softcap_or(config, "final_logit_softcapping", family.default_logit_softcap);
 }
 
-void read_positions(const JsonView& config, const Family& family, DecoderSpec& spec) {
-  spec.rope_of_layer.assign(static_cast<size_t>(spec.layers), -1);
-  spec.alibi = family.position == PositionRule::alibi;
-  if (family.position == PositionRule::learned) {
-    const int64_t count = spec.max_position_embeddings + family.position_offset;
-    spec.positions = {std::string(family.names.positions), count, family.position_offset};
-  }
-  if (family.position != PositionRule::rope && family.position != PositionRule::rope_by_window) return;
-  const int64_t rotated = spec.latent ? spec.latent->rotated_dim : spec.head_dim;
-  RopeContext context{.head_dim = rotated,
+/// The rotations of a family, and which layer has which.
+void read_ropes(const JsonView& config, const Family& family, DecoderSpec& spec) {
+  RopeContext context{.head_dim = spec.latent ? spec.latent->rotated_dim : spec.head_dim,
                       .max_position_embeddings = spec.max_position_embeddings,
                       .default_theta = family.default_rope_theta,
+                      .default_local_theta = family.default_local_theta,
+                      .default_partial_factor = family.default_partial_rotary_factor,
                       .longrope_only = family.longrope_only};
-  if (family.position == PositionRule::rope_by_window) context.layer_type = "full_attention";
+  const bool by_window = family.position == PositionRule::rope_by_window;
+  if (by_window) context.layer_type = "full_attention";
   spec.ropes.push_back(read_rope_spec(config, context));
   std::fill(spec.rope_of_layer.begin(), spec.rope_of_layer.end(), 0);
-  if (family.position == PositionRule::rope) return;
-  context.layer_type = "sliding_attention";
-  spec.ropes.push_back(read_rope_spec(config, context));
+  if (by_window) {
+    context.layer_type = "sliding_attention";
+    spec.ropes.push_back(read_rope_spec(config, context));
+  }
+  const bool in_windows =
+      family.position == PositionRule::rope_in_windows ||
+      (family.position == PositionRule::rope_in_windows_if_any && sliding_window(config, family) > 0);
   for (size_t layer = 0; layer < spec.window.size(); ++layer) {
-    if (spec.window[layer] > 0) spec.rope_of_layer[layer] = 1;
+    if (by_window && spec.window[layer] > 0) spec.rope_of_layer[layer] = 1;
+    if (in_windows && spec.window[layer] == 0) spec.rope_of_layer[layer] = -1;
+  }
+}
+
+void read_positions(const JsonView& config, const Family& family, DecoderSpec& spec) {
+  spec.rope_of_layer.assign(static_cast<size_t>(spec.layers), -1);
+  switch (family.position) {
+    case PositionRule::alibi:
+      spec.alibi = true;
+      return;
+    case PositionRule::learned:
+      spec.positions = {std::string(family.names.positions),
+                        spec.max_position_embeddings + family.position_offset, family.position_offset};
+      return;
+    default:
+      return read_ropes(config, family, spec);
   }
 }
 
@@ -255,6 +272,11 @@ void check_fixed(const JsonView& config, const Family& family) {
     const auto value = config.find(fixed.key);
     if (!value || value->as_bool() == fixed.value) continue;
     fail(ErrorKind::unsupported, "{}: only {} is supported", value->path(), fixed.value);
+  }
+  for (const std::string_view key : family.unset) {
+    if (const auto value = config.find(key)) {
+      fail(ErrorKind::unsupported, "{}: {} is not supported, only null", value->path(), value->json().dump());
+    }
   }
   const auto width = config.find("word_embed_proj_dim");
   if (width && width->as_int() != config.at("hidden_size").as_int()) {
@@ -303,7 +325,8 @@ DecoderSpec make_decoder_spec(const JsonView& config) {
   spec.fused_by_head = family.fused_by_head;
   spec.gated_mlp = family.gated_mlp;
   spec.parallel_block = family.parallel_block;
-  spec.norm_per_head = family.norm_per_head;
+  spec.query_key_gain = family.query_key_gain;
+  spec.attention_gate = family.attention_gate;
   read_sizes(config, family, spec);
   spec.norm = read_norm(config, family);
   spec.activation = read_activation(config, family);

@@ -8,8 +8,6 @@
 namespace salient {
 namespace {
 
-constexpr double kLocalTheta = 10000;
-
 /// A number within [minimum, maximum]; the bounds keep every later formula finite.
 double bounded(const JsonView& value, double minimum, double maximum) {
   const double number = value.as_double();
@@ -129,13 +127,13 @@ std::optional<JsonView> find_either(const JsonView& parameters, const JsonView& 
 }
 
 int64_t rotary_dimension(const std::optional<JsonView>& partial_factor, const JsonView& config,
-                         int64_t head_dim) {
-  const double share = partial_factor ? bounded(*partial_factor, 0, 1) : 1.0;
-  const auto rotary_dim = static_cast<int64_t>(static_cast<double>(head_dim) * share);
+                         const RopeContext& context) {
+  const double share = partial_factor ? bounded(*partial_factor, 0, 1) : context.default_partial_factor;
+  const auto rotary_dim = static_cast<int64_t>(static_cast<double>(context.head_dim) * share);
   if (rotary_dim < 2 || rotary_dim % 2 != 0) {
     config.reject(fmt::format(
         "a rotary dimension of {} (head_dim {}, partial_rotary_factor {}) cannot be rotated in pairs",
-        rotary_dim, head_dim, share));
+        rotary_dim, context.head_dim, share));
   }
   return rotary_dim;
 }
@@ -165,13 +163,13 @@ RopeSpec read_rope_spec(const JsonView& config, const RopeContext& context) {
   const bool local = context.layer_type == "sliding_attention";
   RopeSpec rope;
   rope.max_position_embeddings = context.max_position_embeddings;
-  rope.theta = local ? kLocalTheta : context.default_theta;
+  rope.theta = local ? context.default_local_theta : context.default_theta;
   // Above 1, or the frequencies would not fall and yarn would divide by log(1).
   const auto theta = local && !parameters.find("rope_theta") ? config.find("rope_local_base_freq")
                                                              : find_either(parameters, config, "rope_theta");
   if (theta) rope.theta = bounded(*theta, 1.0 + 1e-6, 1e18);
   rope.rotary_dim =
-      rotary_dimension(find_either(parameters, config, "partial_rotary_factor"), config, context.head_dim);
+      rotary_dimension(find_either(parameters, config, "partial_rotary_factor"), config, context);
   rope.scaling = scaling_kind(parameters, context);
   read_scaling(config, parameters, rope);
   return rope;

@@ -9,6 +9,8 @@ struct RopeContext {
   int64_t head_dim;  ///< of the rotated part of a head
   int64_t max_position_embeddings;
   double default_theta = 10000;
+  double default_local_theta = 10000;  ///< of sliding_attention
+  double default_partial_factor = 1;
   /// "full_attention" or "sliding_attention" for families that rotate them differently: the former is what
   /// rope_scaling and rope_theta speak of, the latter has `rope_local_base_freq` and no scaling.
   std::string_view layer_type = {};

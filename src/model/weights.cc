@@ -170,7 +170,7 @@ void ModelWeights::check_tensors() const {
     check_dense(spec_.head_name + ".weight", {spec_.vocab_size, spec_.hidden_size});
   }
   if (!spec_.tie_word_embeddings) check_linear(head_slot());
-  check_norm(spec_.final_norm_name, {spec_.hidden_size});
+  if (!spec_.final_norm_name.empty()) check_norm(spec_.final_norm_name, {spec_.hidden_size});
   if (!spec_.embedding_norm_name.empty()) check_norm(spec_.embedding_norm_name, {spec_.hidden_size});
   if (spec_.positions) check_dense(spec_.positions->name, {spec_.positions->count, spec_.hidden_size});
   for (int64_t layer = 0; layer < spec_.layers; ++layer) {
@@ -180,7 +180,7 @@ void ModelWeights::check_tensors() const {
       if (!name.empty()) check_norm(name, spec_.norm_shape(static_cast<NormRole>(role)));
     }
     if (const std::string name = spec_.correction_name(layer); !name.empty()) {
-      check_dense(name, {spec_.moe->experts});
+      check_dense(name, spec_.correction_shape());
     }
   }
 }
@@ -314,7 +314,9 @@ LayerWeights ModelWeights::layer(int64_t index) const {
     weights.norms[role] = norm(spec_.norm_name(index, static_cast<NormRole>(role)));
   }
   const std::string correction = spec_.correction_name(index);
-  if (!correction.empty()) weights.router_correction = checkpoint_->tensor(correction).to(DType::f32);
+  if (!correction.empty()) {
+    weights.router_correction = checkpoint_->tensor(correction).to(DType::f32).reshape({spec_.moe->experts});
+  }
   return weights;
 }
 

@@ -72,7 +72,7 @@ class ModelWeights {
   /// Learned positions [rows, hidden]; undefined for a family without.
   Tensor positions() const;
   NormWeight embedding_norm() const;  ///< undefined for most families
-  NormWeight final_norm() const;      ///< [hidden]
+  NormWeight final_norm() const;      ///< [hidden]; undefined where norms have no weights
   LinearWeight head() const;          ///< [vocab, hidden]; the embedding when tied
 
  private:

@@ -13,6 +13,12 @@ Tensor rows_like(const Tensor& x, int64_t features) {
   return Tensor::empty(DType::f32, {x.dim(0), features});
 }
 
+Tensor ones(int64_t features) {
+  Tensor result = Tensor::empty(DType::f32, {features});
+  std::ranges::fill(result.mutable_values<float>(), 1.0f);
+  return result;
+}
+
 /// A geometric sequence that starts at 2^(-8/n) for n heads, n a power of two; for other n the even places of
 /// the sequence of the next power fill up (Press et al. 2022, section 3; the filling is that of their code).
 std::vector<float> alibi_slopes(int64_t heads) {
@@ -156,6 +162,14 @@ QueryKeyValue latent_query_key_value(const LayerRun& run, const PreparedLayer& w
   return result;
 }
 
+/// mixed *= sigmoid(gate x), where the family has the gate.
+Tensor gated(const LayerRun& run, const PreparedLayer& weights, const Tensor& x, Tensor mixed) {
+  if (!run.spec.attention_gate) return mixed;
+  Tensor gate = Linears(run, weights)(LinearRole::attention_gate, x);
+  run.backend.gated_activation(Activation::sigmoid, gate, mixed, gate);
+  return gate;
+}
+
 /// o(softmax(q k^T * scale) v)
 Tensor attention_block(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
   const QueryKeyValue input =
@@ -163,7 +177,7 @@ Tensor attention_block(const LayerRun& run, const PreparedLayer& weights, const 
   const std::vector<float> slopes = run.spec.alibi ? alibi_slopes(run.spec.heads) : std::vector<float>();
   Tensor mixed = rows_like(x, run.spec.heads * run.spec.value_dim);
   for (const SequenceSpan& sequence : run.sequences) attend(run, sequence, input, slopes, mixed);
-  return Linears(run, weights)(LinearRole::o, mixed);
+  return Linears(run, weights)(LinearRole::o, gated(run, weights, x, mixed));
 }
 
 Tensor feed_forward(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
@@ -171,9 +185,17 @@ Tensor feed_forward(const LayerRun& run, const PreparedLayer& weights, const Ten
   return mlp_block(run, weights, {LinearRole::gate, LinearRole::up, LinearRole::down}, x);
 }
 
-/// hidden += block, through the family's norm on the block's output if it has one.
-void add_block(const LayerRun& run, const PreparedNorm& norm, const Tensor& block, Tensor& hidden) {
-  run.backend.add(norm.defined() ? normalized(run.backend, run.spec.norm, norm, block) : block, hidden);
+/// What a block reads: the residual stream through the norm before the block, if the family has one there.
+Tensor block_input(const LayerRun& run, const PreparedNorm& norm, const Tensor& hidden) {
+  if (!norm.defined() && run.spec.norm.weight) return hidden;
+  return normalized(run.backend, run.spec.norm, norm, hidden);
+}
+
+/// hidden += block, through the family's norm on the block's output if it has one, and scaled.
+void add_block(const LayerRun& run, const PreparedNorm& norm, Tensor block, Tensor& hidden) {
+  if (norm.defined()) block = normalized(run.backend, run.spec.norm, norm, block);
+  if (run.spec.residual_scale != 1) run.backend.scale(static_cast<float>(run.spec.residual_scale), block);
+  run.backend.add(block, hidden);
 }
 
 /// Every row belongs to exactly one sequence, in order, and a sequence without a cache starts at its
@@ -207,10 +229,11 @@ PreparedNorm prepare_norm(const NormWeight& norm) {
 
 Tensor normalized(Backend& backend, const NormSpec& spec, const PreparedNorm& norm, const Tensor& x) {
   Tensor y = rows_like(x, x.dim(1));
+  const Tensor gain = norm.defined() ? norm.gain : ones(x.dim(1));
   if (spec.kind == NormKind::rms) {
-    backend.rms_norm(x, norm.gain, spec.epsilon, y);
+    backend.rms_norm(x, gain, spec.epsilon, y);
   } else {
-    backend.layer_norm(x, {norm.gain, norm.bias}, spec.epsilon, y);
+    backend.layer_norm(x, {gain, norm.bias}, spec.epsilon, y);
   }
   return y;
 }
@@ -243,19 +266,16 @@ Tensor Linears::operator()(const LinearId& id, const Tensor& x) const {
 
 void run_layer(const LayerRun& run, const PreparedLayer& weights, Tensor& hidden) {
   check_batch(run, hidden);
-  const auto norm = [&](NormRole role) {
-    return normalized(run.backend, run.spec.norm, weights[role], hidden);
-  };
-  const Tensor attention_input = norm(NormRole::attention);
+  const Tensor attention_input = block_input(run, weights[NormRole::attention], hidden);
   const Tensor attention = attention_block(run, weights, attention_input);
   if (run.spec.parallel_block) {
     const Tensor mlp = feed_forward(run, weights, attention_input);
-    run.backend.add(attention, hidden);
-    run.backend.add(mlp, hidden);
+    add_block(run, weights[NormRole::after_attention], attention, hidden);
+    add_block(run, weights[NormRole::after_mlp], mlp, hidden);
     return;
   }
   add_block(run, weights[NormRole::after_attention], attention, hidden);
-  const Tensor mlp = feed_forward(run, weights, norm(NormRole::mlp));
+  const Tensor mlp = feed_forward(run, weights, block_input(run, weights[NormRole::mlp], hidden));
   add_block(run, weights[NormRole::after_mlp], mlp, hidden);
 }
 

@@ -11,7 +11,7 @@
 namespace salient {
 
 struct PreparedNorm {
-  Tensor gain;  ///< f32, undefined where the family has no such norm
+  Tensor gain;  ///< f32, undefined where the family has no such norm, or no weights for it
   Tensor bias;  ///< f32 or undefined
 
   bool defined() const { return gain.defined(); }
@@ -19,7 +19,7 @@ struct PreparedNorm {
 
 PreparedNorm prepare_norm(const NormWeight& norm);
 
-/// y = norm(x), as the family normalises; a new tensor.
+/// y = norm(x), as the family normalises; a new tensor. An undefined norm has gains of 1.
 Tensor normalized(Backend& backend, const NormSpec& spec, const PreparedNorm& norm, const Tensor& x);
 
 /// One decoder layer ready to run.
@@ -73,7 +73,7 @@ class Linears {
 };
 
 /// hidden [rows, hidden_size] -> hidden, in place: x += attention(norm(x)); x += mlp(norm(x)), or both of the
-/// same norm(x) in a parallel block.
+/// same norm(x) in a parallel block. Families differ in which norms there are, before the blocks or behind.
 void run_layer(const LayerRun& run, const PreparedLayer& weights, Tensor& hidden);
 
 }  // namespace salient

@@ -38,7 +38,7 @@ class TokenRouter {
       experts[i] = order_[i];
       sum += scores_[static_cast<size_t>(order_[i])];
     }
-    const double factor = moe_.scale / (moe_.normalize ? sum + 1e-20 : 1.0);
+    const double factor = moe_.scale / (moe_.normalize ? std::max(sum + 1e-20, moe_.least_sum) : 1.0);
     for (size_t i = 0; i < experts.size(); ++i) {
       weights[i] = static_cast<float>(scores_[static_cast<size_t>(order_[i])] * factor);
     }
@@ -58,15 +58,16 @@ class TokenRouter {
     for (double& score : scores_) score /= sum;
   }
 
-  /// A group is as good as its two best experts together; the experts of the others are out.
+  /// The experts of the groups that are not among the best are out.
   void keep_best_groups() {
     const auto width = static_cast<size_t>(moe_.experts / moe_.groups);
+    const ptrdiff_t counted = moe_.group_score == GroupScore::best_two ? 2 : 1;
     std::vector<std::pair<double, size_t>> groups;
     for (size_t group = 0; group < static_cast<size_t>(moe_.groups); ++group) {
       std::vector<double> members(choice_.begin() + static_cast<ptrdiff_t>(group * width),
                                   choice_.begin() + static_cast<ptrdiff_t>((group + 1) * width));
-      std::partial_sort(members.begin(), members.begin() + 2, members.end(), std::greater<>());
-      groups.emplace_back(-(members[0] + members[1]), group);
+      std::partial_sort(members.begin(), members.begin() + counted, members.end(), std::greater<>());
+      groups.emplace_back(-std::accumulate(members.begin(), members.begin() + counted, 0.0), group);
     }
     std::sort(groups.begin(), groups.end());
     for (size_t i = static_cast<size_t>(moe_.groups_per_token); i < groups.size(); ++i) {

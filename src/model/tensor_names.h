@@ -1,0 +1,37 @@
+#pragma once
+
+#include <array>
+#include <string_view>
+
+#include "model/layer_parts.h"
+
+namespace salient {
+
+/// Where a family keeps its tensors; "{}" stands for the layer, a second one for the expert. Linears that
+/// share a name are rows of one matrix.
+struct TensorNames {
+  std::string_view embedding = "model.embed_tokens.weight";
+  std::string_view embedding_norm = {};
+  std::string_view positions = {};
+  std::string_view final_norm = "model.norm";
+  std::string_view head = "lm_head";
+  std::array<std::string_view, kLinearRoles> linears;
+  std::array<std::string_view, kNormRoles> norms;
+};
+
+extern const TensorNames kLlamaNames;
+extern const TensorNames kGemma2Names;
+extern const TensorNames kPhi3Names;
+extern const TensorNames kCohereNames;
+extern const TensorNames kOlmoNames;
+extern const TensorNames kPostNormNames;
+extern const TensorNames kOptNames;
+extern const TensorNames kGpt2Names;
+extern const TensorNames kBloomNames;
+extern const TensorNames kMixtralNames;
+extern const TensorNames kQwenMoeNames;
+extern const TensorNames kGlmMoeNames;
+extern const TensorNames kAfmoeNames;
+extern const TensorNames kDeepseekNames;
+
+}  // namespace salient
