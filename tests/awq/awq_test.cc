@@ -20,6 +20,12 @@ struct FamilyCase {
   Json extra;
 };
 
+Json expert_keys_with(const Json& more) {
+  Json keys = expert_keys();
+  keys.update(more);
+  return keys;
+}
+
 void PrintTo(const FamilyCase& family, std::ostream* out) {
   *out << family.architecture << ' ' << family.extra.dump();
 }
@@ -82,8 +88,10 @@ TEST_P(AwqLayer, LowersTheErrorOfTheOutputBelowPlainRounding) {
     return equivalence_error(input, reference,
                              data.probe(*backend_, 0, prepare_layer(*backend_, weights), input));
   };
-  // Where rounding moves a token to other experts, that outweighs every error of a product.
-  const double bound = weights_->spec().moe ? 2.0 : 0.95;
+  // Where rounding moves a token to other experts, that outweighs every error of a product. Without norms
+  // that take a scale, less can be won.
+  const bool norms = !weights_->spec().norm_shape(NormRole::attention).empty();
+  const double bound = weights_->spec().moe ? 2.0 : norms ? 0.95 : 1.0;
   EXPECT_LT(error_of(awq.weights), bound * error_of(plain.weights));
   EXPECT_LT(awq.report.equivalence_error, 1e-5);
   ASSERT_EQ(awq.report.mappings.size(), default_mappings(weights_->spec(), 0).size());
@@ -116,6 +124,7 @@ TEST_P(AwqLayer, ScalesAreThoseThatTheStoredNormCarries) {
   std::vector<float> scales(64, 1.7f);
   const LayerWeights weights = to_f32(weights_->layer(0));
   const auto mappings = default_mappings(weights_->spec(), 0);
+  if (weights_->spec().norm_shape(NormRole::attention).empty()) GTEST_SKIP() << "no norm takes a scale";
   make_representable(weights, mappings[0], {.stored = DType::bf16, .smooth_quantized = false}, scales);
   const Tensor gains = gain_of(weights[NormRole::attention]);
   const auto gain = gains.values<float>();
@@ -182,7 +191,20 @@ INSTANTIATE_TEST_SUITE_P(
         FamilyCase{"GPT2LMHeadModel", {{"activation_function", "gelu_new"}}},
         FamilyCase{"BloomForCausalLM", kNoKeys}, FamilyCase{"MixtralForCausalLM", expert_keys()},
         FamilyCase{"Qwen2MoeForCausalLM", expert_keys()}, FamilyCase{"Qwen3MoeForCausalLM", expert_keys()},
-        FamilyCase{"DeepseekV3ForCausalLM", expert_keys()}));
+        FamilyCase{"DeepseekV3ForCausalLM", expert_keys()},
+        FamilyCase{"DeepseekV2ForCausalLM", expert_keys()},
+        FamilyCase{"Glm4MoeForCausalLM", expert_keys_with({{"use_qk_norm", true}, {"attention_bias", true}})},
+        FamilyCase{"Glm4MoeLiteForCausalLM", expert_keys()},
+        FamilyCase{"Ernie4_5_MoeForCausalLM", expert_keys()},
+        FamilyCase{"AfmoeForCausalLM",
+                   expert_keys_with({{"head_dim", 16}, {"sliding_window", 8}, {"mup_enabled", true}})},
+        FamilyCase{
+            "GraniteForCausalLM",
+            {{"residual_multiplier", 0.3}, {"embedding_multiplier", 2.0}, {"attention_multiplier", 0.2}}},
+        FamilyCase{"SeedOssForCausalLM", {{"head_dim", 32}}},
+        FamilyCase{"Cohere2ForCausalLM", {{"sliding_window", 8}}}, FamilyCase{"OlmoForCausalLM", kNoKeys},
+        FamilyCase{"Olmo2ForCausalLM", kNoKeys}, FamilyCase{"Olmo3ForCausalLM", {{"sliding_window", 8}}},
+        FamilyCase{"Exaone4ForCausalLM", {{"sliding_window", 8}}}));
 
 TEST(EquivalenceError, IsRelativeToWhatTheLayerAdds) {
   const Tensor input = Tensor::of<float>({2}, std::vector<float>{10, 10});
@@ -192,13 +214,33 @@ TEST(EquivalenceError, IsRelativeToWhatTheLayerAdds) {
   EXPECT_EQ(equivalence_error(input, reference, reference), 0.0);
 }
 
+/// Without a norm before a block its linears still read one tensor, and one set of statistics serves them.
+TEST(DefaultMappings, NormsBehindTheBlocksTakeNoScale) {
+  const Json config = TinyModel{.architecture = "Olmo2ForCausalLM"}.config();
+  const DecoderSpec spec = make_decoder_spec({config, "config.json"});
+  std::vector<std::string> names;
+  for (const auto& mapping : default_mappings(spec, 0)) names.push_back(mapping.describe(spec));
+  EXPECT_THAT(names, ::testing::ElementsAre("v_proj -> o_proj", "up_proj -> down_proj"));
+  const auto representatives = input_representatives(spec, 0);
+  EXPECT_EQ(representatives.at(LinearRole::v), LinearId(LinearRole::q));
+  EXPECT_EQ(representatives.at(LinearRole::up), LinearId(LinearRole::gate));
+}
+
+TEST(DefaultMappings, TheGateOfAnAttentionReadsItsNorm) {
+  const Json config =
+      TinyModel{.architecture = "AfmoeForCausalLM", .extra = expert_keys_with({{"head_dim", 16}})}.config();
+  const DecoderSpec spec = make_decoder_spec({config, "config.json"});
+  EXPECT_EQ(default_mappings(spec, 0)[0].describe(spec),
+            "input_layernorm -> q_proj, k_proj, v_proj, gate_proj");
+}
+
 TEST(DefaultMappings, ValueChannelsAreSharedByTheQueryHeadsOfAKvHead) {
   DecoderSpec spec;
   spec.layers = 1;
   spec.heads = 6;
   spec.kv_heads = 2;
   spec.head_dim = spec.value_dim = 4;
-  const ResolvedMapping value_to_output = default_mappings(spec, 0)[1];
+  const ResolvedMapping value_to_output = default_mappings(spec, 0).front();
   EXPECT_EQ(smooth_channel(spec, value_to_output, 0), 0);
   EXPECT_EQ(smooth_channel(spec, value_to_output, 11), 3);  // head 2, the last of kv head 0
   EXPECT_EQ(smooth_channel(spec, value_to_output, 13), 5);  // head 3, the first of kv head 1

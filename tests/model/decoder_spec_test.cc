@@ -89,6 +89,31 @@ INSTANTIATE_TEST_SUITE_P(
                 kUnsupported, "layer_types[0]: the layer type \"chunked_attention\" is not supported"},
         Refusal{R"({"architectures": ["Qwen2ForCausalLM"], "layer_types": ["sliding_attention"]})", kBad,
                 "sliding_attention, but use_sliding_window is off"},
+        Refusal{R"({"architectures": ["OlmoForCausalLM"], "clip_qkv": 8.0})", kUnsupported,
+                "config.json: clip_qkv: 8.0 is not supported, only null"},
+        Refusal{R"({"architectures": ["GraniteForCausalLM"], "residual_multiplier": 0})", kBad,
+                "residual_multiplier: 0 is outside (0, 1e9)"},
+        Refusal{R"({"architectures": ["Glm4MoeForCausalLM"], "n_routed_experts": 4, "num_experts_per_tok": 2,
+                    "moe_intermediate_size": 64, "n_group": 4})",
+                kBad, "4 experts do not make 4 groups of at least 2"},
+        Refusal{
+            R"({"architectures": ["DeepseekV2ForCausalLM"], "n_routed_experts": 4, "num_experts_per_tok": 2,
+                    "moe_intermediate_size": 64, "topk_method": "noaux_tc"})",
+            kUnsupported, "topk_method: \"noaux_tc\" is not supported (greedy, group_limited_greedy)"},
+        Refusal{R"({"architectures": ["DeepseekV2ForCausalLM"], "norm_topk_prob": true})", kUnsupported,
+                "norm_topk_prob: only false is supported"},
+        Refusal{R"({"architectures": ["Ernie4_5_MoeForCausalLM"], "use_bias": true})", kUnsupported,
+                "use_bias: only false is supported"},
+        Refusal{R"({"architectures": ["AfmoeForCausalLM"], "route_norm": false})", kUnsupported,
+                "route_norm: only true is supported"},
+        Refusal{
+            R"({"architectures": ["Glm4MoeLiteForCausalLM"], "n_routed_experts": 4, "num_experts_per_tok": 2,
+                    "moe_intermediate_size": 64, "mlp_layer_types": ["dense"]})",
+            kBad, "mlp_layer_types: 1 entries for 3 layers"},
+        Refusal{
+            R"({"architectures": ["Glm4MoeLiteForCausalLM"], "n_routed_experts": 4, "num_experts_per_tok": 2,
+                    "moe_intermediate_size": 64, "mlp_layer_types": ["wide", "dense", "dense"]})",
+            kBad, "mlp_layer_types[0]: \"wide\" is no kind of layer"},
         Refusal{R"({"eos_token_id": "</s>"})", kBad, "eos_token_id: expected an integer, got \"</s>\""}));
 
 TEST(DecoderSpec, ReadsALlama) {
@@ -156,6 +181,50 @@ TEST(DecoderSpec, WindowsFollowTheRuleOfTheFamily) {
   EXPECT_THAT(windows("Gemma2ForCausalLM", ""), ElementsAre(9, 0, 9, 0));
   EXPECT_THAT(windows("Gemma3ForCausalLM", R"(, "sliding_window_pattern": 3)"), ElementsAre(9, 9, 0, 9));
   EXPECT_THAT(windows("Gemma3ForCausalLM", ""), ElementsAre(9, 9, 9, 9));
+  EXPECT_THAT(windows("Cohere2ForCausalLM", ""), ElementsAre(9, 9, 9, 0));
+  EXPECT_THAT(windows("AfmoeForCausalLM", R"(, "global_attn_every_n_layers": 2)"), ElementsAre(9, 0, 9, 0));
+}
+
+TEST(DecoderSpec, SomeFamiliesRotateLayersWithAWindowOnly) {
+  const auto ropes = [](const std::string& architecture, const std::string& keys) {
+    return spec_with(R"({"num_hidden_layers": 4, "sliding_window": 9, "architectures": [")" + architecture +
+                     "\"]" + keys + "}")
+        .rope_of_layer;
+  };
+  EXPECT_THAT(ropes("Cohere2ForCausalLM", ""), ElementsAre(0, 0, 0, -1));
+  EXPECT_THAT(ropes("Exaone4ForCausalLM", ""), ElementsAre(0, 0, 0, -1));
+  EXPECT_THAT(ropes("Olmo3ForCausalLM", ""), ElementsAre(1, 1, 1, 0));
+}
+
+TEST(DecoderSpec, ExpertsStandWhereTheRuleOfTheFamilySays) {
+  const auto layers = [](const std::string& architecture, const std::string& keys) {
+    return spec_with(
+               R"({"num_hidden_layers": 4, "num_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2,
+                   "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 64, "architectures": [")" +
+               architecture + "\"]" + keys + "}")
+        .moe->layers;
+  };
+  EXPECT_THAT(layers("DeepseekV2ForCausalLM", ""), ElementsAre(true, true, true, true));
+  EXPECT_THAT(layers("DeepseekV2ForCausalLM", R"(, "first_k_dense_replace": 3)"),
+              ElementsAre(false, false, false, true));
+  EXPECT_THAT(layers("Glm4MoeForCausalLM", ""), ElementsAre(false, true, true, true));
+  EXPECT_THAT(layers("Glm4MoeLiteForCausalLM", ""), ElementsAre(false, true, true, true));
+  EXPECT_THAT(layers("AfmoeForCausalLM", R"(, "num_dense_layers": 2)"),
+              ElementsAre(false, false, true, true));
+  EXPECT_THAT(layers("Ernie4_5_MoeForCausalLM", ""), ElementsAre(false, true, true, true));
+  EXPECT_THAT(layers("Ernie4_5_MoeForCausalLM", R"(, "moe_layer_interval": 2, "moe_layer_end_index": 2)"),
+              ElementsAre(false, true, false, false));
+}
+
+TEST(DecoderSpec, SharedExpertsMayBeNone) {
+  const auto width = [](const std::string& keys) {
+    return spec_with(R"({"architectures": ["Ernie4_5_MoeForCausalLM"], "moe_num_experts": 4, "moe_k": 2,
+                         "moe_intermediate_size": 64)" +
+                     keys + "}")
+        .moe->shared_intermediate;
+  };
+  EXPECT_EQ(width(""), 128);
+  EXPECT_EQ(width(R"(, "moe_num_shared_experts": 0)"), 0);
 }
 
 TEST(DecoderSpec, BothSpellingsOfRopeGiveTheSame) {

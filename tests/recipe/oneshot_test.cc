@@ -159,11 +159,14 @@ TEST_P(EveryFamily, ComesBackAsItWasRounded) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Architectures, EveryFamily,
-                         ::testing::Values("Phi3ForCausalLM", "CohereForCausalLM", "OPTForCausalLM",
-                                           "GPT2LMHeadModel", "BloomForCausalLM", "MixtralForCausalLM",
-                                           "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM",
-                                           "DeepseekV3ForCausalLM"));
+INSTANTIATE_TEST_SUITE_P(
+    Architectures, EveryFamily,
+    ::testing::Values("Phi3ForCausalLM", "CohereForCausalLM", "OPTForCausalLM", "GPT2LMHeadModel",
+                      "BloomForCausalLM", "MixtralForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM",
+                      "DeepseekV3ForCausalLM", "DeepseekV2ForCausalLM", "Glm4MoeForCausalLM",
+                      "Glm4MoeLiteForCausalLM", "Ernie4_5_MoeForCausalLM", "AfmoeForCausalLM",
+                      "GraniteForCausalLM", "SeedOssForCausalLM", "Cohere2ForCausalLM", "OlmoForCausalLM",
+                      "Olmo2ForCausalLM", "Olmo3ForCausalLM", "Exaone4ForCausalLM"));
 
 class Oneshot : public ::testing::Test {
  protected:

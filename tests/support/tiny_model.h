@@ -69,7 +69,7 @@ struct TinyModel {
         add_norm(spec.norm_name(layer, norm), spec.norm_shape(norm));
       }
       const std::string correction = spec.correction_name(layer);
-      if (!correction.empty()) add(correction, {spec.moe->experts}, 0.1f);
+      if (!correction.empty()) add(correction, spec.correction_shape(), 0.1f);
     }
     add_norm(spec.final_norm_name, {spec.hidden_size});
     if (!spec.tie_word_embeddings) add(spec.head_name + ".weight", {spec.vocab_size, spec.hidden_size}, 0.2f);
@@ -88,6 +88,13 @@ inline Json expert_keys() {
           {"shared_expert_intermediate_size", 96},
           {"n_shared_experts", 1},
           {"first_k_dense_replace", 0},
+          {"mlp_layer_types", {"sparse", "dense"}},
+          {"moe_num_experts", 4},
+          {"moe_k", 2},
+          {"moe_num_shared_experts", 1},
+          {"moe_layer_start_index", 0},
+          {"num_shared_experts", 1},
+          {"num_dense_layers", 0},
           {"n_group", 2},
           {"topk_group", 1},
           {"q_lora_rank", 32},

@@ -60,6 +60,9 @@ CASES = {
 GEMMA = dict(head_dim=16, rms_norm_eps=1e-6, tie_word_embeddings=True, hidden_activation="gelu_pytorch_tanh")
 LEARNED = dict(vocab_size=96, bos_token_id=1, eos_token_id=2)
 MOE = dict(moe_intermediate_size=24, num_experts=6, num_experts_per_tok=2, rms_norm_eps=1e-6, rope_theta=1000000.0)
+GLM = dict(moe_intermediate_size=24, n_shared_experts=1, norm_topk_prob=True, rms_norm_eps=1e-5)
+LATENT = dict(num_key_value_heads=4, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=12, moe_intermediate_size=24,
+              rms_norm_eps=1e-6)
 # Families that are not of the Llama kind; their files are written by save_pretrained, with the names of the ecosystem.
 FAMILIES = {
     "gemma": GEMMA | dict(architectures=["GemmaForCausalLM"], model_type="gemma", num_key_value_heads=1, hidden_act="gelu_pytorch_tanh"),
@@ -90,6 +93,45 @@ FAMILIES = {
                         routed_scaling_factor=1.7, rms_norm_eps=1e-6, num_hidden_layers=3,
                         rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, mscale=1.0,
                                           mscale_all_dim=0.8)),
+    "granite": dict(architectures=["GraniteForCausalLM"], model_type="granite", embedding_multiplier=3.0, residual_multiplier=0.4,
+                    attention_multiplier=0.2, logits_scaling=2.5, rms_norm_eps=1e-5, attention_bias=True),
+    "seed_oss": dict(architectures=["SeedOssForCausalLM"], model_type="seed_oss", head_dim=16, attention_out_bias=False,
+                     rms_norm_eps=1e-6, rope_theta=1000000.0),
+    "cohere2": dict(architectures=["Cohere2ForCausalLM"], model_type="cohere2", layer_norm_eps=1e-5, logit_scale=0.25,
+                    sliding_window=6, num_hidden_layers=3, sliding_window_pattern=2, rope_theta=50000.0),
+    "glm4_moe": GLM | dict(architectures=["Glm4MoeForCausalLM"], model_type="glm4_moe", n_routed_experts=8, n_group=1, topk_group=1,
+                           num_experts_per_tok=3, first_k_dense_replace=1, routed_scaling_factor=1.3, attention_bias=True,
+                           use_qk_norm=True, head_dim=16, partial_rotary_factor=0.5),
+    "glm4_moe_defaults": GLM | dict(architectures=["Glm4MoeForCausalLM"], model_type="glm4_moe", n_routed_experts=4,
+                                    num_experts_per_tok=2),
+    "deepseek_v2": LATENT | dict(architectures=["DeepseekV2ForCausalLM"], model_type="deepseek_v2", q_lora_rank=None,
+                                 n_routed_experts=8, topk_method="group_limited_greedy", n_group=4, topk_group=2,
+                                 num_experts_per_tok=3, n_shared_experts=2, first_k_dense_replace=1, routed_scaling_factor=1.7,
+                                 norm_topk_prob=False, attention_bias=True,
+                                 rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16,
+                                                   mscale=0.707, mscale_all_dim=0.9)),
+    "deepseek_v2_greedy": LATENT | dict(architectures=["DeepseekV2ForCausalLM"], model_type="deepseek_v2", q_lora_rank=24,
+                                        n_routed_experts=4, topk_method="greedy", num_experts_per_tok=2, n_shared_experts=1,
+                                        num_hidden_layers=1),
+    "ernie4_5_moe": dict(architectures=["Ernie4_5_MoeForCausalLM"], model_type="ernie4_5_moe", moe_intermediate_size=24,
+                         moe_num_experts=6, moe_k=2, moe_num_shared_experts=2, moe_layer_start_index=1, moe_layer_end_index=-1,
+                         moe_layer_interval=2, moe_norm_min=0.6, num_hidden_layers=4, rms_norm_eps=1e-5, use_bias=False,
+                         tie_word_embeddings=True),
+    "olmo": dict(architectures=["OlmoForCausalLM"], model_type="olmo", clip_qkv=None),
+    "olmo2": dict(architectures=["Olmo2ForCausalLM"], model_type="olmo2", rms_norm_eps=1e-5, rope_theta=500000.0),
+    "olmo3": dict(architectures=["Olmo3ForCausalLM"], model_type="olmo3", rms_norm_eps=1e-5, sliding_window=6, num_hidden_layers=3,
+                  layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+                  rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)),
+    "exaone4": dict(architectures=["Exaone4ForCausalLM"], model_type="exaone4", rms_norm_eps=1e-5, sliding_window=6, head_dim=16,
+                    num_hidden_layers=3, sliding_window_pattern=2, rope_theta=20000.0),
+    "exaone4_full": dict(architectures=["Exaone4ForCausalLM"], model_type="exaone4", rms_norm_eps=1e-5, sliding_window=None,
+                         layer_types=["full_attention", "full_attention"]),
+    "glm4_moe_lite": LATENT | dict(architectures=["Glm4MoeLiteForCausalLM"], model_type="glm4_moe_lite", q_lora_rank=24,
+                                   n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1, rms_norm_eps=1e-5,
+                                   mlp_layer_types=["sparse", "dense"]),
+    "afmoe": dict(architectures=["AfmoeForCausalLM"], model_type="afmoe", moe_intermediate_size=24, num_experts=6,
+                  num_experts_per_tok=2, num_shared_experts=2, num_dense_layers=1, route_scale=1.4, global_attn_every_n_layers=3,
+                  num_hidden_layers=3, sliding_window=6, mup_enabled=True, head_dim=16, rms_norm_eps=1e-5),
 }
 STEPWISE = {"rope_dynamic", "rope_longrope_long"}
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
