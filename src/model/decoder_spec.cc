@@ -163,14 +163,18 @@ std::vector<int64_t> DecoderSpec::correction_shape() const {
   return moe->correction_is_row ? std::vector{int64_t{1}, moe->experts} : std::vector{moe->experts};
 }
 
-void DecoderSpec::remove_prefix() {
-  const auto strip = [&](std::string& name) {
-    if (name.starts_with(optional_prefix)) name.erase(0, optional_prefix.size());
-  };
-  for (std::string* name : {&embedding_name, &embedding_norm_name, &final_norm_name}) strip(*name);
-  for (std::string& name : linear_names) strip(name);
-  for (std::string& name : norm_names) strip(name);
-  if (positions) strip(positions->name);
+std::string NamePrefix::change(const std::string& name) const {
+  return name.empty() || !name.starts_with(from) ? name : std::string(to) + name.substr(from.size());
+}
+
+void DecoderSpec::change_prefix(const NamePrefix& prefix) {
+  const auto change = [&](std::string& name) { name = prefix.change(name); };
+  for (std::string* name : {&embedding_name, &embedding_norm_name, &final_norm_name, &head_name})
+    change(*name);
+  for (std::string& name : linear_names) change(name);
+  for (std::string& name : norm_names) change(name);
+  if (positions) change(positions->name);
+  if (moe) change(moe->correction_name);
 }
 
 std::vector<int64_t> DecoderSpec::norm_shape(NormRole role) const {

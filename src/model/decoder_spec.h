@@ -82,6 +82,14 @@ struct LinearSlot {
   bool fused() const { return rows.count != out_features; }
 };
 
+/// Some files begin names with `to` where others begin them with `from`. Both are literals of the tables.
+struct NamePrefix {
+  std::string_view from;
+  std::string_view to;
+
+  std::string change(const std::string& name) const;
+};
+
 /// Positions as learned vectors that are added to the embeddings.
 struct LearnedPositions {
   std::string name;  ///< of the table's tensor
@@ -180,8 +188,10 @@ struct DecoderSpec {
   std::optional<MoeSpec> moe;
   std::optional<int32_t> bos_token;
   std::vector<int32_t> eos_tokens;
-  /// Some files leave this out in front of every tensor name.
-  std::string optional_prefix;
+  /// Of a model of more than text, whose modules may be called otherwise than the tensors.
+  bool text_part = false;
+  /// Ways in which some files begin the names; the first that leads to an embedding counts.
+  std::vector<NamePrefix> other_prefixes;
   /// Tensor names; "{}" stands for the layer, a second "{}" for the expert.
   std::string embedding_name;
   std::string embedding_norm_name;  ///< without suffix; empty where the family has none
@@ -211,8 +221,8 @@ struct DecoderSpec {
   /// Tensor with the router's correction; empty where there is none.
   std::string correction_name(int64_t layer) const;
   std::vector<int64_t> correction_shape() const;
-  /// Takes `optional_prefix` off every name.
-  void remove_prefix();
+  /// Changes every name that begins so.
+  void change_prefix(const NamePrefix& prefix);
   /// Features of the cached keys and values of a token.
   int64_t key_features() const { return kv_heads * head_dim; }
   int64_t value_features() const { return kv_heads * value_dim; }

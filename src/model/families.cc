@@ -110,6 +110,16 @@ constexpr Family::Fixed kAfmoeFixed[] = {{"route_norm", true}};
 constexpr std::string_view kOlmoUnset[] = {"clip_qkv"};
 constexpr Family::Fixed kGemmaFixed[] = {{"use_bidirectional_attention", false}};
 
+constexpr NamePrefix kWithoutTransformer[] = {{"transformer.", ""}};
+constexpr NamePrefix kTextPartPrefixes[] = {{"", "language_model."}, {"model.", "model.language_model."}};
+
+constexpr MultimodalFamily kMultimodalFamilies[] = {
+    {.architecture = "Gemma3ForConditionalGeneration"},
+    {.architecture = "LlavaForConditionalGeneration"},
+    {.architecture = "Mistral3ForConditionalGeneration"},
+    {.architecture = "Qwen2_5_VLForConditionalGeneration", .flat_type = "qwen2_5_vl_text"},
+};
+
 constexpr Family kFamilies[] = {
     {.architecture = "LlamaForCausalLM",
      .model_type = "llama",
@@ -130,6 +140,16 @@ constexpr Family kFamilies[] = {
      .window = WindowRule::by_layer_types,
      .default_max_position_embeddings = 32768,
      .default_kv_heads = 32},
+    {.architecture = "Qwen2_5_VLTextModel",
+     .model_type = "qwen2_5_vl_text",
+     .names = kLlamaNames,
+     .qkv_bias = kAlways,
+     .window = WindowRule::by_layer_types,
+     .default_rope_theta = 1e6,
+     .default_epsilon = 1e-5,
+     .multimodal_rope = true,
+     .default_max_position_embeddings = 32768,
+     .default_kv_heads = 8},
     {.architecture = "Qwen3ForCausalLM",
      .model_type = "qwen3",
      .names = kLlamaNames,
@@ -187,6 +207,8 @@ constexpr Family kFamilies[] = {
      .default_rope_theta = 1e6,
      .default_tied = true,
      .default_window_pattern = 6,
+     .default_heads = 8,
+     .default_vocab_size = 262208,
      .default_head_dim = 256,
      .default_max_position_embeddings = 131072,
      .default_kv_heads = 4,
@@ -301,7 +323,7 @@ constexpr Family kFamilies[] = {
     {.architecture = "GPT2LMHeadModel",
      .model_type = "gpt2",
      .names = kGpt2Names,
-     .optional_prefix = "transformer.",
+     .other_prefixes = kWithoutTransformer,
      .norm = kLayerNorm,
      .qkv_bias = kAlways,
      .output_bias = kAlways,
@@ -318,7 +340,7 @@ constexpr Family kFamilies[] = {
     {.architecture = "BloomForCausalLM",
      .model_type = "bloom",
      .names = kBloomNames,
-     .optional_prefix = "transformer.",
+     .other_prefixes = kWithoutTransformer,
      .norm = kLayerNorm,
      .qkv_bias = kAlways,
      .output_bias = kAlways,
@@ -431,5 +453,9 @@ constexpr Family kFamilies[] = {
 }  // namespace
 
 std::span<const Family> families() { return kFamilies; }
+
+std::span<const MultimodalFamily> multimodal_families() { return kMultimodalFamilies; }
+
+std::span<const NamePrefix> text_part_prefixes() { return kTextPartPrefixes; }
 
 }  // namespace salient

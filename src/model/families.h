@@ -95,8 +95,7 @@ struct Family {
   std::string_view architecture;
   std::string_view model_type;
   const TensorNames& names;
-  /// Some files leave this out in front of every tensor name.
-  std::string_view optional_prefix = {};
+  std::span<const NamePrefix> other_prefixes = {};
   NormSpec norm = {};
   QueryKeyNorm query_key_norm = QueryKeyNorm::never;
   QueryKeyGain query_key_gain = QueryKeyGain::shared;
@@ -134,7 +133,11 @@ struct Family {
   int64_t default_sliding_window = 4096;
   std::string_view window_pattern_key = "sliding_window_pattern";  ///< of WindowRule::alternating
   int64_t default_window_pattern = 2;
-  bool longrope_only = false;  ///< every kind of rope scaling means longrope
+  bool multimodal_rope = false;  ///< its three positions of a token are one and the same for text
+  bool longrope_only = false;    ///< every kind of rope scaling means longrope
+  /// 0: config.json must say it.
+  int64_t default_heads = 0;
+  int64_t default_vocab_size = 0;
   /// 0: hidden_size / num_attention_heads.
   int64_t default_head_dim = 0;
   int64_t default_max_position_embeddings = 2048;
@@ -152,5 +155,17 @@ struct Family {
 };
 
 std::span<const Family> families();
+
+/// A model of more than text whose text part is a family of the table: the one whose model_type `text_config`
+/// names, or, where config.json has no such part and says everything at once, `flat_type`.
+struct MultimodalFamily {
+  std::string_view architecture;
+  std::string_view flat_type = {};
+};
+
+std::span<const MultimodalFamily> multimodal_families();
+
+/// Where such a model keeps its text part.
+std::span<const NamePrefix> text_part_prefixes();
 
 }  // namespace salient

@@ -17,21 +17,27 @@ constexpr int64_t kDefaultMaxWindowLayers = 28;
        name, fmt::join(known_architectures(), ", "));
 }
 
-/// The row that "architectures" names, or, when the key is missing, "model_type".
-const Family& find_family(const JsonView& config) {
+/// The first of "architectures", or, when the key is missing, "model_type".
+std::string declared_name(const JsonView& config) {
   const auto architectures = config.find("architectures");
-  if (architectures && !architectures->elements().empty()) {
-    const std::string& name = architectures->elements().front().as_string();
-    for (const Family& family : families()) {
-      if (family.architecture == name) return family;
-    }
-    refuse_architecture(config, name);
-  }
-  const std::string& type = config.at("model_type").as_string();
+  if (architectures && !architectures->elements().empty())
+    return architectures->elements().front().as_string();
+  return config.at("model_type").as_string();
+}
+
+/// The row of an architecture or a model_type.
+const Family& find_family(const JsonView& config, std::string_view name) {
   for (const Family& family : families()) {
-    if (family.model_type == type) return family;
+    if (family.architecture == name || family.model_type == name) return family;
   }
-  refuse_architecture(config, type);
+  refuse_architecture(config, name);
+}
+
+const MultimodalFamily* find_multimodal(std::string_view name) {
+  for (const MultimodalFamily& family : multimodal_families()) {
+    if (family.architecture == name) return &family;
+  }
+  return nullptr;
 }
 
 /// Without gating the block is four times as wide as the hidden state unless a key says otherwise.
@@ -83,8 +89,14 @@ void read_sizes(const JsonView& config, const Family& family, DecoderSpec& spec)
   spec.hidden_size = size_of_any(config, {"hidden_size", "n_embd", "n_embed"}, kMaximumFeatures);
   spec.intermediate_size = intermediate_size(config, family, spec.hidden_size);
   spec.layers = size_of_any(config, {"num_hidden_layers", "n_layer"}, kMaximumLayers);
-  spec.heads = size_of_any(config, {"num_attention_heads", "n_head"}, kMaximumHeads);
-  spec.vocab_size = config.at("vocab_size").as_int(1, kMaximumFeatures);
+  const auto heads = find_any(config, {"num_attention_heads", "n_head"});
+  spec.heads = heads || family.default_heads == 0
+                   ? size_of_any(config, {"num_attention_heads", "n_head"}, kMaximumHeads)
+                   : family.default_heads;
+  const auto vocabulary = config.find("vocab_size");
+  spec.vocab_size = vocabulary || family.default_vocab_size == 0
+                        ? config.at("vocab_size").as_int(1, kMaximumFeatures)
+                        : family.default_vocab_size;
   const auto positions = find_any(config, {"max_position_embeddings", "n_positions", "seq_length"});
   spec.max_position_embeddings =
       positions ? positions->as_int(1, kMaximumPositions) : family.default_max_position_embeddings;
@@ -234,6 +246,7 @@ void read_ropes(const JsonView& config, const Family& family, DecoderSpec& spec)
                       .default_theta = family.default_rope_theta,
                       .default_local_theta = family.default_local_theta,
                       .default_partial_factor = family.default_partial_rotary_factor,
+                      .multimodal = family.multimodal_rope,
                       .longrope_only = family.longrope_only};
   const bool by_window = family.position == PositionRule::rope_by_window;
   if (by_window) context.layer_type = "full_attention";
@@ -291,7 +304,7 @@ void set_names(const Family& family, DecoderSpec& spec) {
   spec.embedding_norm_name = names.embedding_norm;
   spec.final_norm_name = names.final_norm;
   spec.head_name = names.head;
-  spec.optional_prefix = family.optional_prefix;
+  spec.other_prefixes.assign(family.other_prefixes.begin(), family.other_prefixes.end());
   std::copy(names.linears.begin(), names.linears.end(), spec.linear_names.begin());
   std::copy(names.norms.begin(), names.norms.end(), spec.norm_names.begin());
   const auto without = [&](NormRole role) { spec.norm_names[static_cast<size_t>(role)].clear(); };
@@ -302,21 +315,13 @@ void set_names(const Family& family, DecoderSpec& spec) {
   if (!spec.latent || spec.latent->query_rank == 0) without(NormRole::query_latent);
 }
 
-}  // namespace
-
-std::vector<int32_t> read_token_ids(const std::optional<JsonView>& value) {
-  std::vector<int32_t> result;
-  if (!value) return result;
-  const auto views = value->json().is_array() ? value->elements() : std::vector<JsonView>{*value};
-  for (const JsonView& view : views) {
-    const int64_t id = view.as_int(-1, INT32_MAX);
-    if (id >= 0) result.push_back(static_cast<int32_t>(id));
-  }
-  return result;
+void read_tokens(const JsonView& config, DecoderSpec& spec) {
+  const auto bos_tokens = read_token_ids(config.find("bos_token_id"));
+  if (!bos_tokens.empty()) spec.bos_token = bos_tokens.front();
+  if (const auto eos_tokens = config.find("eos_token_id")) spec.eos_tokens = read_token_ids(eos_tokens);
 }
 
-DecoderSpec make_decoder_spec(const JsonView& config) {
-  const Family& family = find_family(config);
+DecoderSpec read_spec(const JsonView& config, const Family& family) {
   check_fixed(config, family);
   DecoderSpec spec;
   spec.architecture = family.architecture;
@@ -341,16 +346,51 @@ DecoderSpec make_decoder_spec(const JsonView& config) {
   read_positions(config, family, spec);
   read_scales(config, family, spec);
   if (family.moe != nullptr) spec.moe = read_moe_spec(config, *family.moe, spec.layers);
-  const auto bos_tokens = read_token_ids(config.find("bos_token_id"));
-  if (!bos_tokens.empty()) spec.bos_token = bos_tokens.front();
-  spec.eos_tokens = read_token_ids(config.find("eos_token_id"));
+  read_tokens(config, spec);
   set_names(family, spec);
   return spec;
+}
+
+/// The text part of a model of more; what the outer config.json says of tokens and ties goes before.
+DecoderSpec read_text_part(const JsonView& config, const MultimodalFamily& outer) {
+  const auto nested = config.find("text_config");
+  const JsonView text = nested.value_or(config);
+  const bool flat = !nested && !outer.flat_type.empty();
+  DecoderSpec spec =
+      read_spec(text, find_family(text, flat ? outer.flat_type : text.at("model_type").as_string()));
+  spec.architecture = outer.architecture;
+  spec.text_part = true;
+  // A file with a head of its own is believed, see ModelWeights; transformers ties the others by default.
+  spec.tie_word_embeddings =
+      config.bool_or("tie_word_embeddings", text.bool_or("tie_word_embeddings", !flat));
+  read_tokens(config, spec);
+  spec.other_prefixes.assign(text_part_prefixes().begin(), text_part_prefixes().end());
+  return spec;
+}
+
+}  // namespace
+
+DecoderSpec make_decoder_spec(const JsonView& config) {
+  const std::string name = declared_name(config);
+  if (const MultimodalFamily* outer = find_multimodal(name)) return read_text_part(config, *outer);
+  return read_spec(config, find_family(config, name));
+}
+
+std::vector<int32_t> read_token_ids(const std::optional<JsonView>& value) {
+  std::vector<int32_t> result;
+  if (!value) return result;
+  const auto views = value->json().is_array() ? value->elements() : std::vector<JsonView>{*value};
+  for (const JsonView& view : views) {
+    const int64_t id = view.as_int(-1, INT32_MAX);
+    if (id >= 0) result.push_back(static_cast<int32_t>(id));
+  }
+  return result;
 }
 
 std::vector<std::string> known_architectures() {
   std::vector<std::string> result;
   for (const Family& family : families()) result.emplace_back(family.architecture);
+  for (const MultimodalFamily& family : multimodal_families()) result.emplace_back(family.architecture);
   return result;
 }
 

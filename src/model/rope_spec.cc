@@ -35,6 +35,7 @@ RopeScaling scaling_kind(const JsonView& parameters, const RopeContext& context)
   if (!name) return RopeScaling::none;
   const std::string& text = name->as_string();
   if (context.longrope_only && (text == "su" || text == "yarn")) return RopeScaling::longrope;
+  if (context.multimodal && text == "mrope") return RopeScaling::none;
   static constexpr std::pair<std::string_view, RopeScaling> kKinds[] = {
       {"default", RopeScaling::none},  {"linear", RopeScaling::linear}, {"dynamic", RopeScaling::dynamic},
       {"llama3", RopeScaling::llama3}, {"yarn", RopeScaling::yarn},     {"longrope", RopeScaling::longrope},

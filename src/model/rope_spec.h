@@ -14,6 +14,7 @@ struct RopeContext {
   /// "full_attention" or "sliding_attention" for families that rotate them differently: the former is what
   /// rope_scaling and rope_theta speak of, the latter has `rope_local_base_freq` and no scaling.
   std::string_view layer_type = {};
+  bool multimodal = false;     ///< "mrope" is the ordinary rotation of text (Qwen2.5-VL)
   bool longrope_only = false;  ///< older names of a kind mean longrope (Phi-3)
 };
 

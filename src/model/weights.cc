@@ -143,13 +143,12 @@ ModelWeights::ModelWeights(const std::string& directory)
                                                                                : spec_.head_name + ".weight");
 }
 
-/// What only the tensors themselves tell: whether the optional prefix is there, and whether the experts are
+/// What only the tensors themselves tell: what their names begin with, and whether the experts are
 /// separate or stacked in one tensor.
 void ModelWeights::adapt_names() {
-  const std::string prefix = spec_.optional_prefix;
-  if (!prefix.empty() && !checkpoint_->contains(spec_.embedding_name) &&
-      checkpoint_->contains(spec_.embedding_name.substr(prefix.size()))) {
-    spec_.remove_prefix();
+  for (const NamePrefix& prefix : spec_.other_prefixes) {
+    if (checkpoint_->contains(spec_.embedding_name)) break;
+    if (checkpoint_->contains(prefix.change(spec_.embedding_name))) spec_.change_prefix(prefix);
   }
   if (!spec_.moe) return;
   std::string& gate = spec_.linear_names[static_cast<size_t>(LinearRole::expert_gate)];

@@ -347,16 +347,55 @@ class OneshotRun {
     writer.copy_companions(source.directory());
     writer.add_file("recipe.yaml", recipe_to_yaml(options_, job_.resolved.scheme, report_.calibration_tokens,
                                                   job_.weights.spec().head_name));
-    writer.add_file("config.json", config().dump(2) + "\n");
+    writer.add_file("config.json", config(layers).dump(2) + "\n");
   }
 
-  Json config() const {
+  /// An entry for modules that end so: their prefixes may differ from those of the tensors. AutoAWQ looks for
+  /// an entry anywhere in a name.
+  std::string ending(const std::string& module) const {
+    return options_.format == Format::autoawq_gemm ? module : "re:.*" + module + "$";
+  }
+
+  /// The decoder's linears that stay dense.
+  std::vector<std::string> dense_linears() const {
+    std::vector<std::string> result;
+    for (const auto& module : job_.resolved.dense) {
+      if (!job_.weights.spec().text_part) {
+        result.push_back(module.name);
+        continue;
+      }
+      const size_t layers = module.name.find("layers.");
+      result.push_back(
+          ending(module.name.substr(layers != std::string::npos ? layers : module.name.rfind('.') + 1)));
+    }
+    return result;
+  }
+
+  /// Linears that are no part of the decoder, such as a vision tower's: whoever reads the file takes every
+  /// linear that is not ignored for a quantized one.
+  std::vector<std::string> foreign_linears(const LayerWriter& layers) const {
+    const DecoderSpec& spec = job_.weights.spec();
+    std::set<std::string> own = layers.replaced();
+    own.insert({spec.embedding_name, spec.head_name + ".weight"});
+    if (spec.positions) own.insert(spec.positions->name);
+    constexpr std::string_view kSuffix = ".weight";
+    std::vector<std::string> result;
+    for (const auto& name : job_.weights.checkpoint().tensor_names()) {
+      if (!name.ends_with(kSuffix) || own.contains(name)) continue;
+      if (job_.weights.checkpoint().entry(name).shape.size() != 2) continue;
+      result.push_back(ending(name.substr(0, name.size() - kSuffix.size())));
+    }
+    return result;
+  }
+
+  Json config(const LayerWriter& layers) const {
     Json config = job_.weights.checkpoint().config();
     if (const auto storage = storage_type(options_.format)) {
       config[config.contains("dtype") ? "dtype" : "torch_dtype"] = torch_name(*storage);
     }
-    QuantizationConfig block{.format = options_.format, .scheme = job_.resolved.scheme, .ignore = {}};
-    for (const auto& module : job_.resolved.dense) block.ignore.push_back(module.name);
+    QuantizationConfig block{
+        .format = options_.format, .scheme = job_.resolved.scheme, .ignore = dense_linears()};
+    for (std::string& name : foreign_linears(layers)) block.ignore.push_back(std::move(name));
     config["quantization_config"] = write_config_block(block);
     return config;
   }

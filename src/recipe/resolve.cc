@@ -152,11 +152,12 @@ ResolvedRecipe resolve_recipe(const Recipe& recipe, Format format, const Decoder
       }
     }
   }
-  const std::string head = module_name(spec.head_name);
+  const std::string& head = spec.head_name;
   const auto* head_pattern = ignored_by(head);
   resolved.dense.push_back({head, head_pattern != nullptr
                                       ? fmt::format("ignore: \"{}\"", head_pattern->text())
                                       : "the output head always stays dense"});
+  ignored_by("lm_head");  // what recipes call the head, whatever a file begins its name with
   ignored_by(module_name(spec.embedding_name));  // embeddings stay dense anyway, naming them is no mistake
   for (const auto& pattern : patterns) {
     if (!pattern.used) fail_unmatched(pattern, spec);

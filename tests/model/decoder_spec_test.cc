@@ -216,6 +216,42 @@ TEST(DecoderSpec, ExpertsStandWhereTheRuleOfTheFamilySays) {
               ElementsAre(false, true, false, false));
 }
 
+constexpr std::string_view kGemma3 = R"({
+  "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "eos_token_id": [1, 106],
+  "text_config": {"model_type": "gemma3_text", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+                  "eos_token_id": 3}})";
+
+TEST(DecoderSpec, TheTextPartOfAMultimodalModelIsAFamilyOfTheTable) {
+  const Json config = parse_json(kGemma3, "config.json");
+  DecoderSpec spec = make_decoder_spec({config, "config.json"});
+  EXPECT_EQ(spec.architecture, "Gemma3ForConditionalGeneration");
+  EXPECT_EQ(spec.heads, 8);
+  EXPECT_EQ(spec.vocab_size, 262208);
+  EXPECT_TRUE(spec.tie_word_embeddings);
+  EXPECT_THAT(spec.eos_tokens, ElementsAre(1, 106));
+  EXPECT_EQ(spec.embedding_name, "model.embed_tokens.weight");
+  DecoderSpec prefixed = spec;
+  prefixed.change_prefix(spec.other_prefixes.at(0));
+  EXPECT_EQ(prefixed.embedding_name, "language_model.model.embed_tokens.weight");
+  EXPECT_EQ(prefixed.head_name, "language_model.lm_head");
+  spec.change_prefix(spec.other_prefixes.at(1));
+  EXPECT_EQ(spec.norm_name(1, NormRole::mlp), "model.language_model.layers.1.pre_feedforward_layernorm");
+  EXPECT_EQ(spec.head_name, "lm_head");
+}
+
+TEST(DecoderSpec, AnUnknownTextPartIsRefusedByItsName) {
+  Json config = parse_json(kGemma3, "config.json");
+  config["text_config"]["model_type"] = "mamba";
+  try {
+    make_decoder_spec({config, "config.json"});
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::unsupported);
+    EXPECT_THAT(error.what(),
+                HasSubstr("config.json: text_config: the architecture \"mamba\" is not supported"));
+  }
+}
+
 TEST(DecoderSpec, SharedExpertsMayBeNone) {
   const auto width = [](const std::string& keys) {
     return spec_with(R"({"architectures": ["Ernie4_5_MoeForCausalLM"], "moe_num_experts": 4, "moe_k": 2,

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "quant/group_quantize.h"
 #include "runtime/decoder.h"
+#include "support/golden_model.h"
 #include "support/temporary_directory.h"
 #include "support/tiny_model.h"
 
@@ -159,14 +160,50 @@ TEST_P(EveryFamily, ComesBackAsItWasRounded) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Architectures, EveryFamily,
-    ::testing::Values("Phi3ForCausalLM", "CohereForCausalLM", "OPTForCausalLM", "GPT2LMHeadModel",
-                      "BloomForCausalLM", "MixtralForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM",
-                      "DeepseekV3ForCausalLM", "DeepseekV2ForCausalLM", "Glm4MoeForCausalLM",
-                      "Glm4MoeLiteForCausalLM", "Ernie4_5_MoeForCausalLM", "AfmoeForCausalLM",
-                      "GraniteForCausalLM", "SeedOssForCausalLM", "Cohere2ForCausalLM", "OlmoForCausalLM",
-                      "Olmo2ForCausalLM", "Olmo3ForCausalLM", "Exaone4ForCausalLM"));
+INSTANTIATE_TEST_SUITE_P(Architectures, EveryFamily,
+                         ::testing::Values("Phi3ForCausalLM", "CohereForCausalLM", "OPTForCausalLM",
+                                           "GPT2LMHeadModel", "BloomForCausalLM", "MixtralForCausalLM",
+                                           "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM",
+                                           "DeepseekV3ForCausalLM", "DeepseekV2ForCausalLM",
+                                           "Glm4MoeForCausalLM", "Glm4MoeLiteForCausalLM",
+                                           "Ernie4_5_MoeForCausalLM", "AfmoeForCausalLM",
+                                           "GraniteForCausalLM", "SeedOssForCausalLM", "Cohere2ForCausalLM",
+                                           "OlmoForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM",
+                                           "Exaone4ForCausalLM", "Qwen2_5_VLForConditionalGeneration"));
+
+class Multimodal : public ::testing::TestWithParam<const char*> {};
+
+/// What is no part of the text model comes out as it was, and its linears are said to be dense.
+TEST_P(Multimodal, TheRestIsCarriedAlong) {
+  const TemporaryDirectory scratch;
+  const GoldenModel golden(GetParam());
+  const std::string target = (scratch.path() / "quantized").string();
+  OneshotOptions options{.model = golden.directory().string(), .output = target};
+  options.recipe.awq.reset();
+  options.recipe.quantization.group_size = 32;
+  options.recipe.quantization.ignore = {"lm_head", "re:.*layers.1.self_attn.o_proj$"};
+  oneshot(options);
+  const ModelWeights dense(options.model);
+  const ModelWeights quantized(target);
+  int foreign = 0;
+  for (const std::string& name : dense.checkpoint().tensor_names()) {
+    if (!name.starts_with("vision_tower") && !name.starts_with("visual")) continue;
+    ++foreign;
+    EXPECT_TRUE(same_bytes(quantized.checkpoint().tensor(name), dense.checkpoint().tensor(name))) << name;
+  }
+  EXPECT_GT(foreign, 0);
+  const auto& ignored = quantized.quantization()->ignore;
+  const std::string linear = std::string(GetParam()) == "llava"
+                                 ? "re:.*vision_tower.encoder.layers.0.self_attn.q_proj$"
+                                 : "re:.*visual.blocks.0.attn.qkv$";
+  EXPECT_THAT(ignored, ::testing::Contains(linear));
+  EXPECT_THAT(ignored, ::testing::Contains("re:.*lm_head$"));
+  EXPECT_THAT(ignored, ::testing::Contains("re:.*layers.1.self_attn.o_proj$"));
+  EXPECT_THAT(ignored, ::testing::Not(::testing::Contains(HasSubstr("embed_tokens"))));
+  EXPECT_TRUE(quantized.layer(0)[LinearRole::q].quantized.has_value());
+}
+
+INSTANTIATE_TEST_SUITE_P(Goldens, Multimodal, ::testing::Values("llava", "qwen2_5_vl"));
 
 class Oneshot : public ::testing::Test {
  protected:

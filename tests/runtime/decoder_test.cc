@@ -86,11 +86,12 @@ INSTANTIATE_TEST_SUITE_P(
                     "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3", "granite", "seed_oss", "cohere2",
                     "glm4_moe", "glm4_moe_defaults", "deepseek_v2", "deepseek_v2_greedy", "ernie4_5_moe",
                     "olmo", "olmo2", "olmo3", "exaone4", "exaone4_full", "glm4_moe_lite", "afmoe",
-                    "llama_gqa", "llama_tied", "llama_tied_by_head", "llama_bias", "mistral_window", "qwen2",
-                    "qwen2_window", "qwen3", "qwen3_layer_types", "rope_linear", "rope_dynamic",
-                    "rope_llama3", "rope_yarn", "rope_yarn_mscale", "rope_yarn_attention_factor",
-                    "rope_longrope_short", "rope_longrope_long", "rope_partial", "ct_sym_32", "ct_asym_32",
-                    "ct_asym_channel", "autoawq_32", "autoawq_whole_row_old_config"),
+                    "gemma3_vision", "llava", "mistral3", "qwen2_5_vl", "llama_gqa", "llama_tied",
+                    "llama_tied_by_head", "llama_bias", "mistral_window", "qwen2", "qwen2_window", "qwen3",
+                    "qwen3_layer_types", "rope_linear", "rope_dynamic", "rope_llama3", "rope_yarn",
+                    "rope_yarn_mscale", "rope_yarn_attention_factor", "rope_longrope_short",
+                    "rope_longrope_long", "rope_partial", "ct_sym_32", "ct_asym_32", "ct_asym_channel",
+                    "autoawq_32", "autoawq_whole_row_old_config"),
     [](const auto& test) { return test.param; });
 
 TEST(Decoder, LongPromptsRunInChunksWithTheSameLogits) {

@@ -7,7 +7,7 @@ pass token by token through the cache) and model.safetensors, or a file "weights
 import argparse, json, math, pathlib, tempfile
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer, DynamicCache
 from transformers.models.llama import modeling_llama
 
 torch.set_grad_enabled(False)
@@ -133,6 +133,26 @@ FAMILIES = {
                   num_experts_per_tok=2, num_shared_experts=2, num_dense_layers=1, route_scale=1.4, global_attn_every_n_layers=3,
                   num_hidden_layers=3, sliding_window=6, mup_enabled=True, head_dim=16, rms_norm_eps=1e-5),
 }
+VISION = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8)
+# Models of text and images: what is golden is their text part, the rest is carried along.
+MULTIMODAL = {
+    "gemma3_vision": dict(architectures=["Gemma3ForConditionalGeneration"], model_type="gemma3", mm_tokens_per_image=4,
+                          image_token_index=500, vision_config=VISION | dict(model_type="siglip_vision_model"),
+                          text_config=SIZES | GEMMA | dict(model_type="gemma3_text", sliding_window=6, query_pre_attn_scalar=20,
+                                                           rope_scaling=dict(rope_type="linear", factor=2.0))),
+    "llava": dict(architectures=["LlavaForConditionalGeneration"], model_type="llava", image_token_index=500,
+                  vision_config=VISION | dict(model_type="clip_vision_model", projection_dim=16), tie_word_embeddings=False,
+                  text_config=SIZES | dict(model_type="llama", rms_norm_eps=1e-5, rope_theta=50000.0)),
+    "mistral3": dict(architectures=["Mistral3ForConditionalGeneration"], model_type="mistral3", image_token_index=500,
+                     vision_config=VISION | dict(model_type="pixtral", head_dim=8), tie_word_embeddings=False,
+                     text_config=SIZES | dict(model_type="mistral", rms_norm_eps=1e-5, sliding_window=None, head_dim=16,
+                                              rope_theta=1000000.0)),
+    "qwen2_5_vl": SIZES | dict(architectures=["Qwen2_5_VLForConditionalGeneration"], model_type="qwen2_5_vl", image_token_id=500,
+                               video_token_id=501, vision_start_token_id=502, vision_end_token_id=503, tie_word_embeddings=True,
+                               rms_norm_eps=1e-6, rope_scaling=dict(type="mrope", mrope_section=[1, 1, 2]),
+                               vision_config=dict(hidden_size=16, intermediate_size=32, depth=1, num_heads=2, patch_size=8,
+                                                  out_hidden_size=32, fullatt_block_indexes=[0])),
+}
 STEPWISE = {"rope_dynamic", "rope_longrope_long"}
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -197,13 +217,17 @@ def make(name, index):
 
 
 def make_family(name, index):
+    own = FAMILIES[name]
+    make_saved(name, index, (LEARNED if "n_embd" in own or "n_layer" in own else SIZES) | own, AutoModelForCausalLM)
+
+
+def make_saved(name, index, config, kind):
     folder = HERE / name
     folder.mkdir(exist_ok=True)
     dtype = DTYPES[index % 3]
-    own = FAMILIES[name]
-    config = (LEARNED if "n_embd" in own or "n_layer" in own else SIZES) | own | {"torch_dtype": str(dtype).split(".")[1]}
+    config = config | {"torch_dtype": str(dtype).split(".")[1]}
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    model = AutoModelForCausalLM.from_config(load_config(folder), dtype=torch.float32, attn_implementation="eager").eval()
+    model = kind.from_config(load_config(folder), dtype=torch.float32, attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(300 + index)
     randomize(model, dtype, generator)
     for layer_name, buffer in model.named_buffers():
@@ -254,6 +278,11 @@ def main():
         if arguments.only is not None and name not in arguments.only:
             continue
         make_family(name, index)
+        print("made", name)
+    for index, name in enumerate(MULTIMODAL):
+        if arguments.only is not None and name not in arguments.only:
+            continue
+        make_saved(name, 100 + index, MULTIMODAL[name], AutoModelForImageTextToText)
         print("made", name)
     if arguments.models:
         trained(arguments.models)
