@@ -192,7 +192,7 @@ INSTANTIATE_TEST_SUITE_P(
         FamilyCase{"BloomForCausalLM", kNoKeys}, FamilyCase{"MixtralForCausalLM", expert_keys()},
         FamilyCase{"Qwen2MoeForCausalLM", expert_keys()}, FamilyCase{"Qwen3MoeForCausalLM", expert_keys()},
         FamilyCase{"DeepseekV3ForCausalLM", expert_keys()},
-        FamilyCase{"DeepseekV2ForCausalLM", expert_keys()},
+        FamilyCase{"DeepseekV2ForCausalLM", expert_keys_with({{"q_lora_rank", nullptr}})},
         FamilyCase{"Glm4MoeForCausalLM", expert_keys_with({{"use_qk_norm", true}, {"attention_bias", true}})},
         FamilyCase{"Glm4MoeLiteForCausalLM", expert_keys()},
         FamilyCase{"Ernie4_5_MoeForCausalLM", expert_keys()},

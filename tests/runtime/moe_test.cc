@@ -39,6 +39,20 @@ TEST(Route, ChoosesWithinTheBestGroupsByCorrectedScores) {
   EXPECT_THAT(corrected.weights, ElementsAre(FloatNear(2 / (1 + std::exp(-1.0f)), 1e-6f)));
 }
 
+/// The first group has the better pair, the second the best expert.
+TEST(Route, AGroupMayBeAsGoodAsItsBestExpert) {
+  MoeSpec moe{.experts = 4, .experts_per_token = 1, .groups = 2};
+  const Tensor scores = row({1.0f, 1.0f, 1.5f, -9.0f});
+  EXPECT_THAT(route(moe, scores, {}).experts, ElementsAre(0));
+  moe.group_score = GroupScore::best;
+  EXPECT_THAT(route(moe, scores, {}).experts, ElementsAre(2));
+}
+
+TEST(Route, WeightsAreNotDividedByLessThanTheLeastSum) {
+  const MoeSpec moe{.experts = 4, .experts_per_token = 1, .normalize = true, .least_sum = 0.5};
+  EXPECT_THAT(route(moe, row({0.0f, 0.0f, 0.0f, 0.0f}), {}).weights, ElementsAre(FloatNear(0.5f, 1e-6f)));
+}
+
 TEST(Route, ScoresThatAreNoNumbersLose) {
   const MoeSpec moe{.experts = 64, .experts_per_token = 2, .score = RouterScore::sigmoid, .groups = 32};
   std::vector<float> scores(64, NAN);
