@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace salient {
 
@@ -9,6 +10,8 @@ namespace salient {
 struct QuantizationScheme {
   /// One scale for a whole output row.
   static constexpr int64_t kWholeRow = -1;
+  /// One scale, and one zero, for the whole matrix.
+  static constexpr int64_t kWholeMatrix = 0;
 
   int num_bits = 4;
   /// Symmetric: the zero is 2^(num_bits-1) and is not stored. Asymmetric: an integer zero per group.
@@ -17,6 +20,15 @@ struct QuantizationScheme {
   int64_t group_size = 128;
 
   bool operator==(const QuantizationScheme&) const = default;
+};
+
+/// One entry of config_groups: these modules have this scheme.
+struct SchemeGroup {
+  std::string name;                  ///< "group_0"
+  std::vector<std::string> targets;  ///< names, "re:" patterns, class names
+  QuantizationScheme scheme;
+
+  bool operator==(const SchemeGroup&) const = default;
 };
 
 /// On-disk layouts of quantized checkpoints.

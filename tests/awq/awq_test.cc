@@ -30,14 +30,19 @@ class AwqLayer : public ::testing::TestWithParam<FamilyCase> {
     TinyModel{.architecture = GetParam().architecture, .dtype = DType::bf16, .extra = GetParam().extra}.write(
         directory());
     weights_ = std::make_unique<ModelWeights>(directory());
-    for (const auto& slot : weights_->spec().linears(0)) schemes_[slot.id] = {.group_size = 32};
+    for (const auto& slot : weights_->spec().linears(0)) linears_[slot.id] = {.scheme = {.group_size = 32}};
+    mappings_ = default_mappings(weights_->spec(), 0);
   }
 
   std::string directory() const { return (scratch_.path() / "model").string(); }
 
   LayerJob job() const {
-    LayerJob result{
-        .backend = *backend_, .exact = *backend_, .spec = weights_->spec(), .layer = 0, .schemes = schemes_};
+    LayerJob result{.backend = *backend_,
+                    .exact = *backend_,
+                    .spec = weights_->spec(),
+                    .layer = 0,
+                    .linears = linears_,
+                    .mappings = mappings_};
     return result;
   }
 
@@ -48,7 +53,8 @@ class AwqLayer : public ::testing::TestWithParam<FamilyCase> {
   TemporaryDirectory scratch_;
   std::unique_ptr<Backend> backend_ = make_cpu_backend();
   std::unique_ptr<ModelWeights> weights_;
-  PerLinear<QuantizationScheme> schemes_;
+  PerLinear<LinearRounding> linears_;
+  std::vector<ResolvedMapping> mappings_;
   std::vector<std::vector<int32_t>> windows_ = random_windows(6, 40, 96);
 };
 
@@ -157,7 +163,7 @@ TEST_P(AwqLayer, PropagationChoosesWhatTheNextLayerSees) {
 }
 
 TEST_P(AwqLayer, DenseLinearsAreScaledButNotRounded) {
-  schemes_.erase(LinearRole::o);
+  linears_.erase(LinearRole::o);
   LayerStream data = stream();
   const QuantizedLayer result = quantize_layer(job(), {}, weights_->layer(0), data);
   EXPECT_LT(result.report.equivalence_error, 1e-5);

@@ -133,7 +133,9 @@ TEST_P(EveryFamily, ComesBackAsItWasRounded) {
   const std::string source = (scratch.path() / "dense").string();
   const std::string target = (scratch.path() / "quantized").string();
   TinyModel{.architecture = GetParam(), .extra = expert_keys()}.write(source);
-  OneshotOptions options{.model = source, .output = target};
+  OneshotOptions options;
+  options.model = source;
+  options.output = target;
   options.recipe.awq.reset();
   options.recipe.quantization.group_size = 32;
   oneshot(options);
