@@ -55,7 +55,7 @@ QuantizedWeight random_int4(int64_t outputs, int64_t depth) {
   QuantizedWeight weight;
   weight.out_features = outputs;
   weight.in_features = depth;
-  weight.codes = Tensor::empty(DType::u8, {outputs, QuantizedWeight::row_bytes(depth)});
+  weight.codes = Tensor::empty(DType::u8, {outputs, weight.row_bytes()});
   std::mt19937 generator(2);
   for (uint8_t& byte : weight.codes.mutable_values<uint8_t>()) byte = static_cast<uint8_t>(generator());
   weight.scales = random({outputs, depth / 128});

@@ -48,7 +48,7 @@ void unpack_zeros(const Tensor& packed, QuantizedWeight& weight) {
 
 /// A file may hold anything in the nibbles behind the last column; ours are zero.
 void clear_padding(QuantizedWeight& weight) {
-  const int64_t row_bytes = QuantizedWeight::row_bytes(weight.in_features);
+  const int64_t row_bytes = weight.row_bytes();
   const auto codes = weight.codes.mutable_values<uint8_t>();
   for (int64_t row = 0; row < weight.out_features; ++row) {
     const auto bytes = codes.subspan(static_cast<size_t>(row * row_bytes), static_cast<size_t>(row_bytes));

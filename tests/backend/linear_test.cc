@@ -23,12 +23,12 @@ class LinearTest : public EveryIsa {
     weight.out_features = outputs;
     weight.in_features = depth;
     const int64_t groups = group_size == QuantizationScheme::kWholeRow ? 1 : depth / group_size;
-    weight.codes = Tensor::zeros(DType::u8, {outputs, QuantizedWeight::row_bytes(depth)});
+    weight.codes = Tensor::zeros(DType::u8, {outputs, weight.row_bytes()});
     auto codes = weight.codes.mutable_values<uint8_t>();
     std::uniform_int_distribution<int> code(0, 15);
     for (int64_t n = 0; n < outputs; ++n) {
       for (int64_t k = 0; k < depth; ++k) {
-        const auto index = static_cast<size_t>(n * QuantizedWeight::row_bytes(depth) + k / 2);
+        const auto index = static_cast<size_t>(n * weight.row_bytes() + k / 2);
         codes[index] = static_cast<uint8_t>(codes[index] | code(generator) << (k % 2 * 4));
       }
     }

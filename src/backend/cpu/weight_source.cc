@@ -78,7 +78,7 @@ W4Weight::W4Weight(const QuantizedWeight& weight)
   }
   groups_ = (depth_ + group_width_ - 1) / group_width_;
   const Shape per_group{outputs_, groups_};
-  const Shape per_row{outputs_, QuantizedWeight::row_bytes(depth_)};
+  const Shape per_row{outputs_, QuantizedWeight::row_bytes(4, depth_)};
   if (codes_.dtype() != DType::u8 || codes_.shape() != per_row || scales_.shape() != per_group ||
       zeros_.defined() == weight.scheme.symmetric ||
       (zeros_.defined() && (zeros_.dtype() != DType::u8 || zeros_.shape() != per_group))) {
@@ -88,7 +88,7 @@ W4Weight::W4Weight(const QuantizedWeight& weight)
 }
 
 W4Rows W4Weight::rows_from(int64_t row) const {
-  const int64_t row_bytes = QuantizedWeight::row_bytes(depth_);
+  const int64_t row_bytes = QuantizedWeight::row_bytes(4, depth_);
   return {.codes = codes_.values<uint8_t>().data() + row * row_bytes,
           .row_bytes = row_bytes,
           .scales = scales_.values<float>().data() + row * groups_,
@@ -122,7 +122,7 @@ GemmOperand<float> W4Weight::f32_block(const CpuKernels& kernels, const WeightRa
 
 size_t W4Weight::row_bytes() const {
   const size_t per_group = sizeof(float) + (zeros_.defined() ? 1 : 0);
-  return static_cast<size_t>(QuantizedWeight::row_bytes(depth_)) + static_cast<size_t>(groups_) * per_group;
+  return static_cast<size_t>(QuantizedWeight::row_bytes(4, depth_)) + static_cast<size_t>(groups_) * per_group;
 }
 
 }  // namespace salient
