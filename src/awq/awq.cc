@@ -114,7 +114,7 @@ class LayerSearch {
     const ActivationStatistics& input = *seen;
     const Tensor gram = scaled_gram(input.gram(), column_scales_.at(id));
     Tensor clip;
-    if (settings_.clip == ClipSearch::on && may_clip(id.role)) {
+    if (settings_.clip == ClipSearch::on && may_clip(id.role, rule.scheme)) {
       const ClipSearchResult found = search_clips({.backend = job_.backend,
                                                    .rounding = rule,
                                                    .weight = weight,
@@ -138,9 +138,10 @@ class LayerSearch {
   }
 
   /// AutoAWQ leaves q and k alone: their outputs meet in a product before the softmax, where clipping hurts.
-  static bool may_clip(LinearRole role) {
-    return role != LinearRole::q && role != LinearRole::k && role != LinearRole::q_a &&
-           role != LinearRole::q_b;
+  /// A grid of the whole matrix has no bound of each row that could be searched.
+  static bool may_clip(LinearRole role, const QuantizationScheme& scheme) {
+    return scheme.group_size != QuantizationScheme::kWholeMatrix && role != LinearRole::q &&
+           role != LinearRole::k && role != LinearRole::q_a && role != LinearRole::q_b;
   }
 
   ScaleSearchResult search(const ResolvedMapping& mapping) const {

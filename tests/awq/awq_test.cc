@@ -162,6 +162,32 @@ TEST_P(AwqLayer, PropagationChoosesWhatTheNextLayerSees) {
       std::ranges::equal(quantized.probe_input().values<float>(), untouched.probe_input().values<float>()));
 }
 
+TEST_P(AwqLayer, AWholeMatrixHasOneGridAndNoClip) {
+  for (auto& [id, scheme] : schemes_) scheme = {.group_size = QuantizationScheme::kWholeMatrix};
+  LayerStream data = stream();
+  const QuantizedLayer result = quantize_layer(job(), {}, weights_->layer(0), data);
+  EXPECT_LT(result.report.equivalence_error, 1e-5);
+  EXPECT_EQ(result.report.clip_loss_before, 0.0);
+  const QuantizedWeight& weight = *result.weights[LinearRole::o].quantized;
+  for (int64_t row = 1; row < weight.out_features; ++row) {
+    EXPECT_EQ(weight.scale(row, 0), weight.scale(0, 0));
+    EXPECT_EQ(weight.zero(row, 0), weight.zero(0, 0));
+  }
+}
+
+TEST_P(AwqLayer, EightBitsLoseLittle) {
+  if (weights_->spec().moe) GTEST_SKIP() << "a token that moves to other experts outweighs every rounding";
+  for (auto& [id, scheme] : schemes_) scheme = {.num_bits = 8, .group_size = 16};
+  LayerStream with_search = stream();
+  const LayerWeights original = weights_->layer(0);
+  const QuantizedLayer result = quantize_layer(job(), {}, original, with_search);
+  const LayerStream data = stream();
+  const Tensor input = data.probe_input();
+  const Tensor reference = data.probe(*backend_, 0, prepare_layer(*backend_, original), input);
+  const Tensor rounded = data.probe(*backend_, 0, prepare_layer(*backend_, result.weights), input);
+  EXPECT_LT(equivalence_error(input, reference, rounded), 0.02);
+}
+
 TEST_P(AwqLayer, DenseLinearsAreScaledButNotRounded) {
   linears_.erase(LinearRole::o);
   LayerStream data = stream();
