@@ -51,11 +51,12 @@ std::string milliseconds(const Timing& timing) {
   return fmt::format("{:9.3f} ms wall {:9.3f} ms cpu", timing.wall * 1e3, timing.cpu * 1e3);
 }
 
-QuantizedWeight random_int4(int64_t outputs, int64_t depth) {
+QuantizedWeight random_integers(int num_bits, int64_t outputs, int64_t depth) {
   QuantizedWeight weight;
+  weight.scheme = {.num_bits = num_bits, .group_size = 128};
   weight.out_features = outputs;
   weight.in_features = depth;
-  weight.codes = Tensor::empty(DType::u8, {outputs, QuantizedWeight::row_bytes(depth)});
+  weight.codes = Tensor::empty(DType::u8, {outputs, weight.row_bytes()});
   std::mt19937 generator(2);
   for (uint8_t& byte : weight.codes.mutable_values<uint8_t>()) byte = static_cast<uint8_t>(generator());
   weight.scales = random({outputs, depth / 128});
@@ -91,8 +92,10 @@ void bench_linears(Backend& backend) {
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
       bench_linear(backend, size, to_string(dtype), {.dense = weight.to(dtype), .quantized = {}, .bias = {}});
     }
-    bench_linear(backend, {size.rows, size.outputs, depth}, "int4 g128",
-                 {.dense = {}, .quantized = random_int4(size.outputs, depth), .bias = {}});
+    for (const int bits : {4, 8}) {
+      bench_linear(backend, {size.rows, size.outputs, depth}, fmt::format("int{} g128", bits),
+                   {.dense = {}, .quantized = random_integers(bits, size.outputs, depth), .bias = {}});
+    }
   }
 }
 

@@ -36,8 +36,8 @@ class Input {
 /// A tensor of any type with up to three small dimensions.
 
 Tensor any_tensor(Input& input) {
-  constexpr std::array<DType, 6> kTypes{DType::i32, DType::f16, DType::bf16,
-                                        DType::f32, DType::i64, DType::u8};
+  constexpr std::array<DType, 7> kTypes{DType::i32, DType::f16, DType::bf16, DType::f32,
+                                        DType::i64, DType::u8,  DType::i8};
   Shape shape(input.byte() % 4);
   for (int64_t& dim : shape) dim = input.byte() % 80;
   const DType dtype = kTypes[input.byte() % kTypes.size()];
@@ -66,9 +66,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Input input({data, size});
   const uint8_t choice = input.byte();
   const auto& packing = packings()[choice % packings().size()];
-  constexpr std::array<int64_t, 3> kGroups{32, 64, QuantizationScheme::kWholeRow};
-  const QuantizationScheme scheme{.symmetric = (choice & 2) != 0,
-                                  .group_size = kGroups[choice / 4 % kGroups.size()]};
+  constexpr std::array<int64_t, 5> kGroups{32, 64, QuantizationScheme::kWholeRow, 16,
+                                           QuantizationScheme::kWholeMatrix};
+  const QuantizationScheme scheme{.num_bits = (choice & 128) != 0 ? 8 : 4,
+                                  .symmetric = (choice & 2) != 0,
+                                  .group_size = kGroups[choice % 128 / 4 % kGroups.size()]};
   const uint8_t absent = input.byte();
   PackedTensors tensors;
   for (size_t i = 0; i < packing.suffixes.size(); ++i) {

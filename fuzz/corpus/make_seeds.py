@@ -5,8 +5,8 @@ import pathlib
 import struct
 
 HERE = pathlib.Path(__file__).parent
-TYPES = ["i32", "f16", "bf16", "f32", "i64", "u8"]  # as in packing_fuzz.cc
-SIZES = {"i32": 4, "f16": 2, "bf16": 2, "f32": 4, "i64": 8, "u8": 1}
+TYPES = ["i32", "f16", "bf16", "f32", "i64", "u8", "i8"]  # as in packing_fuzz.cc
+SIZES = {"i32": 4, "f16": 2, "bf16": 2, "f32": 4, "i64": 8, "u8": 1, "i8": 1}
 
 
 def safetensors(name: str, header, data: int) -> None:
@@ -91,7 +91,8 @@ def main() -> None:
     (HERE / "safetensors" / "short").write_bytes(b"\x01\x02\x03")
     (HERE / "safetensors" / "long_header").write_bytes(struct.pack("<Q", 2**63) + b"{}")
 
-    # The first byte: bit 0 the packing, bit 1 symmetric, the rest the group size; the second: absent suffixes.
+    # The first byte: bit 0 the packing, bit 1 symmetric, bit 7 codes of 8 bits, the rest the group size; the second:
+    # absent suffixes.
     shape = struct.pack("<qq", 16, 64)
     packed, zeros = tensor("i32", 16, 8), tensor("i32", 2, 2)
     packing("ct_asymmetric", 0, 0b10000, packed, tensor("bf16", 16, 2), zeros, tensor("i64", 2, data=shape))
@@ -99,6 +100,15 @@ def main() -> None:
     odd = tensor("i64", 2, data=struct.pack("<qq", 5, 20))
     packing("ct_odd", 8 + 2, 0b10100, tensor("i32", 5, 3), tensor("f32", 5, 1), odd)
     packing("ct_wrong_shape", 0, 0b10000, packed, tensor("bf16", 16, 2), zeros, tensor("i64", 2, data=b"\xff" * 16))
+    words, rows = tensor("i32", 5, 5), tensor("i64", 2, data=struct.pack("<qq", 5, 18))
+    packing("ct_8_bits", 128 + 12, 0b10000, words, tensor("bf16", 5, 2), tensor("i32", 2, 2), rows)
+    packing("ct_8_bits_channel", 128 + 8 + 2, 0b10100, words, tensor("f16", 5, 1), rows)
+    packing("ct_8_bits_tensor", 128 + 16, 0b10000, words, tensor("f32", 1), tensor("i8", 1, data=b"\x80"), rows)
+    packing("ct_tensor", 16, 0b10000, tensor("i32", 5, 3), tensor("f32", 1), tensor("i8", 1, data=b"\x07"), odd)
+    packing("ct_tensor_symmetric", 16 + 2, 0b10100, tensor("i32", 5, 3), tensor("bf16", 1), odd)
+    packing("ct_tensor_wrong_zero", 16, 0b10000, tensor("i32", 5, 3), tensor("f32", 1), tensor("i8", 1, data=b"\x08"), odd)
+    packing("awq_8_bits", 128 + 1, 0, tensor("i32", 64, 2), tensor("i32", 2, 2), tensor("f16", 2, 16))
+    packing("awq_tensor", 16 + 1, 0, tensor("i32", 64, 2), tensor("i32", 2, 2), tensor("f16", 2, 16))
     packing("awq", 1, 0, tensor("i32", 64, 2), tensor("i32", 2, 2), tensor("f16", 2, 16))
     packing("awq_symmetric", 3, 0b10, tensor("i32", 64, 2), tensor("f16", 2, 16))
     packing("awq_channel", 8 + 1, 0, tensor("i32", 20, 2), tensor("i32", 1, 2), tensor("f16", 1, 16))

@@ -3,7 +3,9 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "salient/error.h"
@@ -24,6 +26,12 @@ enum class CalibrationPrecision {
   f32,
 };
 
+/// Which tokens the statistics of an expert come from.
+enum class ExpertCalibration {
+  all,  ///< every token, as if each were routed to every expert (llm-compressor's moe_calibrate_all_experts)
+  routed,  ///< those that the router sends to it; an expert that sees too few takes those of all tokens
+};
+
 struct CalibrationOptions {
   std::string dataset;  ///< .txt or .jsonl
   std::string text_column = "text";
@@ -31,6 +39,7 @@ struct CalibrationOptions {
   int64_t max_seq_length = 512;
   Propagation propagation = Propagation::quantized;
   CalibrationPrecision precision = CalibrationPrecision::automatic;
+  ExpertCalibration experts = ExpertCalibration::all;
 };
 
 /// One mapping of one layer after its search.
@@ -65,6 +74,9 @@ struct Progress {
 struct OneshotOptions {
   std::string model;
   Recipe recipe;
+  /// Mappings for architectures ("LlamaForCausalLM") whose recipe names none, instead of those that the data
+  /// flow allows.
+  std::map<std::string, std::vector<AwqMapping>> mapping_registry;
   CalibrationOptions calibration;
   std::string output;
   Format format = Format::pack_quantized;
@@ -81,14 +93,36 @@ struct DenseModule {
   std::string reason;
 };
 
+/// A linear that becomes integers, and why so.
+struct PlannedLinear {
+  std::string name;
+  int64_t out_features = 0;
+  int64_t in_features = 0;
+  QuantizationScheme scheme;
+  std::string group;   ///< "group_0"
+  std::string target;  ///< of the group, that chose this linear: "Linear"
+};
+
+struct PlannedMapping {
+  std::string smooth_layer;
+  std::vector<std::string> balance_layers;
+  std::string summary;  ///< "input_layernorm -> q_proj, k_proj, v_proj"
+};
+
+struct PlannedLayer {
+  int64_t layer = 0;
+  std::vector<PlannedMapping> mappings;
+  std::vector<PlannedLinear> linears;
+};
+
 /// What `oneshot` would do: found out without touching weights beyond their headers.
 struct OneshotPlan {
   std::string architecture;
   std::string device;
-  int64_t layers = 0;
-  QuantizationScheme scheme;
-  std::vector<std::string> mappings;  ///< of every layer
+  std::vector<PlannedLayer> layers;
+  std::vector<SchemeGroup> groups;
   std::vector<DenseModule> dense;
+  std::vector<std::string> warnings;  ///< what other programs may not load
   int64_t quantized_linears = 0;
   int64_t calibration_tokens = 0;
   uint64_t bytes_before = 0;
@@ -109,6 +143,16 @@ struct OneshotReport {
   double seconds = 0;
   uint64_t peak_memory = 0;  ///< of the process, as the kernel counts resident pages
 };
+
+/// Reads a recipe into `options`: what to do (`recipe`), and where the file says so format and calibration
+/// settings. Known are llm-compressor's recipes in YAML or JSON (stages of AWQModifier and
+/// QuantizationModifier, or a list of such), AutoAWQ's quant_config, and the recipe.yaml that `oneshot`
+/// writes. `source` names the text in messages; where it ends in .json the text is JSON, else YAML. Errors:
+/// bad_format; invalid_argument for unknown or contradictory keys and values, unsupported for known ones that
+/// Salient cannot do: each with the path and the value.
+void parse_recipe(std::string_view text, std::string_view source, OneshotOptions& options);
+/// Errors: also not_found, io.
+void read_recipe_file(const std::string& path, OneshotOptions& options);
 
 /// Errors: those of opening the model and the data set; invalid_argument for a recipe that does not fit it
 /// (group sizes that do not divide the columns, with the layers and the sizes that would fit; an ignore entry

@@ -25,10 +25,10 @@ DType storage_of(const LayerJob& job, const Tensor& original) {
 /// Nothing for a linear that stays dense.
 std::optional<RoundingRule> rounding_rule(const LayerJob& job, const LinearId& id,
                                           const LayerWeights& original) {
-  const auto scheme = job.schemes.find(id);
-  if (scheme == job.schemes.end()) return std::nullopt;
+  const auto rounding = job.linears.find(id);
+  if (rounding == job.linears.end()) return std::nullopt;
   const LinearWeight& weight = original[id];
-  return RoundingRule{.scheme = scheme->second, .scale_dtype = storage_of(job, weight.dense)};
+  return RoundingRule{.scheme = rounding->second.scheme, .scale_dtype = storage_of(job, weight.dense)};
 }
 
 /// What each linear's input looks like; one entry for all linears that share it.
@@ -93,7 +93,7 @@ class LayerSearch {
   RoundedLinears round(LayerReport& report) const {
     RoundedLinears rounded;
     for (const auto& slot : job_.spec.linears(job_.layer)) {
-      if (!job_.schemes.contains(slot.id)) continue;
+      if (!job_.linears.contains(slot.id)) continue;
       throw_if_cancelled(job_.cancelled);
       rounded[slot.id] = with_context(slot.name, [&] { return round(slot.id, report); });
     }
@@ -103,7 +103,7 @@ class LayerSearch {
  private:
   bool any_quantized(const ResolvedMapping& mapping) const {
     return std::any_of(mapping.balance.begin(), mapping.balance.end(),
-                       [&](const LinearId& id) { return job_.schemes.contains(id); });
+                       [&](const LinearId& id) { return job_.linears.contains(id); });
   }
 
   QuantizedWeight round(const LinearId& id, LayerReport& report) const {
@@ -114,7 +114,7 @@ class LayerSearch {
     const ActivationStatistics& input = *seen;
     const Tensor gram = scaled_gram(input.gram(), column_scales_.at(id));
     Tensor clip;
-    if (settings_.clip == ClipSearch::on && may_clip(id.role)) {
+    if (settings_.clip == ClipSearch::on && may_clip(id.role, rule.scheme)) {
       const ClipSearchResult found = search_clips({.backend = job_.backend,
                                                    .rounding = rule,
                                                    .weight = weight,
@@ -138,9 +138,10 @@ class LayerSearch {
   }
 
   /// AutoAWQ leaves q and k alone: their outputs meet in a product before the softmax, where clipping hurts.
-  static bool may_clip(LinearRole role) {
-    return role != LinearRole::q && role != LinearRole::k && role != LinearRole::q_a &&
-           role != LinearRole::q_b;
+  /// A grid of the whole matrix has no bound of each row that could be searched.
+  static bool may_clip(LinearRole role, const QuantizationScheme& scheme) {
+    return scheme.group_size != QuantizationScheme::kWholeMatrix && role != LinearRole::q &&
+           role != LinearRole::k && role != LinearRole::q_a && role != LinearRole::q_b;
   }
 
   ScaleSearchResult search(const ResolvedMapping& mapping) const {
@@ -172,7 +173,7 @@ class LayerSearch {
       return {.stored = storage_of(job_, original_[*norm].weight), .smooth_quantized = false};
     }
     const LinearId& id = std::get<LinearId>(mapping.smooth);
-    return {.stored = storage_of(job_, original_[id].dense), .smooth_quantized = job_.schemes.contains(id)};
+    return {.stored = storage_of(job_, original_[id].dense), .smooth_quantized = job_.linears.contains(id)};
   }
 
   void apply(const ResolvedMapping& mapping, std::span<const float> scales) {
@@ -283,7 +284,7 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
   QuantizedLayer result{.weights = {}, .report = {.layer = job.layer}};
   {
     LayerSearch search(job, settings, original, statistics);
-    for (const auto& mapping : default_mappings(job.spec, job.layer))
+    for (const ResolvedMapping& mapping : job.mappings)
       result.report.mappings.push_back(search.smooth(mapping));
     const PreparedLayer smoothed = prepare_layer(job.exact, search.weights());
     const Tensor changed = stream.probe(job.exact, job.layer, smoothed, probe_input);

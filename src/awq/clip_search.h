@@ -23,7 +23,8 @@ struct ClipSearchResult {
 
 /// For each output row and group the best of ten largest weights max|w| (1 - i/20), i = 0..9: the one whose
 /// rounding error D has the least D G D^T, G being the diagonal block of the Gram matrix of that group
-/// (AutoAWQ's clipping search with its subsampled tokens replaced by all of them).
+/// (AutoAWQ's clipping search with its subsampled tokens replaced by all of them). Not for kWholeMatrix,
+/// whose grid is no matter of a row.
 ClipSearchResult search_clips(const ClipSearchProblem& problem);
 
 }  // namespace salient

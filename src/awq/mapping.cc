@@ -95,6 +95,20 @@ std::string ResolvedMapping::describe(const DecoderSpec& spec) const {
   return fmt::format("{} -> {}", from, fmt::join(to, ", "));
 }
 
+std::string ResolvedMapping::smooth_name(const DecoderSpec& spec, int64_t layer) const {
+  if (const auto* norm = std::get_if<NormRole>(&smooth)) return spec.norm_name(layer, *norm);
+  return spec.linear_name(layer, std::get<LinearId>(smooth));
+}
+
+std::vector<std::string> ResolvedMapping::balance_names(const DecoderSpec& spec, int64_t layer) const {
+  std::vector<std::string> names;
+  for (const LinearId& id : balance) {
+    std::string name = spec.linear_name(layer, id);
+    if (names.empty() || names.back() != name) names.push_back(std::move(name));  // parts of one fused matrix
+  }
+  return names;
+}
+
 std::vector<ResolvedMapping> default_mappings(const DecoderSpec& spec, int64_t layer) {
   std::vector<ResolvedMapping> mappings;
   const auto append_norm = [&](NormRole norm, const std::vector<LinearId>& linears) {

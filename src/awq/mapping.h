@@ -18,6 +18,9 @@ struct ResolvedMapping {
 
   /// "input_layernorm -> q_proj, k_proj, v_proj"; all experts are one entry, "experts.*.gate_proj".
   std::string describe(const DecoderSpec& spec) const;
+  /// Names of the modules in full: "model.layers.3.input_layernorm".
+  std::string smooth_name(const DecoderSpec& spec, int64_t layer) const;
+  std::vector<std::string> balance_names(const DecoderSpec& spec, int64_t layer) const;
 };
 
 /// The mappings that the data flow of a layer allows: every norm that linears alone read, and all of them; v

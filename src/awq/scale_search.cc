@@ -39,6 +39,14 @@ std::vector<Candidate> make_grid(DuoScaling duo_scaling, int n_grid) {
   return grid;
 }
 
+/// max|w| of a matrix that is one group, else 0.
+float largest_of_matrix(const BalanceLayer& layer) {
+  if (!layer.rounding || layer.rounding->scheme.group_size != QuantizationScheme::kWholeMatrix) return 0;
+  float largest = 0;
+  for (const float value : layer.weight.values<float>()) largest = std::max(largest, std::fabs(value));
+  return largest;
+}
+
 /// Mean over all rows of all balance layers of |w| / max|w| in its group, [in].
 std::vector<float> mean_normalized_weight(const ScaleSearchProblem& problem) {
   const auto columns = static_cast<size_t>(problem.input.features());
@@ -51,11 +59,12 @@ std::vector<float> mean_normalized_weight(const ScaleSearchProblem& problem) {
     const auto width =
         layer.rounding ? static_cast<size_t>(group_width(layer.rounding->scheme, problem.input.features()))
                        : columns;
+    const float at_least = largest_of_matrix(layer);
     // One group of columns per chunk: each sum has one writer and a fixed order.
     parallel_for(columns, width, [&](size_t begin, size_t end) {
       for (size_t row = 0; row < out; ++row) {
         const float* values = weight.data() + row * columns;
-        float largest = 0.0f;
+        float largest = at_least;
         for (size_t c = begin; c < end; ++c) largest = std::max(largest, std::fabs(values[c]));
         for (size_t c = begin; c < end; ++c)
           sums[c] += static_cast<double>(std::fabs(values[c]) / (largest + 1e-6f));
@@ -108,19 +117,32 @@ struct RoundedRow {
   double share;  ///< of its squared output error, summed over the tokens, in the loss
 };
 
-/// The rows of all linears that will be rounded: one input, so one product serves them all.
-std::vector<RoundedRow> rounded_rows(const ScaleSearchProblem& problem) {
+/// The rows of all linears that will be rounded: one input, so one product serves them all. `rules` holds the
+/// rule of each linear.
+std::vector<RoundedRow> rounded_rows(const ScaleSearchProblem& problem,
+                                     std::span<const std::optional<RoundingRule>> rules) {
   const auto columns = static_cast<size_t>(problem.input.features());
   const auto tokens = static_cast<double>(std::max<int64_t>(1, problem.input.tokens()));
   std::vector<RoundedRow> rows;
-  for (const auto& layer : problem.layers) {
-    if (!layer.rounding) continue;
-    const auto weight = layer.weight.values<float>();
-    const double share = 1 / (tokens * static_cast<double>(layer.weight.dim(0)));
+  for (size_t i = 0; i < problem.layers.size(); ++i) {
+    if (!rules[i]) continue;
+    const auto weight = problem.layers[i].weight.values<float>();
+    const double share = 1 / (tokens * static_cast<double>(problem.layers[i].weight.dim(0)));
     for (size_t begin = 0; begin < weight.size(); begin += columns)
-      rows.push_back({weight.subspan(begin, columns), &*layer.rounding, share});
+      rows.push_back({weight.subspan(begin, columns), &*rules[i], share});
   }
   return rows;
+}
+
+/// The rule of each linear for W s: the grid of a whole matrix differs from one candidate to the next.
+std::vector<std::optional<RoundingRule>> rules_for(const ScaleSearchProblem& problem,
+                                                   std::span<const float> column_scales) {
+  std::vector<std::optional<RoundingRule>> rules;
+  for (const auto& layer : problem.layers) {
+    rules.push_back(layer.rounding);
+    if (layer.rounding) rules.back() = rule_for_matrix(*layer.rounding, layer.weight, column_scales);
+  }
+  return rules;
 }
 
 /// D = Q(W s) / s - W for every row.
@@ -142,16 +164,17 @@ void rounding_error(std::span<const RoundedRow> rows, std::span<const float> col
 
 /// The mean squared output error with the given scales, summed over the linears: tr(D G D^T) / (tokens *
 /// out).
-double candidate_loss(const ScaleSearchProblem& problem, std::span<const RoundedRow> rows,
-                      std::span<const float> scales) {
+double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> scales) {
   std::vector<float> column_scales(problem.channel_of.size());
   for (size_t c = 0; c < column_scales.size(); ++c)
     column_scales[c] = scales[static_cast<size_t>(problem.channel_of[c])];
+  const auto rules = rules_for(problem, column_scales);
+  const std::vector<RoundedRow> rows = rounded_rows(problem, rules);
   constexpr size_t kRowsPerBlock = 2048;  // bounds the memory for wide layers
   std::vector<double> errors(std::min(rows.size(), kRowsPerBlock));
   double loss = 0;
   for (size_t begin = 0; begin < rows.size(); begin += kRowsPerBlock) {
-    const auto block = rows.subspan(begin, std::min(kRowsPerBlock, rows.size() - begin));
+    const auto block = std::span(rows).subspan(begin, std::min(kRowsPerBlock, rows.size() - begin));
     Tensor difference =
         Tensor::empty(DType::f32, {static_cast<int64_t>(block.size()), problem.input.features()});
     rounding_error(block, column_scales, difference);
@@ -166,10 +189,9 @@ double candidate_loss(const ScaleSearchProblem& problem, std::span<const Rounded
 ScaleSearchResult search_scales(const ScaleSearchProblem& problem) {
   const std::vector<float> x_mean = pool(problem, problem.input.mean_absolute());
   const std::vector<float> w_mean = pool(problem, mean_normalized_weight(problem));
-  const std::vector<RoundedRow> rows = rounded_rows(problem);
   ScaleSearchResult best;
   best.scales.assign(static_cast<size_t>(problem.channels), 1.0f);
-  best.loss_identity = candidate_loss(problem, rows, best.scales);
+  best.loss_identity = candidate_loss(problem, best.scales);
   if (!std::isfinite(best.loss_identity)) {
     fail(ErrorKind::bad_format,
          "the output error of plain rounding is not finite: the weights or the activations are not");
@@ -179,7 +201,7 @@ ScaleSearchResult search_scales(const ScaleSearchProblem& problem) {
     throw_if_cancelled(problem.cancelled);
     std::vector<float> scales = scales_for(candidate, x_mean, w_mean);
     problem.make_representable(scales);
-    const double loss = candidate_loss(problem, rows, scales);
+    const double loss = candidate_loss(problem, scales);
     if (!(loss < best.loss)) continue;  // also turns NaN down
     best.scales = std::move(scales);
     best.loss = loss;

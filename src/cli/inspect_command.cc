@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <map>
 
+#include "awq/mapping.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "cli/commands.h"
+#include "cli/plan_report.h"
 #include "cli/terminal.h"
 #include "model/weights.h"
 #include "quant/scheme.h"
@@ -16,6 +18,7 @@ namespace {
 struct InspectArguments {
   std::string model;
   bool tensors = false;
+  bool mappings = false;
   bool json = false;
 };
 
@@ -118,11 +121,33 @@ Json tensor_list(const Checkpoint& checkpoint) {
 
 Json quantization_json(const std::optional<QuantizationConfig>& quantization) {
   if (!quantization) return nullptr;
-  return {{"format", to_string(quantization->format)},
-          {"num_bits", quantization->scheme.num_bits},
-          {"symmetric", quantization->scheme.symmetric},
-          {"group_size", quantization->scheme.group_size},
-          {"ignore", quantization->ignore}};
+  Json groups = Json::array();
+  for (const SchemeGroup& group : quantization->groups) groups.push_back(to_json(group));
+  return {{"format", to_string(quantization->format)}, {"groups", groups}, {"ignore", quantization->ignore}};
+}
+
+/// What AWQ would smooth in each layer.
+std::vector<PlannedLayer> mapped_layers(const DecoderSpec& spec) {
+  std::vector<PlannedLayer> layers;
+  for (int64_t layer = 0; layer < spec.layers; ++layer) {
+    PlannedLayer& planned = layers.emplace_back(PlannedLayer{.layer = layer});
+    for (const ResolvedMapping& mapping : default_mappings(spec, layer)) {
+      planned.mappings.push_back({.smooth_layer = mapping.smooth_name(spec, layer),
+                                  .balance_layers = mapping.balance_names(spec, layer),
+                                  .summary = mapping.describe(spec)});
+    }
+  }
+  return layers;
+}
+
+Json mappings_json(const DecoderSpec& spec) {
+  Json layers = Json::array();
+  for (const PlannedLayer& layer : mapped_layers(spec)) {
+    Json mappings = Json::array();
+    for (const PlannedMapping& mapping : layer.mappings) mappings.push_back(to_json(mapping));
+    layers.push_back(mappings);
+  }
+  return layers;
 }
 
 Json inspect_json(const ModelWeights& weights, const InspectArguments& arguments) {
@@ -147,14 +172,22 @@ Json inspect_json(const ModelWeights& weights, const InspectArguments& arguments
                {"tie_word_embeddings", spec.tie_word_embeddings},
                {"dtypes", types},
                {"quantization", quantization_json(weights.quantization())}};
+  if (arguments.mappings) json["mappings"] = mappings_json(spec);
   if (arguments.tensors) json["tensors"] = tensor_list(weights.checkpoint());
   return json;
 }
 
+/// "int4 asymmetric, group 128", and where there are several groups for whom.
+std::string group_text(const SchemeGroup& group) {
+  return fmt::format("{} ({}: {})", describe(group.scheme), group.name, fmt::join(group.targets, ", "));
+}
+
 std::string quantization_text(const std::optional<QuantizationConfig>& quantization) {
   if (!quantization) return "none";
+  std::vector<std::string> schemes;
+  for (const SchemeGroup& group : quantization->groups) schemes.push_back(group_text(group));
   return fmt::format("{}: {}; {} modules stay dense", to_string(quantization->format),
-                     describe(quantization->scheme), quantization->ignore.size());
+                     fmt::join(schemes, "; "), quantization->ignore.size());
 }
 
 void print_inspection(const ModelWeights& weights, const InspectArguments& arguments) {
@@ -176,6 +209,10 @@ void print_inspection(const ModelWeights& weights, const InspectArguments& argum
     rows.emplace_back(name, fmt::format("{} tensors, {}", total.tensors, format_bytes(total.bytes)));
   }
   print_table(rows);
+  if (arguments.mappings) {
+    fmt::print("Mappings of AWQ:\n");
+    print_layers(mapped_layers(spec));
+  }
   if (!arguments.tensors) return;
   for (const auto& name : weights.checkpoint().tensor_names()) {
     const Tensor tensor = weights.checkpoint().tensor(name);
@@ -189,6 +226,7 @@ void add_inspect_command(CLI::App& app) {
   auto arguments = std::make_shared<InspectArguments>();
   auto* command = app.add_subcommand("inspect", "Say what a model directory holds");
   command->add_option("model", arguments->model, "Model directory")->required();
+  command->add_flag("--mappings", arguments->mappings, "List what AWQ smooths in each layer, and for whom");
   command->add_flag("--tensors", arguments->tensors, "List every tensor");
   command->add_flag("--json", arguments->json, "Report as JSON");
   command->callback([arguments] {

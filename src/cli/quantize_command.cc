@@ -1,9 +1,11 @@
 #include <fmt/format.h>
 
+#include "base/error.h"
 #include "base/json.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "cli/commands.h"
 #include "cli/evaluation.h"
+#include "cli/plan_report.h"
 #include "cli/terminal.h"
 #include "quant/scheme.h"
 #include "salient/oneshot.h"
@@ -11,29 +13,42 @@
 namespace salient::cli {
 namespace {
 
+/// What flags say, apart from `options` until it is known what the recipe says: a flag counts more.
 struct QuantizeArguments {
   OneshotOptions options;
+  std::string recipe;
   std::string method = "awq";
   std::string duo_scaling = "true";
-  std::string format = "pack-quantized";
   std::string rounding = "compensated";
-  std::string propagation = "quantized";
-  std::string precision = "auto";
-  std::string shard_size = "5GB";
   int n_grid = 20;
   bool no_clip = false;
+  std::optional<std::string> format;
+  std::optional<std::string> propagation;
+  std::optional<std::string> precision;
+  std::optional<std::string> experts;
+  std::optional<int64_t> num_samples;
+  std::optional<int64_t> max_seq_length;
+  std::string shard_size = "5GB";
   bool dry_run = false;
   bool json = false;
   EvaluationArguments evaluation;
 };
 
-void finish_options(QuantizeArguments& arguments) {
+/// Flags that say what a recipe says.
+constexpr const char* kRecipeFlags[] = {"--scheme",      "--group-size", "--ignore",  "--method",
+                                        "--duo-scaling", "--n-grid",     "--no-clip", "--rounding"};
+
+void take_recipe(const CLI::App& command, QuantizeArguments& arguments) {
+  for (const char* flag : kRecipeFlags) {
+    if (command.count(flag) > 0) {
+      fail(ErrorKind::invalid_argument, "{} stands beside --recipe; one of them says how to quantize", flag);
+    }
+  }
+  read_recipe_file(arguments.recipe, arguments.options);
+}
+
+void take_recipe_flags(QuantizeArguments& arguments) {
   OneshotOptions& options = arguments.options;
-  options.format = format_by_name(arguments.format);
-  options.shard_size = parse_byte_size(arguments.shard_size);
-  options.calibration.propagation =
-      arguments.propagation == "original" ? Propagation::original : Propagation::quantized;
-  if (arguments.precision == "f32") options.calibration.precision = CalibrationPrecision::f32;
   if (arguments.method == "rtn") {
     options.recipe.awq.reset();
     return;
@@ -46,49 +61,32 @@ void finish_options(QuantizeArguments& arguments) {
   if (arguments.duo_scaling == "both") awq.duo_scaling = DuoScaling::both;
 }
 
-Json to_json(const OneshotPlan& plan) {
-  Json dense = Json::array();
-  for (const auto& module : plan.dense) dense.push_back({{"name", module.name}, {"reason", module.reason}});
-  return {{"architecture", plan.architecture},
-          {"device", plan.device},
-          {"layers", plan.layers},
-          {"scheme",
-           {{"num_bits", plan.scheme.num_bits},
-            {"symmetric", plan.scheme.symmetric},
-            {"group_size", plan.scheme.group_size}}},
-          {"mappings", plan.mappings},
-          {"dense", dense},
-          {"quantized_linears", plan.quantized_linears},
-          {"calibration_tokens", plan.calibration_tokens},
-          {"bytes_before", plan.bytes_before},
-          {"bytes_after", plan.bytes_after},
-          {"memory",
-           {{"hidden_states", plan.memory_hidden_states},
-            {"layer", plan.memory_layer},
-            {"statistics", plan.memory_statistics},
-            {"workspace", plan.memory_workspace},
-            {"peak", plan.memory_peak}}}};
+void take_calibration_flags(const QuantizeArguments& arguments, CalibrationOptions& calibration) {
+  if (arguments.num_samples) calibration.num_samples = *arguments.num_samples;
+  if (arguments.max_seq_length) calibration.max_seq_length = *arguments.max_seq_length;
+  if (arguments.propagation) {
+    calibration.propagation =
+        *arguments.propagation == "original" ? Propagation::original : Propagation::quantized;
+  }
+  if (arguments.precision) {
+    calibration.precision =
+        *arguments.precision == "f32" ? CalibrationPrecision::f32 : CalibrationPrecision::automatic;
+  }
+  if (arguments.experts) {
+    calibration.experts = *arguments.experts == "routed" ? ExpertCalibration::routed : ExpertCalibration::all;
+  }
 }
 
-void print_plan(const OneshotPlan& plan) {
-  fmt::print("Plan (nothing is written):\n");
-  print_table(
-      {{"model", fmt::format("{}, {} layers", plan.architecture, plan.layers)},
-       {"device", plan.device},
-       {"scheme", describe(plan.scheme)},
-       {"quantized", fmt::format("{} linears", plan.quantized_linears)},
-       {"calibration", fmt::format("{} tokens", plan.calibration_tokens)},
-       {"size", fmt::format("{} -> {}", format_bytes(plan.bytes_before), format_bytes(plan.bytes_after))},
-       {"memory",
-        fmt::format(
-            "about {} (hidden states {}, one layer {}, statistics {}, workspace {}) beside the program",
-            format_bytes(plan.memory_peak), format_bytes(plan.memory_hidden_states),
-            format_bytes(plan.memory_layer), format_bytes(plan.memory_statistics),
-            format_bytes(plan.memory_workspace))}});
-  if (!plan.mappings.empty()) fmt::print("Mappings of every layer:\n");
-  for (const auto& mapping : plan.mappings) fmt::print("  {}\n", mapping);
-  fmt::print("Stays dense (embeddings and norms always do):\n");
-  for (const auto& module : plan.dense) fmt::print("  {}  ({})\n", module.name, module.reason);
+void finish_options(const CLI::App& command, QuantizeArguments& arguments) {
+  OneshotOptions& options = arguments.options;
+  if (arguments.recipe.empty()) {
+    take_recipe_flags(arguments);
+  } else {
+    take_recipe(command, arguments);
+  }
+  if (arguments.format) options.format = format_by_name(*arguments.format);
+  take_calibration_flags(arguments, options.calibration);
+  options.shard_size = parse_byte_size(arguments.shard_size);
 }
 
 double total_loss(const LayerReport& layer, double MappingReport::*member) {
@@ -111,7 +109,7 @@ void show_progress(StatusLine& status, const Progress& progress) {
       format_duration(progress.remaining_seconds)));
 }
 
-Json to_json(const OneshotReport& report) {
+Json report_json(const OneshotReport& report) {
   Json layers = Json::array();
   for (const auto& layer : report.layers) {
     Json mappings = Json::array();
@@ -178,14 +176,14 @@ void check_evaluation(QuantizeArguments& arguments) {
   evaluation_windows(evaluation, ModelWeights(evaluation.model));
 }
 
-void run_quantize(QuantizeArguments& arguments) {
-  finish_options(arguments);
+void run_quantize(const CLI::App& command, QuantizeArguments& arguments) {
+  finish_options(command, arguments);
   OneshotOptions& options = arguments.options;
   options.cancelled = &interrupted();
   check_evaluation(arguments);
   if (arguments.dry_run) {
     const OneshotPlan plan = plan_oneshot(options);
-    if (arguments.json) fmt::print("{}\n", to_json(plan).dump(2));
+    if (arguments.json) fmt::print("{}\n", cli::to_json(plan).dump(2));
     if (!arguments.json) print_plan(plan);
     return;
   }
@@ -195,13 +193,13 @@ void run_quantize(QuantizeArguments& arguments) {
     options.on_progress = [&](const Progress& progress) { show_progress(status, progress); };
     report = oneshot(options);
   }
-  Json json = to_json(report);
+  Json json = report_json(report);
   if (!arguments.json) print_report(report, options.output);
   if (!arguments.evaluation.text.empty()) {
     arguments.evaluation.model = options.output;
     arguments.evaluation.against = options.model;
     const EvaluationResult result = evaluate(arguments.evaluation);
-    json["evaluation"] = to_json(result);
+    json["evaluation"] = cli::to_json(result);
     if (!arguments.json) print_evaluation(result);
   }
   if (arguments.json) fmt::print("{}\n", json.dump(2));
@@ -217,10 +215,13 @@ void add_quantize_command(CLI::App& app) {
       ->required();
   command->add_option("-o,--output", options.output, "Directory to write; it appears complete or not at all")
       ->required();
-  command->add_option("--scheme", options.recipe.quantization.scheme, "W4A16_ASYM (default) or W4A16");
+  command->add_option(
+      "--recipe", arguments->recipe,
+      "Recipe in YAML or JSON: llm-compressor's, AutoAWQ's quant_config, or a recipe.yaml of Salient's");
+  command->add_option("--scheme", options.recipe.quantization.scheme, "W4A16_ASYM (default), W4A16 or W8A16");
   command->add_option(
       "--group-size", options.recipe.quantization.group_size,
-      "Columns that share a scale: 32, 64, 128, 256, or -1 for a whole row (default: the scheme's, 128)");
+      "Columns that share a scale: 16, 32, 64, 128, 256, or -1 for a whole row (default: the scheme's, 128)");
   command->add_option("--format", arguments->format,
                       "pack-quantized (compressed-tensors, default) or autoawq-gemm");
   command->add_option("--method", arguments->method, "awq (default) or rtn: round to nearest, no data needed")
@@ -230,17 +231,15 @@ void add_quantize_command(CLI::App& app) {
   command->add_option("--text-column", options.calibration.text_column,
                       "Column of a .jsonl file (default: text)");
   command
-      ->add_option("--num-calibration-samples", options.calibration.num_samples,
+      ->add_option("--num-calibration-samples", arguments->num_samples,
                    "Sequences to use at most (default 128)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
-  command
-      ->add_option("--max-seq-length", options.calibration.max_seq_length,
-                   "Tokens per sequence (default 512)")
+  command->add_option("--max-seq-length", arguments->max_seq_length, "Tokens per sequence (default 512)")
       ->check(CLI::Range(2, 1 << 20));
   command
       ->add_option(
           "--ignore", options.recipe.quantization.ignore,
-          "A linear that stays dense, by full name or re:pattern; may be repeated (default: lm_head)")
+          "A linear that stays dense, by full name, re:pattern or class; may be repeated (default: lm_head)")
       ->allow_extra_args(false);
   command->add_option("--duo-scaling", arguments->duo_scaling, "true (default), false or both")
       ->check(CLI::IsMember({"true", "false", "both"}));
@@ -260,13 +259,17 @@ void add_quantize_command(CLI::App& app) {
           "--precision", arguments->precision,
           "Arithmetic of the calibration pass: auto (default; bf16 where the CPU multiplies it) or f32")
       ->check(CLI::IsMember({"auto", "f32"}));
+  command
+      ->add_option("--moe-calibrate", arguments->experts,
+                   "Tokens that an expert's statistics come from: all (default) or those routed to it")
+      ->check(CLI::IsMember({"all", "routed"}));
   command->add_option("--shard-size", arguments->shard_size, "Largest file to write (default 5GB)");
   command->add_option("--eval", arguments->evaluation.text,
                       "Text to measure perplexity on afterwards, before against after");
   command->add_flag("--overwrite", options.overwrite, "Replace an existing output directory");
   command->add_flag("--dry-run", arguments->dry_run, "Print the plan and stop");
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
-  command->callback([arguments] { run_quantize(*arguments); });
+  command->callback([command, arguments] { run_quantize(*command, *arguments); });
 }
 
 }  // namespace salient::cli

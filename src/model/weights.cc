@@ -22,6 +22,12 @@ std::optional<QuantizationConfig> read_quantization(const Checkpoint& checkpoint
   return read_config_block({json, path.string()});
 }
 
+std::vector<std::vector<std::string>> targets_of(std::span<const SchemeGroup> groups) {
+  std::vector<std::vector<std::string>> targets;
+  for (const SchemeGroup& group : groups) targets.push_back(group.targets);
+  return targets;
+}
+
 /// generation_config.json may name more tokens that end a text, such as the end of a turn.
 void add_generation_stops(const Checkpoint& checkpoint, std::vector<int32_t>& eos_tokens) {
   const auto path = checkpoint.directory() / "generation_config.json";
@@ -135,6 +141,7 @@ ModelWeights::ModelWeights(const std::string& directory)
   add_generation_stops(*checkpoint_, spec_.eos_tokens);
   quantization_ = read_quantization(*checkpoint_);
   with_context(directory, [&] {
+    if (quantization_) targets_.emplace(targets_of(quantization_->groups));
     adapt_names();
     untie_different_head();
     check_tensors();
@@ -211,7 +218,7 @@ void ModelWeights::check_linear(const LinearSlot& slot) const {
                                                      : Shape{slot.rows.count, slot.in_features});
   }
   const Packing& packing = packing_of(quantization_->format);
-  for (const auto& expected : packing.layout(quantization_->scheme, slot.rows.count, slot.in_features)) {
+  for (const auto& expected : packing.layout(scheme_of(slot.name), slot.rows.count, slot.in_features)) {
     const std::string name = slot.name + "." + expected.suffix;
     if (expected.optional && !checkpoint_->contains(name)) continue;
     const SafetensorsEntry& found = checkpoint_->entry(name);
@@ -240,6 +247,14 @@ void ModelWeights::untie_different_head() {
 bool ModelWeights::is_quantized(const std::string& name) const {
   return quantization_ &&
          checkpoint_->contains(name + "." + packing_of(quantization_->format).suffixes.front());
+}
+
+const QuantizationScheme& ModelWeights::scheme_of(const std::string& name) const {
+  const auto& groups = quantization_->groups;
+  // A single group cannot be mistaken, whatever names its targets were written for.
+  if (groups.size() == 1) return groups.front().scheme;
+  if (const auto match = targets_->find(name, kLinearClasses)) return groups[match->entry].scheme;
+  fail(ErrorKind::bad_format, "{} is stored as integers, but no target of config_groups matches it", name);
 }
 
 std::vector<std::string> ModelWeights::tensor_names(const LinearSlot& slot) const {
@@ -274,7 +289,7 @@ QuantizedWeight ModelWeights::unpacked(const LinearSlot& slot) const {
     if (checkpoint_->contains(name)) tensors[suffix] = checkpoint_->tensor(name);
   }
   QuantizedWeight weight =
-      with_context(slot.name, [&] { return packing.unpack(tensors, quantization_->scheme); });
+      with_context(slot.name, [&] { return packing.unpack(tensors, scheme_of(slot.name)); });
   if (weight.out_features != slot.rows.count || weight.in_features != slot.in_features) {
     fail(ErrorKind::bad_format, "{}: expected a linear [{}, {}], found [{}, {}]", slot.name, slot.rows.count,
          slot.in_features, weight.out_features, weight.in_features);

@@ -9,6 +9,7 @@
 #include "model/decoder_spec.h"
 #include "quant/config_block.h"
 #include "quant/quantized_weight.h"
+#include "quant/scheme_groups.h"
 
 namespace salient {
 
@@ -83,6 +84,8 @@ class ModelWeights {
   void check_dense(const std::string& name, const Shape& expected) const;
   void untie_different_head();
   bool is_quantized(const std::string& name) const;
+  /// Errors: bad_format for a linear stored as integers that no target of the config matches.
+  const QuantizationScheme& scheme_of(const std::string& name) const;
   /// Names of the tensors that hold a linear.
   std::vector<std::string> tensor_names(const LinearSlot& slot) const;
   Tensor dense_rows(const LinearSlot& slot) const;
@@ -94,6 +97,7 @@ class ModelWeights {
   std::unique_ptr<Checkpoint> checkpoint_;
   DecoderSpec spec_;
   std::optional<QuantizationConfig> quantization_;
+  std::optional<TargetList> targets_;  // of quantization_'s groups
   Tensor embedding_;
 };
 

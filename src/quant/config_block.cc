@@ -35,10 +35,14 @@ void require_empty(const JsonView& block, std::string_view key) {
   if (member && !member->json().empty()) unsupported(*member, "is not supported");
 }
 
+std::string_view strategy_name(const QuantizationScheme& scheme) {
+  if (scheme.group_size == QuantizationScheme::kWholeRow) return "channel";
+  return scheme.group_size == QuantizationScheme::kWholeMatrix ? "tensor" : "group";
+}
+
 /// validate(), with the place of the block in front.
 QuantizationScheme validated(const JsonView& block, const QuantizationScheme& scheme) {
-  if (scheme.group_size < -1 || scheme.group_size == 0)
-    block.reject(fmt::format("group_size is {}", scheme.group_size));
+  if (scheme.group_size < -1) block.reject(fmt::format("group_size is {}", scheme.group_size));
   with_context(block.path(), [&] { validate(scheme); });
   return scheme;
 }
@@ -59,8 +63,10 @@ int64_t read_group_size(const JsonView& weights) {
                            : columns < 0 ? "channel"
                                          : "tensor";
   if (name == "channel") return QuantizationScheme::kWholeRow;
+  if (name == "tensor") return QuantizationScheme::kWholeMatrix;
   if (name != "group") unsupported(weights, fmt::format("the strategy \"{}\" is not supported", name));
   if (!size) weights.reject("the strategy is \"group\", but there is no group_size");
+  if (columns <= 0) weights.reject(fmt::format("the strategy is \"group\", but group_size is {}", columns));
   return columns;
 }
 
@@ -122,36 +128,43 @@ QuantizationConfig read_compressed_tensors(const JsonView& block) {
   refuse_extensions(block);
   const auto groups = block.at("config_groups").members();
   if (groups.empty()) block.reject("config_groups is empty");
-  QuantizationConfig config{.format = Format::pack_quantized, .scheme = read_group(groups.front().second)};
+  QuantizationConfig config{.format = Format::pack_quantized};
   for (const auto& [name, group] : groups) {
-    if (read_group(group) == config.scheme) continue;
-    unsupported(group, fmt::format("differs from {}; several schemes in one model are not supported",
-                                   groups[0].first));
+    // Files from before `targets` was written meant every linear.
+    auto targets = strings_of(group, "targets");
+    if (targets.empty()) targets.push_back(std::string(kLinearClasses[0]));
+    config.groups.push_back({name, std::move(targets), read_group(group)});
   }
   config.ignore = strings_of(block, "ignore");
   return config;
 }
 
+Json write_weights(const QuantizationScheme& scheme) {
+  const bool grouped = scheme.group_size > 0;
+  return {{"actorder", nullptr},
+          {"block_structure", nullptr},
+          {"dynamic", false},
+          {"group_size", grouped ? Json(scheme.group_size) : Json()},
+          {"num_bits", scheme.num_bits},
+          {"observer", "memoryless_minmax"},
+          {"observer_kwargs", Json::object()},
+          {"scale_dtype", nullptr},
+          {"strategy", strategy_name(scheme)},
+          {"symmetric", scheme.symmetric},
+          {"type", "int"},
+          {"zp_dtype", scheme.symmetric ? Json() : Json("torch.int8")}};
+}
+
 Json write_compressed_tensors(const QuantizationConfig& config) {
-  const bool whole_row = config.scheme.group_size == QuantizationScheme::kWholeRow;
-  const Json weights{{"actorder", nullptr},
-                     {"block_structure", nullptr},
-                     {"dynamic", false},
-                     {"group_size", whole_row ? Json() : Json(config.scheme.group_size)},
-                     {"num_bits", config.scheme.num_bits},
-                     {"observer", "memoryless_minmax"},
-                     {"observer_kwargs", Json::object()},
-                     {"scale_dtype", nullptr},
-                     {"strategy", whole_row ? "channel" : "group"},
-                     {"symmetric", config.scheme.symmetric},
-                     {"type", "int"},
-                     {"zp_dtype", config.scheme.symmetric ? Json() : Json("torch.int8")}};
-  const Json group{{"format", "pack-quantized"},
-                   {"input_activations", nullptr},
-                   {"output_activations", nullptr},
-                   {"targets", Json::array({"Linear"})},
-                   {"weights", weights}};
-  return {{"config_groups", {{"group_0", group}}},
+  Json groups = Json::object();
+  for (const SchemeGroup& group : config.groups) {
+    groups[group.name] = {{"format", "pack-quantized"},
+                          {"input_activations", nullptr},
+                          {"output_activations", nullptr},
+                          {"targets", group.targets},
+                          {"weights", write_weights(group.scheme)}};
+  }
+  return {{"config_groups", groups},
           {"format", "pack-quantized"},
           {"global_compression_ratio", nullptr},
           {"ignore", config.ignore},
@@ -177,10 +190,17 @@ QuantizationConfig read_autoawq(const JsonView& block) {
     unsupported(*version, fmt::format("the layout \"{}\" is not supported, only gemm", version->as_string()));
   }
   const auto group_size = block.at(present_key(block, "group_size", "q_group_size"));
+  if (group_size.as_int() == 0) group_size.reject("is 0");
+  const std::string_view bits_key = present_key(block, "bits", "w_bit");
+  if (const int bits = read_bits(block, bits_key); bits != 4) {
+    unsupported(block.at(bits_key), fmt::format("is {}; the gemm layout holds 4-bit codes only", bits));
+  }
   QuantizationConfig config{.format = Format::autoawq_gemm};
-  config.scheme = validated(block, {.num_bits = read_bits(block, present_key(block, "bits", "w_bit")),
-                                    .symmetric = !block.bool_or("zero_point", true),
-                                    .group_size = group_size.as_int()});
+  config.groups = {{.name = "group_0",
+                    .targets = {std::string(kLinearClasses[0])},
+                    .scheme = validated(block, {.num_bits = 4,
+                                                .symmetric = !block.bool_or("zero_point", true),
+                                                .group_size = group_size.as_int()})}};
   config.ignore = strings_of(block, "modules_to_not_convert");
   // AutoAWQ leaves the head dense without saying so.
   const bool listed = std::find(config.ignore.begin(), config.ignore.end(), kHead) != config.ignore.end();
@@ -194,9 +214,12 @@ Json write_autoawq(const QuantizationConfig& config) {
   for (const auto& name : config.ignore) {
     if (name != kHead) dense.push_back(name);
   }
+  if (config.groups.size() != 1)
+    fail(ErrorKind::internal, "autoawq-gemm got {} schemes", config.groups.size());
+  const QuantizationScheme& scheme = config.groups.front().scheme;
   // Symmetric weights are stored with zeros of 8, see packing_autoawq_gemm.cc.
-  return {{"bits", config.scheme.num_bits},
-          {"group_size", config.scheme.group_size},
+  return {{"bits", scheme.num_bits},
+          {"group_size", scheme.group_size},
           {"modules_to_not_convert", dense},
           {"quant_method", "awq"},
           {"version", "gemm"},

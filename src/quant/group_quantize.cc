@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "base/error.h"
@@ -40,23 +41,23 @@ struct ScaleRange {
   float largest;
 };
 
-/// The normal numbers of a type, as a reader may flush subnormals; above, no more than leaves 15 steps
-/// finite.
-ScaleRange normal_range(DType dtype) {
+/// The normal numbers of a type, as a reader may flush subnormals; above, no more than leaves every code's
+/// distance from the zero finite: 2^124 for 15 steps, 2^120 for 255.
+ScaleRange normal_range(DType dtype, int steps) {
   if (dtype == DType::f16) return {0x1p-14f, 65504.0f};
-  return {std::numeric_limits<float>::min(), 0x1p124f};
+  return {std::numeric_limits<float>::min(), 0x1p127f / static_cast<float>(steps + 1) * 2};
 }
 
-/// `exact` comes in double because the difference of two floats may leave their range.
-float stored_scale(DType dtype, double exact) {
-  const auto range = normal_range(dtype);
-  const float bounded = std::clamp(static_cast<float>(exact), range.smallest, range.largest);
+/// `width` comes in double because the difference of two floats may leave their range.
+float stored_scale(DType dtype, double width, int steps) {
+  const auto range = normal_range(dtype, steps);
+  const float bounded = std::clamp(static_cast<float>(width / steps), range.smallest, range.largest);
   return round_to(dtype, bounded);
 }
 
 struct Extremes {
-  float minimum;
-  float maximum;
+  float minimum = 0;
+  float maximum = 0;
 };
 
 /// Extremes of `values` and 0. Eight independent lanes, because a compiler may not reorder one chain of float
@@ -80,6 +81,29 @@ Extremes extremes_of(std::span<const float> values) {
   return {*std::min_element(low.begin(), low.end()), *std::max_element(high.begin(), high.end())};
 }
 
+Extremes join(const Extremes& a, const Extremes& b) {
+  return {std::min(a.minimum, b.minimum), std::max(a.maximum, b.maximum)};
+}
+
+/// Of a matrix f32 [out, in] whose columns are multiplied by `column_scales`, unless these are empty.
+Extremes extremes_of_matrix(const Tensor& weight, std::span<const float> column_scales) {
+  constexpr size_t kRowsPerChunk = 16;
+  const auto rows = static_cast<size_t>(weight.dim(0));
+  const auto columns = static_cast<size_t>(weight.dim(1));
+  const auto values = weight.values<float>();
+  std::vector<Extremes> per_chunk((rows + kRowsPerChunk - 1) / kRowsPerChunk);
+  parallel_for(rows, kRowsPerChunk, [&](size_t begin, size_t end) {
+    std::vector<float> scaled(column_scales.size());
+    Extremes& chunk = per_chunk[begin / kRowsPerChunk];
+    for (size_t row = begin; row < end; ++row) {
+      const auto source = values.subspan(row * columns, columns);
+      for (size_t c = 0; c < scaled.size(); ++c) scaled[c] = source[c] * column_scales[c];
+      chunk = join(chunk, extremes_of(scaled.empty() ? source : std::span<const float>(scaled)));
+    }
+  });
+  return std::accumulate(per_chunk.begin(), per_chunk.end(), Extremes{}, join);
+}
+
 void require_finite(std::span<const float> values, size_t row) {
   uint32_t largest = 0;
   for (const float value : values) largest = std::max(largest, std::bit_cast<uint32_t>(value) & 0x7fffffffu);
@@ -90,6 +114,7 @@ void require_finite(std::span<const float> values, size_t row) {
 
 /// The grid of one group whose weights count as at most `bound` in magnitude.
 GroupGrid bounded_grid(const RoundingRule& rule, std::span<const float> values, float bound) {
+  if (rule.grid) return *rule.grid;
   const auto extremes = extremes_of(values);
   return make_group_grid(rule.scheme, rule.scale_dtype, std::max(extremes.minimum, -bound),
                          std::min(extremes.maximum, bound));
@@ -102,14 +127,26 @@ inline float bounded_code(float value, float bound, float scale, float zero, flo
   return code_of(value, scale, zero, top);
 }
 
+/// One code a byte to the bytes of a row: as they are, or two to each.
+void pack_codes(std::span<const uint8_t> codes, std::span<uint8_t> packed) {
+  if (codes.size() == packed.size()) {
+    std::copy(codes.begin(), codes.end(), packed.begin());
+    return;
+  }
+  for (size_t i = 0; i < packed.size(); ++i) {
+    packed[i] = static_cast<uint8_t>(codes[2 * i] | codes[2 * i + 1] << 4);
+  }
+}
+
 /// One call of quantize_to_nearest: what its rows share.
 class RowQuantizer {
  public:
   RowQuantizer(const Tensor& weight, const Tensor& clip, QuantizedWeight& result)
-      : columns_(static_cast<size_t>(result.in_features)),
+      : rule_(rule_for_matrix({.scheme = result.scheme, .scale_dtype = result.scales.dtype()}, weight)),
+        columns_(static_cast<size_t>(result.in_features)),
         groups_(static_cast<size_t>(result.groups())),
         width_(static_cast<size_t>(group_width(result.scheme, result.in_features))),
-        row_bytes_(static_cast<size_t>(QuantizedWeight::row_bytes(result.in_features))),
+        row_bytes_(static_cast<size_t>(result.row_bytes())),
         weight_(weight.values<float>()),
         clip_(clip.defined() ? clip.values<float>() : std::span<const float>()),
         codes_(result.codes.mutable_values<uint8_t>()),
@@ -117,7 +154,8 @@ class RowQuantizer {
         result_(result) {}
 
   void run(size_t begin, size_t end) const {
-    std::vector<uint8_t> codes(row_bytes_ * 2);
+    const auto codes_per_byte = static_cast<size_t>(8 / rule_.scheme.num_bits);
+    std::vector<uint8_t> codes(row_bytes_ * codes_per_byte);
     std::vector<float> scales(groups_);
     for (size_t row = begin; row < end; ++row) quantize_row(row, codes, scales);
   }
@@ -135,10 +173,8 @@ class RowQuantizer {
       scales[group] = grid.scale;
       if (!zeros_.empty()) zeros_[index] = static_cast<uint8_t>(grid.zero);
     }
-    uint8_t* packed = codes_.data() + row * row_bytes_;
-    for (size_t i = 0; i < row_bytes_; ++i)
-      packed[i] = static_cast<uint8_t>(codes[2 * i] | codes[2 * i + 1] << 4);
-    const DType dtype = result_.scales.dtype();
+    pack_codes(codes, codes_.subspan(row * row_bytes_, row_bytes_));
+    const DType dtype = rule_.scale_dtype;
     convert_from_float(scales, dtype, result_.scales.mutable_bytes() + row * groups_ * byte_size(dtype));
   }
 
@@ -151,9 +187,9 @@ class RowQuantizer {
   }
 
   GroupGrid quantize_group(std::span<const float> values, float bound, std::span<uint8_t> codes) const {
-    const auto grid = bounded_grid({result_.scheme, result_.scales.dtype()}, values, bound);
+    const auto grid = bounded_grid(rule_, values, bound);
     const auto zero = static_cast<float>(grid.zero);
-    const auto top = static_cast<float>(max_code(result_.scheme));
+    const auto top = static_cast<float>(max_code(rule_.scheme));
     for (size_t i = 0; i < values.size(); ++i) {
       codes[i] =
           static_cast<uint8_t>(static_cast<int>(bounded_code(values[i], bound, grid.scale, zero, top)));
@@ -161,6 +197,7 @@ class RowQuantizer {
     return grid;
   }
 
+  RoundingRule rule_;
   size_t columns_;
   size_t groups_;
   size_t width_;
@@ -179,13 +216,13 @@ GroupGrid make_group_grid(const QuantizationScheme& scheme, DType scale_dtype, f
   maximum = std::max(maximum, 0.0f);
   const int zero_of_symmetric = scheme.symmetric ? symmetric_zero(scheme) : 0;
   if (minimum == 0 && maximum == 0) return {.scale = 1, .zero = zero_of_symmetric};
-  const double steps = max_code(scheme);
+  const int steps = max_code(scheme);
   if (scheme.symmetric) {
     const double magnitude = std::max(-minimum, maximum);
-    return {.scale = stored_scale(scale_dtype, 2 * magnitude / steps), .zero = zero_of_symmetric};
+    return {.scale = stored_scale(scale_dtype, 2 * magnitude, steps), .zero = zero_of_symmetric};
   }
-  const float scale = stored_scale(scale_dtype, (static_cast<double>(maximum) - minimum) / steps);
-  const auto top = static_cast<float>(max_code(scheme));
+  const float scale = stored_scale(scale_dtype, static_cast<double>(maximum) - minimum, steps);
+  const auto top = static_cast<float>(steps);
   const float zero = rounded_ratio(-minimum, scale, top);
   return {.scale = scale, .zero = static_cast<int>(zero)};
 }
@@ -193,6 +230,15 @@ GroupGrid make_group_grid(const QuantizationScheme& scheme, DType scale_dtype, f
 int quantize_value(const QuantizationScheme& scheme, const GroupGrid& grid, float value) {
   const auto top = static_cast<float>(max_code(scheme));
   return static_cast<int>(code_of(value, grid.scale, static_cast<float>(grid.zero), top));
+}
+
+RoundingRule rule_for_matrix(const RoundingRule& rule, const Tensor& weight,
+                             std::span<const float> column_scales) {
+  if (rule.scheme.group_size != QuantizationScheme::kWholeMatrix) return rule;
+  const auto extremes = extremes_of_matrix(weight, column_scales);
+  RoundingRule result = rule;
+  result.grid = make_group_grid(rule.scheme, rule.scale_dtype, extremes.minimum, extremes.maximum);
+  return result;
 }
 
 QuantizedWeight quantize_to_nearest(const Tensor& weight, const Tensor& clip,
@@ -207,6 +253,9 @@ QuantizedWeight quantize_to_nearest(const Tensor& weight, const Tensor& clip,
     fail(ErrorKind::internal, "the clip has shape {}, the scales have {}", to_string(clip.shape()),
          to_string(result.scales.shape()));
   }
+  if (clip.defined() && scheme.group_size == QuantizationScheme::kWholeMatrix) {
+    fail(ErrorKind::internal, "a clip of each row cannot bound the one grid of a matrix");
+  }
   const RowQuantizer quantizer(weight, clip, result);
   parallel_for(static_cast<size_t>(weight.dim(0)), 16,
                [&](size_t begin, size_t end) { quantizer.run(begin, end); });
@@ -215,6 +264,9 @@ QuantizedWeight quantize_to_nearest(const Tensor& weight, const Tensor& clip,
 
 void fake_quantize_row(const RoundingRule& rule, std::span<const float> row, std::span<const float> clip,
                        std::span<float> out) {
+  if (rule.scheme.group_size == QuantizationScheme::kWholeMatrix && !rule.grid) {
+    fail(ErrorKind::internal, "a row cannot be rounded without the grid of its matrix");
+  }
   const auto width = static_cast<size_t>(group_width(rule.scheme, static_cast<int64_t>(row.size())));
   const auto top = static_cast<float>(max_code(rule.scheme));
   for (size_t group = 0, begin = 0; begin < row.size(); ++group, begin += width) {

@@ -26,7 +26,8 @@ struct Packing {
   Format format;
   /// Every suffix that may stand behind a linear's name, the one that marks it as quantized first.
   std::vector<std::string> suffixes;
-  /// The tensors of a linear of this size, without making them.
+  /// The tensors of a linear of this size, without making them. Errors: unsupported when the layout cannot
+  /// express the scheme.
   std::vector<PackedTensorLayout> (*layout)(const QuantizationScheme& scheme, int64_t out_features,
                                             int64_t in_features);
   /// Errors: unsupported when the layout cannot express the weight (the reason and the sizes named).

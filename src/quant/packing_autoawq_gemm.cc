@@ -12,6 +12,7 @@
 //   scales   f16 [G, N]
 // The kernels subtract zeros always, so a symmetric weight is written with zeros of 8 under "zero_point":
 // true, which every loader accepts; "zero_point": false is refused by most of them.
+// The format knows neither codes of 8 bits nor one scale for a matrix.
 namespace salient {
 namespace {
 
@@ -180,7 +181,18 @@ void unpack_scales(const Tensor& scales, QuantizedWeight& weight) {
   }
 }
 
+void require_expressible(const QuantizationScheme& scheme) {
+  if (scheme.num_bits != 4) {
+    fail(ErrorKind::unsupported, "autoawq-gemm holds 4-bit codes only; the scheme is {}", describe(scheme));
+  }
+  if (scheme.group_size == QuantizationScheme::kWholeMatrix) {
+    fail(ErrorKind::unsupported, "autoawq-gemm holds scales of groups and rows only; the scheme is {}",
+         describe(scheme));
+  }
+}
+
 std::vector<PackedTensorLayout> layout(const QuantizationScheme& scheme, int64_t out, int64_t in) {
+  require_expressible(scheme);
   const int64_t groups = group_count(scheme, in);
   const int64_t blocks = out / kOutputsPerWord;
   return {{"qweight", DType::i32, {in, blocks}},
@@ -190,6 +202,7 @@ std::vector<PackedTensorLayout> layout(const QuantizationScheme& scheme, int64_t
 }
 
 PackedTensors pack(const QuantizedWeight& weight) {
+  require_expressible(weight.scheme);
   const int64_t rows = weight.out_features;
   const int64_t columns = weight.in_features;
   if (rows % kOutputsPerWord != 0) {
@@ -209,6 +222,7 @@ PackedTensors pack(const QuantizedWeight& weight) {
 }
 
 QuantizedWeight unpack(const PackedTensors& tensors, const QuantizationScheme& scheme) {
+  require_expressible(scheme);
   const Tensor& qweight = require_tensor(tensors, "qweight", 2, {DType::i32});
   const Tensor& scales = require_tensor(tensors, "scales", 2, {DType::f16, DType::bf16, DType::f32});
   const int64_t columns = qweight.dim(0);

@@ -5,26 +5,40 @@
 #include "base/error.h"
 #include "quant/packing_formats.h"
 
-// compressed-tensors "pack-quantized" for 4 bits, N = out, K = in, G = groups:
-//   weight_packed      i32 [N, ceil(K/8)]  eight codes a word, low nibble first: the bytes of
-//   QuantizedWeight::codes weight_scale       float [N, G] weight_zero_point  i32 [ceil(N/8), G]  asymmetric
-//   only; packed along N, nibble i of word r is row 8r + i weight_shape       i64 [2]             N, K
-// The format speaks of signed integers q, zp in [-8, 7] and stores q + 8, zp + 8: our unsigned codes and
-// zeros.
+// compressed-tensors "pack-quantized" for 4 and 8 bits, N = out, K = in, G = groups, c = 8 or 4 codes a word:
+//   weight_packed      i32 [N, ceil(K/c)]  c codes a word, the first in the lowest bits: the bytes of
+//                                          QuantizedWeight::codes
+//   weight_scale       float [N, G]
+//   weight_zero_point  i32 [ceil(N/c), G]  asymmetric only; packed along N, code i of word r is row c r + i
+//   weight_shape       i64 [2]             N, K
+// The format speaks of signed integers q, zp in [-2^(bits-1), 2^(bits-1)) and stores q + 2^(bits-1), zp +
+// 2^(bits-1): our unsigned codes and zeros.
+// The strategy "tensor" (kWholeMatrix) has one of each for the matrix: weight_scale [1], and
+// weight_zero_point i8 [1], which holds zp itself, as only zeros of groups and channels are packed.
 namespace salient {
 namespace {
 
-constexpr int64_t kRowsPerWord = 8;
+int64_t codes_per_word(const QuantizationScheme& scheme) { return 32 / scheme.num_bits; }
+
+int64_t words_for(const QuantizationScheme& scheme, int64_t codes) {
+  return (codes + codes_per_word(scheme) - 1) / codes_per_word(scheme);
+}
+
+constexpr std::string_view kOneGrid = "the strategy \"tensor\"";
+
+bool is_whole_matrix(const QuantizationScheme& scheme) {
+  return scheme.group_size == QuantizationScheme::kWholeMatrix;
+}
 
 Tensor pack_zeros(const QuantizedWeight& weight) {
   const int64_t groups = weight.groups();
-  Tensor packed =
-      Tensor::zeros(DType::i32, {(weight.out_features + kRowsPerWord - 1) / kRowsPerWord, groups});
+  const int64_t rows_per_word = codes_per_word(weight.scheme);
+  Tensor packed = Tensor::zeros(DType::i32, {words_for(weight.scheme, weight.out_features), groups});
   const auto zeros = weight.zeros.values<uint8_t>();
   auto* words = reinterpret_cast<uint32_t*>(packed.mutable_bytes());
   for (int64_t row = 0; row < weight.out_features; ++row) {
-    uint32_t* target = words + row / kRowsPerWord * groups;
-    const auto shift = static_cast<uint32_t>(row % kRowsPerWord * 4);
+    uint32_t* target = words + row / rows_per_word * groups;
+    const auto shift = static_cast<uint32_t>(row % rows_per_word * weight.scheme.num_bits);
     for (int64_t group = 0; group < groups; ++group) {
       target[group] |= uint32_t{zeros[static_cast<size_t>(row * groups + group)]} << shift;
     }
@@ -34,64 +48,140 @@ Tensor pack_zeros(const QuantizedWeight& weight) {
 
 void unpack_zeros(const Tensor& packed, QuantizedWeight& weight) {
   const int64_t groups = weight.groups();
+  const int64_t rows_per_word = codes_per_word(weight.scheme);
+  const auto mask = static_cast<uint32_t>(max_code(weight.scheme));
   const auto words = packed.values<int32_t>();
   const auto zeros = weight.zeros.mutable_values<uint8_t>();
   for (int64_t row = 0; row < weight.out_features; ++row) {
-    const auto shift = static_cast<uint32_t>(row % kRowsPerWord * 4);
+    const auto shift = static_cast<uint32_t>(row % rows_per_word * weight.scheme.num_bits);
     for (int64_t group = 0; group < groups; ++group) {
       const auto word =
-          static_cast<uint32_t>(words[static_cast<size_t>(row / kRowsPerWord * groups + group)]);
-      zeros[static_cast<size_t>(row * groups + group)] = static_cast<uint8_t>(word >> shift & 15);
+          static_cast<uint32_t>(words[static_cast<size_t>(row / rows_per_word * groups + group)]);
+      zeros[static_cast<size_t>(row * groups + group)] = static_cast<uint8_t>(word >> shift & mask);
     }
   }
 }
 
-/// A file may hold anything in the nibbles behind the last column; ours are zero.
+/// Rows that were rounded apart from each other, as the parts of a stored matrix may be, have no common grid.
+void require_one_grid(const QuantizedWeight& weight) {
+  const size_t size = byte_size(weight.scales.dtype());
+  const std::byte* scales = weight.scales.bytes();
+  for (int64_t row = 1; row < weight.out_features; ++row) {
+    const bool same_scale = std::memcmp(scales + static_cast<size_t>(row) * size, scales, size) == 0;
+    if (same_scale && weight.zero(row, 0) == weight.zero(0, 0)) continue;
+    fail(ErrorKind::unsupported,
+         "pack-quantized: the strategy \"tensor\" stores one scale and zero, but row {} has {} and {} where "
+         "row 0 has {} and {}",
+         row, weight.scale(row, 0), weight.zero(row, 0), weight.scale(0, 0), weight.zero(0, 0));
+  }
+}
+
+/// weight_scale and weight_zero_point of the strategy "tensor".
+void pack_one_grid(const QuantizedWeight& weight, PackedTensors& result) {
+  require_one_grid(weight);
+  result["weight_scale"] = weight.scales.slice(0, 1).reshape({1});
+  if (weight.scheme.symmetric) return;
+  const std::array<int8_t, 1> zero{static_cast<int8_t>(weight.zero(0, 0) - symmetric_zero(weight.scheme))};
+  result["weight_zero_point"] = Tensor::of<int8_t>({1}, zero);
+}
+
+/// The stored zero of the strategy "tensor", as an unsigned one.
+int checked_zero(const Tensor& stored, const QuantizationScheme& scheme) {
+  const int middle = symmetric_zero(scheme);
+  const int zero = stored.values<int8_t>()[0];
+  if (zero >= -middle && zero < middle) return zero + middle;
+  fail(ErrorKind::bad_format, "weight_zero_point is {}, outside [{}, {}]", zero, -middle, middle - 1);
+}
+
+/// A file may hold anything in the bits behind the last column; ours are zero.
 void clear_padding(QuantizedWeight& weight) {
-  const int64_t row_bytes = QuantizedWeight::row_bytes(weight.in_features);
+  const int64_t row_bytes = weight.row_bytes();
   const auto codes = weight.codes.mutable_values<uint8_t>();
+  const int64_t used_bits = weight.in_features * weight.scheme.num_bits;
   for (int64_t row = 0; row < weight.out_features; ++row) {
     const auto bytes = codes.subspan(static_cast<size_t>(row * row_bytes), static_cast<size_t>(row_bytes));
-    auto used = static_cast<size_t>(weight.in_features / 2);
-    if (weight.in_features % 2 != 0) bytes[used++] &= 15;
+    auto used = static_cast<size_t>(used_bits / 8);
+    if (used_bits % 8 != 0) bytes[used++] &= 15;
     std::fill(bytes.begin() + static_cast<std::ptrdiff_t>(used), bytes.end(), uint8_t{0});
   }
 }
 
 std::vector<PackedTensorLayout> layout(const QuantizationScheme& scheme, int64_t out, int64_t in) {
+  const bool one = is_whole_matrix(scheme);
   const int64_t groups = group_count(scheme, in);
-  std::vector<PackedTensorLayout> tensors{{"weight_packed", DType::i32, {out, (in + 7) / 8}},
-                                          {"weight_scale", DType::f16, {out, groups}},
+  std::vector<PackedTensorLayout> tensors{{"weight_packed", DType::i32, {out, words_for(scheme, in)}},
+                                          {"weight_scale", DType::f16, one ? Shape{1} : Shape{out, groups}},
                                           {"weight_shape", DType::i64, {2}}};
   if (scheme.symmetric) return tensors;
-  tensors.push_back({"weight_zero_point", DType::i32, {(out + kRowsPerWord - 1) / kRowsPerWord, groups}});
+  tensors.push_back(
+      one ? PackedTensorLayout{"weight_zero_point", DType::i8, {1}}
+          : PackedTensorLayout{"weight_zero_point", DType::i32, {words_for(scheme, out), groups}});
   return tensors;
 }
 
 PackedTensors pack(const QuantizedWeight& weight) {
   PackedTensors result;
-  Tensor codes = Tensor::empty(DType::i32, {weight.out_features, (weight.in_features + 7) / 8});
+  Tensor codes =
+      Tensor::empty(DType::i32, {weight.out_features, words_for(weight.scheme, weight.in_features)});
   std::memcpy(codes.mutable_bytes(), weight.codes.bytes(), codes.byte_size());
   result["weight_packed"] = codes;
-  result["weight_scale"] = weight.scales;
-  if (!weight.scheme.symmetric) result["weight_zero_point"] = pack_zeros(weight);
+  if (is_whole_matrix(weight.scheme)) {
+    pack_one_grid(weight, result);
+  } else {
+    result["weight_scale"] = weight.scales;
+    if (!weight.scheme.symmetric) result["weight_zero_point"] = pack_zeros(weight);
+  }
   const std::array<int64_t, 2> shape{weight.out_features, weight.in_features};
   result["weight_shape"] = Tensor::of<int64_t>({2}, shape);
   return result;
 }
 
+const Tensor& stored_scales(const PackedTensors& tensors, const QuantizationScheme& scheme) {
+  return require_tensor(tensors, "weight_scale", is_whole_matrix(scheme) ? 1 : 2,
+                        {DType::f16, DType::bf16, DType::f32});
+}
+
 /// K, after N and K have been found to agree with the packed codes.
-int64_t checked_in_features(const PackedTensors& tensors, const Tensor& packed) {
+int64_t checked_in_features(const PackedTensors& tensors, const Tensor& packed, int64_t codes_per_word) {
   const Tensor& stored = require_tensor(tensors, "weight_shape", 1, {DType::i64});
   require_shape(stored, "weight_shape", {2}, "the format");
   const int64_t rows = stored.values<int64_t>()[0];
   const int64_t columns = stored.values<int64_t>()[1];
-  const int64_t most_columns = packed.dim(1) * 8;
-  if (rows != packed.dim(0) || columns <= most_columns - 8 || columns > most_columns || columns <= 0) {
+  const int64_t most_columns = packed.dim(1) * codes_per_word;
+  if (rows != packed.dim(0) || rows <= 0 || columns <= most_columns - codes_per_word ||
+      columns > most_columns || columns <= 0) {
     fail(ErrorKind::bad_format, "weight_shape says [{}, {}], which weight_packed {} cannot hold", rows,
          columns, to_string(packed.shape()));
   }
   return columns;
+}
+
+/// Scales and zeros that are stored for each group.
+void unpack_grids(const PackedTensors& tensors, QuantizedWeight& weight) {
+  const std::string_view reason = "weight_shape and group_size";
+  const Tensor& scales = stored_scales(tensors, weight.scheme);
+  require_shape(scales, "weight_scale", weight.scales.shape(), reason);
+  std::memcpy(weight.scales.mutable_bytes(), scales.bytes(), scales.byte_size());
+  if (weight.scheme.symmetric) return;
+  const Tensor& zeros = require_tensor(tensors, "weight_zero_point", 2, {DType::i32});
+  require_shape(zeros, "weight_zero_point", {words_for(weight.scheme, weight.out_features), weight.groups()},
+                reason);
+  unpack_zeros(zeros, weight);
+}
+
+/// The one scale and zero of the strategy "tensor", for every row.
+void unpack_one_grid(const PackedTensors& tensors, QuantizedWeight& weight) {
+  const Tensor& scale = stored_scales(tensors, weight.scheme);
+  require_shape(scale, "weight_scale", {1}, kOneGrid);
+  for (int64_t row = 0; row < weight.out_features; ++row) {
+    std::memcpy(weight.scales.mutable_bytes() + static_cast<size_t>(row) * scale.byte_size(), scale.bytes(),
+                scale.byte_size());
+  }
+  if (weight.scheme.symmetric) return;
+  const Tensor& zero = require_tensor(tensors, "weight_zero_point", 1, {DType::i8});
+  require_shape(zero, "weight_zero_point", {1}, kOneGrid);
+  const auto zeros = weight.zeros.mutable_values<uint8_t>();
+  std::fill(zeros.begin(), zeros.end(), static_cast<uint8_t>(checked_zero(zero, weight.scheme)));
 }
 
 QuantizedWeight unpack(const PackedTensors& tensors, const QuantizationScheme& scheme) {
@@ -99,23 +189,19 @@ QuantizedWeight unpack(const PackedTensors& tensors, const QuantizationScheme& s
     fail(ErrorKind::unsupported, "weight_g_idx: columns in activation order are not supported");
   }
   const Tensor& packed = require_tensor(tensors, "weight_packed", 2, {DType::i32});
-  const Tensor& scales = require_tensor(tensors, "weight_scale", 2, {DType::f16, DType::bf16, DType::f32});
-  const int64_t columns = checked_in_features(tensors, packed);
-  const int64_t rows = packed.dim(0);
-  const int64_t groups = group_count(scheme, columns);
-  require_shape(scales, "weight_scale", {rows, groups}, "weight_shape and group_size");
-  auto weight = allocate_quantized_weight(scheme, rows, columns, scales.dtype());
-  std::memcpy(weight.codes.mutable_bytes(), packed.bytes(), packed.byte_size());
-  if (columns % 8 != 0) clear_padding(weight);
-  std::memcpy(weight.scales.mutable_bytes(), scales.bytes(), scales.byte_size());
-  if (scheme.symmetric) {
-    if (!tensors.contains("weight_zero_point")) return weight;
+  const int64_t columns = checked_in_features(tensors, packed, codes_per_word(scheme));
+  if (scheme.symmetric && tensors.contains("weight_zero_point")) {
     fail(ErrorKind::bad_format, "weight_zero_point stands beside a scheme that is symmetric");
   }
-  const Tensor& zeros = require_tensor(tensors, "weight_zero_point", 2, {DType::i32});
-  require_shape(zeros, "weight_zero_point", {(rows + kRowsPerWord - 1) / kRowsPerWord, groups},
-                "weight_shape and group_size");
-  unpack_zeros(zeros, weight);
+  auto weight =
+      allocate_quantized_weight(scheme, packed.dim(0), columns, stored_scales(tensors, scheme).dtype());
+  std::memcpy(weight.codes.mutable_bytes(), packed.bytes(), packed.byte_size());
+  if (columns % codes_per_word(scheme) != 0) clear_padding(weight);
+  if (is_whole_matrix(scheme)) {
+    unpack_one_grid(tensors, weight);
+  } else {
+    unpack_grids(tensors, weight);
+  }
   return weight;
 }
 

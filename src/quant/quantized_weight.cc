@@ -9,7 +9,16 @@
 namespace salient {
 namespace {
 
-int nibble_shift(int64_t column) { return column % 2 == 0 ? 0 : 4; }
+struct CodePlace {
+  size_t byte;
+  int shift;
+};
+
+CodePlace place_of(const QuantizedWeight& weight, int64_t row, int64_t column) {
+  const int64_t bit = column * weight.scheme.num_bits;
+  return {.byte = static_cast<size_t>(row * weight.row_bytes() + bit / 8),
+          .shift = static_cast<int>(bit % 8)};
+}
 
 struct GroupSlice {
   int64_t begin;
@@ -18,9 +27,18 @@ struct GroupSlice {
   float scale;
 };
 
-/// Columns [begin, end) of a row of nibbles. `begin` is even except where a caller's group width is odd.
-void dequantize_group(const uint8_t* codes, const GroupSlice& group, float* out) {
-  const auto value = [&](int code) { return (static_cast<float>(code) - group.zero) * group.scale; };
+inline float value_of(int code, const GroupSlice& group) {
+  return (static_cast<float>(code) - group.zero) * group.scale;
+}
+
+void dequantize_bytes(const uint8_t* codes, const GroupSlice& group, float* out) {
+  for (int64_t column = group.begin; column < group.end; ++column)
+    out[column] = value_of(codes[column], group);
+}
+
+/// `begin` is even except where a caller's group width is odd.
+void dequantize_nibbles(const uint8_t* codes, const GroupSlice& group, float* out) {
+  const auto value = [&](int code) { return value_of(code, group); };
   int64_t column = group.begin;
   if (column % 2 != 0 && column < group.end) {
     out[column] = value(codes[column / 2] >> 4);
@@ -40,15 +58,15 @@ void dequantize_group(const uint8_t* codes, const GroupSlice& group, float* out)
 }  // namespace
 
 int QuantizedWeight::code(int64_t row, int64_t column) const {
-  const auto byte = static_cast<size_t>(row * row_bytes(in_features) + column / 2);
-  return (codes.values<uint8_t>()[byte] >> nibble_shift(column)) & 15;
+  const CodePlace place = place_of(*this, row, column);
+  return codes.values<uint8_t>()[place.byte] >> place.shift & max_code(scheme);
 }
 
 void QuantizedWeight::set_code(int64_t row, int64_t column, int code) {
-  uint8_t& byte =
-      codes.mutable_values<uint8_t>()[static_cast<size_t>(row * row_bytes(in_features) + column / 2)];
-  const int shift = nibble_shift(column);
-  byte = static_cast<uint8_t>((byte & ~(15 << shift)) | (code & 15) << shift);
+  const CodePlace place = place_of(*this, row, column);
+  uint8_t& byte = codes.mutable_values<uint8_t>()[place.byte];
+  const int mask = max_code(scheme);
+  byte = static_cast<uint8_t>((byte & ~(mask << place.shift)) | (code & mask) << place.shift);
 }
 
 int QuantizedWeight::zero(int64_t row, int64_t group) const {
@@ -70,7 +88,7 @@ QuantizedWeight allocate_quantized_weight(const QuantizationScheme& scheme, int6
   }
   QuantizedWeight weight{.scheme = scheme, .out_features = out_features, .in_features = in_features};
   const int64_t groups = weight.groups();
-  weight.codes = Tensor::zeros(DType::u8, {out_features, QuantizedWeight::row_bytes(in_features)});
+  weight.codes = Tensor::zeros(DType::u8, {out_features, weight.row_bytes()});
   weight.scales = Tensor::zeros(scale_dtype, {out_features, groups});
   if (!scheme.symmetric) weight.zeros = Tensor::zeros(DType::u8, {out_features, groups});
   return weight;
@@ -83,8 +101,8 @@ void dequantize_row(const QuantizedWeight& weight, int64_t row, std::span<float>
   }
   const int64_t width = group_width(weight.scheme, weight.in_features);
   const int64_t groups = weight.groups();
-  const uint8_t* codes =
-      weight.codes.values<uint8_t>().data() + row * QuantizedWeight::row_bytes(weight.in_features);
+  const uint8_t* codes = weight.codes.values<uint8_t>().data() + row * weight.row_bytes();
+  const auto dequantize_group = weight.scheme.num_bits == 4 ? dequantize_nibbles : dequantize_bytes;
   for (int64_t group = 0; group < groups; ++group) {
     dequantize_group(codes,
                      {.begin = group * width,

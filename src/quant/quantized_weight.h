@@ -15,8 +15,8 @@ struct QuantizedWeight {
   QuantizationScheme scheme;
   int64_t out_features = 0;
   int64_t in_features = 0;
-  /// u8 [out, row_bytes(in)]: two codes a byte, the even column in the low nibble, rows padded with zero
-  /// nibbles to whole 32-bit words.
+  /// u8 [out, row_bytes()]: of 4 bits two codes a byte, the even column in the low nibble; of 8 bits one code
+  /// a byte. Rows are padded with zeros to whole 32-bit words.
   Tensor codes{};
   /// f32, f16 or bf16 [out, groups], in the type in which the checkpoint stores them.
   Tensor scales{};
@@ -24,7 +24,11 @@ struct QuantizedWeight {
   Tensor zeros{};
 
   int64_t groups() const { return group_count(scheme, in_features); }
-  static int64_t row_bytes(int64_t in_features) { return (in_features + 7) / 8 * 4; }
+  int64_t row_bytes() const { return row_bytes(scheme.num_bits, in_features); }
+  static int64_t row_bytes(int num_bits, int64_t in_features) {
+    const int64_t codes_per_word = 32 / num_bits;
+    return (in_features + codes_per_word - 1) / codes_per_word * 4;
+  }
 
   int code(int64_t row, int64_t column) const;
   void set_code(int64_t row, int64_t column, int code);

@@ -9,24 +9,26 @@
 namespace salient {
 namespace {
 
-constexpr std::array<int64_t, 5> kGroupSizes{32, 64, 128, 256, QuantizationScheme::kWholeRow};
+constexpr std::array<int64_t, 6> kGroupSizes{16, 32, 64, 128, 256, QuantizationScheme::kWholeRow};
 
 struct Preset {
   std::string_view name;
   QuantizationScheme scheme;
 };
 
-constexpr std::array<Preset, 2> kPresets{{
+constexpr std::array<Preset, 3> kPresets{{
     {"W4A16", {.num_bits = 4, .symmetric = true, .group_size = 128}},
     {"W4A16_ASYM", {.num_bits = 4, .symmetric = false, .group_size = 128}},
+    {"W8A16", {.num_bits = 8, .symmetric = true, .group_size = 128}},
 }};
 
 /// compressed-tensors 0.19 knows these too; they need other bit widths, floating-point codes or quantized
 /// activations.
-constexpr std::array<std::string_view, 28> kForeignPresets{
-    "UNQUANTIZED", "W8A8",      "INT8",  "W4AFP8",   "W2A8",  "W3A8",     "W4A8",  "W5A8",    "W6A8", "W7A8",
-    "W2A16",       "W3A16",     "W5A16", "W6A16",    "W7A16", "W8A16",    "W2A4",  "W3A4",    "W4A4", "FP8",
-    "FP8_DYNAMIC", "FP8_BLOCK", "NVFP4", "NVFP4A16", "MXFP4", "MXFP4A16", "MXFP8", "MXFP8A16"};
+constexpr std::array<std::string_view, 27> kForeignPresets{
+    "UNQUANTIZED", "W8A8",     "INT8",  "W4AFP8",   "W2A8",  "W3A8",        "W4A8",
+    "W5A8",        "W6A8",     "W7A8",  "W2A16",    "W3A16", "W5A16",       "W6A16",
+    "W7A16",       "W2A4",     "W3A4",  "W4A4",     "FP8",   "FP8_DYNAMIC", "FP8_BLOCK",
+    "NVFP4",       "NVFP4A16", "MXFP4", "MXFP4A16", "MXFP8", "MXFP8A16"};
 
 struct FormatRow {
   std::string_view name;
@@ -40,15 +42,26 @@ constexpr std::array<FormatRow, 3> kFormats{{
     {"autoawq-gemm", Format::autoawq_gemm},
 }};
 
+std::string describe_group(int64_t group_size) {
+  if (group_size == QuantizationScheme::kWholeRow) return "one group per row";
+  if (group_size == QuantizationScheme::kWholeMatrix) return "one group per matrix";
+  return fmt::format("group {}", group_size);
+}
+
 }  // namespace
 
+bool has_one_group_per_row(const QuantizationScheme& scheme) {
+  return scheme.group_size == QuantizationScheme::kWholeRow ||
+         scheme.group_size == QuantizationScheme::kWholeMatrix;
+}
+
 int64_t group_count(const QuantizationScheme& scheme, int64_t in_features) {
-  if (scheme.group_size == QuantizationScheme::kWholeRow) return 1;
+  if (has_one_group_per_row(scheme)) return 1;
   return (in_features + scheme.group_size - 1) / scheme.group_size;
 }
 
 int64_t group_width(const QuantizationScheme& scheme, int64_t in_features) {
-  return scheme.group_size == QuantizationScheme::kWholeRow ? in_features : scheme.group_size;
+  return has_one_group_per_row(scheme) ? in_features : scheme.group_size;
 }
 
 int max_code(const QuantizationScheme& scheme) { return (1 << scheme.num_bits) - 1; }
@@ -63,17 +76,15 @@ QuantizationScheme scheme_by_name(std::string_view name) {
     if (preset.name == upper) return preset.scheme;
   }
   if (std::find(kForeignPresets.begin(), kForeignPresets.end(), upper) != kForeignPresets.end()) {
-    fail(ErrorKind::unsupported, "scheme \"{}\": Salient writes W4A16 and W4A16_ASYM only", name);
+    fail(ErrorKind::unsupported, "scheme \"{}\": Salient writes W4A16, W4A16_ASYM and W8A16 only", name);
   }
-  fail(ErrorKind::invalid_argument, "scheme \"{}\" is unknown; the known ones are W4A16 and W4A16_ASYM",
-       name);
+  fail(ErrorKind::invalid_argument,
+       "scheme \"{}\" is unknown; the known ones are W4A16, W4A16_ASYM and W8A16", name);
 }
 
 std::string describe(const QuantizationScheme& scheme) {
-  const std::string group = scheme.group_size == QuantizationScheme::kWholeRow
-                                ? "one group per row"
-                                : fmt::format("group {}", scheme.group_size);
-  return fmt::format("int{} {}, {}", scheme.num_bits, scheme.symmetric ? "symmetric" : "asymmetric", group);
+  return fmt::format("int{} {}, {}", scheme.num_bits, scheme.symmetric ? "symmetric" : "asymmetric",
+                     describe_group(scheme.group_size));
 }
 
 std::span<const int64_t> group_sizes() { return kGroupSizes; }
@@ -82,12 +93,14 @@ void validate(const QuantizationScheme& scheme) {
   if (scheme.num_bits < 1 || scheme.num_bits > 16) {
     fail(ErrorKind::invalid_argument, "num_bits is {}, which is no bit width of a code", scheme.num_bits);
   }
-  if (scheme.num_bits != 4) {
-    fail(ErrorKind::unsupported, "num_bits is {}; Salient quantizes to 4 bits", scheme.num_bits);
+  if (scheme.num_bits != 4 && scheme.num_bits != 8) {
+    fail(ErrorKind::unsupported, "num_bits is {}; Salient quantizes to 4 or 8 bits", scheme.num_bits);
   }
+  if (scheme.group_size == QuantizationScheme::kWholeMatrix) return;
   if (std::find(kGroupSizes.begin(), kGroupSizes.end(), scheme.group_size) != kGroupSizes.end()) return;
   const auto kind = scheme.group_size > 0 ? ErrorKind::unsupported : ErrorKind::invalid_argument;
-  fail(kind, "group_size is {}; it must be 32, 64, 128, 256 or -1 (the whole row)", scheme.group_size);
+  fail(kind, "group_size is {}; it must be 16, 32, 64, 128, 256, -1 (the whole row) or 0 (the whole matrix)",
+       scheme.group_size);
 }
 
 std::string_view to_string(Format format) {

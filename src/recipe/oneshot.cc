@@ -58,9 +58,10 @@ void check_output(const OneshotOptions& options) {
 
 void refuse_quantized_input(const ModelWeights& weights) {
   if (!weights.quantization()) return;
-  fail(ErrorKind::invalid_argument, "{}: already quantized ({}, {} bits); start from the original checkpoint",
-       weights.checkpoint().directory().string(), to_string(weights.quantization()->format),
-       weights.quantization()->scheme.num_bits);
+  const QuantizationConfig& found = *weights.quantization();
+  fail(ErrorKind::invalid_argument, "{}: already quantized ({}, {}); start from the original checkpoint",
+       weights.checkpoint().directory().string(), to_string(found.format),
+       describe(found.groups.front().scheme));
 }
 
 /// A type that AutoAWQ's kernels need; compressed-tensors keeps each tensor's own.
@@ -95,8 +96,7 @@ struct Job {
       : format(options.format),
         awq(options.recipe.awq),
         weights(options.model),
-        resolved((refuse_quantized_input(weights),
-                  resolve_recipe(options.recipe, options.format, weights.spec()))),
+        resolved((refuse_quantized_input(weights), resolve_recipe(options, weights.spec()))),
         windows(calibration_windows(options, weights.spec())),
         precision(options.calibration.precision == CalibrationPrecision::f32 ? MatmulPrecision::f32
                                                                              : MatmulPrecision::bf16),
@@ -115,9 +115,10 @@ struct Job {
 };
 
 /// Bytes of the packed tensors of a linear.
-uint64_t packed_bytes(const LinearSlot& slot, const Job& job, DType scale_dtype) {
+uint64_t packed_bytes(const LinearSlot& slot, const Job& job, const QuantizationScheme& scheme,
+                      DType scale_dtype) {
   uint64_t bytes = 0;
-  const auto layout = packing_of(job.format).layout(job.resolved.scheme, slot.out_features, slot.in_features);
+  const auto layout = packing_of(job.format).layout(scheme, slot.out_features, slot.in_features);
   for (const auto& tensor : layout) {
     const size_t size = byte_size(is_floating(tensor.dtype) ? scale_dtype : tensor.dtype);
     bytes += static_cast<uint64_t>(element_count(tensor.shape)) * size;
@@ -137,12 +138,13 @@ uint64_t bytes_after(const Job& job) {
   }
   const auto& spec = job.weights.spec();
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
-    const auto& schemes = job.resolved.schemes[static_cast<size_t>(layer)];
+    const auto& linears = job.resolved.linears[static_cast<size_t>(layer)];
     for (const auto& slot : spec.linears(layer)) {
-      if (!schemes.contains(slot.id)) continue;
+      const auto found = linears.find(slot.id);
+      if (found == linears.end()) continue;
       const DType type = storage.value_or(job.weights.storage_type(slot));
       bytes -= static_cast<uint64_t>(slot.out_features * slot.in_features) * byte_size(type);
-      bytes += packed_bytes(slot, job, type);
+      bytes += packed_bytes(slot, job, found->second.scheme, type);
     }
   }
   return bytes;
@@ -185,18 +187,28 @@ void plan_memory(const Job& job, OneshotPlan& plan) {
       plan.memory_hidden_states + plan.memory_layer + plan.memory_statistics + plan.memory_workspace;
 }
 
+PlannedLayer plan_layer(const Job& job, int64_t layer) {
+  const auto& spec = job.weights.spec();
+  const auto index = static_cast<size_t>(layer);
+  PlannedLayer planned{.layer = layer, .mappings = {}, .linears = job.resolved.planned[index]};
+  if (!job.awq) return planned;
+  for (const ResolvedMapping& mapping : job.resolved.mappings[index]) {
+    planned.mappings.push_back({.smooth_layer = mapping.smooth_name(spec, layer),
+                                .balance_layers = mapping.balance_names(spec, layer),
+                                .summary = mapping.describe(spec)});
+  }
+  return planned;
+}
+
 OneshotPlan make_plan(const Job& job) {
   const auto& spec = job.weights.spec();
   OneshotPlan plan;
   plan.architecture = spec.architecture;
   plan.device = job.backend->description();
-  plan.layers = spec.layers;
-  plan.scheme = job.resolved.scheme;
-  if (!job.windows.empty()) {
-    for (const auto& mapping : default_mappings(spec, spec.layers - 1))
-      plan.mappings.push_back(mapping.describe(spec));
-  }
+  for (int64_t layer = 0; layer < spec.layers; ++layer) plan.layers.push_back(plan_layer(job, layer));
+  plan.groups = job.resolved.groups;
   plan.dense = job.resolved.dense;
+  plan.warnings = job.resolved.warnings;
   plan.quantized_linears = job.resolved.quantized_linears;
   plan.calibration_tokens = count_tokens(job.windows);
   plan.bytes_before = job.weights.checkpoint().byte_size();
@@ -279,7 +291,8 @@ class OneshotRun {
                                           .windows = job_.windows,
                                           .cancelled = options_.cancelled});
     }
-    for (int64_t layer = 0; layer < plan.layers; ++layer) layers.write(layer, quantize(layer, stream));
+    for (int64_t layer = 0; layer < job_.weights.spec().layers; ++layer)
+      layers.write(layer, quantize(layer, stream));
     report_.quantized_linears = plan.quantized_linears;
     report_.calibration_tokens = plan.calibration_tokens;
     write_rest(layers, writer);
@@ -305,10 +318,12 @@ class OneshotRun {
                        .exact = *job_.exact,
                        .spec = job_.weights.spec(),
                        .layer = layer,
-                       .schemes = job_.resolved.schemes[static_cast<size_t>(layer)],
+                       .linears = job_.resolved.linears[static_cast<size_t>(layer)],
+                       .mappings = mappings_of(layer),
                        .storage = storage_type(options_.format),
                        .precision = job_.precision,
                        .propagation = options_.calibration.propagation,
+                       .experts = options_.calibration.experts,
                        .cancelled = options_.cancelled};
     const LayerWeights original = job_.weights.layer(layer);
     QuantizedLayer result =
@@ -318,6 +333,11 @@ class OneshotRun {
     report_.layers.push_back(std::move(result.report));
     tell_progress();
     return std::move(result.weights);
+  }
+
+  std::span<const ResolvedMapping> mappings_of(int64_t layer) const {
+    if (job_.resolved.mappings.empty()) return {};
+    return job_.resolved.mappings[static_cast<size_t>(layer)];
   }
 
   void tell_progress() const {
@@ -345,8 +365,7 @@ class OneshotRun {
       source.release(name);
     }
     writer.copy_companions(source.directory());
-    writer.add_file("recipe.yaml", recipe_to_yaml(options_, job_.resolved.scheme, report_.calibration_tokens,
-                                                  job_.weights.spec().head_name));
+    writer.add_file("recipe.yaml", recipe_to_yaml(options_, job_.weights.spec(), report_.calibration_tokens));
     writer.add_file("config.json", config(layers).dump(2) + "\n");
   }
 
@@ -394,7 +413,9 @@ class OneshotRun {
       config[config.contains("dtype") ? "dtype" : "torch_dtype"] = torch_name(*storage);
     }
     QuantizationConfig block{
-        .format = options_.format, .scheme = job_.resolved.scheme, .ignore = dense_linears()};
+        .format = options_.format, .groups = job_.resolved.groups, .ignore = dense_linears()};
+    // AutoAWQ's config has room for one scheme; that they are all the same was checked with the recipe.
+    if (options_.format == Format::autoawq_gemm) block.groups.resize(1);
     for (std::string& name : foreign_linears(layers)) block.ignore.push_back(std::move(name));
     config["quantization_config"] = write_config_block(block);
     return config;

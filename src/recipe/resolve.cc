@@ -1,70 +1,80 @@
 #include "recipe/resolve.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
 #include <map>
-#include <regex>
+#include <set>
 
+#include "awq/mapping_patterns.h"
 #include "base/error.h"
 #include "quant/scheme.h"
+#include "quant/scheme_groups.h"
+#include "recipe/schemes.h"
 
 namespace salient {
 namespace {
-
-QuantizationScheme resolve_scheme(const QuantizationModifier& modifier) {
-  QuantizationScheme scheme = scheme_by_name(modifier.scheme);
-  if (modifier.group_size) scheme.group_size = *modifier.group_size;
-  validate(scheme);
-  return scheme;
-}
-
-/// One entry of an ignore list.
-class IgnorePattern {
- public:
-  explicit IgnorePattern(const std::string& text) : text_(text), is_regex_(text.starts_with("re:")) {
-    if (!is_regex_) return;
-    try {
-      regex_.assign(text.substr(3));
-    } catch (const std::regex_error& error) {
-      fail(ErrorKind::invalid_argument, "ignore: \"{}\" is not a regular expression: {}", text, error.what());
-    }
-  }
-
-  /// Python's re.match: anchored at the start only.
-  bool matches(const std::string& name) const {
-    if (!is_regex_) return name == text_;
-    return std::regex_search(name, regex_, std::regex_constants::match_continuous);
-  }
-
-  const std::string& text() const { return text_; }
-  bool used = false;
-
- private:
-  std::string text_;
-  bool is_regex_;
-  std::regex regex_;
-};
 
 std::string module_name(const std::string& tensor_name) {
   return tensor_name.substr(0, tensor_name.rfind('.'));  // without ".weight"
 }
 
-[[noreturn]] void fail_unmatched(const IgnorePattern& pattern, const DecoderSpec& spec) {
-  const auto first = spec.linears(0).front().name;
-  fail(
-      ErrorKind::invalid_argument,
-      "ignore: \"{}\" matches no module; names are written in full, as \"{}\", or as a pattern, \"re:.*{}$\"",
-      pattern.text(), first, first.substr(first.rfind('.') + 1));
+std::string last_word(const std::string& name) { return name.substr(name.rfind('.') + 1); }
+
+bool is_router(const LinearSlot& slot) {
+  return slot.id.role == LinearRole::router || slot.id.role == LinearRole::shared_router;
 }
 
-/// Linears by the reason why they cannot be quantized, e.g. "q_proj (576 columns)" -> how many layers.
-std::string list_misfits(const std::vector<const LinearSlot*>& misfits) {
+/// The names that a module's class goes by, where anybody could have one in mind.
+std::span<const std::string_view> classes_of(const LinearSlot& slot) {
+  if (is_router(slot)) return {};  // newer classes of transformers have a parameter there and no Linear
+  return kLinearClasses;
+}
+
+/// What a list of names, patterns and classes has matched so far.
+class NameList {
+ public:
+  NameList(std::string key, std::span<const std::string> texts) : key_(std::move(key)) {
+    for (const std::string& text : texts) with_context(key_, [&] { patterns_.emplace_back(text); });
+    used_.resize(patterns_.size());
+  }
+
+  /// The first entry that matches; all that do count as used.
+  const std::string* find(const std::string& name, std::span<const std::string_view> classes) {
+    const std::string* found = nullptr;
+    for (size_t i = 0; i < patterns_.size(); ++i) {
+      const std::string& text = patterns_[i].text();
+      const bool matches =
+          patterns_[i].matches(name) || std::find(classes.begin(), classes.end(), text) != classes.end();
+      if (!matches) continue;
+      used_[i] = true;
+      if (found == nullptr) found = &text;
+    }
+    return found;
+  }
+
+  void check_used(const DecoderSpec& spec) const {
+    const auto unused = std::find(used_.begin(), used_.end(), false);
+    if (unused == used_.end()) return;
+    const std::string& text = patterns_[static_cast<size_t>(unused - used_.begin())].text();
+    const std::string first = spec.linears(0).front().name;
+    fail(ErrorKind::invalid_argument,
+         "{}: \"{}\" matches no module of {}; names are written in full, as \"{}\", as a pattern, "
+         "\"re:.*{}$\", or as "
+         "the class Linear",
+         key_, text, spec.architecture, first, last_word(first));
+  }
+
+ private:
+  std::string key_;
+  std::vector<NamePattern> patterns_;
+  std::vector<bool> used_;
+};
+
+/// Linears by the reason why they do not fit, e.g. "q_proj [576 columns] in 3 layers".
+std::string list_misfits(const std::vector<const PlannedLinear*>& misfits) {
   std::map<std::string, int64_t> layers_of;
   std::vector<std::string> order;
-  for (const auto* slot : misfits) {
-    const auto key =
-        fmt::format("{} [{} columns]", slot->name.substr(slot->name.rfind('.') + 1), slot->in_features);
+  for (const PlannedLinear* linear : misfits) {
+    const auto key = fmt::format("{} [{} columns]", last_word(linear->name), linear->in_features);
     if (layers_of[key]++ == 0) order.push_back(key);
   }
   std::vector<std::string> parts;
@@ -72,153 +82,286 @@ std::string list_misfits(const std::vector<const LinearSlot*>& misfits) {
   return fmt::format("{}, the first being {}", fmt::join(parts, ", "), misfits.front()->name);
 }
 
-/// Why a linear stays dense; empty when it does not.
-std::string dense_reason(const LinearSlot& slot, const IgnorePattern* pattern) {
-  if (pattern != nullptr) return fmt::format("ignore: \"{}\"", pattern->text());
-  const bool routes = slot.id.role == LinearRole::router || slot.id.role == LinearRole::shared_router;
-  return routes ? "a router's choice is worth more than its bytes" : "";
-}
-
-void check_group_size(const QuantizationScheme& scheme, const std::vector<LinearSlot>& slots) {
-  if (scheme.group_size == QuantizationScheme::kWholeRow) return;
-  std::vector<const LinearSlot*> misfits;
-  for (const auto& slot : slots) {
-    if (slot.in_features % scheme.group_size != 0) misfits.push_back(&slot);
-  }
-  if (misfits.empty()) return;
+std::vector<int64_t> fitting_group_sizes(const std::vector<const PlannedLinear*>& linears) {
   std::vector<int64_t> fitting;
   for (const int64_t size : group_sizes()) {
-    const bool fits = std::all_of(slots.begin(), slots.end(), [&](const LinearSlot& slot) {
-      return size == QuantizationScheme::kWholeRow || slot.in_features % size == 0;
+    const bool fits = std::all_of(linears.begin(), linears.end(), [&](const PlannedLinear* linear) {
+      return size <= 0 || linear->in_features % size == 0;
     });
     if (fits) fitting.push_back(size);
   }
-  fail(ErrorKind::invalid_argument,
-       "group size {} does not divide the columns of {} linears: {}; group sizes that fit: {}; or leave "
-       "these linears dense "
-       "with ignore",
-       scheme.group_size, misfits.size(), list_misfits(misfits), fmt::join(fitting, ", "));
+  return fitting;
 }
 
-void check_format(Format format, const std::vector<LinearSlot>& slots) {
-  if (format != Format::autoawq_gemm) return;
-  for (const auto& slot : slots) {
-    if (slot.out_features % 8 != 0) {
-      fail(ErrorKind::unsupported,
-           "{}: autoawq-gemm packs 8 output rows into a word and {} is no multiple of 8", slot.name,
-           slot.out_features);
+/// A recipe on its way through the modules of a model.
+class Resolver {
+ public:
+  Resolver(const OneshotOptions& options, const DecoderSpec& spec)
+      : options_(options),
+        spec_(spec),
+        groups_(config_groups_of(options.recipe.quantization)),
+        targets_(targets_of(groups_)),
+        ignore_("ignore", options.recipe.quantization.ignore) {
+    for (const ConfigGroup& group : groups_) {
+      result_.groups.push_back({group.name, group.targets, scheme_of(group.weights)});
+      named_.emplace_back(fmt::format("{}: targets", group.name), group.targets);
     }
+    linears_of_group_.resize(groups_.size());
   }
-}
 
-void check_awq(const Recipe& recipe) {
-  if (!recipe.awq) return;
-  if (recipe.awq->n_grid < 2 || recipe.awq->n_grid > 1000) {
-    fail(ErrorKind::invalid_argument, "n_grid: {} is outside [2, 1000]", recipe.awq->n_grid);
+  ResolvedRecipe run() {
+    for (int64_t layer = 0; layer < spec_.layers; ++layer) resolve_layer(layer);
+    resolve_outside(spec_.head_name, "the output head always stays dense", kLinearClasses);
+    resolve_outside(module_name(spec_.embedding_name), "embeddings always stay dense", {});
+    ignore_.check_used(spec_);
+    for (const NameList& names : named_) names.check_used(spec_);
+    check_groups();
+    check_awq();
+    check_format();
+    warn_of_fused_sets();
+    return std::move(result_);
   }
-}
 
-}  // namespace
+ private:
+  static std::vector<std::vector<std::string>> targets_of(const std::vector<ConfigGroup>& groups) {
+    std::vector<std::vector<std::string>> targets;
+    for (const ConfigGroup& group : groups) targets.push_back(group.targets);
+    return targets;
+  }
 
-ResolvedRecipe resolve_recipe(const Recipe& recipe, Format format, const DecoderSpec& spec) {
-  check_awq(recipe);
-  ResolvedRecipe resolved{.scheme = resolve_scheme(recipe.quantization), .schemes = {}, .dense = {}};
-  std::vector<IgnorePattern> patterns;
-  for (const auto& text : recipe.quantization.ignore) patterns.emplace_back(text);
-  const auto ignored_by = [&](const std::string& name) -> const IgnorePattern* {
-    const IgnorePattern* found = nullptr;
-    for (auto& pattern : patterns) {
-      if (!pattern.matches(name)) continue;
-      pattern.used = true;
-      if (found == nullptr) found = &pattern;
-    }
-    return found;
-  };
-  std::vector<LinearSlot> to_quantize;
-  for (int64_t layer = 0; layer < spec.layers; ++layer) {
-    auto& schemes = resolved.schemes.emplace_back();
+  void resolve_layer(int64_t layer) {
+    auto& linears = result_.linears.emplace_back();
+    auto& planned = result_.planned.emplace_back();
     std::string last;
-    for (LinearSlot slot : spec.linears(layer)) {
-      slot.name = spec.linear_name(layer, slot.id);
-      const std::string reason = dense_reason(slot, ignored_by(slot.name));
-      if (reason.empty()) schemes[slot.id] = resolved.scheme;
-      if (slot.name == last) continue;  // another part of a fused module
+    std::optional<size_t> group;
+    for (LinearSlot slot : spec_.linears(layer)) {
+      slot.name = spec_.linear_name(layer, slot.id);
+      if (slot.name != last) group = resolve_module(slot, planned);  // else another part of a fused module
       last = slot.name;
-      if (slot.storage != LinearStorage::expert_stack) slot.out_features = slot.rows.count;
-      if (reason.empty()) {
-        to_quantize.push_back(slot);
-      } else {
-        resolved.dense.push_back({slot.name, reason});
+      if (group) linears[slot.id] = rounding_of(*group);
+    }
+  }
+
+  LinearRounding rounding_of(size_t group) const {
+    const QuantizationArgs& args = groups_[group].weights;
+    return {.scheme = result_.groups[group].scheme,
+            .observer = args.observer,
+            .observer_settings = args.observer_kwargs,
+            .order = args.actorder};
+  }
+
+  /// The group of a module; nothing when it stays dense.
+  std::optional<size_t> resolve_module(const LinearSlot& slot, std::vector<PlannedLinear>& planned) {
+    const std::string* ignored = ignore_.find(slot.name, classes_of(slot));
+    for (NameList& names : named_) names.find(slot.name, classes_of(slot));
+    const auto match = targets_.find(slot.name, classes_of(slot));
+    std::string reason;
+    if (ignored != nullptr) {
+      reason = fmt::format("ignore: \"{}\"", *ignored);
+    } else if (is_router(slot)) {
+      if (match && match->target == slot.name) refuse_target(*match, slot.name, "routers always stay dense");
+      reason = "a router's choice is worth more than its bytes";
+    } else if (!match) {
+      reason = "no target matches it";
+    }
+    if (!reason.empty()) {
+      result_.dense.push_back({slot.name, reason});
+      return std::nullopt;
+    }
+    const SchemeGroup& group = result_.groups[match->entry];
+    if (group.scheme.group_size == QuantizationScheme::kWholeMatrix && slot.fused()) {
+      fail(ErrorKind::unsupported,
+           "{}: {} holds several linears, each with a scale of its own; strategy tensor has one", group.name,
+           slot.name);
+    }
+    const bool stacked = slot.storage == LinearStorage::expert_stack;
+    planned.push_back({.name = slot.name,
+                       .out_features = stacked ? slot.out_features : slot.rows.count,
+                       .in_features = slot.in_features,
+                       .scheme = group.scheme,
+                       .group = group.name,
+                       .target = std::string(match->target)});
+    ++linears_of_group_[match->entry];
+    ++result_.quantized_linears;
+    return match->entry;
+  }
+
+  /// A module outside the decoder layers, which Salient cannot store as integers yet. A target that names it
+  /// is refused; one that takes in a whole class gets a warning.
+  void resolve_outside(const std::string& name, std::string_view reason,
+                       std::span<const std::string_view> classes) {
+    const std::string* by_name = ignore_.find(name, classes);
+    // Recipes say lm_head whatever the file begins the name with.
+    const std::string* by_word = ignore_.find(last_word(name), {});
+    const std::string* ignored = by_name != nullptr ? by_name : by_word;
+    for (NameList& names : named_) names.find(name, classes);
+    const auto match = targets_.find(name, classes);
+    if (ignored == nullptr && match) {
+      const bool by_class = std::find(classes.begin(), classes.end(), match->target) != classes.end();
+      if (!by_class) refuse_target(*match, name, reason);
+      result_.warnings.push_back(fmt::format("{} is not ignored, but {}", name, reason));
+    }
+    if (classes.empty()) return;  // embeddings are no linears, so nobody asks why they stay dense
+    result_.dense.push_back(
+        {name, ignored != nullptr ? fmt::format("ignore: \"{}\"", *ignored) : std::string(reason)});
+  }
+
+  [[noreturn]] void refuse_target(const TargetList::Match& match, const std::string& name,
+                                  std::string_view reason) const {
+    fail(ErrorKind::unsupported, "{}: the target \"{}\" includes {}, but {}; add \"{}\" to ignore",
+         groups_[match.entry].name, match.target, name, reason, name);
+  }
+
+  void check_groups() const {
+    if (result_.quantized_linears == 0) {
+      fail(ErrorKind::invalid_argument, "ignore: every linear is ignored, nothing is left to quantize");
+    }
+    for (size_t i = 0; i < groups_.size(); ++i) {
+      if (linears_of_group_[i] == 0) {
+        fail(ErrorKind::invalid_argument,
+             "{}: every linear that its targets match is ignored or belongs to a group "
+             "with a more specific target",
+             groups_[i].name);
+      }
+      check_group_size(result_.groups[i]);
+    }
+  }
+
+  void check_group_size(const SchemeGroup& group) const {
+    if (group.scheme.group_size <= 0) return;
+    std::vector<const PlannedLinear*> own;
+    std::vector<const PlannedLinear*> misfits;
+    for (const auto& layer : result_.planned) {
+      for (const PlannedLinear& linear : layer) {
+        if (linear.group != group.name) continue;
+        own.push_back(&linear);
+        if (linear.in_features % group.scheme.group_size != 0) misfits.push_back(&linear);
+      }
+    }
+    if (misfits.empty()) return;
+    fail(ErrorKind::invalid_argument,
+         "group size {} does not divide the columns of {} linears: {}; group sizes that fit: {}; or leave "
+         "these linears "
+         "dense with ignore",
+         group.scheme.group_size, misfits.size(), list_misfits(misfits),
+         fmt::join(fitting_group_sizes(own), ", "));
+  }
+
+  void check_awq() {
+    const auto& awq = options_.recipe.awq;
+    for (const ConfigGroup& group : groups_) {
+      if (group.weights.actorder == ActivationOrder::none) continue;
+      if (awq && awq->rounding == Rounding::compensated) continue;
+      fail(ErrorKind::invalid_argument,
+           "{}: actorder is the order of compensated rounding, but the rounding is {}", group.name,
+           awq ? "nearest" : "to nearest without AWQ");
+    }
+    if (!awq) return;
+    if (awq->n_grid < 2 || awq->n_grid > 1000) {
+      fail(ErrorKind::invalid_argument, "n_grid: {} is outside [2, 1000]", awq->n_grid);
+    }
+    result_.mappings = mappings_of(*awq);
+    if (awq->duo_scaling != DuoScaling::off) check_duo_scaling();
+  }
+
+  std::vector<std::vector<ResolvedMapping>> mappings_of(const AwqModifier& awq) const {
+    if (awq.mappings) return resolve_mappings(spec_, *awq.mappings);
+    const auto registered = options_.mapping_registry.find(spec_.architecture);
+    if (registered != options_.mapping_registry.end()) return resolve_mappings(spec_, registered->second);
+    std::vector<std::vector<ResolvedMapping>> mappings;
+    for (int64_t layer = 0; layer < spec_.layers; ++layer) mappings.push_back(default_mappings(spec_, layer));
+    return mappings;
+  }
+
+  /// One scale for the whole matrix has no group to take mean|w| relative to.
+  void check_duo_scaling() const {
+    for (size_t layer = 0; layer < result_.mappings.size(); ++layer) {
+      for (const ResolvedMapping& mapping : result_.mappings[layer]) {
+        for (const LinearId& id : mapping.balance) {
+          const auto found = result_.linears[layer].find(id);
+          if (found == result_.linears[layer].end()) continue;
+          if (found->second.scheme.group_size != QuantizationScheme::kWholeMatrix) continue;
+          fail(ErrorKind::invalid_argument,
+               "duo_scaling: needs groups or channels, but {} has the strategy tensor; set duo_scaling to "
+               "false, or "
+               "choose strategy group or channel",
+               spec_.linear_name(static_cast<int64_t>(layer), id));
+        }
       }
     }
   }
-  const std::string& head = spec.head_name;
-  const auto* head_pattern = ignored_by(head);
-  resolved.dense.push_back({head, head_pattern != nullptr
-                                      ? fmt::format("ignore: \"{}\"", head_pattern->text())
-                                      : "the output head always stays dense"});
-  ignored_by("lm_head");  // what recipes call the head, whatever a file begins its name with
-  ignored_by(module_name(spec.embedding_name));  // embeddings stay dense anyway, naming them is no mistake
-  for (const auto& pattern : patterns) {
-    if (!pattern.used) fail_unmatched(pattern, spec);
-  }
-  if (to_quantize.empty())
-    fail(ErrorKind::invalid_argument, "ignore: every linear is ignored, nothing is left to quantize");
-  check_group_size(resolved.scheme, to_quantize);
-  check_format(format, to_quantize);
-  resolved.quantized_linears = static_cast<int64_t>(to_quantize.size());
-  return resolved;
-}
 
-std::string recipe_to_yaml(const OneshotOptions& options, const QuantizationScheme& scheme,
-                           int64_t calibration_tokens, const std::string& head) {
-  std::vector<std::string> ignore = options.recipe.quantization.ignore;
-  if (std::find(ignore.begin(), ignore.end(), head) == ignore.end()) ignore.push_back(head);
-  YAML::Emitter yaml;
-  yaml << YAML::BeginMap << YAML::Key << "default_stage" << YAML::Value << YAML::BeginMap;
-  yaml << YAML::Key << "default_modifiers" << YAML::Value << YAML::BeginMap;
-  if (options.recipe.awq) {
-    yaml << YAML::Key << "AWQModifier" << YAML::Value << YAML::BeginMap << YAML::Key << "duo_scaling"
-         << YAML::Value;
-    switch (options.recipe.awq->duo_scaling) {
-      case DuoScaling::off:
-        yaml << false;
-        break;
-      case DuoScaling::on:
-        yaml << true;
-        break;
-      case DuoScaling::both:
-        yaml << "both";
-        break;
+  void check_format() const {
+    if (options_.format != Format::autoawq_gemm) return;
+    const QuantizationScheme& first = result_.groups.front().scheme;
+    for (const SchemeGroup& group : result_.groups) {
+      if (group.scheme != first) {
+        fail(ErrorKind::unsupported,
+             "{}: autoawq-gemm has one scheme for all linears, and {} is not {}; write "
+             "pack-quantized for several",
+             group.name, describe(group.scheme), describe(first));
+      }
     }
-    yaml << YAML::Key << "n_grid" << YAML::Value << options.recipe.awq->n_grid << YAML::EndMap;
+    if (first.num_bits != 4 || first.group_size == QuantizationScheme::kWholeMatrix) {
+      fail(ErrorKind::unsupported,
+           "autoawq-gemm holds 4-bit codes by group or channel only, not {}; write "
+           "pack-quantized",
+           describe(first));
+    }
+    for (const auto& layer : result_.planned) {
+      for (const PlannedLinear& linear : layer) {
+        if (linear.out_features % 8 != 0) {
+          fail(ErrorKind::unsupported,
+               "{}: autoawq-gemm packs 8 output rows into a word and {} is no multiple of 8", linear.name,
+               linear.out_features);
+        }
+      }
+    }
   }
-  yaml << YAML::Key << "QuantizationModifier" << YAML::Value << YAML::BeginMap;
-  yaml << YAML::Key << "ignore" << YAML::Value << YAML::Flow << ignore;
-  const bool whole_row = scheme.group_size == QuantizationScheme::kWholeRow;
-  yaml << YAML::Key << "config_groups" << YAML::Value << YAML::BeginMap << YAML::Key << "group_0"
-       << YAML::Value << YAML::BeginMap << YAML::Key << "targets" << YAML::Value << YAML::Flow
-       << std::vector<std::string>{"Linear"} << YAML::Key << "weights" << YAML::Value << YAML::BeginMap;
-  yaml << YAML::Key << "num_bits" << YAML::Value << scheme.num_bits << YAML::Key << "type" << YAML::Value
-       << "int" << YAML::Key << "symmetric" << YAML::Value << scheme.symmetric << YAML::Key << "strategy"
-       << YAML::Value << (whole_row ? "channel" : "group");
-  if (!whole_row) yaml << YAML::Key << "group_size" << YAML::Value << scheme.group_size;
-  yaml << YAML::Key << "dynamic" << YAML::Value << false << YAML::EndMap << YAML::EndMap << YAML::EndMap
-       << YAML::EndMap;
-  yaml << YAML::EndMap << YAML::EndMap << YAML::EndMap;
 
-  std::string text =
-      fmt::format("# Written by Salient {}, which made this checkpoint with this recipe.\n", SALIENT_VERSION);
-  if (options.recipe.awq) {
-    text += fmt::format(
-        "# Beside it: clip search {}; rounding {}; calibration on {} tokens in windows of {}; propagation "
-        "{}.\n",
-        options.recipe.awq->clip == ClipSearch::on ? "on" : "off",
-        options.recipe.awq->rounding == Rounding::nearest ? "nearest" : "compensated", calibration_tokens,
-        options.calibration.max_seq_length,
-        options.calibration.propagation == Propagation::quantized ? "quantized" : "original");
+  /// vLLM runs q, k and v as one matrix, gate and up as another: it refuses a file in which their schemes
+  /// differ.
+  void warn_of_fused_sets() {
+    using enum LinearRole;
+    for (int64_t layer = 0; layer < spec_.layers; ++layer) {
+      for (const auto& set : {std::vector<LinearRole>{q, k, v}, std::vector<LinearRole>{gate, up},
+                              std::vector<LinearRole>{shared_gate, shared_up}}) {
+        if (warn_of_fused_set(layer, set)) return;  // one layer is enough to tell
+      }
+    }
   }
-  return text + yaml.c_str() + "\n";
+
+  bool warn_of_fused_set(int64_t layer, const std::vector<LinearRole>& roles) {
+    const auto& linears = result_.linears[static_cast<size_t>(layer)];
+    std::set<std::string> schemes;
+    std::vector<std::string> names;
+    for (const LinearSlot& slot : spec_.linears(layer)) {
+      if (std::find(roles.begin(), roles.end(), slot.id.role) == roles.end()) continue;
+      const auto found = linears.find(slot.id);
+      schemes.insert(found == linears.end() ? "dense" : describe(found->second.scheme));
+      names.push_back(last_word(spec_.linear_name(layer, slot.id)));
+    }
+    if (schemes.size() < 2) return false;
+    result_.warnings.push_back(
+        fmt::format("layer {}: {} differ ({}); vLLM runs them as one matrix and refuses such a file", layer,
+                    fmt::join(names, ", "), fmt::join(schemes, " and ")));
+    return true;
+  }
+
+  const OneshotOptions& options_;
+  const DecoderSpec& spec_;
+  std::vector<ConfigGroup> groups_;
+  TargetList targets_;
+  NameList ignore_;
+  std::vector<NameList> named_;  // the targets of each group, to see whether all are used
+  std::vector<int64_t> linears_of_group_;
+  ResolvedRecipe result_;
+};
+
+}  // namespace
+
+ResolvedRecipe resolve_recipe(const OneshotOptions& options, const DecoderSpec& spec) {
+  return Resolver(options, spec).run();
 }
 
 }  // namespace salient

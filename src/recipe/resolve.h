@@ -1,9 +1,9 @@
 #pragma once
 
-#include <array>
 #include <string>
 #include <vector>
 
+#include "awq/awq.h"
 #include "model/decoder_spec.h"
 #include "salient/oneshot.h"
 
@@ -11,21 +11,28 @@ namespace salient {
 
 /// A recipe applied to a model: what happens to each linear.
 struct ResolvedRecipe {
-  QuantizationScheme scheme;
-  std::vector<PerLinear<QuantizationScheme>> schemes;  ///< [layers], of the linears that become integers
+  std::vector<SchemeGroup> groups;                     ///< as they are written into the config
+  std::vector<PerLinear<LinearRounding>> linears;      ///< [layers], those that become integers
+  std::vector<std::vector<ResolvedMapping>> mappings;  ///< [layers]; empty without AWQ
+  std::vector<std::vector<PlannedLinear>> planned;     ///< [layers], modules; a fused one stands once
   std::vector<DenseModule> dense;                      ///< linears that stay dense
-  int64_t quantized_linears = 0;                       ///< modules; a fused one counts once
+  std::vector<std::string> warnings;
+  int64_t quantized_linears = 0;  ///< modules
 };
 
-/// Errors: invalid_argument or unsupported for a scheme that cannot be written, an ignore entry that matches
-/// no module, a group size that does not divide the columns of a linear (all such linears and the sizes that
-/// would fit are named), a linear that the output format cannot hold, a grid of fewer than two points.
-ResolvedRecipe resolve_recipe(const Recipe& recipe, Format format, const DecoderSpec& spec);
+/// Uses of `options`: recipe, format, mapping_registry. Errors: invalid_argument or unsupported for schemes
+/// that cannot be written, targets or ignore entries that match no module, groups without a linear, an ignore
+/// list that leaves nothing, a group size that does not divide the columns of a linear (all such linears and
+/// the sizes that would fit are named), several schemes in a format that has one, activation order without
+/// compensated rounding, strategy tensor with duo_scaling, a grid of fewer than two points, mappings that do
+/// not fit the model.
+ResolvedRecipe resolve_recipe(const OneshotOptions& options, const DecoderSpec& spec);
 
-/// The recipe in llm-compressor's YAML spelling, with what Salient adds in comments.
-/// `calibration_tokens` are those that were used: a short text gives fewer than were asked for.
-/// `head`, which always stays dense here, is named even where the user did not.
-std::string recipe_to_yaml(const OneshotOptions& options, const QuantizationScheme& scheme,
-                           int64_t calibration_tokens, const std::string& head);
+/// The recipe as it was applied, in llm-compressor's YAML spelling, and in a section of its own what that has
+/// no word for: with the same data it gives the same weights. `calibration_tokens` are those that were used:
+/// a short text gives fewer than were asked for. The head, which always stays dense here, is named even where
+/// the user did not.
+std::string recipe_to_yaml(const OneshotOptions& options, const DecoderSpec& spec,
+                           int64_t calibration_tokens);
 
 }  // namespace salient

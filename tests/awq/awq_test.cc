@@ -36,14 +36,19 @@ class AwqLayer : public ::testing::TestWithParam<FamilyCase> {
     TinyModel{.architecture = GetParam().architecture, .dtype = DType::bf16, .extra = GetParam().extra}.write(
         directory());
     weights_ = std::make_unique<ModelWeights>(directory());
-    for (const auto& slot : weights_->spec().linears(0)) schemes_[slot.id] = {.group_size = 32};
+    for (const auto& slot : weights_->spec().linears(0)) linears_[slot.id] = {.scheme = {.group_size = 32}};
+    mappings_ = default_mappings(weights_->spec(), 0);
   }
 
   std::string directory() const { return (scratch_.path() / "model").string(); }
 
   LayerJob job() const {
-    LayerJob result{
-        .backend = *backend_, .exact = *backend_, .spec = weights_->spec(), .layer = 0, .schemes = schemes_};
+    LayerJob result{.backend = *backend_,
+                    .exact = *backend_,
+                    .spec = weights_->spec(),
+                    .layer = 0,
+                    .linears = linears_,
+                    .mappings = mappings_};
     return result;
   }
 
@@ -54,7 +59,8 @@ class AwqLayer : public ::testing::TestWithParam<FamilyCase> {
   TemporaryDirectory scratch_;
   std::unique_ptr<Backend> backend_ = make_cpu_backend();
   std::unique_ptr<ModelWeights> weights_;
-  PerLinear<QuantizationScheme> schemes_;
+  PerLinear<LinearRounding> linears_;
+  std::vector<ResolvedMapping> mappings_;
   std::vector<std::vector<int32_t>> windows_ = random_windows(6, 40, 96);
 };
 
@@ -165,8 +171,34 @@ TEST_P(AwqLayer, PropagationChoosesWhatTheNextLayerSees) {
       std::ranges::equal(quantized.probe_input().values<float>(), untouched.probe_input().values<float>()));
 }
 
+TEST_P(AwqLayer, AWholeMatrixHasOneGridAndNoClip) {
+  for (auto& [id, rounding] : linears_) rounding = {.scheme = {.group_size = QuantizationScheme::kWholeMatrix}};
+  LayerStream data = stream();
+  const QuantizedLayer result = quantize_layer(job(), {}, weights_->layer(0), data);
+  EXPECT_LT(result.report.equivalence_error, 1e-5);
+  EXPECT_EQ(result.report.clip_loss_before, 0.0);
+  const QuantizedWeight& weight = *result.weights[LinearRole::o].quantized;
+  for (int64_t row = 1; row < weight.out_features; ++row) {
+    EXPECT_EQ(weight.scale(row, 0), weight.scale(0, 0));
+    EXPECT_EQ(weight.zero(row, 0), weight.zero(0, 0));
+  }
+}
+
+TEST_P(AwqLayer, EightBitsLoseLittle) {
+  if (weights_->spec().moe) GTEST_SKIP() << "a token that moves to other experts outweighs every rounding";
+  for (auto& [id, rounding] : linears_) rounding = {.scheme = {.num_bits = 8, .group_size = 16}};
+  LayerStream with_search = stream();
+  const LayerWeights original = weights_->layer(0);
+  const QuantizedLayer result = quantize_layer(job(), {}, original, with_search);
+  const LayerStream data = stream();
+  const Tensor input = data.probe_input();
+  const Tensor reference = data.probe(*backend_, 0, prepare_layer(*backend_, original), input);
+  const Tensor rounded = data.probe(*backend_, 0, prepare_layer(*backend_, result.weights), input);
+  EXPECT_LT(equivalence_error(input, reference, rounded), 0.02);
+}
+
 TEST_P(AwqLayer, DenseLinearsAreScaledButNotRounded) {
-  schemes_.erase(LinearRole::o);
+  linears_.erase(LinearRole::o);
   LayerStream data = stream();
   const QuantizedLayer result = quantize_layer(job(), {}, weights_->layer(0), data);
   EXPECT_LT(result.report.equivalence_error, 1e-5);

@@ -133,8 +133,16 @@ TEST_F(CompensatedRounding, EveryCodeIsNearestToItsTarget) {
     h[i * kColumns + i] = h[i * kColumns + i] * (1 + kColumns / (2000.0 / 6)) + 1e-6 * mean;
   }
   const std::vector<double> upper = upper_factor(h, kColumns);
-  for (const int64_t group_size : {int64_t{32}, int64_t{256}, QuantizationScheme::kWholeRow}) {
-    rule_.scheme.group_size = group_size;
+  for (const QuantizationScheme& scheme : std::vector<QuantizationScheme>{{4, false, 32},
+                                                                          {4, false, 256},
+                                                                          {4, false, -1},
+                                                                          {4, true, 16},
+                                                                          {4, false, 0},
+                                                                          {8, false, 32},
+                                                                          {8, true, 16},
+                                                                          {8, false, 0}}) {
+    rule_.scheme = scheme;
+    const int top = max_code(scheme);
     const auto result = round(weight, gram, 2000);
     const int64_t width = group_width(rule_.scheme, kColumns);
     int64_t moved = 0;
@@ -147,10 +155,10 @@ TEST_F(CompensatedRounding, EveryCodeIsNearestToItsTarget) {
         const double w = double{weight.values<float>()[static_cast<size_t>(row) * kColumns + k]};
         double target = w;
         for (size_t i = 0; i < k; ++i) target += errors[i] * upper[i * kColumns + k];
-        const double wanted = std::clamp(target / scale + zero, 0.0, 15.0);
+        const double wanted = std::clamp<double>(target / scale + zero, 0, top);
         const int code = result.code(row, column);
-        ASSERT_NEAR(code, wanted, 0.501) << row << ", " << k << ", group size " << group_size;
-        moved += code != std::clamp(static_cast<int>(std::lround(w / scale)) + zero, 0, 15);
+        ASSERT_NEAR(code, wanted, 0.501) << row << ", " << k << ", " << describe(scheme);
+        moved += code != std::clamp(static_cast<int>(std::lround(w / scale)) + zero, 0, top);
         errors[k] = w - (code - zero) * scale;
       }
     }

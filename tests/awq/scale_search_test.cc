@@ -74,6 +74,52 @@ TEST_F(ScaleSearch, AgreesWithTheDefinitionTokenByToken) {
   }
 }
 
+/// The loss of Q(W s) / s token by token, each matrix rounded whole.
+double loss_by_definition(const std::vector<Tensor>& weights, const RoundingRule& rule, const Tensor& x,
+                          std::span<const float> scales) {
+  const auto columns = static_cast<size_t>(x.dim(1));
+  double loss = 0;
+  for (const Tensor& weight : weights) {
+    Tensor scaled = weight.to(DType::f32);
+    const auto values = scaled.mutable_values<float>();
+    for (size_t i = 0; i < values.size(); ++i) values[i] *= scales[i % columns];
+    const Tensor rounded = dequantize(quantize_to_nearest(scaled, {}, rule.scheme, rule.scale_dtype));
+    const double share = 1.0 / static_cast<double>(x.dim(0) * weight.dim(0));
+    for (int64_t token = 0; token < x.dim(0); ++token) {
+      for (size_t row = 0; row < static_cast<size_t>(weight.dim(0)); ++row) {
+        double error = 0;
+        for (size_t c = 0; c < columns; ++c) {
+          const double back = double{rounded.values<float>()[row * columns + c]} / double{scales[c]};
+          error += (back - double{weight.values<float>()[row * columns + c]}) *
+                   double{x.values<float>()[static_cast<size_t>(token) * columns + c]};
+        }
+        loss += error * error * share;
+      }
+    }
+  }
+  return loss;
+}
+
+/// One grid for a matrix changes with the scales of every column; so do grids of the other schemes, whose
+/// groups are narrower.
+TEST_F(ScaleSearch, MeasuresWhatRoundingTheScaledMatrixGives) {
+  const Tensor x = matrix_of(golden_["x"]);
+  for (const int bits : {4, 8}) {
+    for (const int64_t group :
+         {int64_t{16}, QuantizationScheme::kWholeRow, QuantizationScheme::kWholeMatrix}) {
+      rule_.scheme = {.num_bits = bits, .group_size = group};
+      for (BalanceLayer& layer : layers_) layer.rounding = rule_;
+      const ScaleSearchResult found = search_scales(problem());
+      const std::vector<float> ones(kColumns, 1.0f);
+      EXPECT_NEAR(found.loss_identity / loss_by_definition(weights_, rule_, x, ones), 1.0, 1e-3)
+          << describe(rule_.scheme);
+      EXPECT_NEAR(found.loss / loss_by_definition(weights_, rule_, x, found.scales), 1.0, 1e-3)
+          << describe(rule_.scheme);
+      EXPECT_FALSE(found.identity) << describe(rule_.scheme);
+    }
+  }
+}
+
 TEST_F(ScaleSearch, NeverLosesToTheIdentity) {
   ScaleSearchProblem search = problem();
   // Scales that ruin everything are turned down, and so are those that are not numbers.

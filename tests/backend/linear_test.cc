@@ -16,28 +16,22 @@ class LinearTest : public EveryIsa {
     return y;
   }
 
-  QuantizedWeight random_w4(int64_t outputs, int64_t depth, int64_t group_size, bool symmetric,
-                            DType scale_type) {
-    QuantizedWeight weight;
-    weight.scheme = {.num_bits = 4, .symmetric = symmetric, .group_size = group_size};
-    weight.out_features = outputs;
-    weight.in_features = depth;
-    const int64_t groups = group_size == QuantizationScheme::kWholeRow ? 1 : depth / group_size;
-    weight.codes = Tensor::zeros(DType::u8, {outputs, QuantizedWeight::row_bytes(depth)});
-    auto codes = weight.codes.mutable_values<uint8_t>();
-    std::uniform_int_distribution<int> code(0, 15);
+  QuantizedWeight random_integers(const QuantizationScheme& scheme, int64_t outputs, int64_t depth,
+                                  DType scale_type = DType::f16) {
+    QuantizedWeight weight{.scheme = scheme, .out_features = outputs, .in_features = depth};
+    weight.codes = Tensor::zeros(DType::u8, {outputs, weight.row_bytes()});
+    std::uniform_int_distribution<int> code(0, max_code(scheme));
     for (int64_t n = 0; n < outputs; ++n) {
-      for (int64_t k = 0; k < depth; ++k) {
-        const auto index = static_cast<size_t>(n * QuantizedWeight::row_bytes(depth) + k / 2);
-        codes[index] = static_cast<uint8_t>(codes[index] | code(generator) << (k % 2 * 4));
-      }
+      for (int64_t k = 0; k < depth; ++k) weight.set_code(n, k, code(generator));
     }
-    Tensor scales = random({outputs, groups}, 0.01f);
-    weight.scales = scales.to(scale_type);
-    if (symmetric) return weight;
-    weight.zeros = Tensor::empty(DType::u8, {outputs, groups});
+    weight.scales = random({outputs, weight.groups()}, 0.01f).to(scale_type);
+    if (scheme.symmetric) return weight;
+    weight.zeros = Tensor::empty(DType::u8, {outputs, weight.groups()});
     for (uint8_t& zero : weight.zeros.mutable_values<uint8_t>()) zero = static_cast<uint8_t>(code(generator));
     return weight;
+  }
+  LinearWeight random_linear(const QuantizationScheme& scheme, int64_t outputs, int64_t depth) {
+    return {.dense = {}, .quantized = random_integers(scheme, outputs, depth), .bias = {}};
   }
 
   /// (code - zero) * scale in f32, written out independently of the kernels.
@@ -45,23 +39,104 @@ class LinearTest : public EveryIsa {
     Tensor result = Tensor::empty(DType::f32, {weight.out_features, weight.in_features});
     auto out = result.mutable_values<float>();
     const Tensor scales = weight.scales.to(DType::f32);
-    const int64_t width = weight.scheme.group_size == QuantizationScheme::kWholeRow
-                              ? weight.in_features
-                              : weight.scheme.group_size;
+    const int64_t width = weight.in_features / scales.dim(1);
+    const bool nibbles = weight.scheme.num_bits == 4;
     for (int64_t n = 0; n < weight.out_features; ++n) {
       for (int64_t k = 0; k < weight.in_features; ++k) {
         const auto byte =
-            weight.codes.values<uint8_t>()[static_cast<size_t>(n * weight.codes.dim(1) + k / 2)];
+            weight.codes
+                .values<uint8_t>()[static_cast<size_t>(n * weight.codes.dim(1) + (nibbles ? k / 2 : k))];
         const auto group = static_cast<size_t>(n * scales.dim(1) + k / width);
-        const int zero = weight.zeros.defined() ? weight.zeros.values<uint8_t>()[group] : 8;
-        const int code = k % 2 == 0 ? byte & 15 : byte >> 4;
+        const int middle = nibbles ? 8 : 128;
+        const int zero = weight.zeros.defined() ? weight.zeros.values<uint8_t>()[group] : middle;
+        const int code = nibbles ? (k % 2 == 0 ? byte & 15 : byte >> 4) : byte;
         out[static_cast<size_t>(n * weight.in_features + k)] =
             static_cast<float>(code - zero) * scales.values<float>()[group];
       }
     }
     return result;
   }
+
+  /// The parts of an integer weight as a kernel gets them, on the heap and exactly as long as they are, so
+  /// that a sanitizer sees what lies behind; tensors are padded.
+  struct ExactWeight {
+    explicit ExactWeight(const QuantizedWeight& weight)
+        : codes(copy<uint8_t>(weight.codes)), scales(copy<float>(weight.scales.to(DType::f32))) {
+      if (weight.zeros.defined()) zeros = copy<uint8_t>(weight.zeros);
+      rows = {.codes = codes.data(),
+              .row_bytes = weight.codes.dim(1),
+              .scales = scales.data(),
+              .zeros = zeros.empty() ? nullptr : zeros.data(),
+              .groups = weight.groups(),
+              .group_width = weight.in_features / weight.groups()};
+    }
+    template <typename T>
+    static std::vector<T> copy(const Tensor& tensor) {
+      return {tensor.values<T>().begin(), tensor.values<T>().end()};
+    }
+
+    std::vector<uint8_t> codes;
+    std::vector<float> scales;
+    std::vector<uint8_t> zeros;
+    IntegerRows rows;
+  };
+
+  void expect_product_in_bounds(const QuantizedWeight& weight) {
+    const ExactWeight exact(weight);
+    const auto dot = weight.scheme.num_bits == 4 ? kernels->dot_w4 : kernels->dot_w8;
+    for (const int64_t rows : {1, 2, 4, 7}) {
+      const Tensor x = random({rows, weight.in_features});
+      const auto inputs = ExactWeight::copy<float>(x);
+      Tensor y = Tensor::empty(DType::f32, {rows, weight.out_features});
+      dot({.x = inputs.data(),
+           .rows = rows,
+           .x_stride = weight.in_features,
+           .weights = exact.rows,
+           .outputs = weight.out_features,
+           .depth = weight.in_features,
+           .bias = nullptr,
+           .y = y.mutable_values<float>().data(),
+           .y_stride = weight.out_features});
+      EXPECT_LT(product_error(x, expand(weight), {}, y), kProductBound)
+          << describe(weight.scheme) << ", " << weight.in_features << " columns, " << rows << " rows";
+    }
+  }
+
+  /// Compares whatever columns the kernel of this width is asked for with `exact`.
+  void expect_expansion(const QuantizedWeight& weight, const Tensor& exact) {
+    const ExactWeight parts(weight);
+    for (const auto& [column, columns] :
+         std::vector<std::pair<int64_t, int64_t>>{{0, 320}, {6, 1}, {14, 5}, {62, 5}, {80, 16}, {96, 193}}) {
+      std::vector<float> out(static_cast<size_t>(weight.out_features * columns));
+      const auto expand_rows = weight.scheme.num_bits == 4 ? kernels->expand_w4 : kernels->expand_w8;
+      expand_rows({.weights = parts.rows,
+                   .rows = weight.out_features,
+                   .column = column,
+                   .columns = columns,
+                   .out = out.data(),
+                   .stride = columns});
+      for (int64_t n = 0; n < weight.out_features; ++n) {
+        for (int64_t i = 0; i < columns; ++i) {
+          ASSERT_EQ(out[static_cast<size_t>(n * columns + i)], at(exact, n, column + i))
+              << describe(weight.scheme) << ", column " << column + i;
+        }
+      }
+    }
+  }
 };
+
+/// Both widths, with and without zeros.
+std::vector<QuantizationScheme> schemes_of(std::initializer_list<int64_t> group_sizes) {
+  std::vector<QuantizationScheme> schemes;
+  for (const int bits : {4, 8}) {
+    for (const bool symmetric : {false, true}) {
+      for (const int64_t group : group_sizes) {
+        schemes.push_back({.num_bits = bits, .symmetric = symmetric, .group_size = group});
+      }
+    }
+  }
+  return schemes;
+}
 
 SALIENT_EVERY_ISA(LinearTest);
 
@@ -100,65 +175,63 @@ TEST_P(LinearTest, ManyRowsCrossEveryBlockBoundary) {
   EXPECT_LT(product_error(x, weight.to(DType::f32), bias, y), kProductBound);
 }
 
-TEST_P(LinearTest, Int4AgreesWithDoublePrecisionForEveryScheme) {
-  for (const bool symmetric : {false, true}) {
-    for (const int64_t group : {int64_t{32}, int64_t{64}, int64_t{128}, int64_t{256}, int64_t{-1}}) {
-      for (const DType scale_type : {DType::f32, DType::f16, DType::bf16}) {
-        const QuantizedWeight weight = random_w4(21, 512, group, symmetric, scale_type);
-        const Tensor bias = random({21});
-        for (const int64_t rows : {1, 2, 3, 6, 8, 19}) {
-          const Tensor x = random({rows, 512});
-          const Tensor y = run({.dense = {}, .quantized = weight, .bias = bias}, x);
-          EXPECT_LT(product_error(x, expand(weight), bias, y), kProductBound)
-              << "group " << group << " symmetric " << symmetric << " rows " << rows;
-        }
+TEST_P(LinearTest, IntegersAgreeWithDoublePrecisionForEveryScheme) {
+  for (const auto& scheme : schemes_of({16, 32, 64, 128, 256, -1, 0})) {
+    for (const DType scale_type : {DType::f32, DType::f16, DType::bf16}) {
+      const QuantizedWeight weight = random_integers(scheme, 21, 512, scale_type);
+      const Tensor bias = random({21});
+      for (const int64_t rows : {1, 2, 3, 6, 8, 19}) {
+        const Tensor x = random({rows, 512});
+        const Tensor y = run({.dense = {}, .quantized = weight, .bias = bias}, x);
+        EXPECT_LT(product_error(x, expand(weight), bias, y), kProductBound)
+            << describe(scheme) << " rows " << rows;
       }
     }
   }
 }
 
-TEST_P(LinearTest, Int4WholeRowsOfAnyLength) {
-  for (const int64_t depth : {1, 2, 7, 8, 31, 32, 33, 63, 100, 1025, 1111}) {
-    const QuantizedWeight weight = random_w4(7, depth, QuantizationScheme::kWholeRow, false, DType::f32);
-    for (const int64_t rows : {1, 3, 4, 12}) {
-      const Tensor x = random({rows, depth});
-      const Tensor y = run({.dense = {}, .quantized = weight, .bias = {}}, x);
-      EXPECT_LT(product_error(x, expand(weight), {}, y), kProductBound) << depth << " rows " << rows;
+TEST_P(LinearTest, IntegerRowsOfAnyLength) {
+  for (const auto& scheme : schemes_of({QuantizationScheme::kWholeRow, QuantizationScheme::kWholeMatrix})) {
+    for (const int64_t depth : {1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 47, 48, 63, 100, 1025, 1111}) {
+      const QuantizedWeight weight = random_integers(scheme, 7, depth, DType::f32);
+      for (const int64_t rows : {1, 3, 4, 12}) {
+        const Tensor x = random({rows, depth});
+        const Tensor y = run({.dense = {}, .quantized = weight, .bias = {}}, x);
+        EXPECT_LT(product_error(x, expand(weight), {}, y), kProductBound)
+            << describe(scheme) << ", " << depth << " rows " << rows;
+      }
     }
   }
 }
 
-TEST_P(LinearTest, Int4ExpandsToTheArithmeticOfRecord) {
-  const QuantizedWeight weight = random_w4(9, 320, 64, false, DType::f16);
-  const Tensor scales = weight.scales.to(DType::f32);
-  const W4Rows rows{.codes = weight.codes.values<uint8_t>().data(),
-                    .row_bytes = weight.codes.dim(1),
-                    .scales = scales.values<float>().data(),
-                    .zeros = weight.zeros.values<uint8_t>().data(),
-                    .groups = 5,
-                    .group_width = 64};
-  const Tensor exact = expand(weight);
-  for (const auto& [column, columns] :
-       std::vector<std::pair<int64_t, int64_t>>{{0, 320}, {6, 1}, {62, 5}, {96, 193}}) {
-    std::vector<float> out(static_cast<size_t>(9 * columns));
-    kernels->expand_w4({.weights = rows,
-                        .rows = 9,
-                        .column = column,
-                        .columns = columns,
-                        .out = out.data(),
-                        .stride = columns});
-    for (int64_t n = 0; n < 9; ++n) {
-      for (int64_t i = 0; i < columns; ++i) {
-        EXPECT_EQ(out[static_cast<size_t>(n * columns + i)], at(exact, n, column + i));
-      }
+TEST_P(LinearTest, IntegerKernelsReadNothingBehindTheLastRow) {
+  for (const auto& scheme : schemes_of({16, QuantizationScheme::kWholeRow})) {
+    for (const int64_t depth : {16, 48, 80, 112}) {
+      expect_product_in_bounds(random_integers(scheme, 3, depth, DType::f32));
     }
+  }
+  for (const auto& scheme : schemes_of({QuantizationScheme::kWholeRow})) {
+    for (const int64_t depth : {1, 6, 19, 33, 63}) {
+      expect_product_in_bounds(random_integers(scheme, 3, depth, DType::f32));
+    }
+  }
+}
+
+TEST_P(LinearTest, IntegersExpandToTheArithmeticOfRecord) {
+  for (const auto& scheme : schemes_of({16, 32, 64, -1, 0})) {
+    const QuantizedWeight weight = random_integers(scheme, 9, 320);
+    const Tensor exact = expand(weight);
+    const Tensor of_record = dequantize(weight);
+    EXPECT_EQ(std::memcmp(of_record.bytes(), exact.bytes(), exact.byte_size()), 0) << describe(scheme);
+    expect_expansion(weight, exact);
   }
 }
 
 TEST_P(LinearTest, ARowDoesNotDependOnItsNeighbours) {
   const LinearWeight dense{.dense = random({70, 130}).to(DType::bf16), .quantized = {}, .bias = {}};
-  const LinearWeight int4{.dense = {}, .quantized = random_w4(70, 128, 32, false, DType::f16), .bias = {}};
-  for (const LinearWeight* weight : {&dense, &int4}) {
+  const LinearWeight int4 = random_linear({.num_bits = 4, .group_size = 32}, 70, 128);
+  const LinearWeight int8 = random_linear({.num_bits = 8, .group_size = 16}, 70, 128);
+  for (const LinearWeight* weight : {&dense, &int4, &int8}) {
     const Tensor x = random({8, weight->in_features()});
     const Tensor together = run(*weight, x);
     for (int64_t r = 0; r < 8; ++r) {
@@ -171,8 +244,9 @@ TEST_P(LinearTest, ARowDoesNotDependOnItsNeighbours) {
 TEST_P(LinearTest, SameBytesForAnyThreadCount) {
   const LinearWeight dense{
       .dense = random({300, 260}).to(DType::f16), .quantized = {}, .bias = random({300})};
-  const LinearWeight int4{.dense = {}, .quantized = random_w4(300, 256, 64, false, DType::f16), .bias = {}};
-  for (const LinearWeight* weight : {&dense, &int4}) {
+  const LinearWeight int4 = random_linear({.num_bits = 4, .group_size = 64}, 300, 256);
+  const LinearWeight int8 = random_linear({.num_bits = 8, .group_size = 64}, 300, 256);
+  for (const LinearWeight* weight : {&dense, &int4, &int8}) {
     for (const int64_t rows : {1, 5, 40, 700}) {
       const Tensor x = random({rows, weight->in_features()});
       expect_same_for_any_thread_count([&] { return run(*weight, x); });
@@ -197,18 +271,17 @@ TEST_P(LinearTest, RoundedModeMultipliesRoundedOperands) {
           << to_string(dtype) << " " << rows << " x " << depth << " x " << outputs;
     }
   }
-  const QuantizedWeight int4 = random_w4(33, 1280, 128, false, DType::f16);
-  const Tensor x = random({40, 1280});
-  EXPECT_LT(product_error(round(x), round(expand(int4)), {},
-                          run_with(*rounding, {.dense = {}, .quantized = int4, .bias = {}}, x)),
-            kProductBound);
-  const Tensor few = random({3, 1280});
-  EXPECT_LT(product_error(few, expand(int4), {},
-                          run_with(*rounding, {.dense = {}, .quantized = int4, .bias = {}}, few)),
-            kProductBound)
-      << "few rows are exact in every mode";
-  expect_same_for_any_thread_count(
-      [&] { return run_with(*rounding, {.dense = {}, .quantized = int4, .bias = {}}, x); });
+  for (const int bits : {4, 8}) {
+    const QuantizedWeight integers = random_integers({.num_bits = bits, .group_size = 128}, 33, 1280);
+    const LinearWeight linear{.dense = {}, .quantized = integers, .bias = {}};
+    const Tensor x = random({40, 1280});
+    EXPECT_LT(product_error(round(x), round(expand(integers)), {}, run_with(*rounding, linear, x)),
+              kProductBound);
+    const Tensor few = random({3, 1280});
+    EXPECT_LT(product_error(few, expand(integers), {}, run_with(*rounding, linear, few)), kProductBound)
+        << "few rows are exact in every mode";
+    expect_same_for_any_thread_count([&] { return run_with(*rounding, linear, x); });
+  }
 }
 
 TEST_P(LinearTest, NoRowsIsNoWork) {
@@ -223,9 +296,10 @@ TEST_P(LinearTest, DescribesItsSizes) {
   EXPECT_EQ(dense->out_features(), 6);
   EXPECT_EQ(dense->in_features(), 8);
   EXPECT_EQ(dense->byte_size(), 6u * 8 * 2 + 6 * 4);
-  const auto int4 =
-      backend->prepare({.dense = {}, .quantized = random_w4(4, 64, 32, false, DType::f16), .bias = {}});
+  const auto int4 = backend->prepare(random_linear({.num_bits = 4, .group_size = 32}, 4, 64));
   EXPECT_EQ(int4->byte_size(), 4u * (32 + 2 * 5));
+  const auto int8 = backend->prepare(random_linear({.num_bits = 8, .group_size = 32}, 4, 64));
+  EXPECT_EQ(int8->byte_size(), 4u * (64 + 2 * 5));
 }
 
 TEST_P(LinearTest, WrongSizesAreInternalErrors) {
@@ -244,12 +318,18 @@ TEST_P(LinearTest, WrongSizesAreInternalErrors) {
         backend->prepare({.dense = random({6, 8}), .quantized = {}, .bias = random({5})});
       },
       ErrorKind::internal);
-  QuantizedWeight broken = random_w4(4, 64, 32, false, DType::f16);
+  const auto message_of = [&](const QuantizedWeight& refused) {
+    return error_of([&] { backend->prepare({.dense = {}, .quantized = refused, .bias = {}}); },
+                    ErrorKind::internal);
+  };
+  QuantizedWeight broken = random_integers({.num_bits = 4, .group_size = 32}, 4, 64);
+  broken.scheme.num_bits = 8;
+  EXPECT_NE(message_of(broken).find("int8 weight [4, 64]"), std::string::npos);
+  broken.scheme.num_bits = 5;
+  EXPECT_NE(message_of(broken).find("5 bits in groups of 32"), std::string::npos);
+  broken.scheme.num_bits = 4;
   broken.zeros = Tensor();
-  EXPECT_NE(
-      error_of([&] { backend->prepare({.dense = {}, .quantized = broken, .bias = {}}); }, ErrorKind::internal)
-          .find("int4 weight [4, 64]"),
-      std::string::npos);
+  EXPECT_NE(message_of(broken).find("int4 weight [4, 64]"), std::string::npos);
 }
 
 }  // namespace

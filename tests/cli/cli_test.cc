@@ -57,7 +57,7 @@ TEST_F(CommandLine, QuantizesEvaluatesAndGenerates) {
     EXPECT_FALSE(report["layers"].empty());
     EXPECT_THAT(quantized.errors, AllOf(HasSubstr("layer 1/"), HasSubstr("loss"), HasSubstr("left")));
     EXPECT_THAT(read_text_file(out() + "/recipe.yaml"),
-                HasSubstr("calibration on " + report["calibration_tokens"].dump() + " tokens"));
+                HasSubstr("# Calibrated on " + report["calibration_tokens"].dump() + " tokens"));
     EXPECT_GT(report["calibration_tokens"].get<int64_t>(), 0);
     EXPECT_TRUE(fs::exists(out() + "/tokenizer.json"));
 

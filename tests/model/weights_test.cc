@@ -69,7 +69,7 @@ TEST(ModelWeights, IgnoredLinearsOfAQuantizedModelAreDense) {
   const GoldenModel golden("ct_asym_32");
   const ModelWeights weights(golden.directory().string());
   ASSERT_TRUE(weights.quantization());
-  EXPECT_EQ(weights.quantization()->scheme, (QuantizationScheme{4, false, 32}));
+  EXPECT_EQ(weights.quantization()->groups.front().scheme, (QuantizationScheme{4, false, 32}));
   EXPECT_TRUE(weights.layer(0)[LinearRole::down].quantized);
   EXPECT_FALSE(weights.layer(1)[LinearRole::down].quantized);
   EXPECT_TRUE(weights.layer(1)[LinearRole::down].dense.defined());

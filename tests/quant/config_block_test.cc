@@ -19,6 +19,17 @@ QuantizationConfig read(const Json& block) {
   return read_config_block(JsonView(block, "config.json: quantization_config"));
 }
 
+/// One group for all linears, as both packages name it.
+std::vector<SchemeGroup> one_group(const QuantizationScheme& scheme) {
+  return {{"group_0", {"Linear"}, scheme}};
+}
+
+/// The scheme of a config with one group.
+QuantizationScheme scheme_of(const QuantizationConfig& config) {
+  EXPECT_EQ(config.groups.size(), 1u);
+  return config.groups.front().scheme;
+}
+
 struct RealBlock {
   std::string name;
   QuantizationConfig config;
@@ -29,7 +40,7 @@ class ConfigBlockOfPackage : public ::testing::TestWithParam<RealBlock> {};
 TEST_P(ConfigBlockOfPackage, IsRead) {
   const auto config = read(golden(GetParam().name));
   EXPECT_EQ(config.format, GetParam().config.format);
-  EXPECT_EQ(config.scheme, GetParam().config.scheme);
+  EXPECT_EQ(config.groups, GetParam().config.groups);
   EXPECT_EQ(config.ignore, GetParam().config.ignore);
 }
 
@@ -41,16 +52,19 @@ const std::vector<std::string> kDense{"model.layers.0.mlp.gate_proj", "lm_head"}
 INSTANTIATE_TEST_SUITE_P(
     Real, ConfigBlockOfPackage,
     ::testing::Values(
-        RealBlock{"w4a16_asym", {Format::pack_quantized, {.symmetric = false, .group_size = 128}, kDense}},
-        RealBlock{"group_64", {Format::pack_quantized, {.symmetric = true, .group_size = 64}, kDense}},
-        RealBlock{"channel", {Format::pack_quantized, {.symmetric = true, .group_size = -1}, kDense}},
+        RealBlock{"w4a16_asym",
+                  {Format::pack_quantized, one_group({.symmetric = false, .group_size = 128}), kDense}},
+        RealBlock{"group_64",
+                  {Format::pack_quantized, one_group({.symmetric = true, .group_size = 64}), kDense}},
+        RealBlock{"channel",
+                  {Format::pack_quantized, one_group({.symmetric = true, .group_size = -1}), kDense}},
         RealBlock{"autoawq_gemm",
-                  {Format::autoawq_gemm, {.symmetric = false, .group_size = 64}, {"lm_head"}}}),
+                  {Format::autoawq_gemm, one_group({.symmetric = false, .group_size = 64}), {"lm_head"}}}),
     [](const auto& block) { return block.param.name; });
 
 TEST(ConfigBlock, AutoAwqListsWhatStaysDense) {
   const QuantizationConfig config{.format = Format::autoawq_gemm,
-                                  .scheme = {.symmetric = true, .group_size = 128},
+                                  .groups = one_group({.symmetric = true, .group_size = 128}),
                                   .ignore = {"lm_head", "visual"}};
   const Json block = write_config_block(config);
   EXPECT_EQ(block.at("modules_to_not_convert"), Json::array({"visual"}));
@@ -62,14 +76,14 @@ TEST(ConfigBlock, ReadsOldAutoAwqKeys) {
   const auto config =
       read(parse_json(R"({"zero_point": true, "q_group_size": 128, "w_bit": 4, "version": "GEMM"})", "x"));
   EXPECT_EQ(config.format, Format::autoawq_gemm);
-  EXPECT_EQ(config.scheme, (QuantizationScheme{.num_bits = 4, .symmetric = false, .group_size = 128}));
+  EXPECT_EQ(scheme_of(config), (QuantizationScheme{.num_bits = 4, .symmetric = false, .group_size = 128}));
 }
 
 TEST(ConfigBlock, ReadsNewAutoAwqKeys) {
   const auto config = read(parse_json(
       R"({"quant_method": "AWQ", "bits": 4, "group_size": -1, "zero_point": false, "format": "gemm", "lm_head": true})",
       "x"));
-  EXPECT_EQ(config.scheme, (QuantizationScheme{.num_bits = 4, .symmetric = true, .group_size = -1}));
+  EXPECT_EQ(scheme_of(config), (QuantizationScheme{.num_bits = 4, .symmetric = true, .group_size = -1}));
   EXPECT_TRUE(config.ignore.empty());
 }
 
@@ -78,23 +92,26 @@ TEST(ConfigBlock, ReadsOldCompressedTensorsBlocks) {
       "weights": {"num_bits": 4, "type": "int", "symmetric": true, "group_size": 128}}},
       "sparsity_config": {"format": "dense"}, "ignore": ["re:.*head"]})",
                                       "x"));
-  EXPECT_EQ(config.scheme, (QuantizationScheme{.num_bits = 4, .symmetric = true, .group_size = 128}));
+  EXPECT_EQ(scheme_of(config), (QuantizationScheme{.num_bits = 4, .symmetric = true, .group_size = 128}));
   EXPECT_THAT(config.ignore, ElementsAre("re:.*head"));
   const auto channel = read(parse_json(R"({"quant_method": "compressed-tensors", "format": null,
       "config_groups": {"group_0": {"weights": {"num_bits": 4, "group_size": -1, "actorder": "weight"}}}})",
                                        "x"));
-  EXPECT_EQ(channel.scheme, (QuantizationScheme{.num_bits = 4, .symmetric = true, .group_size = -1}));
+  EXPECT_EQ(scheme_of(channel), (QuantizationScheme{.num_bits = 4, .symmetric = true, .group_size = -1}));
 }
 
-TEST(ConfigBlock, EqualGroupsAreOneScheme) {
+TEST(ConfigBlock, SeveralGroupsComeBack) {
   Json block = golden("group_64");
   block["format"] = "mixed-precision";
   block["config_groups"]["group_1"] = block["config_groups"]["group_0"];
-  EXPECT_EQ(read(block).scheme.group_size, 64);
+  block["config_groups"]["group_1"]["targets"] = {"re:.*down_proj$"};
   block["config_groups"]["group_1"]["weights"]["group_size"] = 32;
-  EXPECT_THAT(
-      [&] { read(block); },
-      throws_error(ErrorKind::unsupported, AllOf(HasSubstr("group_1"), HasSubstr("differs from group_0"))));
+  const QuantizationConfig config = read(block);
+  ASSERT_EQ(config.groups.size(), 2u);
+  EXPECT_EQ(config.groups[1].name, "group_1");
+  EXPECT_THAT(config.groups[1].targets, ElementsAre("re:.*down_proj$"));
+  EXPECT_EQ(config.groups[1].scheme.group_size, 32);
+  EXPECT_EQ(read(write_config_block(config)).groups, config.groups);
 }
 
 /// A change to a real block and the answer to it.
@@ -145,7 +162,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"group_64", R"({"transform_config": {"config_groups": {}}})", ErrorKind::unsupported,
                 "transform_config"},
         Refusal{"group_64", R"({"ignore": "lm_head"})", ErrorKind::bad_format, "expected an array"},
-        Refusal{"group_64", weights_patch(R"("num_bits": 8)"), ErrorKind::unsupported, "num_bits is 8"},
+        Refusal{"group_64", weights_patch(R"("num_bits": 3)"), ErrorKind::unsupported, "num_bits is 3"},
         Refusal{"group_64", weights_patch(R"("num_bits": null)"), ErrorKind::bad_format,
                 R"("num_bits" is missing)"},
         Refusal{"group_64", weights_patch(R"("type": "float")"), ErrorKind::unsupported, R"(type "float")"},
@@ -169,7 +186,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"autoawq_gemm", R"({"version": null, "format": "gemv_fast"})", ErrorKind::unsupported,
                 "gemv_fast"},
         Refusal{"autoawq_gemm", R"({"version": "marlin"})", ErrorKind::unsupported, "marlin"},
-        Refusal{"autoawq_gemm", R"({"bits": 8})", ErrorKind::unsupported, "num_bits is 8"},
+        Refusal{"autoawq_gemm", R"({"bits": 8})", ErrorKind::unsupported,
+                "bits: is 8; the gemm layout holds 4-bit"},
         Refusal{"autoawq_gemm", R"({"bits": null})", ErrorKind::bad_format, R"("bits" is missing)"},
         Refusal{"autoawq_gemm", R"({"group_size": null})", ErrorKind::bad_format,
                 R"("group_size" is missing)"},

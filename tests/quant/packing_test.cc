@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
 
 #include "checkpoint/safetensors.h"
@@ -86,22 +87,44 @@ INSTANTIATE_TEST_SUITE_P(
         Golden{"ct_channel_sym_5x33", Format::pack_quantized, {.symmetric = true, .group_size = -1}},
         Golden{"ct_group_12x64", Format::pack_quantized, {.symmetric = false, .group_size = 32}},
         Golden{"ct_group_sym_16x64", Format::pack_quantized, {.symmetric = true, .group_size = 32}},
+        Golden{"ct_tensor_7x21", Format::pack_quantized, {.symmetric = false, .group_size = 0}},
+        Golden{"ct_tensor_sym_5x33", Format::pack_quantized, {.symmetric = true, .group_size = 0}},
+        Golden{"ct_8_bits_group_sym_6x48", Format::pack_quantized, {8, true, 16}},
+        Golden{"ct_8_bits_group_12x64", Format::pack_quantized, {8, false, 32}},
+        Golden{"ct_8_bits_channel_13x21", Format::pack_quantized, {8, false, -1}},
+        Golden{"ct_8_bits_tensor_7x18", Format::pack_quantized, {8, false, 0}},
+        Golden{"ct_8_bits_tensor_sym_5x19", Format::pack_quantized, {8, true, 0}},
         Golden{"awq_group_32x64", Format::autoawq_gemm, {.symmetric = false, .group_size = 32}},
         Golden{"awq_group_96x64", Format::autoawq_gemm, {.symmetric = false, .group_size = 64}},
         Golden{"awq_channel_64x40", Format::autoawq_gemm, {.symmetric = false, .group_size = -1}}),
     [](const auto& golden) { return golden.param.name; });
 
+void expect_layout(const PackedTensors& packed, const std::vector<PackedTensorLayout>& layout) {
+  EXPECT_EQ(packed.size(), layout.size());
+  for (const auto& tensor : layout) {
+    ASSERT_TRUE(packed.contains(tensor.suffix)) << tensor.suffix;
+    EXPECT_EQ(packed.at(tensor.suffix).shape(), tensor.shape) << tensor.suffix;
+    if (is_floating(tensor.dtype)) continue;
+    EXPECT_EQ(packed.at(tensor.suffix).dtype(), tensor.dtype) << tensor.suffix;
+  }
+}
+
 TEST(Packing, CompressedTensorsIsInverseOnRandomShapes) {
   std::mt19937 random(3);
-  for (uint32_t seed = 0; seed < 60; ++seed) {
-    const QuantizationScheme scheme{.symmetric = seed % 2 == 0, .group_size = seed % 3 == 0 ? -1 : 32};
+  constexpr std::array<int64_t, 5> kSizes{32, -1, 16, 0, 256};
+  for (uint32_t seed = 0; seed < 120; ++seed) {
+    const QuantizationScheme scheme{.num_bits = seed % 4 < 2 ? 4 : 8,
+                                    .symmetric = seed % 2 == 0,
+                                    .group_size = kSizes[seed % kSizes.size()]};
     const auto weight = random_quantized_weight({.scheme = scheme,
                                                  .out_features = 1 + static_cast<int64_t>(random() % 40),
                                                  .in_features = 1 + static_cast<int64_t>(random() % 150),
                                                  .scale_dtype = seed % 5 == 0 ? DType::f32 : DType::bf16,
                                                  .seed = seed});
     const auto& packing = packing_of(Format::pack_quantized);
-    expect_equal(packing.unpack(packing.pack(weight), scheme), weight);
+    const auto packed = packing.pack(weight);
+    expect_equal(packing.unpack(packed, scheme), weight);
+    expect_layout(packed, packing.layout(scheme, weight.out_features, weight.in_features));
   }
 }
 
@@ -150,10 +173,39 @@ TEST(Packing, GemmRefusesWhatItCannotExpress) {
           "72 columns are no multiple of the group size 32");
   refused({.scheme = {.group_size = 32}, .out_features = 16, .in_features = 64, .scale_dtype = DType::f32},
           "no exact F16 value");
+  for (const auto& [scheme, message] : std::vector<std::pair<QuantizationScheme, std::string>>{
+           {{.num_bits = 8, .group_size = 32},
+            "autoawq-gemm holds 4-bit codes only; the scheme is int8 asymmetric, group 32"},
+           {{.group_size = 0}, "autoawq-gemm holds scales of groups and rows only"}}) {
+    refused({.scheme = scheme, .out_features = 16, .in_features = 64}, message);
+    EXPECT_THAT([&] { packing_of(Format::autoawq_gemm).layout(scheme, 16, 64); },
+                throws_error(ErrorKind::unsupported, HasSubstr(message)));
+    EXPECT_THAT([&] { packing_of(Format::autoawq_gemm).unpack({}, scheme); },
+                throws_error(ErrorKind::unsupported, HasSubstr(message)));
+  }
   auto exact = random_quantized_weight({.scheme = {.group_size = 32}, .out_features = 16, .in_features = 64});
   const auto expected = pack(exact);
   exact.scales = exact.scales.to(DType::f32);
   expect_equal(pack(exact).at("scales"), expected.at("scales"), "scales");
+}
+
+TEST(Packing, OneGridForTheMatrixMustBeOne) {
+  const auto pack = packing_of(Format::pack_quantized).pack;
+  const RandomWeight spec{.scheme = {.group_size = 0}, .out_features = 4, .in_features = 20};
+  auto other_zero = random_quantized_weight(spec);
+  other_zero.zeros.mutable_values<uint8_t>()[2] ^= 1;
+  EXPECT_THAT([&] { pack(other_zero); }, throws_error(ErrorKind::unsupported, HasSubstr("row 2 has")));
+  auto other_scale = random_quantized_weight(spec);
+  other_scale.scales.mutable_values<Half>()[3].bits ^= 1;
+  EXPECT_THAT([&] { pack(other_scale); }, throws_error(ErrorKind::unsupported, HasSubstr("row 3 has")));
+}
+
+TEST(Packing, BytesBehindTheLastColumnAreCleared) {
+  const QuantizationScheme scheme{.num_bits = 8, .symmetric = true, .group_size = -1};
+  const auto weight = random_quantized_weight({.scheme = scheme, .out_features = 3, .in_features = 10});
+  auto packed = packing_of(Format::pack_quantized).pack(weight);
+  packed.at("weight_packed").mutable_values<int32_t>()[5] |= static_cast<int32_t>(0xffff0000u);
+  expect_equal(packing_of(Format::pack_quantized).unpack(packed, scheme), weight);
 }
 
 TEST(Packing, NibblesBehindTheLastColumnAreCleared) {
@@ -212,6 +264,31 @@ TEST(Packing, CompressedTensorsNamesWhatDoesNotFit) {
   expect_damage_is_named(
       Format::pack_quantized, {.symmetric = true, .group_size = 32},
       {{"weight_zero_point", Tensor::zeros(DType::i32, {2, 2}), "scheme that is symmetric"}});
+}
+
+TEST(Packing, EightBitsAndWholeMatricesNameWhatDoesNotFit) {
+  expect_damage_is_named(
+      Format::pack_quantized, {.num_bits = 8, .symmetric = false, .group_size = 32},
+      {{"weight_packed", Tensor::zeros(DType::i32, {16, 8}), "which weight_packed [16, 8] cannot hold"},
+       {"weight_packed", Tensor::zeros(DType::i32, {0, 16}), "which weight_packed [0, 16] cannot hold"},
+       {"weight_shape", shape_tensor(16, 60), "weight_shape says [16, 60]"},
+       {"weight_zero_point", Tensor::zeros(DType::i32, {2, 2}),
+        "weight_zero_point has shape [2, 2], expected [4, 2]"}});
+  expect_damage_is_named(
+      Format::pack_quantized, {.symmetric = false, .group_size = 0},
+      {{"weight_scale", Tensor::zeros(DType::f16, {16, 1}),
+        "weight_scale has shape [16, 1], expected 1 dimensions"},
+       {"weight_scale", Tensor::zeros(DType::f16, {16}),
+        "weight_scale has shape [16], expected [1] by the strategy \"tensor\""},
+       {"weight_zero_point", Tensor(), "weight_zero_point is missing"},
+       {"weight_zero_point", Tensor::zeros(DType::i32, {1}), "weight_zero_point has type I32, expected I8"},
+       {"weight_zero_point", Tensor::zeros(DType::i8, {0}), "weight_zero_point has shape [0], expected [1]"},
+       {"weight_zero_point", Tensor::of<int8_t>({1}, std::vector<int8_t>{8}),
+        "weight_zero_point is 8, outside [-8, 7]"},
+       {"weight_zero_point", Tensor::of<int8_t>({1}, std::vector<int8_t>{-9}),
+        "weight_zero_point is -9, outside [-8, 7]"}});
+  expect_damage_is_named(Format::pack_quantized, {.symmetric = true, .group_size = 0},
+                         {{"weight_zero_point", Tensor::zeros(DType::i8, {1}), "scheme that is symmetric"}});
 }
 
 TEST(Packing, AutoAwqGemmNamesWhatDoesNotFit) {

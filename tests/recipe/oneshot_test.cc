@@ -134,7 +134,9 @@ TEST_P(EveryFamily, ComesBackAsItWasRounded) {
   const std::string source = (scratch.path() / "dense").string();
   const std::string target = (scratch.path() / "quantized").string();
   TinyModel{.architecture = GetParam(), .extra = expert_keys()}.write(source);
-  OneshotOptions options{.model = source, .output = target};
+  OneshotOptions options;
+  options.model = source;
+  options.output = target;
   options.recipe.awq.reset();
   options.recipe.quantization.group_size = 32;
   oneshot(options);
@@ -178,7 +180,9 @@ TEST_P(Multimodal, TheRestIsCarriedAlong) {
   const TemporaryDirectory scratch;
   const GoldenModel golden(GetParam());
   const std::string target = (scratch.path() / "quantized").string();
-  OneshotOptions options{.model = golden.directory().string(), .output = target};
+  OneshotOptions options;
+  options.model = golden.directory().string();
+  options.output = target;
   options.recipe.awq.reset();
   options.recipe.quantization.group_size = 32;
   options.recipe.quantization.ignore = {"lm_head", "re:.*layers.1.self_attn.o_proj$"};

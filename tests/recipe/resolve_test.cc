@@ -5,6 +5,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include "base/error.h"
+#include "support/error_matcher.h"
 
 namespace salient {
 namespace {
@@ -25,10 +26,14 @@ DecoderSpec spec_with(int64_t hidden_size, int64_t intermediate_size) {
   return make_decoder_spec(JsonView(config, "config.json"));
 }
 
+ResolvedRecipe resolve(const Recipe& recipe, const DecoderSpec& spec) {
+  return resolve_recipe({.recipe = recipe}, spec);
+}
+
 std::string error_of(const Recipe& recipe, const DecoderSpec& spec,
                      ErrorKind expected = ErrorKind::invalid_argument) {
   try {
-    resolve_recipe(recipe, Format::pack_quantized, spec);
+    resolve(recipe, spec);
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), expected) << error.what();
     return error.what();
@@ -37,7 +42,7 @@ std::string error_of(const Recipe& recipe, const DecoderSpec& spec,
 }
 
 TEST(ResolveRecipe, HeadStaysDenseAndEverythingElseIsQuantized) {
-  const auto resolved = resolve_recipe({}, Format::pack_quantized, spec_with(256, 512));
+  const auto resolved = resolve({}, spec_with(256, 512));
   EXPECT_EQ(resolved.quantized_linears, 21);
   ASSERT_EQ(resolved.dense.size(), 1u);
   EXPECT_EQ(resolved.dense[0].name, "lm_head");
@@ -46,11 +51,11 @@ TEST(ResolveRecipe, HeadStaysDenseAndEverythingElseIsQuantized) {
 TEST(ResolveRecipe, IgnoreTakesFullNamesAndPatterns) {
   const Recipe recipe{
       .quantization = {.ignore = {"lm_head", "model.layers.1.mlp.down_proj", "re:.*self_attn.v_proj$"}}};
-  const auto resolved = resolve_recipe(recipe, Format::pack_quantized, spec_with(256, 512));
+  const auto resolved = resolve(recipe, spec_with(256, 512));
   EXPECT_EQ(resolved.quantized_linears, 21 - 1 - 3);
-  EXPECT_FALSE(resolved.schemes[1].contains(LinearRole::down));
-  EXPECT_TRUE(resolved.schemes[0].contains(LinearRole::down));
-  for (const auto& schemes : resolved.schemes) EXPECT_FALSE(schemes.contains(LinearRole::v));
+  EXPECT_FALSE(resolved.linears[1].contains(LinearRole::down));
+  EXPECT_TRUE(resolved.linears[0].contains(LinearRole::down));
+  for (const auto& linears : resolved.linears) EXPECT_FALSE(linears.contains(LinearRole::v));
 }
 
 TEST(ResolveRecipe, PatternsAreAnchoredAtTheStartAsInPython) {
@@ -69,9 +74,9 @@ TEST(ResolveRecipe, AnUnmatchedOrBrokenIgnoreEntryIsRefused) {
 
 TEST(ResolveRecipe, GroupSizeThatDoesNotDivideNamesLayersAndSizesThatFit) {
   const auto message = error_of({.quantization = {.group_size = 128}}, spec_with(576, 1536));
-  EXPECT_THAT(message,
-              AllOf(HasSubstr("group size 128 does not divide the columns of 18 linears"),
-                    HasSubstr("q_proj [576 columns] in 3 layers"), HasSubstr("sizes that fit: 32, 64, -1")));
+  EXPECT_THAT(message, AllOf(HasSubstr("group size 128 does not divide the columns of 18 linears"),
+                             HasSubstr("q_proj [576 columns] in 3 layers"),
+                             HasSubstr("sizes that fit: 16, 32, 64, -1")));
   EXPECT_THAT(message, ::testing::Not(HasSubstr("down_proj")));
 }
 
@@ -82,13 +87,13 @@ TEST(ResolveRecipe, ColumnsFewerThanTheGroupAreRefusedToo) {
 
 TEST(ResolveRecipe, TheWholeRowAlwaysFits) {
   const Recipe recipe{.quantization = {.group_size = QuantizationScheme::kWholeRow}};
-  EXPECT_EQ(resolve_recipe(recipe, Format::pack_quantized, spec_with(104, 172)).quantized_linears, 21);
+  EXPECT_EQ(resolve(recipe, spec_with(104, 172)).quantized_linears, 21);
 }
 
 TEST(ResolveRecipe, GemmRefusesRowsThatDoNotFillAWord) {
   const Recipe recipe{.quantization = {.group_size = QuantizationScheme::kWholeRow}};
   try {
-    resolve_recipe(recipe, Format::autoawq_gemm, spec_with(128, 172));
+    resolve_recipe({.recipe = recipe, .format = Format::autoawq_gemm}, spec_with(128, 172));
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::unsupported);
@@ -103,15 +108,180 @@ TEST(ResolveRecipe, BadSchemesAndGrids) {
   EXPECT_THAT(error_of({.awq = AwqModifier{.n_grid = 1}}, spec_with(256, 512)), HasSubstr("n_grid: 1"));
 }
 
+TEST(ResolveRecipe, TheMostSpecificTargetDecides) {
+  Recipe recipe;
+  const auto group = [](std::string name, std::vector<std::string> targets, int64_t size) {
+    return ConfigGroup{.name = std::move(name),
+                       .targets = std::move(targets),
+                       .weights = {.num_bits = 4, .group_size = size}};
+  };
+  recipe.quantization.config_groups = {group("all", {"Linear"}, 128), group("downs", {"re:.*down_proj$"}, 64),
+                                       group("one", {"model.layers.1.mlp.down_proj"}, 32)};
+  const auto resolved = resolve(recipe, spec_with(256, 512));
+  EXPECT_EQ(resolved.linears[0].at(LinearRole::down).scheme.group_size, 64);
+  EXPECT_EQ(resolved.linears[1].at(LinearRole::down).scheme.group_size, 32);
+  EXPECT_EQ(resolved.linears[1].at(LinearRole::up).scheme.group_size, 128);
+  EXPECT_EQ(resolved.planned[1].back().group, "one");
+  EXPECT_EQ(resolved.planned[1].back().target, "model.layers.1.mlp.down_proj");
+  EXPECT_TRUE(resolved.warnings.empty());
+}
+
+TEST(ResolveRecipe, LinearsThatNoTargetMatchesStayDense) {
+  const auto resolved = resolve({.quantization = {.targets = {"re:.*mlp\\..*_proj$"}}}, spec_with(256, 512));
+  EXPECT_EQ(resolved.quantized_linears, 9);
+  EXPECT_EQ(resolved.dense.front().name, "model.layers.0.self_attn.q_proj");
+  EXPECT_EQ(resolved.dense.front().reason, "no target matches it");
+}
+
+TEST(ResolveRecipe, WhatVllmRunsAsOneMatrixShouldBeAlike) {
+  const auto resolved =
+      resolve({.quantization = {.ignore = {"lm_head", "re:.*v_proj$"}}}, spec_with(256, 512));
+  ASSERT_EQ(resolved.warnings.size(), 1u);
+  EXPECT_THAT(resolved.warnings[0], AllOf(HasSubstr("q_proj, k_proj, v_proj differ"), HasSubstr("vLLM")));
+}
+
+TEST(ResolveRecipe, TheHeadAndEmbeddingsCannotBeTargetsYet) {
+  EXPECT_THAT(
+      error_of({.quantization = {.targets = {"Linear", "lm_head"}, .ignore = {}}}, spec_with(256, 512),
+               ErrorKind::unsupported),
+      AllOf(HasSubstr("the target \"lm_head\" includes lm_head"), HasSubstr("add \"lm_head\" to ignore")));
+  EXPECT_THAT(
+      error_of({.quantization = {.targets = {"re:model"}}}, spec_with(256, 512), ErrorKind::unsupported),
+      HasSubstr("model.embed_tokens"));
+  const auto by_class = resolve({.quantization = {.ignore = {}}}, spec_with(256, 512));
+  ASSERT_EQ(by_class.warnings.size(), 1u);
+  EXPECT_THAT(by_class.warnings[0], HasSubstr("lm_head is not ignored"));
+}
+
+TEST(ResolveRecipe, TargetsAndGroupsThatAreOfNoUseAreRefused) {
+  EXPECT_THAT(error_of({.quantization = {.targets = {"Linear", "re:.*fc1$"}}}, spec_with(256, 512)),
+              HasSubstr("group_0: targets: \"re:.*fc1$\" matches no module of LlamaForCausalLM"));
+  const ConfigGroup group{.name = "a", .weights = {.num_bits = 4, .group_size = 128}};
+  ConfigGroup shadowed = group;
+  shadowed.name = "b";
+  shadowed.targets = {"re:.*q_proj$"};
+  EXPECT_THAT(error_of({.quantization = {.config_groups = {group, shadowed}, .ignore = {"re:.*q_proj$"}}},
+                       spec_with(256, 512)),
+              HasSubstr("b: every linear that its targets match is ignored"));
+  EXPECT_THAT(error_of({.quantization = {.config_groups = {group, group}}}, spec_with(256, 512)),
+              HasSubstr("\"a\" stands twice"));
+}
+
+TEST(ResolveRecipe, GemmHasOneScheme) {
+  OneshotOptions options;
+  options.format = Format::autoawq_gemm;
+  const ConfigGroup group{.name = "a", .weights = {.num_bits = 4, .group_size = 128}};
+  ConfigGroup other{.name = "b", .targets = {"re:.*q_proj$"}, .weights = {.num_bits = 4, .group_size = 64}};
+  options.recipe.quantization.config_groups = {group, other};
+  const auto resolve_options = [&] { resolve_recipe(options, spec_with(256, 512)); };
+  EXPECT_THAT(resolve_options,
+              throws_error(ErrorKind::unsupported, HasSubstr("b: autoawq-gemm has one scheme")));
+  options.recipe.quantization.config_groups[1].weights.group_size = 128;
+  EXPECT_NO_THROW(resolve_options());
+}
+
+TEST(ResolveRecipe, ActivationOrderNeedsCompensation) {
+  Recipe recipe;
+  recipe.quantization.config_groups = {
+      {.name = "a", .weights = {.num_bits = 4, .group_size = 128, .actorder = ActivationOrder::weight}}};
+  EXPECT_NO_THROW(resolve(recipe, spec_with(256, 512)));
+  recipe.awq->rounding = Rounding::nearest;
+  EXPECT_THAT(error_of(recipe, spec_with(256, 512)),
+              HasSubstr("a: actorder is the order of compensated rounding"));
+}
+
+TEST(ResolveRecipe, ScalesForDuoScalingComeInGroups) {
+  Recipe recipe;
+  recipe.quantization.config_groups = {
+      {.name = "a", .weights = {.num_bits = 4, .strategy = QuantizationStrategy::tensor}}};
+  EXPECT_THAT(
+      error_of(recipe, spec_with(256, 512)),
+      AllOf(HasSubstr("duo_scaling"), HasSubstr("model.layers.0.self_attn.q_proj has the strategy tensor")));
+  recipe.awq->duo_scaling = DuoScaling::off;
+  EXPECT_NO_THROW(resolve(recipe, spec_with(256, 512)));
+}
+
+TEST(ResolveRecipe, TheRegistryHasMappingsForRecipesWithout) {
+  OneshotOptions options;
+  const std::vector<AwqMapping> mappings{{"re:.*up_proj$", {"re:.*down_proj$"}}};
+  options.mapping_registry["LlamaForCausalLM"] = mappings;
+  EXPECT_EQ(resolve_recipe(options, spec_with(256, 512)).mappings[2].size(), 1u);
+  options.recipe.awq->mappings = {{"re:.*v_proj$", {"re:.*o_proj$"}}, mappings[0]};
+  EXPECT_EQ(resolve_recipe(options, spec_with(256, 512)).mappings[2].size(), 2u);
+  options.recipe.awq->mappings.reset();
+  options.mapping_registry = {{"MistralForCausalLM", mappings}};
+  EXPECT_EQ(resolve_recipe(options, spec_with(256, 512)).mappings[2].size(), 4u);
+}
+
+/// Everything that a recipe can say.
+OneshotOptions unusual_options() {
+  OneshotOptions options;
+  options.format = Format::autoawq_gemm;
+  options.recipe.awq = AwqModifier{
+      .mappings = std::vector<AwqMapping>{{"re:.*input_layernorm$", {"re:.*[qkv]_proj$"}, "self_attn"}},
+      .duo_scaling = DuoScaling::both,
+      .n_grid = 12,
+      .clip = ClipSearch::off,
+      .rounding = Rounding::nearest};
+  options.recipe.quantization.ignore = {"lm_head", "re:.*layers\\.0\\..*"};
+  options.recipe.quantization.config_groups = {
+      {.name = "rows",
+       .targets = {"Linear"},
+       .weights = {.num_bits = 4, .symmetric = false, .group_size = -1}},
+      {.name = "searched",
+       .targets = {"re:.*down_proj$"},
+       .weights = {.num_bits = 4,
+                   .symmetric = false,
+                   .group_size = 32,
+                   .actorder = ActivationOrder::weight,
+                   .observer = Observer::mse,
+                   .observer_kwargs = {.maxshrink = 0.3, .grid = 50, .norm = 2, .patience = 9}}},
+      {.name = "plain",
+       .targets = {"re:.*up_proj$"},
+       .weights = {.num_bits = 4, .group_size = 64, .observer = Observer::minmax}}};
+  options.calibration = {.num_samples = 7,
+                         .max_seq_length = 99,
+                         .propagation = Propagation::original,
+                         .precision = CalibrationPrecision::f32,
+                         .experts = ExpertCalibration::routed};
+  return options;
+}
+
+TEST(RecipeToYaml, SaysEverythingThatTheReaderTakes) {
+  const OneshotOptions options = unusual_options();
+  const DecoderSpec spec = spec_with(256, 512);
+  const std::string text = recipe_to_yaml(options, spec, 1234);
+  OneshotOptions back;
+  parse_recipe(text, "recipe.yaml", back);
+  EXPECT_EQ(recipe_to_yaml(back, spec, 1234), text);
+  EXPECT_EQ(back.format, options.format);
+  EXPECT_EQ(back.recipe.awq->mappings, options.recipe.awq->mappings);
+  EXPECT_EQ(back.recipe.awq->rounding, Rounding::nearest);
+  EXPECT_EQ(back.recipe.awq->clip, ClipSearch::off);
+  EXPECT_EQ(back.recipe.quantization.ignore, options.recipe.quantization.ignore);
+  ASSERT_EQ(back.recipe.quantization.config_groups.size(), 3u);
+  const QuantizationArgs& searched = back.recipe.quantization.config_groups[1].weights;
+  EXPECT_EQ(searched.observer, Observer::mse);
+  EXPECT_EQ(searched.observer_kwargs, options.recipe.quantization.config_groups[1].weights.observer_kwargs);
+  EXPECT_EQ(searched.actorder, ActivationOrder::weight);
+  EXPECT_EQ(back.calibration.num_samples, 7);
+  EXPECT_EQ(back.calibration.propagation, Propagation::original);
+  EXPECT_EQ(back.calibration.experts, ExpertCalibration::routed);
+  EXPECT_EQ(back.calibration.precision, CalibrationPrecision::f32);
+}
+
+/// llm-compressor looks at keys that end in _stage only, so what it does not know must stand elsewhere.
 TEST(RecipeToYaml, IsTheRecipeThatLlmCompressorReads) {
   OneshotOptions options;
-  options.recipe.awq->duo_scaling = DuoScaling::both;
-  const std::string text = recipe_to_yaml(options, {.symmetric = false, .group_size = 64}, 1234, "lm_head");
-  EXPECT_THAT(text, HasSubstr("calibration on 1234 tokens in windows of 512"));
+  options.recipe.quantization.group_size = 64;
+  const std::string text = recipe_to_yaml(options, spec_with(256, 512), 1234);
+  EXPECT_THAT(text, HasSubstr("# Calibrated on 1234 tokens"));
   const YAML::Node yaml = YAML::Load(text);
   const auto modifiers = yaml["default_stage"]["default_modifiers"];
-  EXPECT_EQ(modifiers["AWQModifier"]["duo_scaling"].as<std::string>(), "both");
+  ASSERT_EQ(modifiers["AWQModifier"].size(), 2u);
   EXPECT_EQ(modifiers["AWQModifier"]["n_grid"].as<int>(), 20);
+  EXPECT_TRUE(modifiers["AWQModifier"]["duo_scaling"].as<bool>());
+  EXPECT_EQ(modifiers["QuantizationModifier"].size(), 2u);
   EXPECT_EQ(modifiers["QuantizationModifier"]["ignore"][0].as<std::string>(), "lm_head");
   const auto weights = modifiers["QuantizationModifier"]["config_groups"]["group_0"]["weights"];
   EXPECT_EQ(weights["group_size"].as<int>(), 64);

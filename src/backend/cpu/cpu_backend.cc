@@ -127,7 +127,7 @@ std::string CpuBackend::description() const {
 std::unique_ptr<PreparedLinear> CpuBackend::prepare(const LinearWeight& weight) {
   require(weight.defined(), "a linear without weight");
   if (weight.quantized) {
-    return std::make_unique<CpuLinear>(std::make_unique<W4Weight>(*weight.quantized), weight.bias);
+    return std::make_unique<CpuLinear>(std::make_unique<IntegerWeight>(*weight.quantized), weight.bias);
   }
   const Tensor& dense = weight.dense;
   require(is_weight_type(dense.dtype()) && dense.shape().size() == 2,

@@ -21,22 +21,22 @@ struct DotProblem {
   int64_t y_stride;
 };
 
-/// Rows of an int4 weight: value = (code - zero) * scale.
-struct W4Rows {
-  const uint8_t* codes;  ///< [rows, row_bytes], the even column in the low nibble
+/// Rows of an integer weight: value = (code - zero) * scale.
+struct IntegerRows {
+  const uint8_t* codes;  ///< [rows, row_bytes]; of 4 bits the even column in the low nibble
   int64_t row_bytes;
   const float* scales;   ///< [rows, groups]
-  const uint8_t* zeros;  ///< [rows, groups]; null: every zero is 8
+  const uint8_t* zeros;  ///< [rows, groups]; null: every zero is 2^(bits-1)
   int64_t groups;
   int64_t group_width;
 };
 
-/// The product of DotProblem with an int4 weight.
-struct W4DotProblem {
+/// The product of DotProblem with an integer weight.
+struct IntegerDotProblem {
   const float* x;
   int64_t rows;
   int64_t x_stride;
-  W4Rows weights;
+  IntegerRows weights;
   int64_t outputs;
   int64_t depth;
   const float* bias;
@@ -45,10 +45,10 @@ struct W4DotProblem {
 };
 
 /// Columns [column, column + columns) of `rows` rows, as floats `stride` apart.
-struct W4ExpandProblem {
-  W4Rows weights;
+struct IntegerExpandProblem {
+  IntegerRows weights;
   int64_t rows;
-  int64_t column;  ///< even
+  int64_t column;  ///< even for codes of 4 bits
   int64_t columns;
   float* out;  ///< [rows, columns]
   int64_t stride;
@@ -87,8 +87,10 @@ struct CpuKernels {
   void (*dot_f32)(const DotProblem& problem);
   void (*dot_f16)(const DotProblem& problem);
   void (*dot_bf16)(const DotProblem& problem);
-  void (*dot_w4)(const W4DotProblem& problem);
-  void (*expand_w4)(const W4ExpandProblem& problem);
+  void (*dot_w4)(const IntegerDotProblem& problem);
+  void (*dot_w8)(const IntegerDotProblem& problem);
+  void (*expand_w4)(const IntegerExpandProblem& problem);
+  void (*expand_w8)(const IntegerExpandProblem& problem);
   void (*weighted_sum)(const WeightedSumProblem& problem);
 
   // Conversions, exact or rounded to nearest even.

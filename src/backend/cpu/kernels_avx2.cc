@@ -110,29 +110,54 @@ double sum(Doubles total) {
   return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
-struct CodeGrid {
+/// A zero in every lane: what is subtracted from codes of either width.
+struct IntegerGrid {
   __m256i zero;
 };
 
-CodeGrid make_grid(int zero) { return {_mm256_set1_epi32(zero)}; }
-
-Floats decode_eight(__m128i codes, const CodeGrid& grid) {
+/// The eight lowest bytes as code - zero, exact.
+Floats decode_eight(__m128i codes, const IntegerGrid& grid) {
   return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_cvtepu8_epi32(codes), grid.zero));
 }
 
-/// 32 codes in column order as code - zero, exact.
-void unpack(const uint8_t* bytes, const CodeGrid& grid, Floats (&out)[4]) {
-  const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
-  const __m128i nibble = _mm_set1_epi8(15);
-  const __m128i even = _mm_and_si128(packed, nibble);
-  const __m128i odd = _mm_and_si128(_mm_srli_epi16(packed, 4), nibble);
-  const __m128i first = _mm_unpacklo_epi8(even, odd);
-  const __m128i second = _mm_unpackhi_epi8(even, odd);
-  out[0] = decode_eight(first, grid);
-  out[1] = decode_eight(_mm_srli_si128(first, 8), grid);
-  out[2] = decode_eight(second, grid);
-  out[3] = decode_eight(_mm_srli_si128(second, 8), grid);
-}
+struct W4Codes {
+  static constexpr int kBits = 4;
+  using Grid = IntegerGrid;
+  static Grid make_grid(int zero) { return {_mm256_set1_epi32(zero)}; }
+
+  /// The codes of the even columns, and those of the odd ones, one a byte.
+  static __m128i even(__m128i packed) { return _mm_and_si128(packed, _mm_set1_epi8(15)); }
+  static __m128i odd(__m128i packed) { return even(_mm_srli_epi16(packed, 4)); }
+
+  static void unpack(const uint8_t* bytes, const Grid& grid, Floats (&out)[4]) {
+    const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+    const __m128i first = _mm_unpacklo_epi8(even(packed), odd(packed));
+    const __m128i second = _mm_unpackhi_epi8(even(packed), odd(packed));
+    out[0] = decode_eight(first, grid);
+    out[1] = decode_eight(_mm_srli_si128(first, 8), grid);
+    out[2] = decode_eight(second, grid);
+    out[3] = decode_eight(_mm_srli_si128(second, 8), grid);
+  }
+  static void unpack(const uint8_t* bytes, const Grid& grid, Floats (&out)[2]) {
+    const __m128i packed = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes));
+    const __m128i codes = _mm_unpacklo_epi8(even(packed), odd(packed));
+    out[0] = decode_eight(codes, grid);
+    out[1] = decode_eight(_mm_srli_si128(codes, 8), grid);
+  }
+};
+
+struct W8Codes {
+  static constexpr int kBits = 8;
+  using Grid = IntegerGrid;
+  static Grid make_grid(int zero) { return {_mm256_set1_epi32(zero)}; }
+
+  template <int kVectors>
+  static void unpack(const uint8_t* bytes, const Grid& grid, Floats (&out)[kVectors]) {
+    for (int v = 0; v < kVectors; ++v) {
+      out[v] = decode_eight(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes + v * kLanes)), grid);
+    }
+  }
+};
 
 #include "backend/cpu/kernels_vector.inc"
 

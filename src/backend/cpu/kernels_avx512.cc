@@ -89,26 +89,48 @@ Doubles add_squares(Doubles total, Floats value) {
 }
 double sum(Doubles total) { return _mm512_reduce_add_pd(_mm512_add_pd(total.low, total.high)); }
 
-/// code - zero for every code: one permutation decodes 16 weights.
-struct CodeGrid {
-  __m512 table;
+struct W4Codes {
+  static constexpr int kBits = 4;
+  /// code - zero for every code: one permutation decodes 16 weights.
+  struct Grid {
+    __m512 table;
+  };
+  static Grid make_grid(int zero) {
+    const __m512 codes = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return {_mm512_sub_ps(codes, _mm512_set1_ps(static_cast<float>(zero)))};
+  }
+
+  /// VPERMPS looks at the low four bits of an index only, so a neighbour's nibble above them does no harm.
+  static Floats decode(__m128i bytes, const Grid& grid) {
+    return _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(bytes), grid.table);
+  }
+  static void unpack(const uint8_t* bytes, const Grid& grid, Floats (&out)[2]) {
+    const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+    const __m128i odd = _mm_srli_epi16(packed, 4);
+    out[0] = decode(_mm_unpacklo_epi8(packed, odd), grid);
+    out[1] = decode(_mm_unpackhi_epi8(packed, odd), grid);
+  }
+  static void unpack(const uint8_t* bytes, const Grid& grid, Floats (&out)[1]) {
+    const __m128i packed = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes));
+    out[0] = decode(_mm_unpacklo_epi8(packed, _mm_srli_epi16(packed, 4)), grid);
+  }
 };
 
-CodeGrid make_grid(int zero) {
-  const __m512 codes = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  return {_mm512_sub_ps(codes, _mm512_set1_ps(static_cast<float>(zero)))};
-}
+struct W8Codes {
+  static constexpr int kBits = 8;
+  struct Grid {
+    __m512i zero;
+  };
+  static Grid make_grid(int zero) { return {_mm512_set1_epi32(zero)}; }
 
-/// 32 codes in column order as code - zero, exact.
-void unpack(const uint8_t* bytes, const CodeGrid& grid, Floats (&out)[2]) {
-  const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
-  const __m128i odd = _mm_srli_epi16(packed, 4);
-  // VPERMPS looks at the low four bits of an index only, so the neighbour's nibble above them does no harm.
-  const __m512i first = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(packed, odd));
-  const __m512i second = _mm512_cvtepu8_epi32(_mm_unpackhi_epi8(packed, odd));
-  out[0] = _mm512_permutexvar_ps(first, grid.table);
-  out[1] = _mm512_permutexvar_ps(second, grid.table);
-}
+  template <int kVectors>
+  static void unpack(const uint8_t* bytes, const Grid& grid, Floats (&out)[kVectors]) {
+    for (int v = 0; v < kVectors; ++v) {
+      const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + v * kLanes));
+      out[v] = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_cvtepu8_epi32(codes), grid.zero));
+    }
+  }
+};
 
 #include "backend/cpu/kernels_vector.inc"
 

@@ -42,49 +42,55 @@ void dot(const DotProblem& problem) {
   }
 }
 
-float code_minus_zero(const W4Rows& weights, int64_t row, int64_t column, int zero) {
-  const uint8_t byte = weights.codes[row * weights.row_bytes + column / 2];
-  return static_cast<float>((column % 2 == 0 ? byte & 15 : byte >> 4) - zero);
+template <int kBits>
+float code_minus_zero(const IntegerRows& weights, int64_t row, int64_t column, int zero) {
+  const int64_t bit = column * kBits;
+  const int byte = weights.codes[row * weights.row_bytes + bit / 8];
+  return static_cast<float>((byte >> bit % 8 & ((1 << kBits) - 1)) - zero);
 }
 
-int zero_of(const W4Rows& weights, int64_t row, int64_t group) {
-  return weights.zeros == nullptr ? 8 : weights.zeros[row * weights.groups + group];
+template <int kBits>
+int zero_of(const IntegerRows& weights, int64_t row, int64_t group) {
+  return weights.zeros == nullptr ? 1 << (kBits - 1) : weights.zeros[row * weights.groups + group];
 }
 
-float dot_w4_row(const W4DotProblem& problem, int64_t r, int64_t n) {
-  const W4Rows& weights = problem.weights;
+template <int kBits>
+float dot_integer_row(const IntegerDotProblem& problem, int64_t r, int64_t n) {
+  const IntegerRows& weights = problem.weights;
   const float* x = problem.x + r * problem.x_stride;
   float total = 0;
   for (int64_t group = 0; group < weights.groups; ++group) {
-    const int zero = zero_of(weights, n, group);
+    const int zero = zero_of<kBits>(weights, n, group);
     const int64_t begin = group * weights.group_width;
     const int64_t end = std::min(problem.depth, begin + weights.group_width);
     float sums[kSums] = {};
     for (int64_t k = begin; k < end; ++k) {
-      sums[(k - begin) % kSums] += x[k] * code_minus_zero(weights, n, k, zero);
+      sums[(k - begin) % kSums] += x[k] * code_minus_zero<kBits>(weights, n, k, zero);
     }
     total += sum_of(sums) * weights.scales[n * weights.groups + group];
   }
   return total;
 }
 
-void dot_w4(const W4DotProblem& problem) {
+template <int kBits>
+void dot_integer(const IntegerDotProblem& problem) {
   for (int64_t n = 0; n < problem.outputs; ++n) {
     const float bias = problem.bias == nullptr ? 0.0f : problem.bias[n];
     for (int64_t r = 0; r < problem.rows; ++r) {
-      problem.y[r * problem.y_stride + n] = dot_w4_row(problem, r, n) + bias;
+      problem.y[r * problem.y_stride + n] = dot_integer_row<kBits>(problem, r, n) + bias;
     }
   }
 }
 
-void expand_w4(const W4ExpandProblem& problem) {
-  const W4Rows& weights = problem.weights;
+template <int kBits>
+void expand_integer(const IntegerExpandProblem& problem) {
+  const IntegerRows& weights = problem.weights;
   for (int64_t row = 0; row < problem.rows; ++row) {
     for (int64_t i = 0; i < problem.columns; ++i) {
       const int64_t column = problem.column + i;
       const int64_t group = column / weights.group_width;
       problem.out[row * problem.stride + i] =
-          code_minus_zero(weights, row, column, zero_of(weights, row, group)) *
+          code_minus_zero<kBits>(weights, row, column, zero_of<kBits>(weights, row, group)) *
           weights.scales[row * weights.groups + group];
     }
   }
@@ -211,8 +217,10 @@ const CpuKernels kPortableKernels{
     .dot_f32 = dot<float>,
     .dot_f16 = dot<Half>,
     .dot_bf16 = dot<BFloat16>,
-    .dot_w4 = dot_w4,
-    .expand_w4 = expand_w4,
+    .dot_w4 = dot_integer<4>,
+    .dot_w8 = dot_integer<8>,
+    .expand_w4 = expand_integer<4>,
+    .expand_w8 = expand_integer<8>,
     .weighted_sum = weighted_sum,
     .widen_f16 = widen_f16,
     .widen_bf16 = widen_bf16,

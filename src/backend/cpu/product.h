@@ -72,10 +72,10 @@ class DenseWeight final : public WeightSource {
   Tensor weight_;
 };
 
-/// An int4 weight: its codes as they are, its scales in f32.
-class W4Weight final : public WeightSource {
+/// A weight of 4 or 8 bits: its codes as they are, its scales in f32.
+class IntegerWeight final : public WeightSource {
  public:
-  explicit W4Weight(const QuantizedWeight& weight);
+  explicit IntegerWeight(const QuantizedWeight& weight);
 
   void multiply_few_rows(const CpuKernels& kernels, const FewRows& problem) const override;
   GemmOperand<float> f32_block(const CpuKernels& kernels, const WeightRange& range) const override;
@@ -85,12 +85,14 @@ class W4Weight final : public WeightSource {
   size_t row_bytes() const override;
 
  private:
-  W4Rows rows_from(int64_t row) const;
+  IntegerRows rows_from(int64_t row) const;
 
+  int num_bits_;
   int64_t outputs_;
   int64_t depth_;
-  int64_t groups_;
   int64_t group_width_;
+  int64_t groups_;
+  int64_t row_bytes_;
   Tensor codes_;   // u8 [out, row bytes]
   Tensor scales_;  // f32 [out, groups]
   Tensor zeros_;   // u8 [out, groups] or undefined

@@ -65,64 +65,68 @@ GemmOperand<uint16_t> DenseWeight::bf16_block(const CpuKernels& kernels, const W
   return {as_words(at(range.row, range.column)), depth(), Transposed::yes};
 }
 
-W4Weight::W4Weight(const QuantizedWeight& weight)
-    : outputs_(weight.out_features),
+IntegerWeight::IntegerWeight(const QuantizedWeight& weight)
+    : num_bits_(weight.scheme.num_bits),
+      outputs_(weight.out_features),
       depth_(weight.in_features),
+      group_width_(group_width(weight.scheme, depth_)),
       codes_(weight.codes),
       scales_(weight.scales.to(DType::f32)),
       zeros_(weight.zeros) {
-  const int64_t size = weight.scheme.group_size;
-  group_width_ = size == QuantizationScheme::kWholeRow ? depth_ : size;
-  if (weight.scheme.num_bits != 4 || group_width_ <= 0 || (group_width_ % 2 != 0 && group_width_ != depth_)) {
-    fail(ErrorKind::internal, "int4 kernels got {} bits in groups of {}", weight.scheme.num_bits, size);
+  const bool known_width = num_bits_ == 4 || num_bits_ == 8;
+  if (!known_width || group_width_ <= 0 || (group_width_ % 2 != 0 && group_width_ != depth_)) {
+    fail(ErrorKind::internal, "the integer kernels got {} bits in groups of {}", num_bits_,
+         weight.scheme.group_size);
   }
-  groups_ = (depth_ + group_width_ - 1) / group_width_;
+  groups_ = weight.groups();
+  row_bytes_ = weight.row_bytes();
   const Shape per_group{outputs_, groups_};
-  const Shape per_row{outputs_, QuantizedWeight::row_bytes(depth_)};
+  const Shape per_row{outputs_, row_bytes_};
   if (codes_.dtype() != DType::u8 || codes_.shape() != per_row || scales_.shape() != per_group ||
       zeros_.defined() == weight.scheme.symmetric ||
       (zeros_.defined() && (zeros_.dtype() != DType::u8 || zeros_.shape() != per_group))) {
-    fail(ErrorKind::internal, "int4 weight [{}, {}] with codes {}, scales {} and zeros {}", outputs_, depth_,
-         to_string(codes_.shape()), to_string(scales_.shape()), to_string(zeros_.shape()));
+    fail(ErrorKind::internal, "int{} weight [{}, {}] with codes {}, scales {} and zeros {}", num_bits_,
+         outputs_, depth_, to_string(codes_.shape()), to_string(scales_.shape()), to_string(zeros_.shape()));
   }
 }
 
-W4Rows W4Weight::rows_from(int64_t row) const {
-  const int64_t row_bytes = QuantizedWeight::row_bytes(depth_);
-  return {.codes = codes_.values<uint8_t>().data() + row * row_bytes,
-          .row_bytes = row_bytes,
+IntegerRows IntegerWeight::rows_from(int64_t row) const {
+  return {.codes = codes_.values<uint8_t>().data() + row * row_bytes_,
+          .row_bytes = row_bytes_,
           .scales = scales_.values<float>().data() + row * groups_,
           .zeros = zeros_.defined() ? zeros_.values<uint8_t>().data() + row * groups_ : nullptr,
           .groups = groups_,
           .group_width = group_width_};
 }
 
-void W4Weight::multiply_few_rows(const CpuKernels& kernels, const FewRows& problem) const {
-  kernels.dot_w4({.x = problem.x,
-                  .rows = problem.rows,
-                  .x_stride = depth_,
-                  .weights = rows_from(problem.begin),
-                  .outputs = problem.end - problem.begin,
-                  .depth = depth_,
-                  .bias = problem.bias == nullptr ? nullptr : problem.bias + problem.begin,
-                  .y = problem.y + problem.begin,
-                  .y_stride = problem.y_stride});
+void IntegerWeight::multiply_few_rows(const CpuKernels& kernels, const FewRows& problem) const {
+  const auto dot = num_bits_ == 4 ? kernels.dot_w4 : kernels.dot_w8;
+  dot({.x = problem.x,
+       .rows = problem.rows,
+       .x_stride = depth_,
+       .weights = rows_from(problem.begin),
+       .outputs = problem.end - problem.begin,
+       .depth = depth_,
+       .bias = problem.bias == nullptr ? nullptr : problem.bias + problem.begin,
+       .y = problem.y + problem.begin,
+       .y_stride = problem.y_stride});
 }
 
-GemmOperand<float> W4Weight::f32_block(const CpuKernels& kernels, const WeightRange& range) const {
+GemmOperand<float> IntegerWeight::f32_block(const CpuKernels& kernels, const WeightRange& range) const {
   auto* wide = scratch<float>(ScratchUse::weights, range.rows * range.columns);
-  kernels.expand_w4({.weights = rows_from(range.row),
-                     .rows = range.rows,
-                     .column = range.column,
-                     .columns = range.columns,
-                     .out = wide,
-                     .stride = range.columns});
+  const auto expand = num_bits_ == 4 ? kernels.expand_w4 : kernels.expand_w8;
+  expand({.weights = rows_from(range.row),
+          .rows = range.rows,
+          .column = range.column,
+          .columns = range.columns,
+          .out = wide,
+          .stride = range.columns});
   return {wide, range.columns, Transposed::yes};
 }
 
-size_t W4Weight::row_bytes() const {
+size_t IntegerWeight::row_bytes() const {
   const size_t per_group = sizeof(float) + (zeros_.defined() ? 1 : 0);
-  return static_cast<size_t>(QuantizedWeight::row_bytes(depth_)) + static_cast<size_t>(groups_) * per_group;
+  return static_cast<size_t>(row_bytes_) + static_cast<size_t>(groups_) * per_group;
 }
 
 }  // namespace salient

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 HERE = pathlib.Path(__file__).parent
 
 
-def random_parts(out: int, columns: int, groups: int, dtype: torch.dtype) -> tuple:
+def random_parts(out: int, columns: int, groups: int, dtype: torch.dtype, bits: int = 4) -> tuple:
     torch.manual_seed(out * 1000 + columns)
-    codes = torch.randint(0, 16, (out, columns), dtype=torch.int32)
-    zeros = torch.randint(0, 16, (out, groups), dtype=torch.int32)
+    codes = torch.randint(0, 2**bits, (out, columns), dtype=torch.int32)
+    zeros = torch.randint(0, 2**bits, (out, groups), dtype=torch.int32)
     # Powers of two times a few bits: (code - zero) * scale is exact, so the packages find the same codes again.
     scales = (torch.randint(32, 64, (out, groups)).float() / 4096).to(dtype)
     return codes, zeros, scales
@@ -29,20 +29,31 @@ def keep(name: str, tensors: dict, codes, zeros, scales) -> None:
     save_file({k: v.contiguous().clone() for k, v in (tensors | logical).items()}, HERE / f"packing_{name}.safetensors")
 
 
-def compressed_tensors(name: str, out: int, columns: int, group: int, symmetric: bool, dtype=torch.bfloat16) -> None:
+def compressed_tensors(
+    name: str, out: int, columns: int, group: int, symmetric: bool, dtype=torch.bfloat16, bits: int = 4
+) -> None:
+    """`group` is a number of columns, -1 for a row ("channel") or 0 for the matrix ("tensor")."""
     from compressed_tensors.compressors.pack_quantized import PackedQuantizationCompressor
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 
-    width = columns if group == -1 else group
-    codes, zeros, scales = random_parts(out, columns, columns // width, dtype)
+    width = columns if group <= 0 else group
+    middle = 2 ** (bits - 1)
+    codes, zeros, scales = random_parts(out, columns, columns // width, dtype, bits)
+    if group == 0:
+        zeros, scales = zeros[:1].repeat(out, 1), scales[:1].repeat(out, 1)
     if symmetric:
-        zeros.fill_(8)
+        zeros.fill_(middle)
     weight = (codes - zeros.repeat_interleave(width, dim=1)).to(dtype) * scales.repeat_interleave(width, dim=1)
-    kind = {"strategy": "channel"} if group == -1 else {"strategy": "group", "group_size": group}
+    kind = {"strategy": "group", "group_size": group}
+    if group <= 0:
+        kind = {"strategy": "channel" if group == -1 else "tensor"}
     scheme = QuantizationScheme(
-        targets=["Linear"], weights=QuantizationArgs(num_bits=4, type="int", symmetric=symmetric, **kind)
+        targets=["Linear"], weights=QuantizationArgs(num_bits=bits, type="int", symmetric=symmetric, **kind)
     )
-    state = {"weight": weight, "weight_scale": scales, "weight_zero_point": (zeros - 8).to(torch.int8)}
+    grid = {"weight_scale": scales, "weight_zero_point": (zeros - middle).to(torch.int8)}
+    if group == 0:
+        grid = {key: value[0] for key, value in grid.items()}
+    state = {"weight": weight} | grid
     keep(name, PackedQuantizationCompressor.compress(state, scheme), codes, zeros, scales)
 
 
@@ -66,6 +77,15 @@ def main() -> None:
         compressed_tensors("ct_channel_sym_5x33", 5, 33, -1, symmetric=True, dtype=torch.float16)
         compressed_tensors("ct_group_12x64", 12, 64, 32, symmetric=False)
         compressed_tensors("ct_group_sym_16x64", 16, 64, 32, symmetric=True)
+        compressed_tensors("ct_tensor_7x21", 7, 21, 0, symmetric=False)
+        compressed_tensors("ct_tensor_sym_5x33", 5, 33, 0, symmetric=True)
+        # f32, where 8 bits times the bits of a scale are still exact.
+        wide = {"dtype": torch.float32, "bits": 8}
+        compressed_tensors("ct_8_bits_group_sym_6x48", 6, 48, 16, symmetric=True, **wide)
+        compressed_tensors("ct_8_bits_group_12x64", 12, 64, 32, symmetric=False, **wide)
+        compressed_tensors("ct_8_bits_channel_13x21", 13, 21, -1, symmetric=False, **wide)
+        compressed_tensors("ct_8_bits_tensor_7x18", 7, 18, 0, symmetric=False, **wide)
+        compressed_tensors("ct_8_bits_tensor_sym_5x19", 5, 19, 0, symmetric=True, **wide)
     if importlib.util.find_spec("awq"):
         autoawq("awq_group_32x64", 32, 64, 32)
         autoawq("awq_group_96x64", 96, 64, 64)

@@ -1,0 +1,147 @@
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "quant/scheme.h"
+#include "recipe/resolve.h"
+#include "recipe/schemes.h"
+
+namespace salient {
+namespace {
+
+/// Writes one key after another, in flow or block style as it reads best.
+class RecipeWriter {
+ public:
+  template <typename T>
+  void put(std::string_view key, const T& value) {
+    yaml_ << YAML::Key << std::string(key) << YAML::Value << value;
+  }
+
+  void put_texts(std::string_view key, const std::vector<std::string>& texts) {
+    yaml_ << YAML::Key << std::string(key) << YAML::Value << YAML::Flow << YAML::BeginSeq;
+    for (const std::string& text : texts) yaml_ << YAML::DoubleQuoted << text;
+    yaml_ << YAML::EndSeq;
+  }
+
+  void open(std::string_view key) { yaml_ << YAML::Key << std::string(key) << YAML::Value << YAML::BeginMap; }
+  void open() { yaml_ << YAML::BeginMap; }
+  void close() { yaml_ << YAML::EndMap; }
+  YAML::Emitter& yaml() { return yaml_; }
+
+ private:
+  YAML::Emitter yaml_;
+};
+
+void write_mappings(RecipeWriter& writer, const std::vector<AwqMapping>& mappings) {
+  writer.yaml() << YAML::Key << "mappings" << YAML::Value << YAML::BeginSeq;
+  for (const AwqMapping& mapping : mappings) {
+    writer.open();
+    writer.yaml() << YAML::Key << "smooth_layer" << YAML::Value << YAML::DoubleQuoted << mapping.smooth_layer;
+    writer.put_texts("balance_layers", mapping.balance_layers);
+    if (!mapping.activation_hook_target.empty()) {
+      writer.put("activation_hook_target", mapping.activation_hook_target);
+    }
+    writer.close();
+  }
+  writer.yaml() << YAML::EndSeq;
+}
+
+void write_awq(RecipeWriter& writer, const AwqModifier& awq, const std::vector<AwqMapping>* mappings) {
+  writer.open("AWQModifier");
+  if (mappings != nullptr) write_mappings(writer, *mappings);
+  if (awq.duo_scaling == DuoScaling::both) {
+    writer.put("duo_scaling", "both");
+  } else {
+    writer.put("duo_scaling", awq.duo_scaling == DuoScaling::on);
+  }
+  writer.put("n_grid", awq.n_grid);
+  writer.close();
+}
+
+void write_observer(RecipeWriter& writer, const QuantizationArgs& args) {
+  if (args.observer == Observer::automatic) return;
+  writer.put("observer", args.observer == Observer::mse ? "memoryless_mse" : "memoryless_minmax");
+  if (args.observer != Observer::mse) return;
+  writer.open("observer_kwargs");
+  writer.put("maxshrink", args.observer_kwargs.maxshrink);
+  writer.put("grid", args.observer_kwargs.grid);
+  writer.put("norm", args.observer_kwargs.norm);
+  writer.put("patience", args.observer_kwargs.patience);
+  writer.close();
+}
+
+void write_group(RecipeWriter& writer, const ConfigGroup& group) {
+  const QuantizationArgs args = args_of(scheme_of(group.weights));
+  writer.open(group.name);
+  writer.put_texts("targets", group.targets);
+  writer.open("weights");
+  writer.put("num_bits", args.num_bits);
+  writer.put("type", "int");
+  writer.put("symmetric", args.symmetric);
+  constexpr std::string_view kStrategies[] = {"tensor", "channel", "group"};
+  writer.put("strategy", std::string(kStrategies[static_cast<size_t>(*args.strategy)]));
+  if (args.group_size) writer.put("group_size", *args.group_size);
+  writer.put("dynamic", false);
+  if (group.weights.actorder == ActivationOrder::weight) writer.put("actorder", "weight");
+  write_observer(writer, group.weights);
+  writer.close();
+  writer.close();
+}
+
+void write_quantization(RecipeWriter& writer, const QuantizationModifier& modifier, const std::string& head) {
+  std::vector<std::string> ignore = modifier.ignore;
+  if (std::find(ignore.begin(), ignore.end(), head) == ignore.end()) ignore.push_back(head);
+  writer.open("QuantizationModifier");
+  writer.put_texts("ignore", ignore);
+  writer.open("config_groups");
+  for (const ConfigGroup& group : config_groups_of(modifier)) write_group(writer, group);
+  writer.close();
+  writer.close();
+}
+
+void write_extras(RecipeWriter& writer, const OneshotOptions& options) {
+  const CalibrationOptions& calibration = options.calibration;
+  writer.open("salient");
+  writer.put("format", std::string(to_string(options.format)));
+  if (options.recipe.awq) {
+    writer.put("apply_clip", options.recipe.awq->clip == ClipSearch::on);
+    writer.put("rounding", options.recipe.awq->rounding == Rounding::nearest ? "nearest" : "compensated");
+    writer.put("num_calibration_samples", calibration.num_samples);
+    writer.put("max_seq_length", calibration.max_seq_length);
+    writer.put("propagate_error", calibration.propagation == Propagation::quantized);
+    writer.put("moe_calibrate_all_experts", calibration.experts == ExpertCalibration::all);
+    writer.put("precision", calibration.precision == CalibrationPrecision::f32 ? "f32" : "auto");
+  }
+  writer.close();
+}
+
+/// The mappings that the user named; null where they follow from the model.
+const std::vector<AwqMapping>* named_mappings(const OneshotOptions& options,
+                                              const std::string& architecture) {
+  if (options.recipe.awq->mappings) return &*options.recipe.awq->mappings;
+  const auto registered = options.mapping_registry.find(architecture);
+  return registered == options.mapping_registry.end() ? nullptr : &registered->second;
+}
+
+}  // namespace
+
+std::string recipe_to_yaml(const OneshotOptions& options, const DecoderSpec& spec,
+                           int64_t calibration_tokens) {
+  RecipeWriter writer;
+  writer.open();
+  writer.open("default_stage");
+  writer.open("default_modifiers");
+  if (options.recipe.awq) write_awq(writer, *options.recipe.awq, named_mappings(options, spec.architecture));
+  write_quantization(writer, options.recipe.quantization, spec.head_name);
+  writer.close();
+  writer.close();
+  write_extras(writer, options);
+  writer.close();
+  std::string text =
+      fmt::format("# Written by Salient {}, which made this checkpoint with this recipe.\n", SALIENT_VERSION);
+  if (options.recipe.awq) text += fmt::format("# Calibrated on {} tokens.\n", calibration_tokens);
+  return text + writer.yaml().c_str() + "\n";
+}
+
+}  // namespace salient
