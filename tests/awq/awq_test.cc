@@ -163,7 +163,7 @@ TEST_P(AwqLayer, PropagationChoosesWhatTheNextLayerSees) {
 }
 
 TEST_P(AwqLayer, AWholeMatrixHasOneGridAndNoClip) {
-  for (auto& [id, scheme] : schemes_) scheme = {.group_size = QuantizationScheme::kWholeMatrix};
+  for (auto& [id, rounding] : linears_) rounding = {.scheme = {.group_size = QuantizationScheme::kWholeMatrix}};
   LayerStream data = stream();
   const QuantizedLayer result = quantize_layer(job(), {}, weights_->layer(0), data);
   EXPECT_LT(result.report.equivalence_error, 1e-5);
@@ -177,7 +177,7 @@ TEST_P(AwqLayer, AWholeMatrixHasOneGridAndNoClip) {
 
 TEST_P(AwqLayer, EightBitsLoseLittle) {
   if (weights_->spec().moe) GTEST_SKIP() << "a token that moves to other experts outweighs every rounding";
-  for (auto& [id, scheme] : schemes_) scheme = {.num_bits = 8, .group_size = 16};
+  for (auto& [id, rounding] : linears_) rounding = {.scheme = {.num_bits = 8, .group_size = 16}};
   LayerStream with_search = stream();
   const LayerWeights original = weights_->layer(0);
   const QuantizedLayer result = quantize_layer(job(), {}, original, with_search);
