@@ -40,6 +40,8 @@ struct CalibrationOptions {
   Propagation propagation = Propagation::quantized;
   CalibrationPrecision precision = CalibrationPrecision::automatic;
   ExpertCalibration experts = ExpertCalibration::all;
+  /// With ExpertCalibration::routed: an expert that sees fewer takes the statistics of all tokens.
+  int64_t min_tokens_per_expert = 128;
 };
 
 /// One mapping of one layer after its search.
@@ -57,8 +59,10 @@ struct LayerReport {
   std::vector<MappingReport> mappings;
   double clip_loss_before = 0;  ///< summed over the clipped linears
   double clip_loss_after = 0;
-  double equivalence_error =
-      0;  ///< relative change of the layer's function by the smoothing, before rounding
+  /// Relative change of the layer's function by the smoothing, before rounding.
+  double equivalence_error = 0;
+  /// Experts to which too few tokens were routed, so that they took the statistics of all tokens.
+  std::vector<int64_t> pooled_experts;
   double seconds = 0;
 };
 

@@ -6,8 +6,10 @@
 #include "awq/apply.h"
 #include "awq/clip_search.h"
 #include "awq/compensated_rounding.h"
-#include "awq/mapping.h"
+#include "awq/layer_statistics.h"
+#include "awq/mse_clips.h"
 #include "awq/scale_search.h"
+#include "awq/scaled_layer.h"
 #include "base/error.h"
 #include "quant/group_quantize.h"
 
@@ -31,34 +33,8 @@ std::optional<RoundingRule> rounding_rule(const LayerJob& job, const LinearId& i
   return RoundingRule{.scheme = rounding->second.scheme, .scale_dtype = storage_of(job, weight.dense)};
 }
 
-/// What each linear's input looks like; one entry for all linears that share it.
-class LayerStatistics {
- public:
-  explicit LayerStatistics(const LayerJob& job)
-      : job_(job), representatives_(input_representatives(job.spec, job.layer)) {}
-
-  LinearObserver observer() {
-    return [this](const LinearId& id, const Tensor& input) {
-      if (representatives_.at(id) != id) return;
-      const auto [entry, is_new] = inputs_.try_emplace(id, input.dim(1));
-      entry->second.add(job_.backend, job_.precision, input);
-    };
-  }
-
-  /// Null for an expert that saw no token.
-  const ActivationStatistics* find(const LinearId& id) const {
-    const auto found = inputs_.find(representatives_.at(id));
-    return found == inputs_.end() ? nullptr : &found->second;
-  }
-
- private:
-  const LayerJob& job_;
-  PerLinear<LinearId> representatives_;
-  PerLinear<ActivationStatistics> inputs_;
-};
-
-/// One layer on its way through the search: weights change, and with them the inputs that the statistics
-/// describe.
+/// One layer on its way through the search: scales are found for mapping after mapping, then its linears are
+/// rounded. Experts come one by one, with statistics of their own.
 class LayerSearch {
  public:
   LayerSearch(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
@@ -67,74 +43,143 @@ class LayerSearch {
         settings_(settings),
         original_(original),
         statistics_(statistics),
-        weights_(to_f32(original)) {
-    for (const auto& slot : job.spec.linears(job.layer)) {
-      column_scales_[slot.id].assign(static_cast<size_t>(slot.in_features), 1.0f);
+        scaled_(job.spec, original) {}
+
+  void run(LayerReport& report) {
+    for (const ResolvedMapping& mapping : job_.mappings) {
+      if (expert_of(mapping) < 0) smooth(mapping, statistics_.of(mapping.balance.front()), report);
     }
-  }
-
-  const LayerWeights& weights() const { return weights_; }
-
-  MappingReport smooth(const ResolvedMapping& mapping) {
-    MappingReport report{.mapping = mapping.describe(job_.spec)};
-    report.left_alone = true;
-    if (!any_quantized(mapping) || statistics_.find(mapping.balance.front()) == nullptr) return report;
-    const ScaleSearchResult found = with_context(fmt::format("layer {}: {}", job_.layer, report.mapping),
-                                                 [&] { return search(mapping); });
-    report.loss_before = found.loss_identity;
-    report.loss_after = found.loss;
-    report.ratio = found.ratio;
-    report.duo = found.duo;
-    report.left_alone = found.identity;
-    if (!found.identity) apply(mapping, found.scales);
-    return report;
-  }
-
-  RoundedLinears round(LayerReport& report) const {
-    RoundedLinears rounded;
     for (const auto& slot : job_.spec.linears(job_.layer)) {
-      if (!job_.linears.contains(slot.id)) continue;
-      throw_if_cancelled(job_.cancelled);
-      rounded[slot.id] = with_context(slot.name, [&] { return round(slot.id, report); });
+      if (is_expert(slot.id.role) || !job_.linears.contains(slot.id)) continue;
+      round(slot.id, statistics_.of(slot.id), report);
     }
-    return rounded;
+    if (!job_.spec.has_experts(job_.layer)) return;
+    for (int64_t expert = 0; expert < job_.spec.moe->experts; ++expert) run_expert(expert, report);
   }
+
+  const ScaledLayer& scaled() const { return scaled_; }
+  RoundedLinears take_rounded() { return std::move(rounded_); }
 
  private:
+  /// The expert whose linears a mapping pairs; -1 for all others.
+  static int64_t expert_of(const ResolvedMapping& mapping) {
+    const auto* smooth = std::get_if<LinearId>(&mapping.smooth);
+    return smooth != nullptr && is_expert(smooth->role) ? smooth->expert : -1;
+  }
+
+  void run_expert(int64_t expert, LayerReport& report) {
+    const LinearId gate(LinearRole::expert_gate, expert);
+    const LinearId up(LinearRole::expert_up, expert);
+    const LinearId down(LinearRole::expert_down, expert);
+    if (!job_.linears.contains(gate) && !job_.linears.contains(up) && !job_.linears.contains(down)) return;
+    const ExpertStatistics statistics = statistics_.of_expert(expert);
+    if (statistics.pooled) report.pooled_experts.push_back(expert);
+    for (const ResolvedMapping& mapping : job_.mappings) {
+      if (expert_of(mapping) == expert) smooth(mapping, statistics.hidden, report);
+    }
+    for (const LinearId& id : {gate, up, down}) {
+      if (job_.linears.contains(id)) round(id, id == down ? statistics.hidden : statistics.input, report);
+    }
+  }
+
   bool any_quantized(const ResolvedMapping& mapping) const {
     return std::any_of(mapping.balance.begin(), mapping.balance.end(),
                        [&](const LinearId& id) { return job_.linears.contains(id); });
   }
 
-  QuantizedWeight round(const LinearId& id, LayerReport& report) const {
-    const Tensor& weight = weights_[id].dense;
-    const RoundingRule rule = *rounding_rule(job_, id, original_);
-    const ActivationStatistics* seen = statistics_.find(id);
-    if (seen == nullptr) return quantize_to_nearest(weight, {}, rule.scheme, rule.scale_dtype);
-    const ActivationStatistics& input = *seen;
-    const Tensor gram = scaled_gram(input.gram(), column_scales_.at(id));
-    Tensor clip;
-    if (settings_.clip == ClipSearch::on && may_clip(id.role, rule.scheme)) {
-      const ClipSearchResult found = search_clips({.backend = job_.backend,
-                                                   .rounding = rule,
-                                                   .weight = weight,
-                                                   .gram = gram,
-                                                   .tokens = input.tokens(),
-                                                   .cancelled = job_.cancelled});
-      clip = found.clip;
-      report.clip_loss_before += found.loss_before;
-      report.clip_loss_after += found.loss_after;
+  /// `input`: of the balance layers.
+  void smooth(const ResolvedMapping& mapping, const ActivationStatistics& input, LayerReport& report) {
+    MappingReport& own = report.mappings.emplace_back(MappingReport{.mapping = mapping.describe(job_.spec)});
+    own.left_alone = true;
+    if (!any_quantized(mapping)) return;
+    const ScaleSearchResult found = with_context(fmt::format("layer {}: {}", job_.layer, own.mapping),
+                                                 [&] { return search(mapping, input); });
+    own.loss_before = found.loss_identity;
+    own.loss_after = found.loss;
+    own.ratio = found.ratio;
+    own.duo = found.duo;
+    own.left_alone = found.identity;
+    if (!found.identity) scaled_.apply(mapping, found.scales);
+  }
+
+  ScaleSearchResult search(const ResolvedMapping& mapping, const ActivationStatistics& input) const {
+    std::vector<BalanceLayer> layers;
+    for (const LinearId& id : mapping.balance) layers.push_back(balance_layer(id));
+    const int64_t columns = original_[mapping.balance.front()].in_features();
+    std::vector<int64_t> channel_of(static_cast<size_t>(columns));
+    for (size_t c = 0; c < channel_of.size(); ++c)
+      channel_of[c] = smooth_channel(job_.spec, mapping, static_cast<int64_t>(c));
+    return search_scales({.backend = job_.backend,
+                          .layers = layers,
+                          .input = input,
+                          .channel_of = channel_of,
+                          .channels = smooth_channel_count(job_.spec, mapping, columns),
+                          .make_representable = [&](std::span<float> scales) { represent(mapping, scales); },
+                          .duo_scaling = settings_.duo_scaling,
+                          .n_grid = settings_.n_grid,
+                          .cancelled = job_.cancelled});
+  }
+
+  /// Few linears are worth keeping during the search; of the many of all experts each is made when its turn
+  /// comes.
+  BalanceLayer balance_layer(const LinearId& id) const {
+    const auto rule = rounding_rule(job_, id, original_);
+    if (is_expert(id.role)) return {.weight = [this, id] { return scaled_.weight(id); }, .rounding = rule};
+    return {.weight = [weight = scaled_.weight(id)] { return weight; }, .rounding = rule};
+  }
+
+  void represent(const ResolvedMapping& mapping, std::span<float> scales) const {
+    if (const auto* norm = std::get_if<NormRole>(&mapping.smooth)) {
+      make_representable(scaled_.norm(*norm), storage_of(job_, original_[*norm].weight), scales);
+    } else if (!job_.linears.contains(std::get<LinearId>(mapping.smooth))) {
+      make_powers_of_two(scales);
     }
-    if (settings_.rounding == Rounding::nearest) {
-      return quantize_to_nearest(weight, clip, rule.scheme, rule.scale_dtype);
-    }
-    return round_compensated({.backend = job_.backend,
-                              .rounding = rule,
-                              .weight = weight,
-                              .clip = clip,
-                              .gram = gram,
-                              .tokens = input.tokens(),
-                              .cancelled = job_.cancelled});
+  }
+
+  /// `input`: of the linear.
+  void round(const LinearId& id, const ActivationStatistics& input, LayerReport& report) {
+    throw_if_cancelled(job_.cancelled);
+    rounded_[id] = with_context(job_.spec.linear_name(job_.layer, id), [&] {
+      const Tensor weight = scaled_.weight(id);
+      const RoundingRule rule = *rounding_rule(job_, id, original_);
+      const Tensor gram = scaled_gram(input.gram(), scaled_.column_scales(id));
+      const Tensor clip = clip_of(id, rule, weight, {gram, input.tokens()}, report);
+      if (settings_.rounding == Rounding::nearest) {
+        return quantize_to_nearest(weight, clip, rule.scheme, rule.scale_dtype);
+      }
+      return round_compensated({.backend = job_.backend,
+                                .rounding = rule,
+                                .weight = weight,
+                                .clip = clip,
+                                .gram = gram,
+                                .tokens = input.tokens(),
+                                .order = job_.linears.at(id).order,
+                                .cancelled = job_.cancelled});
+    });
+  }
+
+  struct ScaledInput {
+    const Tensor& gram;
+    int64_t tokens;
+  };
+
+  /// The largest weight of each group, as its observer finds it; undefined for that of the weights
+  /// themselves.
+  Tensor clip_of(const LinearId& id, const RoundingRule& rule, const Tensor& weight, const ScaledInput& input,
+                 LayerReport& report) const {
+    const LinearRounding& rounding = job_.linears.at(id);
+    if (rounding.observer == Observer::mse) return search_mse_clips(rule, weight, rounding.observer_settings);
+    if (rounding.observer == Observer::minmax || settings_.clip == ClipSearch::off) return {};
+    if (!may_clip(id.role, rule.scheme)) return {};
+    const ClipSearchResult found = search_clips({.backend = job_.backend,
+                                                 .rounding = rule,
+                                                 .weight = weight,
+                                                 .gram = input.gram,
+                                                 .tokens = input.tokens,
+                                                 .cancelled = job_.cancelled});
+    report.clip_loss_before += found.loss_before;
+    report.clip_loss_after += found.loss_after;
+    return found.clip;
   }
 
   /// AutoAWQ leaves q and k alone: their outputs meet in a product before the softmax, where clipping hurts.
@@ -144,75 +189,32 @@ class LayerSearch {
            role != LinearRole::k && role != LinearRole::q_a && role != LinearRole::q_b;
   }
 
-  ScaleSearchResult search(const ResolvedMapping& mapping) const {
-    std::vector<BalanceLayer> layers;
-    for (const LinearId& id : mapping.balance) {
-      layers.push_back({.weight = weights_[id].dense, .rounding = rounding_rule(job_, id, original_)});
-    }
-    const LinearId& first = mapping.balance.front();
-    const int64_t columns = weights_[first].in_features();
-    std::vector<int64_t> channel_of(static_cast<size_t>(columns));
-    for (size_t c = 0; c < channel_of.size(); ++c)
-      channel_of[c] = smooth_channel(job_.spec, mapping, static_cast<int64_t>(c));
-    const SmoothStorage storage = smooth_storage(mapping);
-    return search_scales(
-        {.backend = job_.backend,
-         .layers = layers,
-         .input = *statistics_.find(first),
-         .channel_of = channel_of,
-         .channels = smooth_channel_count(job_.spec, mapping, columns),
-         .make_representable =
-             [&](std::span<float> scales) { make_representable(weights_, mapping, storage, scales); },
-         .duo_scaling = settings_.duo_scaling,
-         .n_grid = settings_.n_grid,
-         .cancelled = job_.cancelled});
-  }
-
-  SmoothStorage smooth_storage(const ResolvedMapping& mapping) const {
-    if (const auto* norm = std::get_if<NormRole>(&mapping.smooth)) {
-      return {.stored = storage_of(job_, original_[*norm].weight), .smooth_quantized = false};
-    }
-    const LinearId& id = std::get<LinearId>(mapping.smooth);
-    return {.stored = storage_of(job_, original_[id].dense), .smooth_quantized = job_.linears.contains(id)};
-  }
-
-  void apply(const ResolvedMapping& mapping, std::span<const float> scales) {
-    apply_scales(job_.spec, mapping, scales, weights_);
-    for (const LinearId& id : mapping.balance) {
-      auto& column_scales = column_scales_.at(id);
-      for (size_t c = 0; c < column_scales.size(); ++c) {
-        column_scales[c] *=
-            scales[static_cast<size_t>(smooth_channel(job_.spec, mapping, static_cast<int64_t>(c)))];
-      }
-    }
-  }
-
   const LayerJob& job_;
   const AwqModifier& settings_;
   const LayerWeights& original_;
   const LayerStatistics& statistics_;
-  LayerWeights weights_;
-  PerLinear<std::vector<float>> column_scales_;  // what each linear's input has been divided by
+  ScaledLayer scaled_;
+  RoundedLinears rounded_;
 };
 
-/// The f32 weights of a layer in the types in which they are written.
-LayerWeights store_layer(const LayerJob& job, const LayerWeights& original, const LayerWeights& weights,
+/// The scaled layer in the types in which it is written.
+LayerWeights store_layer(const LayerJob& job, const LayerWeights& original, const ScaledLayer& scaled,
                          RoundedLinears rounded) {
   LayerWeights stored;
   for (const auto& slot : job.spec.linears(job.layer)) {
-    const LinearWeight& from = weights[slot.id];
+    const LinearWeight& from = original[slot.id];
     LinearWeight& to = stored[slot.id];
     with_context(slot.name, [&] {
       if (const auto integers = rounded.find(slot.id); integers != rounded.end()) {
         to.quantized = std::move(integers->second);
       } else {
-        to.dense = store_as("weight", from.dense, storage_of(job, original[slot.id].dense));
+        to.dense = store_as("weight", scaled.weight(slot.id), storage_of(job, from.dense));
       }
-      if (from.bias.defined()) to.bias = store_as("bias", from.bias, storage_of(job, original[slot.id].bias));
+      if (from.bias.defined()) to.bias = store_as("bias", scaled.bias(slot.id), storage_of(job, from.bias));
     });
   }
   for (size_t i = 0; i < kNormRoles; ++i) {
-    const NormWeight& from = weights.norms[i];
+    const NormWeight& from = scaled.norm(static_cast<NormRole>(i));
     if (!from.defined()) continue;
     const std::string name = job.spec.norm_name(job.layer, static_cast<NormRole>(i));
     stored.norms[i] = {
@@ -221,7 +223,7 @@ LayerWeights store_layer(const LayerJob& job, const LayerWeights& original, cons
       stored.norms[i].bias = store_as(name + ".bias", from.bias, storage_of(job, original.norms[i].bias));
     }
   }
-  stored.router_correction = weights.router_correction;
+  stored.router_correction = original.router_correction;
   return stored;
 }
 
@@ -252,45 +254,47 @@ double equivalence_error(const Tensor& input, const Tensor& reference, const Ten
 }
 
 QuantizedLayer round_layer(const LayerJob& job, const LayerWeights& original) {
-  const LayerWeights weights = to_f32(original);
+  const ScaledLayer unscaled(job.spec, original);
   RoundedLinears rounded;
   for (const auto& slot : job.spec.linears(job.layer)) {
     const auto rule = rounding_rule(job, slot.id, original);
     if (!rule) continue;
+    throw_if_cancelled(job.cancelled);
     rounded[slot.id] = with_context(slot.name, [&] {
-      return quantize_to_nearest(weights[slot.id].dense, {}, rule->scheme, rule->scale_dtype);
+      const Tensor weight = unscaled.weight(slot.id);
+      const LinearRounding& rounding = job.linears.at(slot.id);
+      const Tensor clip = rounding.observer == Observer::mse
+                              ? search_mse_clips(*rule, weight, rounding.observer_settings)
+                              : Tensor();
+      return quantize_to_nearest(weight, clip, rule->scheme, rule->scale_dtype);
     });
   }
-  return {.weights = store_layer(job, original, weights, std::move(rounded)), .report = {.layer = job.layer}};
+  return {.weights = store_layer(job, original, unscaled, std::move(rounded)),
+          .report = {.layer = job.layer}};
 }
 
 QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
                               LayerStream& stream) {
-  LayerStatistics statistics(job);
+  LayerStatistics statistics(job, original, stream.tokens());
   const LinearObserver observer = statistics.observer();
-  Tensor probe_input;
-  Tensor reference;
-  {
-    const PreparedLayer exact = prepare_layer(job.exact, original);
-    probe_input = stream.probe_input();
-    reference = stream.probe(job.exact, job.layer, exact, probe_input);
-    const PreparedLayer prepared = prepare_layer(job.backend, original);
-    if (job.propagation == Propagation::original) {
-      stream.advance(job.layer, prepared, &observer);
-    } else {
-      stream.observe(job.layer, prepared, observer);
-    }
+  const Tensor probe_input = stream.probe_input();
+  const Tensor reference =
+      stream.probe(job.exact, job.layer, prepare_layer(job.exact, original), probe_input);
+  const PreparedLayer prepared = prepare_layer(job.backend, original);
+  if (job.propagation == Propagation::original) {
+    stream.advance(job.layer, prepared, &observer);
+  } else {
+    stream.observe(job.layer, prepared, observer);
   }
   QuantizedLayer result{.weights = {}, .report = {.layer = job.layer}};
   {
     LayerSearch search(job, settings, original, statistics);
-    for (const ResolvedMapping& mapping : job.mappings)
-      result.report.mappings.push_back(search.smooth(mapping));
-    const PreparedLayer smoothed = prepare_layer(job.exact, search.weights());
-    const Tensor changed = stream.probe(job.exact, job.layer, smoothed, probe_input);
+    search.run(result.report);
+    const Tensor changed =
+        stream.probe(job.exact, job.layer, search.scaled().prepare(job.exact), probe_input);
     result.report.equivalence_error = equivalence_error(probe_input, reference, changed);
     check_equivalence(job, result.report.equivalence_error);
-    result.weights = store_layer(job, original, search.weights(), search.round(result.report));
+    result.weights = store_layer(job, original, search.scaled(), search.take_rounded());
   }
   if (job.propagation == Propagation::quantized) {
     stream.advance(job.layer, prepare_layer(job.backend, result.weights));

@@ -1,37 +1,10 @@
 #pragma once
 
-#include "awq/mapping.h"
+#include "awq/layer_job.h"
 #include "calibrate/layer_stream.h"
 #include "model/weights.h"
-#include "quant/group_quantize.h"
-#include "salient/oneshot.h"
 
 namespace salient {
-
-/// How one linear becomes integers.
-struct LinearRounding {
-  QuantizationScheme scheme;
-  Observer observer = Observer::automatic;
-  ObserverSettings observer_settings{};
-  ActivationOrder order = ActivationOrder::none;
-};
-
-/// How one decoder layer is to be quantized.
-struct LayerJob {
-  Backend& backend;  ///< for statistics and the search
-  Backend& exact;    ///< f32 throughout, for the equivalence check
-  const DecoderSpec& spec;
-  int64_t layer;
-  const PerLinear<LinearRounding>& linears;        ///< those that become integers; the others stay dense
-  std::span<const ResolvedMapping> mappings = {};  ///< see default_mappings and resolve_mappings
-  /// Type of everything that stays floating: scales, norms, biases, dense linears. Nothing: as each tensor is
-  /// stored.
-  std::optional<DType> storage;
-  MatmulPrecision precision = MatmulPrecision::f32;
-  Propagation propagation = Propagation::quantized;
-  ExpertCalibration experts = ExpertCalibration::all;
-  const CancellationFlag* cancelled = nullptr;
-};
 
 struct QuantizedLayer {
   LayerWeights weights;  ///< as they are to be written

@@ -1,6 +1,8 @@
 #include "awq/compensated_rounding.h"
 
 #include <algorithm>
+#include <numeric>
+#include <vector>
 
 #include "base/parallel.h"
 
@@ -25,15 +27,57 @@ double shrinkage(const CompensatedRoundingProblem& problem) {
 /// A channel that was never active must not stop the factorization.
 constexpr double kLeastShareOfMean = 1e-6;
 
-/// U of the Gram matrix with its diagonal raised; undefined when nothing makes it positive definite in f32.
-Tensor feedback_factor(const CompensatedRoundingProblem& problem) {
+/// The columns in the order in which they are rounded.
+std::vector<int64_t> rounding_order(const CompensatedRoundingProblem& problem) {
+  const auto size = static_cast<size_t>(problem.gram.dim(0));
+  std::vector<int64_t> order(size);
+  std::iota(order.begin(), order.end(), int64_t{0});
+  if (problem.order == ActivationOrder::none) return order;
   const auto gram = problem.gram.values<float>();
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+    return gram[static_cast<size_t>(a) * (size + 1)] > gram[static_cast<size_t>(b) * (size + 1)];
+  });
+  return order;
+}
+
+/// Column i of the result is column order[i] of `matrix`; a new tensor.
+Tensor take_columns(const Tensor& matrix, std::span<const int64_t> order) {
+  Tensor result = Tensor::empty(DType::f32, matrix.shape());
+  const auto from = matrix.values<float>();
+  const auto to = result.mutable_values<float>();
+  parallel_for(from.size() / order.size(), 16, [&](size_t begin, size_t end) {
+    for (size_t row = begin; row < end; ++row) {
+      const size_t at = row * order.size();
+      for (size_t i = 0; i < order.size(); ++i) to[at + i] = from[at + static_cast<size_t>(order[i])];
+    }
+  });
+  return result;
+}
+
+/// G with rows and columns in that order; a new tensor.
+Tensor take_both(const Tensor& gram, std::span<const int64_t> order) {
+  const Tensor columns = take_columns(gram, order);
+  Tensor result = Tensor::empty(DType::f32, gram.shape());
+  const size_t row_size = order.size();
+  for (size_t i = 0; i < row_size; ++i) {
+    std::copy_n(
+        columns.values<float>().begin() + static_cast<ptrdiff_t>(static_cast<size_t>(order[i]) * row_size),
+        row_size, result.mutable_values<float>().begin() + static_cast<ptrdiff_t>(i * row_size));
+  }
+  return result;
+}
+
+/// U of the Gram matrix with its diagonal raised; undefined when nothing makes it positive definite in f32.
+Tensor feedback_factor(const CompensatedRoundingProblem& problem, std::span<const int64_t> order) {
+  const Tensor ordered =
+      problem.order == ActivationOrder::none ? problem.gram : take_both(problem.gram, order);
+  const auto gram = ordered.values<float>();
   const auto size = static_cast<size_t>(problem.gram.dim(0));
   double mean = 0;
   for (size_t i = 0; i < size; ++i) mean += double{gram[i * size + i]} / static_cast<double>(size);
   for (const double times : {1.0, 10.0, 100.0}) {
     throw_if_cancelled(problem.cancelled);
-    Tensor factor = problem.gram.to(DType::f32);
+    Tensor factor = ordered.to(DType::f32);
     const auto values = factor.mutable_values<float>();
     for (size_t i = 0; i < size; ++i) {
       const double raised = double{gram[i * size + i]} * (1 + times * shrinkage(problem));
@@ -44,17 +88,21 @@ Tensor feedback_factor(const CompensatedRoundingProblem& problem) {
   return {};
 }
 
-/// The columns of a matrix on their way from the first to the last.
+/// The columns of a matrix on their way from the first to the last of `order`.
 class ColumnRounding {
  public:
-  ColumnRounding(const CompensatedRoundingProblem& problem, const Tensor& upper, QuantizedWeight& result)
+  ColumnRounding(const CompensatedRoundingProblem& problem, std::span<const int64_t> order,
+                 const Tensor& upper, QuantizedWeight& result)
       : problem_(problem),
+        order_(order),
         upper_(upper),
         result_(result),
         columns_(problem.weight.dim(1)),
         width_(group_width(result.scheme, columns_)),
         factors_(upper.values<float>().data()),
-        targets_(problem.weight.to(DType::f32)),
+        weight_(problem.order == ActivationOrder::none ? problem.weight
+                                                       : take_columns(problem.weight, order)),
+        targets_(weight_.to(DType::f32)),
         errors_(Tensor::empty(DType::f32, problem.weight.shape())) {}
 
   void run() {
@@ -71,7 +119,7 @@ class ColumnRounding {
           round_row({.row = static_cast<int64_t>(row),
                      .begin = begin,
                      .end = end,
-                     .weight = problem_.weight.values<float>().data() + at,
+                     .weight = weight_.values<float>().data() + at,
                      .targets = targets.data() + at,
                      .errors = errors.data() + at});
         }
@@ -90,18 +138,20 @@ class ColumnRounding {
   };
 
   void round_row(const RowBlock& block) const {
-    for (int64_t k = block.begin; k < block.end;) {
-      const int64_t group = k / width_;
-      const GroupGrid grid{result_.scale(block.row, group), result_.zero(block.row, group)};
-      const int64_t end = std::min(block.end, (group + 1) * width_);
-      for (; k < end; ++k) round_column(block, grid, k);
+    int64_t group = -1;
+    GroupGrid grid;
+    for (int64_t k = block.begin; k < block.end; ++k) {
+      const int64_t own = order_[static_cast<size_t>(k)] / width_;
+      if (own != group) grid = {result_.scale(block.row, own), result_.zero(block.row, own)};
+      group = own;
+      round_column(block, grid, k);
     }
   }
 
   /// The error reaches the rest of the block at once, later blocks through feed_back.
   void round_column(const RowBlock& block, const GroupGrid& grid, int64_t k) const {
     const int code = quantize_value(result_.scheme, grid, block.targets[k]);
-    result_.set_code(block.row, k, code);
+    result_.set_code(block.row, order_[static_cast<size_t>(k)], code);
     const float error = block.weight[k] - static_cast<float>(code - grid.zero) * grid.scale;
     block.errors[k] = error;
     const float* factors = factors_ + k * columns_;
@@ -109,11 +159,13 @@ class ColumnRounding {
   }
 
   const CompensatedRoundingProblem& problem_;
+  std::span<const int64_t> order_;
   const Tensor& upper_;
   QuantizedWeight& result_;
   int64_t columns_;
   int64_t width_;
   const float* factors_;  // [in, in]
+  Tensor weight_;         // f32 [out, in], its columns in order
   Tensor targets_;        // f32 [out, in]
   Tensor errors_;         // f32 [out, in], w - q of the columns that are done
 };
@@ -123,8 +175,9 @@ class ColumnRounding {
 QuantizedWeight round_compensated(const CompensatedRoundingProblem& problem) {
   QuantizedWeight result = quantize_to_nearest(problem.weight, problem.clip, problem.rounding.scheme,
                                                problem.rounding.scale_dtype);
-  const Tensor upper = feedback_factor(problem);
-  if (upper.defined()) ColumnRounding(problem, upper, result).run();
+  const std::vector<int64_t> order = rounding_order(problem);
+  const Tensor upper = feedback_factor(problem, order);
+  if (upper.defined()) ColumnRounding(problem, order, upper, result).run();
   return result;
 }
 

@@ -40,10 +40,10 @@ std::vector<Candidate> make_grid(DuoScaling duo_scaling, int n_grid) {
 }
 
 /// max|w| of a matrix that is one group, else 0.
-float largest_of_matrix(const BalanceLayer& layer) {
+float largest_of_matrix(const BalanceLayer& layer, std::span<const float> weight) {
   if (!layer.rounding || layer.rounding->scheme.group_size != QuantizationScheme::kWholeMatrix) return 0;
   float largest = 0;
-  for (const float value : layer.weight.values<float>()) largest = std::max(largest, std::fabs(value));
+  for (const float value : weight) largest = std::max(largest, std::fabs(value));
   return largest;
 }
 
@@ -53,13 +53,14 @@ std::vector<float> mean_normalized_weight(const ScaleSearchProblem& problem) {
   std::vector<double> sums(columns, 0.0);
   int64_t rows = 0;
   for (const auto& layer : problem.layers) {
-    const auto weight = layer.weight.values<float>();
-    const auto out = static_cast<size_t>(layer.weight.dim(0));
-    rows += layer.weight.dim(0);
+    const Tensor matrix = layer.weight();
+    const auto weight = matrix.values<float>();
+    const auto out = static_cast<size_t>(matrix.dim(0));
+    rows += matrix.dim(0);
     const auto width =
         layer.rounding ? static_cast<size_t>(group_width(layer.rounding->scheme, problem.input.features()))
                        : columns;
-    const float at_least = largest_of_matrix(layer);
+    const float at_least = largest_of_matrix(layer, weight);
     // One group of columns per chunk: each sum has one writer and a fixed order.
     parallel_for(columns, width, [&](size_t begin, size_t end) {
       for (size_t row = 0; row < out; ++row) {
@@ -110,78 +111,86 @@ std::vector<float> scales_for(const Candidate& candidate, std::span<const float>
   return scales;
 }
 
-/// A row of a linear that will be rounded.
-struct RoundedRow {
-  std::span<const float> weight;
-  const RoundingRule* rule;
-  double share;  ///< of its squared output error, summed over the tokens, in the loss
-};
-
-/// The rows of all linears that will be rounded: one input, so one product serves them all. `rules` holds the
-/// rule of each linear.
-std::vector<RoundedRow> rounded_rows(const ScaleSearchProblem& problem,
-                                     std::span<const std::optional<RoundingRule>> rules) {
-  const auto columns = static_cast<size_t>(problem.input.features());
-  const auto tokens = static_cast<double>(std::max<int64_t>(1, problem.input.tokens()));
-  std::vector<RoundedRow> rows;
-  for (size_t i = 0; i < problem.layers.size(); ++i) {
-    if (!rules[i]) continue;
-    const auto weight = problem.layers[i].weight.values<float>();
-    const double share = 1 / (tokens * static_cast<double>(problem.layers[i].weight.dim(0)));
-    for (size_t begin = 0; begin < weight.size(); begin += columns)
-      rows.push_back({weight.subspan(begin, columns), &*rules[i], share});
-  }
-  return rows;
-}
-
-/// The rule of each linear for W s: the grid of a whole matrix differs from one candidate to the next.
-std::vector<std::optional<RoundingRule>> rules_for(const ScaleSearchProblem& problem,
-                                                   std::span<const float> column_scales) {
-  std::vector<std::optional<RoundingRule>> rules;
-  for (const auto& layer : problem.layers) {
-    rules.push_back(layer.rounding);
-    if (layer.rounding) rules.back() = rule_for_matrix(*layer.rounding, layer.weight, column_scales);
-  }
-  return rules;
-}
-
-/// D = Q(W s) / s - W for every row.
-void rounding_error(std::span<const RoundedRow> rows, std::span<const float> column_scales,
-                    Tensor& difference) {
+/// D = Q(W s) / s - W for some rows of a linear. weight, out: [rows, in].
+void rounding_error(const RoundingRule& rule, std::span<const float> column_scales,
+                    std::span<const float> weight, std::span<float> out) {
   const size_t columns = column_scales.size();
-  const auto out = difference.mutable_values<float>();
   constexpr size_t kRowsPerChunk = 16;
-  parallel_for(rows.size(), kRowsPerChunk, [&](size_t begin, size_t end) {
+  parallel_for(out.size() / columns, kRowsPerChunk, [&](size_t begin, size_t end) {
     for (size_t row = begin; row < end; ++row) {
-      const auto source = rows[row].weight;
+      const auto source = weight.subspan(row * columns, columns);
       const auto target = out.subspan(row * columns, columns);
       for (size_t c = 0; c < columns; ++c) target[c] = source[c] * column_scales[c];
-      fake_quantize_row(*rows[row].rule, target, {}, target);
+      fake_quantize_row(rule, target, {}, target);
       for (size_t c = 0; c < columns; ++c) target[c] = target[c] / column_scales[c] - source[c];
     }
   });
 }
 
+/// Sums the squared output errors of linear after linear. Their rows go through one product together, a block
+/// at a time, which bounds the memory for wide layers.
+class LossSum {
+ public:
+  explicit LossSum(const ScaleSearchProblem& problem)
+      : problem_(problem),
+        columns_(static_cast<size_t>(problem.input.features())),
+        difference_(Tensor::empty(DType::f32, {kRowsPerBlock, problem.input.features()})) {}
+
+  /// The rows of W [out, in].
+  void add(const RoundingRule& rule, std::span<const float> column_scales, const Tensor& matrix) {
+    const auto weight = matrix.values<float>();
+    const auto tokens = static_cast<double>(std::max<int64_t>(1, problem_.input.tokens()));
+    const double share = 1 / (tokens * static_cast<double>(matrix.dim(0)));
+    for (int64_t row = 0; row < matrix.dim(0);) {
+      const auto filled = static_cast<int64_t>(shares_.size());
+      const int64_t count = std::min(matrix.dim(0) - row, kRowsPerBlock - filled);
+      const auto size = static_cast<size_t>(count) * columns_;
+      rounding_error(
+          rule, column_scales, weight.subspan(static_cast<size_t>(row) * columns_, size),
+          difference_.mutable_values<float>().subspan(static_cast<size_t>(filled) * columns_, size));
+      shares_.resize(shares_.size() + static_cast<size_t>(count), share);
+      row += count;
+      if (filled + count == kRowsPerBlock) flush();
+    }
+  }
+
+  double finish() {
+    flush();
+    return loss_;
+  }
+
+ private:
+  static constexpr int64_t kRowsPerBlock = 2048;
+
+  void flush() {
+    if (shares_.empty()) return;
+    std::vector<double> errors(shares_.size());
+    problem_.backend.quadratic_form(difference_.slice(0, static_cast<int64_t>(shares_.size())),
+                                    problem_.input.gram(), errors);
+    for (size_t row = 0; row < errors.size(); ++row) loss_ += errors[row] * shares_[row];
+    shares_.clear();
+  }
+
+  const ScaleSearchProblem& problem_;
+  size_t columns_;
+  Tensor difference_;
+  std::vector<double> shares_;  // of each filled row's squared error, summed over the tokens, in the loss
+  double loss_ = 0;
+};
+
 /// The mean squared output error with the given scales, summed over the linears: tr(D G D^T) / (tokens *
-/// out).
+/// out). The grid of a whole matrix differs from one candidate to the next.
 double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> scales) {
   std::vector<float> column_scales(problem.channel_of.size());
   for (size_t c = 0; c < column_scales.size(); ++c)
     column_scales[c] = scales[static_cast<size_t>(problem.channel_of[c])];
-  const auto rules = rules_for(problem, column_scales);
-  const std::vector<RoundedRow> rows = rounded_rows(problem, rules);
-  constexpr size_t kRowsPerBlock = 2048;  // bounds the memory for wide layers
-  std::vector<double> errors(std::min(rows.size(), kRowsPerBlock));
-  double loss = 0;
-  for (size_t begin = 0; begin < rows.size(); begin += kRowsPerBlock) {
-    const auto block = std::span(rows).subspan(begin, std::min(kRowsPerBlock, rows.size() - begin));
-    Tensor difference =
-        Tensor::empty(DType::f32, {static_cast<int64_t>(block.size()), problem.input.features()});
-    rounding_error(block, column_scales, difference);
-    problem.backend.quadratic_form(difference, problem.input.gram(), std::span(errors).first(block.size()));
-    for (size_t row = 0; row < block.size(); ++row) loss += errors[row] * block[row].share;
+  LossSum sum(problem);
+  for (const BalanceLayer& layer : problem.layers) {
+    if (!layer.rounding) continue;
+    const Tensor weight = layer.weight();
+    sum.add(rule_for_matrix(*layer.rounding, weight, column_scales), column_scales, weight);
   }
-  return loss;
+  return sum.finish();
 }
 
 }  // namespace

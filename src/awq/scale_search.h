@@ -15,7 +15,9 @@ namespace salient {
 
 /// A linear behind a smooth layer.
 struct BalanceLayer {
-  const Tensor& weight;  ///< f32 [out, in]
+  /// f32 [out, in]. Asked for anew in every pass: the linears of hundreds of experts need not be there at
+  /// once.
+  std::function<Tensor()> weight;
   /// A linear that stays dense is scaled too but has no rounding error.
   std::optional<RoundingRule> rounding;
 };

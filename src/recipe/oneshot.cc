@@ -324,6 +324,7 @@ class OneshotRun {
                        .precision = job_.precision,
                        .propagation = options_.calibration.propagation,
                        .experts = options_.calibration.experts,
+                       .min_tokens_per_expert = options_.calibration.min_tokens_per_expert,
                        .cancelled = options_.cancelled};
     const LayerWeights original = job_.weights.layer(layer);
     QuantizedLayer result =

@@ -228,8 +228,9 @@ class RecipeReader {
 
   void read_extras(const JsonView& view) {
     constexpr std::string_view kKeys[] = {
-        "apply_clip",     "rounding",        "format",    "num_calibration_samples",
-        "max_seq_length", "propagate_error", "precision", "moe_calibrate_all_experts"};
+        "apply_clip",           "rounding",        "format",    "num_calibration_samples",
+        "max_seq_length",       "propagate_error", "precision", "moe_calibrate_all_experts",
+        "min_tokens_per_expert"};
     check_keys(view, kKeys);
     if (const auto clip = view.find("apply_clip")) set_clip(*clip);
     if (const auto rounding = view.find("rounding")) {
@@ -253,6 +254,9 @@ class RecipeReader {
     }
     if (const auto experts = view.find("moe_calibrate_all_experts")) {
       calibration.experts = experts->as_bool() ? ExpertCalibration::all : ExpertCalibration::routed;
+    }
+    if (const auto tokens = view.find("min_tokens_per_expert")) {
+      calibration.min_tokens_per_expert = tokens->as_int(1, int64_t{1} << 40);
     }
     if (const auto precision = view.find("precision")) {
       constexpr std::string_view kWords[] = {"auto", "f32"};

@@ -259,8 +259,9 @@ PreparedLayer prepare_layer(Backend& backend, const LayerWeights& weights) {
 
 Tensor Linears::operator()(const LinearId& id, const Tensor& x) const {
   if (run_.observer != nullptr) (*run_.observer)(id, x);
-  Tensor y = rows_like(x, weights_[id].out_features());
-  run_.backend.linear(weights_[id], x, y);
+  const auto weight = weights_[id];
+  Tensor y = rows_like(x, weight->out_features());
+  run_.backend.linear(*weight, x, y);
   return y;
 }
 

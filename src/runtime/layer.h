@@ -24,11 +24,15 @@ Tensor normalized(Backend& backend, const NormSpec& spec, const PreparedNorm& no
 
 /// One decoder layer ready to run.
 struct PreparedLayer {
-  PerLinear<std::unique_ptr<PreparedLinear>> linears;
+  PerLinear<std::shared_ptr<const PreparedLinear>> linears;
+  /// If set, makes each linear whenever it is used, and `linears` is empty.
+  std::function<std::shared_ptr<const PreparedLinear>(const LinearId& id)> make;
   std::array<PreparedNorm, kNormRoles> norms;
   Tensor router_correction;  ///< f32 [experts] or undefined
 
-  const PreparedLinear& operator[](const LinearId& id) const { return *linears.at(id); }
+  std::shared_ptr<const PreparedLinear> operator[](const LinearId& id) const {
+    return make ? make(id) : linears.at(id);
+  }
   const PreparedNorm& operator[](NormRole role) const { return norms[static_cast<size_t>(role)]; }
 };
 

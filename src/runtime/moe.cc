@@ -132,17 +132,21 @@ Routing route(const MoeSpec& moe, const Tensor& scores, const Tensor& correction
   return routing;
 }
 
-Tensor mlp_block(const LayerRun& run, const PreparedLayer& weights, const MlpRoles& roles, const Tensor& x) {
+Tensor mlp_hidden(const LayerRun& run, const PreparedLayer& weights, const MlpRoles& roles, const Tensor& x) {
   const Linears linear(run, weights);
   if (!run.spec.gated_mlp) {
     Tensor up = linear(roles.up, x);
     run.backend.activation(run.spec.activation, up);
-    return linear(roles.down, up);
+    return up;
   }
   Tensor gate = linear(roles.gate, x);
   const Tensor up = linear(roles.up, x);
   run.backend.gated_activation(run.spec.activation, gate, up, gate);
-  return linear(roles.down, gate);
+  return gate;
+}
+
+Tensor mlp_block(const LayerRun& run, const PreparedLayer& weights, const MlpRoles& roles, const Tensor& x) {
+  return Linears(run, weights)(roles.down, mlp_hidden(run, weights, roles, x));
 }
 
 Tensor moe_block(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {

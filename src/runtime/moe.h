@@ -17,12 +17,14 @@ Routing route(const MoeSpec& moe, const Tensor& scores, const Tensor& correction
 /// The mixture of experts in place of the feed-forward block: x [rows, hidden] -> [rows, hidden].
 Tensor moe_block(const LayerRun& run, const PreparedLayer& weights, const Tensor& x);
 
-/// down(activation(gate(x)) * up(x)), or down(activation(up(x))) without gating.
 struct MlpRoles {
   LinearId gate;
   LinearId up;
   LinearId down;
 };
+/// activation(gate(x)) * up(x), or activation(up(x)) without gating.
+Tensor mlp_hidden(const LayerRun& run, const PreparedLayer& weights, const MlpRoles& roles, const Tensor& x);
+/// down(mlp_hidden(x)).
 Tensor mlp_block(const LayerRun& run, const PreparedLayer& weights, const MlpRoles& roles, const Tensor& x);
 
 }  // namespace salient

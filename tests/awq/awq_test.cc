@@ -5,6 +5,7 @@
 
 #include "awq/apply.h"
 #include "awq/mapping.h"
+#include "awq/scaled_layer.h"
 #include "base/error.h"
 #include "base/parallel.h"
 #include "support/temporary_directory.h"
@@ -67,18 +68,18 @@ class AwqLayer : public ::testing::TestWithParam<FamilyCase> {
 TEST_P(AwqLayer, SmoothingByAnyScalesKeepsWhatALayerComputes) {
   const LayerStream data = stream();
   const LayerWeights original = weights_->layer(0);
-  LayerWeights changed = to_f32(original);
   const auto& spec = weights_->spec();
+  ScaledLayer changed(spec, original);
   uint32_t seed = 50;
   for (const auto& mapping : default_mappings(spec, 0)) {
     Tensor scales = random_tensor(
         {smooth_channel_count(spec, mapping, original[mapping.balance.front()].in_features())}, seed++);
     for (float& value : scales.mutable_values<float>()) value = std::exp(value);
-    apply_scales(spec, mapping, scales.values<float>(), changed);
+    changed.apply(mapping, scales.values<float>());
   }
   const Tensor input = data.probe_input();
   const Tensor reference = data.probe(*backend_, 0, prepare_layer(*backend_, original), input);
-  const Tensor after = data.probe(*backend_, 0, prepare_layer(*backend_, changed), input);
+  const Tensor after = data.probe(*backend_, 0, changed.prepare(*backend_), input);
   EXPECT_LT(equivalence_error(input, reference, after), 1e-5);
 }
 
@@ -127,14 +128,15 @@ TEST_P(AwqLayer, CompensationChangesCodesOnly) {
 /// The stored norm times the scale gives back the gain to f32 rounding, not to the 2^-9 of the norm's own
 /// type.
 TEST_P(AwqLayer, ScalesAreThoseThatTheStoredNormCarries) {
-  std::vector<float> scales(64, 1.7f);
-  const LayerWeights weights = to_f32(weights_->layer(0));
-  const auto mappings = default_mappings(weights_->spec(), 0);
   if (weights_->spec().norm_shape(NormRole::attention).empty()) GTEST_SKIP() << "no norm takes a scale";
-  make_representable(weights, mappings[0], {.stored = DType::bf16, .smooth_quantized = false}, scales);
-  const Tensor gains = gain_of(weights[NormRole::attention]);
+  std::vector<float> scales(64, 1.7f);
+  const LayerWeights original = weights_->layer(0);
+  const ScaledLayer layer(weights_->spec(), original);
+  const NormWeight& norm = layer.norm(NormRole::attention);
+  make_representable(norm, DType::bf16, scales);
+  const Tensor gains = gain_of(norm);
   const auto gain = gains.values<float>();
-  const float offset = weights[NormRole::attention].offset;
+  const float offset = norm.offset;
   for (size_t c = 0; c < scales.size(); ++c) {
     const float stored = round_to(DType::bf16, gain[c] / scales[c] - offset) + offset;
     EXPECT_NEAR(stored * scales[c] / gain[c], 1.0f, 1e-6f) << c;
@@ -172,7 +174,8 @@ TEST_P(AwqLayer, PropagationChoosesWhatTheNextLayerSees) {
 }
 
 TEST_P(AwqLayer, AWholeMatrixHasOneGridAndNoClip) {
-  for (auto& [id, rounding] : linears_) rounding = {.scheme = {.group_size = QuantizationScheme::kWholeMatrix}};
+  for (auto& [id, rounding] : linears_)
+    rounding = {.scheme = {.group_size = QuantizationScheme::kWholeMatrix}};
   LayerStream data = stream();
   const QuantizedLayer result = quantize_layer(job(), {}, weights_->layer(0), data);
   EXPECT_LT(result.report.equivalence_error, 1e-5);

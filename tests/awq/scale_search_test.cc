@@ -31,7 +31,8 @@ class ScaleSearch : public ::testing::Test {
   ScaleSearch() {
     golden_ = read_json_file(SALIENT_SOURCE_DIR "/tests/golden/awq/scale_search.json");
     for (const auto& rows : golden_["weights"]) weights_.push_back(matrix_of(rows));
-    for (const auto& weight : weights_) layers_.push_back({.weight = weight, .rounding = rule_});
+    for (const auto& weight : weights_)
+      layers_.push_back({.weight = [&weight] { return weight; }, .rounding = rule_});
     statistics_.add(*backend_, MatmulPrecision::f32, matrix_of(golden_["x"]));
     for (int64_t c = 0; c < kColumns; ++c) channel_of_.push_back(c);
   }

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "awq/apply.h"
+#include "awq/scaled_layer.h"
 #include "base/error.h"
 #include "quant/group_quantize.h"
 #include "runtime/decoder.h"
@@ -38,13 +38,14 @@ void write_dequantized(const ModelWeights& weights, const std::string& directory
   add(spec.embedding_name, weights.embedding());
   add(spec.final_norm_name + ".weight", weights.final_norm().weight);
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
-    const LayerWeights f32 = to_f32(weights.layer(layer));
+    const LayerWeights stored = weights.layer(layer);
+    const ScaledLayer f32(spec, stored);
     for (const auto& slot : spec.linears(layer)) {
-      add(slot.name + ".weight", f32[slot.id].dense);
-      if (slot.bias) add(slot.name + ".bias", f32[slot.id].bias);
+      add(slot.name + ".weight", f32.weight(slot.id));
+      if (slot.bias) add(slot.name + ".bias", f32.bias(slot.id));
     }
     for (const NormRole role : {NormRole::attention, NormRole::mlp})
-      add(spec.norm_name(layer, role) + ".weight", f32[role].weight);
+      add(spec.norm_name(layer, role) + ".weight", f32.norm(role).weight);
   }
   Json config = weights.checkpoint().config();
   config.erase("quantization_config");

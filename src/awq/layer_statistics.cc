@@ -1,0 +1,88 @@
+#include "awq/layer_statistics.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "base/error.h"
+#include "runtime/batch.h"
+#include "runtime/moe.h"
+
+namespace salient {
+
+LayerStatistics::LayerStatistics(const LayerJob& job, const LayerWeights& original, int64_t tokens)
+    : job_(job), original_(original), representatives_(input_representatives(job.spec, job.layer)) {
+  prepared_.make = [this](const LinearId& id) { return job_.backend.prepare(original_[id]); };
+  if (job.spec.has_experts(job.layer))
+    expert_input_ = Tensor::empty(DType::f32, {tokens, job.spec.hidden_size});
+}
+
+LinearObserver LayerStatistics::observer() {
+  return [this](const LinearId& id, const Tensor& input) {
+    if (id.role == LinearRole::router) record(input);
+    if (is_expert(id.role) || representatives_.at(id) != id) return;
+    const auto [entry, is_new] = inputs_.try_emplace(id, input.dim(1));
+    entry->second.add(job_.backend, job_.precision, input);
+  };
+}
+
+void LayerStatistics::record(const Tensor& rows) {
+  const int64_t count = rows.dim(0);
+  if (recorded_ + count > expert_input_.dim(0)) {
+    fail(ErrorKind::internal, "layer {}: more tokens than the {} announced", job_.layer,
+         expert_input_.dim(0));
+  }
+  Tensor target = expert_input_.slice(recorded_, recorded_ + count);
+  std::memcpy(target.mutable_bytes(), rows.bytes(), rows.byte_size());
+  recorded_ += count;
+}
+
+const ActivationStatistics& LayerStatistics::of(const LinearId& id) const {
+  return inputs_.at(representatives_.at(id));
+}
+
+/// The router decides batch by batch, as in the forward pass.
+void LayerStatistics::assign_tokens() const {
+  const MoeSpec& moe = *job_.spec.moe;
+  rows_of_expert_.resize(static_cast<size_t>(moe.experts));
+  const auto router = prepared_[LinearRole::router];
+  for (int64_t begin = 0; begin < recorded_; begin += kRowsPerBatch) {
+    const Tensor x = expert_input_.slice(begin, std::min(recorded_, begin + kRowsPerBatch));
+    Tensor scores = Tensor::empty(DType::f32, {x.dim(0), moe.experts});
+    job_.backend.linear(*router, x, scores);
+    const Routing routing = route(moe, scores, original_.router_correction);
+    for (size_t i = 0; i < routing.experts.size(); ++i) {
+      const auto row = begin + static_cast<int64_t>(i) / moe.experts_per_token;
+      rows_of_expert_[static_cast<size_t>(routing.experts[i])].push_back(static_cast<int32_t>(row));
+    }
+  }
+}
+
+ExpertStatistics LayerStatistics::of_expert(int64_t expert) const {
+  if (rows_of_expert_.empty()) assign_tokens();
+  std::vector<int32_t> rows = rows_of_expert_[static_cast<size_t>(expert)];
+  const bool few = static_cast<int64_t>(rows.size()) < std::max<int64_t>(1, job_.min_tokens_per_expert);
+  const bool all = job_.experts == ExpertCalibration::all || few;
+  if (all) {
+    rows.resize(static_cast<size_t>(recorded_));
+    std::iota(rows.begin(), rows.end(), 0);
+  }
+  const MlpRoles roles{
+      {LinearRole::expert_gate, expert}, {LinearRole::expert_up, expert}, {LinearRole::expert_down, expert}};
+  ExpertStatistics result{.input = all ? of(LinearRole::router) : ActivationStatistics(job_.spec.hidden_size),
+                          .hidden = ActivationStatistics(original_[roles.down].in_features()),
+                          .pooled = few && job_.experts == ExpertCalibration::routed};
+  const LayerRun run{
+      .backend = job_.backend, .spec = job_.spec, .ropes = {}, .layer = job_.layer, .sequences = {}};
+  for (size_t begin = 0; begin < rows.size(); begin += kRowsPerBatch) {
+    throw_if_cancelled(job_.cancelled);
+    const auto chosen = std::span(rows).subspan(begin, std::min<size_t>(kRowsPerBatch, rows.size() - begin));
+    Tensor x = Tensor::empty(DType::f32, {static_cast<int64_t>(chosen.size()), job_.spec.hidden_size});
+    job_.backend.gather_rows(expert_input_, chosen, x);
+    if (!all) result.input.add(job_.backend, job_.precision, x);
+    result.hidden.add(job_.backend, job_.precision, mlp_hidden(run, prepared_, roles, x));
+  }
+  return result;
+}
+
+}  // namespace salient
