@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "base/error.h"
 #include "base/parallel.h"
@@ -154,9 +155,10 @@ class LossSum {
     }
   }
 
-  double finish() {
+  /// The sum, which then starts anew.
+  double take() {
     flush();
-    return loss_;
+    return std::exchange(loss_, 0.0);
   }
 
  private:
@@ -180,17 +182,16 @@ class LossSum {
 
 /// The mean squared output error with the given scales, summed over the linears: tr(D G D^T) / (tokens *
 /// out). The grid of a whole matrix differs from one candidate to the next.
-double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> scales) {
+double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> scales, LossSum& sum) {
   std::vector<float> column_scales(problem.channel_of.size());
   for (size_t c = 0; c < column_scales.size(); ++c)
     column_scales[c] = scales[static_cast<size_t>(problem.channel_of[c])];
-  LossSum sum(problem);
   for (const BalanceLayer& layer : problem.layers) {
     if (!layer.rounding) continue;
     const Tensor weight = layer.weight();
     sum.add(rule_for_matrix(*layer.rounding, weight, column_scales), column_scales, weight);
   }
-  return sum.finish();
+  return sum.take();
 }
 
 }  // namespace
@@ -198,9 +199,10 @@ double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> 
 ScaleSearchResult search_scales(const ScaleSearchProblem& problem) {
   const std::vector<float> x_mean = pool(problem, problem.input.mean_absolute());
   const std::vector<float> w_mean = pool(problem, mean_normalized_weight(problem));
+  LossSum sum(problem);
   ScaleSearchResult best;
   best.scales.assign(static_cast<size_t>(problem.channels), 1.0f);
-  best.loss_identity = candidate_loss(problem, best.scales);
+  best.loss_identity = candidate_loss(problem, best.scales, sum);
   if (!std::isfinite(best.loss_identity)) {
     fail(ErrorKind::bad_format,
          "the output error of plain rounding is not finite: the weights or the activations are not");
@@ -210,7 +212,7 @@ ScaleSearchResult search_scales(const ScaleSearchProblem& problem) {
     throw_if_cancelled(problem.cancelled);
     std::vector<float> scales = scales_for(candidate, x_mean, w_mean);
     problem.make_representable(scales);
-    const double loss = candidate_loss(problem, scales);
+    const double loss = candidate_loss(problem, scales, sum);
     if (!(loss < best.loss)) continue;  // also turns NaN down
     best.scales = std::move(scales);
     best.loss = loss;

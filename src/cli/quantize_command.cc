@@ -126,6 +126,7 @@ Json report_json(const OneshotReport& report) {
                       {"clip_loss_before", layer.clip_loss_before},
                       {"clip_loss_after", layer.clip_loss_after},
                       {"equivalence_error", layer.equivalence_error},
+                      {"pooled_experts", layer.pooled_experts},
                       {"seconds", layer.seconds}});
   }
   return {{"quantized_linears", report.quantized_linears},
@@ -141,7 +142,9 @@ void print_report(const OneshotReport& report, const std::string& output) {
   double equivalence = 0;
   int64_t mappings = 0;
   int64_t left_alone = 0;
+  size_t pooled = 0;
   for (const auto& layer : report.layers) {
+    pooled += layer.pooled_experts.size();
     equivalence = std::max(equivalence, layer.equivalence_error);
     for (const auto& mapping : layer.mappings) {
       ++mappings;
@@ -161,6 +164,12 @@ void print_report(const OneshotReport& report, const std::string& output) {
     rows.emplace_back(
         "equivalence",
         fmt::format("{:.1e} largest change of a layer before rounding (limit 1e-3)", equivalence));
+  }
+  if (pooled > 0) {
+    rows.emplace_back(
+        "experts",
+        fmt::format("{} saw too few tokens and took the statistics of all tokens (--json names them)",
+                    pooled));
   }
   rows.emplace_back("wall time", format_duration(report.seconds));
   rows.emplace_back("peak memory", format_bytes(report.peak_memory));

@@ -156,6 +156,9 @@ struct Family {
 
 std::span<const Family> families();
 
+/// make_decoder_spec with families beside those of the table; a row of `more` goes before.
+DecoderSpec make_decoder_spec(const JsonView& config, std::span<const Family> more);
+
 /// A model of more than text whose text part is a family of the table: the one whose model_type `text_config`
 /// names, or, where config.json has no such part and says everything at once, `flat_type`.
 struct MultimodalFamily {

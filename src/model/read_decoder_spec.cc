@@ -26,9 +26,11 @@ std::string declared_name(const JsonView& config) {
 }
 
 /// The row of an architecture or a model_type.
-const Family& find_family(const JsonView& config, std::string_view name) {
-  for (const Family& family : families()) {
-    if (family.architecture == name || family.model_type == name) return family;
+const Family& find_family(const JsonView& config, std::string_view name, std::span<const Family> more = {}) {
+  for (const auto& table : {more, families()}) {
+    for (const Family& family : table) {
+      if (family.architecture == name || family.model_type == name) return family;
+    }
   }
   refuse_architecture(config, name);
 }
@@ -370,10 +372,12 @@ DecoderSpec read_text_part(const JsonView& config, const MultimodalFamily& outer
 
 }  // namespace
 
-DecoderSpec make_decoder_spec(const JsonView& config) {
+DecoderSpec make_decoder_spec(const JsonView& config) { return make_decoder_spec(config, {}); }
+
+DecoderSpec make_decoder_spec(const JsonView& config, std::span<const Family> more) {
   const std::string name = declared_name(config);
   if (const MultimodalFamily* outer = find_multimodal(name)) return read_text_part(config, *outer);
-  return read_spec(config, find_family(config, name));
+  return read_spec(config, find_family(config, name, more));
 }
 
 std::vector<int32_t> read_token_ids(const std::optional<JsonView>& value) {

@@ -3,16 +3,6 @@
 namespace salient {
 namespace {
 
-// Names are listed by role, so that a row of the table reads like the model.
-struct NamedLinear {
-  LinearRole role;
-  std::string_view name;
-};
-struct NamedNorm {
-  NormRole role;
-  std::string_view name;
-};
-
 /// The names of several lists, such as an attention block and a feed-forward block.
 template <size_t... Counts>
 constexpr std::array<std::string_view, kLinearRoles> linears(const NamedLinear (&... lists)[Counts]) {

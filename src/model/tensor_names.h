@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <initializer_list>
 #include <string_view>
 
 #include "model/layer_parts.h"
@@ -18,6 +19,27 @@ struct TensorNames {
   std::array<std::string_view, kLinearRoles> linears;
   std::array<std::string_view, kNormRoles> norms;
 };
+
+struct NamedLinear {
+  LinearRole role;
+  std::string_view name;
+};
+struct NamedNorm {
+  NormRole role;
+  std::string_view name;
+};
+
+/// Names by role, so that a row of the table reads like the model.
+constexpr std::array<std::string_view, kLinearRoles> linear_names(std::initializer_list<NamedLinear> list) {
+  std::array<std::string_view, kLinearRoles> names{};
+  for (const NamedLinear& entry : list) names[static_cast<size_t>(entry.role)] = entry.name;
+  return names;
+}
+constexpr std::array<std::string_view, kNormRoles> norm_names(std::initializer_list<NamedNorm> list) {
+  std::array<std::string_view, kNormRoles> names{};
+  for (const NamedNorm& entry : list) names[static_cast<size_t>(entry.role)] = entry.name;
+  return names;
+}
 
 extern const TensorNames kLlamaNames;
 extern const TensorNames kGemma2Names;

@@ -135,9 +135,9 @@ LinearWeight join_parts(std::span<const LinearPart> parts) {
   return whole;
 }
 
-ModelWeights::ModelWeights(const std::string& directory)
+ModelWeights::ModelWeights(const std::string& directory, std::span<const Family> more)
     : checkpoint_(std::make_unique<Checkpoint>(directory)) {
-  spec_ = make_decoder_spec(checkpoint_->config_view());
+  spec_ = make_decoder_spec(checkpoint_->config_view(), more);
   add_generation_stops(*checkpoint_, spec_.eos_tokens);
   quantization_ = read_quantization(*checkpoint_);
   with_context(directory, [&] {

@@ -6,7 +6,7 @@
 #include <span>
 
 #include "checkpoint/checkpoint.h"
-#include "model/decoder_spec.h"
+#include "model/families.h"
 #include "quant/config_block.h"
 #include "quant/quantized_weight.h"
 #include "quant/scheme_groups.h"
@@ -57,7 +57,8 @@ class ModelWeights {
   /// Opens the directory, reads config.json, checks that every tensor of the spec exists with the right shape
   /// and type. Errors: those of Checkpoint, make_decoder_spec and read_config_block; bad_format naming
   /// tensor, expected and found shape.
-  explicit ModelWeights(const std::string& directory);
+  /// `more`: families beside those of the table.
+  explicit ModelWeights(const std::string& directory, std::span<const Family> more = {});
 
   const DecoderSpec& spec() const { return spec_; }
   const Checkpoint& checkpoint() const { return *checkpoint_; }

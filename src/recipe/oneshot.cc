@@ -150,39 +150,76 @@ uint64_t bytes_after(const Job& job) {
   return bytes;
 }
 
-/// What rounding one linear holds beside its weight: with compensation targets and errors as large as the
-/// weight, the scaled Gram matrix and its factor; else the blocks of the clip search, which are smaller than
-/// the weight.
+/// What rounding one linear holds: its weight; with compensation targets and errors as large, the scaled Gram
+/// matrix and its factor; else the blocks of the clip search, which are smaller than the weight.
 uint64_t rounding_bytes(const Job& job, const LinearSlot& slot) {
   const auto in = static_cast<uint64_t>(slot.in_features);
   const auto elements = static_cast<uint64_t>(slot.out_features) * in;
-  if (!job.awq) return 0;
-  const uint64_t weight = job.awq->rounding == Rounding::compensated ? 2 * elements : elements;
-  return (weight + 2 * in * in) * 4;
+  if (!job.awq) return elements * 4;
+  const uint64_t weights = job.awq->rounding == Rounding::compensated ? 3 * elements : 2 * elements;
+  return (weights + 2 * in * in) * 4;
 }
 
-/// What is resident at the worst moment of `quantize_layer`: hidden states; the layer as mapped, as f32 and,
-/// at the end, as codes; a Gram matrix per distinct input; and either one batch's activations or what
-/// rounding the widest linear takes.
-void plan_memory(const Job& job, OneshotPlan& plan) {
-  const auto& spec = job.weights.spec();
-  uint64_t rounding = 0;
-  const int64_t layer = spec.layers - 1;  // the first may lack experts
+/// What the search for one mapping holds: the weights of its balance layers, of all experts one at a time,
+/// and a block of rounding errors.
+uint64_t search_bytes(const DecoderSpec& spec, int64_t layer, const ResolvedMapping& mapping) {
+  uint64_t weights = 0;
+  uint64_t expert = 0;
+  uint64_t in = 0;
+  for (const auto& slot : spec.linears(layer)) {
+    if (std::ranges::find(mapping.balance, slot.id) == mapping.balance.end()) continue;
+    in = static_cast<uint64_t>(slot.in_features);
+    const uint64_t elements = static_cast<uint64_t>(slot.out_features) * in;
+    if (is_expert(slot.id.role)) {
+      expert = std::max(expert, elements);
+    } else {
+      weights += elements;
+    }
+  }
+  constexpr uint64_t kErrorRows = 2048;
+  return (weights + expert + kErrorRows * in) * 4;
+}
+
+/// Gram matrices of a layer: one per distinct input, and those of one expert.
+uint64_t statistics_bytes(const DecoderSpec& spec, int64_t layer) {
   const PerLinear<LinearId> representatives = input_representatives(spec, layer);
+  uint64_t bytes = 0;
   for (const auto& slot : spec.linears(layer)) {
     const auto in = static_cast<uint64_t>(slot.in_features);
-    const auto elements = static_cast<uint64_t>(slot.out_features) * in;
-    const uint64_t stored = byte_size(job.weights.storage_type(slot));
-    plan.memory_layer += elements * (stored + 4) + elements / 2;
-    rounding = std::max(rounding, rounding_bytes(job, slot));
-    if (!job.windows.empty() && representatives.at(slot.id) == slot.id) plan.memory_statistics += in * in * 4;
+    const bool counts = is_expert(slot.id.role) ? slot.id.expert == 0 && slot.id.role != LinearRole::expert_up
+                                                : representatives.at(slot.id) == slot.id;
+    if (counts) bytes += in * in * 4;
+  }
+  return bytes;
+}
+
+/// What is resident at the worst moment of `quantize_layer`: hidden states, and with experts what they read;
+/// the layer as mapped and, at the end, as codes; Gram matrices; and either one batch's activations, a search
+/// or what rounding the widest linear takes.
+void plan_memory(const Job& job, OneshotPlan& plan) {
+  const auto& spec = job.weights.spec();
+  const int64_t layer = spec.layers - 1;  // the first may lack experts
+  const auto& linears = job.resolved.linears.back();
+  uint64_t work = 0;
+  for (const auto& slot : spec.linears(layer)) {
+    const auto elements = static_cast<uint64_t>(slot.out_features) * static_cast<uint64_t>(slot.in_features);
+    plan.memory_layer += elements * byte_size(job.weights.storage_type(slot));
+    const auto found = linears.find(slot.id);
+    if (found == linears.end()) continue;
+    plan.memory_layer += packed_bytes(slot, job, found->second.scheme, DType::f16);
+    work = std::max(work, rounding_bytes(job, slot));
+  }
+  if (job.awq) {
+    plan.memory_statistics = statistics_bytes(spec, layer);
+    for (const auto& mapping : job.resolved.mappings.back())
+      work = std::max(work, search_bytes(spec, layer, mapping));
   }
   const auto hidden = static_cast<uint64_t>(spec.hidden_size) * 4;
   const auto tokens = static_cast<uint64_t>(plan.calibration_tokens);
   const uint64_t rows = std::min<uint64_t>(tokens, kRowsPerBatch);
   const uint64_t batch = rows * static_cast<uint64_t>(4 * spec.hidden_size + 3 * spec.intermediate_size) * 4;
-  plan.memory_hidden_states = tokens * hidden;
-  plan.memory_workspace = std::max(batch, rounding);
+  plan.memory_hidden_states = tokens * hidden * (spec.has_experts(layer) ? 2 : 1);
+  plan.memory_workspace = std::max(batch, work);
   plan.memory_peak =
       plan.memory_hidden_states + plan.memory_layer + plan.memory_statistics + plan.memory_workspace;
 }
@@ -330,6 +367,7 @@ class OneshotRun {
     QuantizedLayer result =
         stream ? quantize_layer(job, *options_.recipe.awq, original, *stream) : round_layer(job, original);
     job_.weights.release_layer(layer);
+    return_free_memory();
     result.report.seconds = seconds_since(layer_start);
     report_.layers.push_back(std::move(result.report));
     tell_progress();

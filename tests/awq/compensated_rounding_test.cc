@@ -220,5 +220,65 @@ TEST_F(CompensatedRounding, SameBytesForAnyThreadCount) {
   EXPECT_EQ(std::memcmp(one.codes.bytes(), three.codes.bytes(), one.codes.byte_size()), 0);
 }
 
+/// Taking the columns in another order is the same as storing them in that order. One group to a row, because
+/// groups are those of the stored columns either way.
+TEST_F(CompensatedRounding, ActivationOrderTakesTheStrongestColumnsFirst) {
+  constexpr int64_t kColumns = 48;
+  rule_.scheme.group_size = QuantizationScheme::kWholeRow;
+  const Tensor weight = random_matrix(6, kColumns, 5);
+  const Tensor gram = correlated_gram(500, kColumns, 6);
+  std::vector<size_t> order(kColumns);
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  const auto strength = [&](size_t column) { return gram.values<float>()[column * (kColumns + 1)]; };
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return strength(a) > strength(b); });
+  Tensor ordered_weight = Tensor::empty(DType::f32, weight.shape());
+  Tensor ordered_gram = Tensor::empty(DType::f32, gram.shape());
+  for (size_t i = 0; i < kColumns; ++i) {
+    for (size_t row = 0; row < 6; ++row) {
+      ordered_weight.mutable_values<float>()[row * kColumns + i] =
+          weight.values<float>()[row * kColumns + order[i]];
+    }
+    for (size_t j = 0; j < kColumns; ++j) {
+      ordered_gram.mutable_values<float>()[i * kColumns + j] =
+          gram.values<float>()[order[i] * kColumns + order[j]];
+    }
+  }
+  const QuantizedWeight found = round_compensated({.backend = *backend_,
+                                                   .rounding = rule_,
+                                                   .weight = weight,
+                                                   .clip = {},
+                                                   .gram = gram,
+                                                   .tokens = 500,
+                                                   .order = ActivationOrder::weight});
+  const QuantizedWeight stored = round(ordered_weight, ordered_gram, 500);
+  const QuantizedWeight plain = round(weight, gram, 500);
+  bool differs = false;
+  for (int64_t row = 0; row < 6; ++row) {
+    for (int64_t i = 0; i < kColumns; ++i) {
+      const auto column = static_cast<int64_t>(order[static_cast<size_t>(i)]);
+      EXPECT_EQ(found.code(row, column), stored.code(row, i));
+      differs |= found.code(row, column) != plain.code(row, column);
+    }
+  }
+  EXPECT_TRUE(differs);
+}
+
+TEST_F(CompensatedRounding, ActivationOrderKeepsTheGroups) {
+  const Tensor weight = random_matrix(8, 96, 5);
+  const Tensor gram = correlated_gram(500, 96, 6);
+  const QuantizedWeight plain = round(weight, gram, 500);
+  const QuantizedWeight ordered = round_compensated({.backend = *backend_,
+                                                     .rounding = rule_,
+                                                     .weight = weight,
+                                                     .clip = {},
+                                                     .gram = gram,
+                                                     .tokens = 500,
+                                                     .order = ActivationOrder::weight});
+  EXPECT_EQ(std::memcmp(plain.scales.bytes(), ordered.scales.bytes(), plain.scales.byte_size()), 0);
+  const double nearest =
+      output_error(weight, quantize_to_nearest(weight, {}, rule_.scheme, rule_.scale_dtype), gram);
+  EXPECT_LT(output_error(weight, ordered, gram), nearest);
+}
+
 }  // namespace
 }  // namespace salient

@@ -113,6 +113,55 @@ TEST_F(CommandLine, DryRunPrintsThePlanAndWritesNothing) {
   EXPECT_EQ(parse_json(json.output, "plan")["calibration_tokens"], 512);
 }
 
+TEST_F(CommandLine, ARecipeSaysWhatFlagsSayAndItsRecordGivesTheSameWeights) {
+  const std::string recipe = out("awq.yaml");
+  write_file_atomically(recipe, R"(
+default_stage:
+  default_modifiers:
+    AWQModifier:
+      duo_scaling: both
+      n_grid: 6
+      mappings:
+      - {smooth_layer: 're:.*input_layernorm$', balance_layers: ['re:.*q_proj$', 're:.*k_proj$', 're:.*v_proj$']}
+    QuantizationModifier:
+      ignore: [lm_head]
+      config_groups:
+        group_0: {targets: [Linear], weights: {num_bits: 4, symmetric: false, group_size: 64}}
+        group_1: {targets: ['re:.*down_proj$'], weights: {num_bits: 8, group_size: 128}}
+)");
+  const auto plan = run_salient(quantize({"--recipe", recipe, "--dry-run"}));
+  ASSERT_EQ(plan.status, 0) << plan.errors;
+  EXPECT_THAT(plan.output,
+              AllOf(HasSubstr("layers 0-3"), HasSubstr("smooth  input_layernorm -> q_proj, k_proj, v_proj"),
+                    HasSubstr("int8 symmetric, group 128 (group_1: \"re:.*down_proj$\")  mlp.down_proj"),
+                    HasSubstr("lm_head  (ignore: \"lm_head\")")));
+  EXPECT_THAT(plan.output, ::testing::Not(HasSubstr("v_proj -> o_proj")));
+  ASSERT_EQ(run_salient(quantize({"--recipe", recipe})).status, 0);
+  const auto again = run_salient({"quantize", kModel, "-o", out("again"), "--data",
+                                  kDemo + "/calibration.txt", "--recipe", out() + "/recipe.yaml"});
+  ASSERT_EQ(again.status, 0) << again.errors;
+  EXPECT_EQ(read_text_file(out() + "/model.safetensors"),
+            read_text_file(out("again") + "/model.safetensors"));
+  EXPECT_EQ(read_text_file(out() + "/recipe.yaml"), read_text_file(out("again") + "/recipe.yaml"));
+  const auto inspected = run_salient({"inspect", out()});
+  EXPECT_THAT(inspected.output, HasSubstr("int8 symmetric, group 128 (group_1: re:.*down_proj$)"));
+  const auto evaluated = run_salient({"eval", out(), "--text", kDemo + "/evaluation.txt", "--window", "128",
+                                      "--max-windows", "8", "--json"});
+  ASSERT_EQ(evaluated.status, 0) << evaluated.errors;
+  EXPECT_LT(parse_json(evaluated.output, "result")["perplexity"].get<double>(), 4.0);
+}
+
+TEST_F(CommandLine, InspectListsTheMappings) {
+  const auto text = run_salient({"inspect", kModel, "--mappings"});
+  ASSERT_EQ(text.status, 0) << text.errors;
+  EXPECT_THAT(text.output, AllOf(HasSubstr("layers 0-3"), HasSubstr("smooth  up_proj -> down_proj")));
+  const auto json = run_salient({"inspect", kModel, "--mappings", "--json"});
+  const Json mappings = parse_json(json.output, "inspect")["mappings"];
+  ASSERT_EQ(mappings.size(), 4u);
+  EXPECT_EQ(mappings[3][3]["smooth_layer"], "model.layers.3.mlp.up_proj");
+  EXPECT_EQ(mappings[3][3]["balance_layers"], Json::array({"model.layers.3.mlp.down_proj"}));
+}
+
 TEST_F(CommandLine, MistakesGetOneLineAndNoOutput) {
   struct Case {
     std::vector<std::string> arguments;
@@ -126,6 +175,9 @@ TEST_F(CommandLine, MistakesGetOneLineAndNoOutput) {
       {quantize({"--group-size", "256", "--ignore", "nothing"}), 2, "matches no module"},
       {quantize({"--scheme", "W8A8"}), 1, "W8A8"},
       {quantize({"--format", "gguf"}), 2, "gguf"},
+      {quantize({"--recipe", "/nowhere.yaml"}), 1, "/nowhere.yaml"},
+      {quantize({"--recipe", kDemo + "/README.md", "--scheme", "W4A16"}), 2,
+       "--scheme stands beside --recipe"},
       {quantize({}, "0"), 2, "num-calibration-samples"},
       {{"eval", kModel, "--text", "/nowhere.txt"}, 1, "salient: /nowhere.txt: cannot open"},
       {{"eval", kModel, "--text", kDemo + "/evaluation.txt", "--window", "100000"}, 2, "512 positions"},

@@ -309,6 +309,58 @@ TEST_F(Oneshot, ValuesBeyondF16AreRefusedForGemm) {
   }
 }
 
+TEST_F(Oneshot, SchemesPerLinearComeBack) {
+  const auto group = [](std::string name, std::string target, QuantizationArgs args) {
+    return ConfigGroup{.name = std::move(name), .targets = {std::move(target)}, .weights = args};
+  };
+  options_.recipe.quantization = {
+      .config_groups = {
+          group("rest", "Linear", {.num_bits = 4, .symmetric = false, .group_size = 16}),
+          group("wide", "re:.*(up|down)_proj$", {.num_bits = 8, .group_size = 64}),
+          group("rows", "re:.*v_proj$", {.num_bits = 8, .symmetric = false, .group_size = -1}),
+          group("whole", "re:.*o_proj$",
+                {.num_bits = 4, .symmetric = false, .strategy = QuantizationStrategy::tensor})}};
+  const OneshotPlan plan = plan_oneshot(options_);
+  const OneshotReport report = oneshot(options_);
+  EXPECT_EQ(plan.bytes_after, Checkpoint(path("out")).byte_size());
+  EXPECT_EQ(report.quantized_linears, 14);
+  const ModelWeights dense(path("dense"));
+  const ModelWeights back(path("out"));
+  EXPECT_EQ(back.quantization()->groups.size(), 4u);
+  const auto expect = [&](LinearRole role, const QuantizationScheme& scheme) {
+    const auto expected =
+        quantize_to_nearest(dense.layer(1)[role].dense.to(DType::f32), {}, scheme, DType::bf16);
+    const LayerWeights layer = back.layer(1);
+    ASSERT_TRUE(layer[role].quantized.has_value());
+    EXPECT_EQ(layer[role].quantized->scheme, scheme);
+    EXPECT_TRUE(same<float>(dequantize(*layer[role].quantized), dequantize(expected)));
+  };
+  expect(LinearRole::q, {.num_bits = 4, .symmetric = false, .group_size = 16});
+  expect(LinearRole::down, {.num_bits = 8, .symmetric = true, .group_size = 64});
+  expect(LinearRole::v, {.num_bits = 8, .symmetric = false, .group_size = -1});
+  expect(LinearRole::o, {.num_bits = 4, .symmetric = false, .group_size = QuantizationScheme::kWholeMatrix});
+}
+
+TEST_F(Oneshot, AnObserverChangesTheRanges) {
+  const auto scales_with = [&](Observer observer) {
+    options_.overwrite = true;
+    options_.recipe.quantization = {.config_groups = {{.name = "g",
+                                                       .weights = {.num_bits = 4,
+                                                                   .symmetric = true,
+                                                                   .group_size = 32,
+                                                                   .observer = observer,
+                                                                   .observer_kwargs = {.maxshrink = 0.5}}}}};
+    oneshot(options_);
+    const Tensor scales = ModelWeights(path("out")).layer(0)[LinearRole::up].quantized->scales.to(DType::f32);
+    return std::vector<float>(scales.values<float>().begin(), scales.values<float>().end());
+  };
+  const auto searched = scales_with(Observer::mse);
+  const auto plain = scales_with(Observer::minmax);
+  EXPECT_EQ(plain, scales_with(Observer::automatic));  // without AWQ there is no search
+  EXPECT_NE(searched, plain);
+  for (size_t i = 0; i < plain.size(); ++i) EXPECT_LE(searched[i], plain[i]);
+}
+
 TEST_F(Oneshot, WeightsThatAreNotFiniteAreNamed) {
   const Checkpoint good(path("dense"));
   CheckpointWriter writer({.target = path("bad")});

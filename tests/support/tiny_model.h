@@ -4,7 +4,7 @@
 
 #include "base/json.h"
 #include "checkpoint/checkpoint_writer.h"
-#include "model/decoder_spec.h"
+#include "model/families.h"
 #include "support/random.h"
 
 namespace salient {
@@ -14,7 +14,8 @@ namespace salient {
 struct TinyModel {
   std::string architecture = "LlamaForCausalLM";
   DType dtype = DType::bf16;
-  Json extra = Json::object();  ///< further keys of config.json
+  Json extra = Json::object();        ///< further keys of config.json
+  std::span<const Family> more = {};  ///< families beside those of the table
 
   Json config() const {
     Json json = {{"architectures", {architecture}},
@@ -35,7 +36,7 @@ struct TinyModel {
 
   void write(const std::string& directory) const {
     const Json json = config();
-    const DecoderSpec spec = make_decoder_spec(JsonView(json, "config.json"));
+    const DecoderSpec spec = make_decoder_spec(JsonView(json, "config.json"), more);
     CheckpointWriter writer({.target = directory});
     uint32_t seed = 1;
     const auto add = [&](const std::string& name, Shape shape, float deviation) {
