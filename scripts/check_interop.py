@@ -29,10 +29,29 @@ def load(directory):
     return tensors
 
 
-def nibbles(words):
-    """int32 [rows, words] -> uint8 [rows, 8 * words], lowest nibble first."""
-    spread = (words.numpy().astype(np.int64)[..., None] >> (4 * np.arange(8))) & 15
+def codes_of(words, bits):
+    """int32 [rows, words] -> uint8 [rows, 32 / bits * words], lowest bits first."""
+    spread = (words.numpy().astype(np.int64)[..., None] >> (bits * np.arange(32 // bits))) & (2**bits - 1)
     return spread.astype(np.uint8).reshape(words.shape[0], -1)
+
+
+def dense_of(tensors, linear):
+    """The weight of a linear in pack-quantized, f32 [rows, columns]. The bits follow from the width of the packed rows."""
+    rows, columns = tensors[linear + ".weight_shape"].tolist()
+    packed = tensors[linear + ".weight_packed"]
+    bits = 4 if packed.shape[1] == (columns + 7) // 8 else 8
+    codes = codes_of(packed, bits)[:, :columns].astype(np.float32)
+    scales = tensors[linear + ".weight_scale"].float().numpy()
+    zeros = np.full_like(scales, 2 ** (bits - 1))
+    stored = tensors.get(linear + ".weight_zero_point")
+    if stored is not None and stored.dtype == torch.int8:  # strategy tensor: as it is, without the offset
+        zeros = stored.numpy().astype(np.float32) + 2 ** (bits - 1)
+    elif stored is not None:
+        zeros = codes_of(stored.T.contiguous(), bits)[:, :rows].T.astype(np.float32)
+    if scales.ndim == 1:
+        return (codes - zeros[0]) * scales[0]
+    width = columns // scales.shape[1]
+    return (codes - zeros.repeat(width, 1)) * scales.repeat(width, 1)
 
 
 def check_compressed_tensors(directory, ids):
@@ -46,16 +65,7 @@ def check_compressed_tensors(directory, ids):
     for name, tensor in tensors.items():
         linear = name.removesuffix(".weight_packed")
         if linear != name:
-            rows, columns = tensors[linear + ".weight_shape"].tolist()
-            codes = nibbles(tensor)[:, :columns].astype(np.float32)
-            scales = tensors[linear + ".weight_scale"].float().numpy()
-            zeros = np.full_like(scales, 8)
-            if linear + ".weight_zero_point" in tensors:
-                packed = tensors[linear + ".weight_zero_point"].T.contiguous()
-                zeros = nibbles(packed)[:, :rows].T.astype(np.float32)
-            width = columns // scales.shape[1]
-            weight = (codes - zeros.repeat(width, 1)) * scales.repeat(width, 1)
-            state[linear + ".weight"] = torch.from_numpy(weight)
+            state[linear + ".weight"] = torch.from_numpy(dense_of(tensors, linear))
         elif name.rsplit(".", 1)[-1] in ("weight", "bias"):
             state[name] = tensor.float()
     missing, unexpected = dense.load_state_dict(state, strict=False)
@@ -78,7 +88,7 @@ def check_gemm(directory):
         theirs = [t.numpy() & 15 for t in reverse_awq_order(*unpack_awq(packed, zeros, 4), 4)]
         for words, unpacked in ((packed, theirs[0]), (zeros, theirs[1])):
             ours = np.empty((words.shape[0], words.shape[1], 8), np.uint8)
-            ours[..., GEMM_ORDER] = nibbles(words).reshape(*words.shape, 8)
+            ours[..., GEMM_ORDER] = codes_of(words, 4).reshape(*words.shape, 8)
             equal += int(np.array_equal(ours.reshape(words.shape[0], -1), unpacked))
         linears += 1
     assert linears > 0
