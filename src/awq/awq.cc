@@ -11,6 +11,7 @@
 #include "awq/scale_search.h"
 #include "awq/scaled_layer.h"
 #include "base/error.h"
+#include "base/process.h"
 #include "quant/group_quantize.h"
 
 namespace salient {
@@ -80,6 +81,7 @@ class LayerSearch {
     for (const LinearId& id : {gate, up, down}) {
       if (job_.linears.contains(id)) round(id, id == down ? statistics.hidden : statistics.input, report);
     }
+    return_free_memory();
   }
 
   bool any_quantized(const ResolvedMapping& mapping) const {
