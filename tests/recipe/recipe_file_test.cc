@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/file.h"
 #include "recipe/schemes.h"
 #include "salient/oneshot.h"
 #include "support/error_matcher.h"
@@ -174,6 +175,29 @@ AWQModifier:
 )");
   EXPECT_THAT(*options.recipe.awq->mappings,
               ElementsAre(AwqMapping{"re:.*final_layer_norm", {"re:.*fc1"}}, AwqMapping{"a", {"b"}, "mlp"}));
+}
+
+/// Recipes on the page are whole, or parts that lack nothing but the rest.
+TEST(RecipeFile, ThePageShowsRecipesThatAreRead) {
+  const std::string page = read_text_file(SALIENT_SOURCE_DIR "/docs/recipes.md");
+  const std::string mark = "```yaml\n";
+  int whole = 0;
+  int parts = 0;
+  for (size_t begin = page.find(mark); begin != std::string::npos; begin = page.find(mark, begin + 1)) {
+    const size_t from = begin + mark.size();
+    const std::string text = page.substr(from, page.find("```", from) - from);
+    try {
+      read(text);
+      ++whole;
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), ::testing::AnyOf(HasSubstr("alone does not say how to quantize"),
+                                                 HasSubstr("names no modifier")))
+          << text;
+      ++parts;
+    }
+  }
+  EXPECT_EQ(whole, 1);
+  EXPECT_EQ(parts, 2);
 }
 
 struct Mistake {
