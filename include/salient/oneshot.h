@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -124,6 +125,9 @@ struct OneshotPlan {
   std::string architecture;
   std::string device;
   std::vector<PlannedLayer> layers;
+  /// The output head, where the recipe does not ignore it; rounded without AWQ, as no norm before it is
+  /// smoothed.
+  std::optional<PlannedLinear> head;
   std::vector<SchemeGroup> groups;
   std::vector<DenseModule> dense;
   std::vector<std::string> warnings;  ///< what other programs may not load

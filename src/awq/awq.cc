@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "awq/apply.h"
 #include "awq/clip_search.h"
@@ -32,6 +33,13 @@ std::optional<RoundingRule> rounding_rule(const LayerJob& job, const LinearId& i
   if (rounding == job.linears.end()) return std::nullopt;
   const LinearWeight& weight = original[id];
   return RoundingRule{.scheme = rounding->second.scheme, .scale_dtype = storage_of(job, weight.dense)};
+}
+
+/// The largest weight of each group where an observer finds it in the weights alone; undefined where there is
+/// no such search.
+Tensor clip_by_weights(const RoundingRule& rule, const Tensor& weight, const LinearRounding& rounding) {
+  if (rounding.observer != Observer::mse) return {};
+  return search_mse_clips(rule, weight, rounding.observer_settings);
 }
 
 /// One layer on its way through the search: scales are found for mapping after mapping, then its linears are
@@ -170,9 +178,8 @@ class LayerSearch {
   Tensor clip_of(const LinearId& id, const RoundingRule& rule, const Tensor& weight, const ScaledInput& input,
                  LayerReport& report) const {
     const LinearRounding& rounding = job_.linears.at(id);
-    if (rounding.observer == Observer::mse) return search_mse_clips(rule, weight, rounding.observer_settings);
-    if (rounding.observer == Observer::minmax || settings_.clip == ClipSearch::off) return {};
-    if (!may_clip(id.role, rule.scheme)) return {};
+    if (rounding.observer != Observer::automatic) return clip_by_weights(rule, weight, rounding);
+    if (settings_.clip == ClipSearch::off || !may_clip(id.role, rule.scheme)) return {};
     const ClipSearchResult found = search_clips({.backend = job_.backend,
                                                  .rounding = rule,
                                                  .weight = weight,
@@ -255,6 +262,35 @@ double equivalence_error(const Tensor& input, const Tensor& reference, const Ten
                    update);  // infinity or NaN when the layer does nothing: never passes the check
 }
 
+QuantizedWeight round_by_rows(const Tensor& dense, const LinearRounding& rounding, DType scale_dtype,
+                              const CancellationFlag* cancelled) {
+  if (rounding.scheme.group_size == QuantizationScheme::kWholeMatrix) {
+    fail(ErrorKind::unsupported, "one scale for the whole matrix cannot be found row by row");
+  }
+  constexpr int64_t kRowsPerBlock = 4096;
+  QuantizedWeight result =
+      allocate_quantized_weight(rounding.scheme, dense.dim(0), dense.dim(1), scale_dtype);
+  for (int64_t begin = 0; begin < dense.dim(0); begin += kRowsPerBlock) {
+    throw_if_cancelled(cancelled);
+    const int64_t end = std::min(dense.dim(0), begin + kRowsPerBlock);
+    const Tensor weight = dense.slice(begin, end).to(DType::f32);
+    const QuantizedWeight block = with_context(fmt::format("rows from {} on", begin), [&] {
+      return quantize_to_nearest(weight, clip_by_weights({rounding.scheme, scale_dtype}, weight, rounding),
+                                 rounding.scheme, scale_dtype);
+    });
+    const auto place = [&](const Tensor& part, Tensor& whole) {
+      if (!part.defined()) return;
+      std::memcpy(whole.mutable_bytes() +
+                      static_cast<size_t>(begin) * (part.byte_size() / static_cast<size_t>(end - begin)),
+                  part.bytes(), part.byte_size());
+    };
+    place(block.codes, result.codes);
+    place(block.scales, result.scales);
+    place(block.zeros, result.zeros);
+  }
+  return result;
+}
+
 QuantizedLayer round_layer(const LayerJob& job, const LayerWeights& original) {
   const ScaledLayer unscaled(job.spec, original);
   RoundedLinears rounded;
@@ -264,11 +300,8 @@ QuantizedLayer round_layer(const LayerJob& job, const LayerWeights& original) {
     throw_if_cancelled(job.cancelled);
     rounded[slot.id] = with_context(slot.name, [&] {
       const Tensor weight = unscaled.weight(slot.id);
-      const LinearRounding& rounding = job.linears.at(slot.id);
-      const Tensor clip = rounding.observer == Observer::mse
-                              ? search_mse_clips(*rule, weight, rounding.observer_settings)
-                              : Tensor();
-      return quantize_to_nearest(weight, clip, rule->scheme, rule->scale_dtype);
+      return quantize_to_nearest(weight, clip_by_weights(*rule, weight, job.linears.at(slot.id)),
+                                 rule->scheme, rule->scale_dtype);
     });
   }
   return {.weights = store_layer(job, original, unscaled, std::move(rounded)),

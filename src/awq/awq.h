@@ -14,6 +14,11 @@ struct QuantizedLayer {
 /// Rounds to nearest, without data.
 QuantizedLayer round_layer(const LayerJob& job, const LayerWeights& original);
 
+/// Rounds a linear to nearest, a block of rows at a time, so that a head of a hundred thousand rows is never
+/// there as f32. Errors: unsupported for kWholeMatrix, whose grid depends on all rows.
+QuantizedWeight round_by_rows(const Tensor& dense, const LinearRounding& rounding, DType scale_dtype,
+                              const CancellationFlag* cancelled);
+
 /// AWQ: statistics of the layer's inputs from `stream`, which is moved behind the layer; scale search and
 /// smoothing per mapping; check that the layer still computes the same (internal error above 1e-3); clip
 /// search; rounding.

@@ -45,6 +45,17 @@ std::string mapping_line(const PlannedMapping& mapping, int64_t layer) {
   return fmt::format("{} -> {}", name_in_layer(mapping.smooth_layer, layer), fmt::join(readers, ", "));
 }
 
+std::string rule_text(const PlannedLinear& linear) {
+  return fmt::format("{} ({}: \"{}\")", describe(linear.scheme), linear.group, linear.target);
+}
+
+Json to_json(const PlannedLinear& linear) {
+  return {{"name", linear.name},
+          {"shape", {linear.out_features, linear.in_features}},
+          {"group", linear.group},
+          {"target", linear.target}};
+}
+
 /// The lines that describe one layer.
 std::vector<std::string> layer_lines(const PlannedLayer& layer) {
   std::vector<std::string> lines;
@@ -101,10 +112,7 @@ Json to_json(const OneshotPlan& plan) {
     for (const PlannedMapping& mapping : layer.mappings) mappings.push_back(to_json(mapping));
     Json linears = Json::array();
     for (const PlannedLinear& linear : layer.linears) {
-      linears.push_back({{"name", linear.name},
-                         {"shape", {linear.out_features, linear.in_features}},
-                         {"group", linear.group},
-                         {"target", linear.target}});
+      linears.push_back(to_json(linear));
     }
     layers.push_back({{"layer", layer.layer}, {"mappings", mappings}, {"linears", linears}});
   }
@@ -114,6 +122,7 @@ Json to_json(const OneshotPlan& plan) {
           {"device", plan.device},
           {"groups", groups},
           {"layers", layers},
+          {"head", plan.head ? to_json(*plan.head) : Json()},
           {"dense", dense},
           {"warnings", plan.warnings},
           {"quantized_linears", plan.quantized_linears},
@@ -163,6 +172,7 @@ void print_plan(const OneshotPlan& plan) {
             format_bytes(plan.memory_workspace))}});
   fmt::print("Layers:\n");
   print_layers(plan.layers);
+  if (plan.head) fmt::print("  output head\n    {}  {}\n", rule_text(*plan.head), plan.head->name);
   fmt::print("Stays dense (embeddings and norms always do):\n");
   for (const auto& module : plan.dense) fmt::print("  {}  ({})\n", module.name, module.reason);
   for (const auto& warning : plan.warnings) fmt::print("Warning: {}\n", warning);

@@ -17,6 +17,7 @@ namespace {
 struct QuantizeArguments {
   OneshotOptions options;
   std::string recipe;
+  std::vector<std::string> ignore;
   std::string method = "awq";
   std::string duo_scaling = "true";
   std::string rounding = "compensated";
@@ -49,6 +50,8 @@ void take_recipe(const CLI::App& command, QuantizeArguments& arguments) {
 
 void take_recipe_flags(QuantizeArguments& arguments) {
   OneshotOptions& options = arguments.options;
+  std::vector<std::string>& ignore = options.recipe.quantization.ignore;
+  ignore.insert(ignore.end(), arguments.ignore.begin(), arguments.ignore.end());
   if (arguments.method == "rtn") {
     options.recipe.awq.reset();
     return;
@@ -247,8 +250,8 @@ void add_quantize_command(CLI::App& app) {
       ->check(CLI::Range(2, 1 << 20));
   command
       ->add_option(
-          "--ignore", options.recipe.quantization.ignore,
-          "A linear that stays dense, by full name, re:pattern or class; may be repeated (default: lm_head)")
+          "--ignore", arguments->ignore,
+          "A linear that stays dense beside lm_head, by full name, re:pattern or class; may be repeated")
       ->allow_extra_args(false);
   command->add_option("--duo-scaling", arguments->duo_scaling, "true (default), false or both")
       ->check(CLI::IsMember({"true", "false", "both"}));

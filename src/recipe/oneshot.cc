@@ -7,21 +7,16 @@
 
 #include "awq/apply.h"
 #include "awq/awq.h"
-#include "awq/mapping.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/process.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "quant/packing.h"
-#include "recipe/resolve.h"
-#include "runtime/generate.h"
-#include "text/dataset.h"
-#include "text/tokenizer.h"
+#include "recipe/plan.h"
 
 namespace salient {
 namespace {
 
-using Windows = std::vector<std::vector<int32_t>>;
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
@@ -56,204 +51,6 @@ void check_output(const OneshotOptions& options) {
        options.output);
 }
 
-void refuse_quantized_input(const ModelWeights& weights) {
-  if (!weights.quantization()) return;
-  const QuantizationConfig& found = *weights.quantization();
-  fail(ErrorKind::invalid_argument, "{}: already quantized ({}, {}); start from the original checkpoint",
-       weights.checkpoint().directory().string(), to_string(found.format),
-       describe(found.groups.front().scheme));
-}
-
-/// A type that AutoAWQ's kernels need; compressed-tensors keeps each tensor's own.
-std::optional<DType> storage_type(Format format) {
-  if (format == Format::autoawq_gemm) return DType::f16;
-  return std::nullopt;
-}
-
-Windows calibration_windows(const OneshotOptions& options, const DecoderSpec& spec) {
-  if (!options.recipe.awq) return {};
-  const auto& calibration = options.calibration;
-  if (calibration.dataset.empty()) {
-    fail(ErrorKind::invalid_argument,
-         "AWQ needs calibration text: name a .txt or .jsonl file (--data), or do without AWQ (--method rtn)");
-  }
-  check_window(spec, calibration.max_seq_length);
-  const Tokenizer tokenizer = Tokenizer::from_directory(options.model);
-  return read_token_windows(tokenizer, {.path = calibration.dataset, .text_column = calibration.text_column},
-                            {.window = static_cast<size_t>(calibration.max_seq_length),
-                             .maximum = static_cast<size_t>(calibration.num_samples)});
-}
-
-int64_t count_tokens(const Windows& windows) {
-  int64_t count = 0;
-  for (const auto& window : windows) count += static_cast<int64_t>(window.size());
-  return count;
-}
-
-/// Everything that is known before the first weight is read.
-struct Job {
-  explicit Job(const OneshotOptions& options)
-      : format(options.format),
-        awq(options.recipe.awq),
-        weights(options.model),
-        resolved((refuse_quantized_input(weights), resolve_recipe(options, weights.spec()))),
-        windows(calibration_windows(options, weights.spec())),
-        precision(options.calibration.precision == CalibrationPrecision::f32 ? MatmulPrecision::f32
-                                                                             : MatmulPrecision::bf16),
-        backend(make_cpu_backend({.precision = precision})),
-        exact(make_cpu_backend({.precision = MatmulPrecision::f32})) {}
-
-  Clock::time_point start = Clock::now();
-  Format format;
-  std::optional<AwqModifier> awq;
-  ModelWeights weights;
-  ResolvedRecipe resolved;
-  Windows windows;
-  MatmulPrecision precision;  // falls back to f32 in the back end when the CPU has no bf16 arithmetic
-  std::unique_ptr<Backend> backend;
-  std::unique_ptr<Backend> exact;
-};
-
-/// Bytes of the packed tensors of a linear.
-uint64_t packed_bytes(const LinearSlot& slot, const Job& job, const QuantizationScheme& scheme,
-                      DType scale_dtype) {
-  uint64_t bytes = 0;
-  const auto layout = packing_of(job.format).layout(scheme, slot.out_features, slot.in_features);
-  for (const auto& tensor : layout) {
-    const size_t size = byte_size(is_floating(tensor.dtype) ? scale_dtype : tensor.dtype);
-    bytes += static_cast<uint64_t>(element_count(tensor.shape)) * size;
-  }
-  return bytes;
-}
-
-/// Size of the checkpoint after: every tensor in the type of the output, the quantized linears as their
-/// codes.
-uint64_t bytes_after(const Job& job) {
-  const auto storage = storage_type(job.format);
-  uint64_t bytes = 0;
-  for (const auto& name : job.weights.checkpoint().tensor_names()) {
-    const Tensor tensor = job.weights.checkpoint().tensor(name);
-    const bool converted = storage && is_floating(tensor.dtype());
-    bytes += static_cast<uint64_t>(tensor.element_count()) * byte_size(converted ? *storage : tensor.dtype());
-  }
-  const auto& spec = job.weights.spec();
-  for (int64_t layer = 0; layer < spec.layers; ++layer) {
-    const auto& linears = job.resolved.linears[static_cast<size_t>(layer)];
-    for (const auto& slot : spec.linears(layer)) {
-      const auto found = linears.find(slot.id);
-      if (found == linears.end()) continue;
-      const DType type = storage.value_or(job.weights.storage_type(slot));
-      bytes -= static_cast<uint64_t>(slot.out_features * slot.in_features) * byte_size(type);
-      bytes += packed_bytes(slot, job, found->second.scheme, type);
-    }
-  }
-  return bytes;
-}
-
-/// What rounding one linear holds: its weight; with compensation targets and errors as large, the scaled Gram
-/// matrix and its factor; else the blocks of the clip search, which are smaller than the weight.
-uint64_t rounding_bytes(const Job& job, const LinearSlot& slot) {
-  const auto in = static_cast<uint64_t>(slot.in_features);
-  const auto elements = static_cast<uint64_t>(slot.out_features) * in;
-  if (!job.awq) return elements * 4;
-  const uint64_t weights = job.awq->rounding == Rounding::compensated ? 3 * elements : 2 * elements;
-  return (weights + 2 * in * in) * 4;
-}
-
-/// What the search for one mapping holds: the weights of its balance layers, of all experts one at a time,
-/// and a block of rounding errors.
-uint64_t search_bytes(const DecoderSpec& spec, int64_t layer, const ResolvedMapping& mapping) {
-  uint64_t weights = 0;
-  uint64_t expert = 0;
-  uint64_t in = 0;
-  for (const auto& slot : spec.linears(layer)) {
-    if (std::ranges::find(mapping.balance, slot.id) == mapping.balance.end()) continue;
-    in = static_cast<uint64_t>(slot.in_features);
-    const uint64_t elements = static_cast<uint64_t>(slot.out_features) * in;
-    if (is_expert(slot.id.role)) {
-      expert = std::max(expert, elements);
-    } else {
-      weights += elements;
-    }
-  }
-  constexpr uint64_t kErrorRows = 2048;
-  return (weights + expert + kErrorRows * in) * 4;
-}
-
-/// Gram matrices of a layer: one per distinct input, and those of one expert.
-uint64_t statistics_bytes(const DecoderSpec& spec, int64_t layer) {
-  const PerLinear<LinearId> representatives = input_representatives(spec, layer);
-  uint64_t bytes = 0;
-  for (const auto& slot : spec.linears(layer)) {
-    const auto in = static_cast<uint64_t>(slot.in_features);
-    const bool counts = is_expert(slot.id.role) ? slot.id.expert == 0 && slot.id.role != LinearRole::expert_up
-                                                : representatives.at(slot.id) == slot.id;
-    if (counts) bytes += in * in * 4;
-  }
-  return bytes;
-}
-
-/// What is resident at the worst moment of `quantize_layer`: hidden states, and with experts what they read;
-/// the layer as mapped and, at the end, as codes; Gram matrices; and either one batch's activations, a search
-/// or what rounding the widest linear takes.
-void plan_memory(const Job& job, OneshotPlan& plan) {
-  const auto& spec = job.weights.spec();
-  const int64_t layer = spec.layers - 1;  // the first may lack experts
-  const auto& linears = job.resolved.linears.back();
-  uint64_t work = 0;
-  for (const auto& slot : spec.linears(layer)) {
-    const auto elements = static_cast<uint64_t>(slot.out_features) * static_cast<uint64_t>(slot.in_features);
-    plan.memory_layer += elements * byte_size(job.weights.storage_type(slot));
-    const auto found = linears.find(slot.id);
-    if (found == linears.end()) continue;
-    plan.memory_layer += packed_bytes(slot, job, found->second.scheme, DType::f16);
-    work = std::max(work, rounding_bytes(job, slot));
-  }
-  if (job.awq) {
-    plan.memory_statistics = statistics_bytes(spec, layer);
-    for (const auto& mapping : job.resolved.mappings.back())
-      work = std::max(work, search_bytes(spec, layer, mapping));
-  }
-  const auto hidden = static_cast<uint64_t>(spec.hidden_size) * 4;
-  const auto tokens = static_cast<uint64_t>(plan.calibration_tokens);
-  const uint64_t rows = std::min<uint64_t>(tokens, kRowsPerBatch);
-  const uint64_t batch = rows * static_cast<uint64_t>(4 * spec.hidden_size + 3 * spec.intermediate_size) * 4;
-  plan.memory_hidden_states = tokens * hidden * (spec.has_experts(layer) ? 2 : 1);
-  plan.memory_workspace = std::max(batch, work);
-  plan.memory_peak =
-      plan.memory_hidden_states + plan.memory_layer + plan.memory_statistics + plan.memory_workspace;
-}
-
-PlannedLayer plan_layer(const Job& job, int64_t layer) {
-  const auto& spec = job.weights.spec();
-  const auto index = static_cast<size_t>(layer);
-  PlannedLayer planned{.layer = layer, .mappings = {}, .linears = job.resolved.planned[index]};
-  if (!job.awq) return planned;
-  for (const ResolvedMapping& mapping : job.resolved.mappings[index]) {
-    planned.mappings.push_back({.smooth_layer = mapping.smooth_name(spec, layer),
-                                .balance_layers = mapping.balance_names(spec, layer),
-                                .summary = mapping.describe(spec)});
-  }
-  return planned;
-}
-
-OneshotPlan make_plan(const Job& job) {
-  const auto& spec = job.weights.spec();
-  OneshotPlan plan;
-  plan.architecture = spec.architecture;
-  plan.device = job.backend->description();
-  for (int64_t layer = 0; layer < spec.layers; ++layer) plan.layers.push_back(plan_layer(job, layer));
-  plan.groups = job.resolved.groups;
-  plan.dense = job.resolved.dense;
-  plan.warnings = job.resolved.warnings;
-  plan.quantized_linears = job.resolved.quantized_linears;
-  plan.calibration_tokens = count_tokens(job.windows);
-  plan.bytes_before = job.weights.checkpoint().byte_size();
-  plan.bytes_after = bytes_after(job);
-  plan_memory(job, plan);
-  return plan;
-}
-
 /// Writes one decoder layer and remembers which tensors of the source it replaces.
 class LayerWriter {
  public:
@@ -280,6 +77,13 @@ class LayerWriter {
     }
   }
 
+  /// The tensors of a linear outside of the layers, in place of its dense weight, if the file has one.
+  void write_packed(const std::string& name, const QuantizedWeight& weight) {
+    replaced_.insert(name + ".weight");
+    const PackedTensors packed = with_context(name, [&] { return packing_.pack(weight); });
+    for (const auto& [suffix, tensor] : packed) add(name + "." + suffix, tensor);
+  }
+
   const std::set<std::string>& replaced() const { return replaced_; }
 
  private:
@@ -288,8 +92,7 @@ class LayerWriter {
     const LinearWeight linear = join_parts(parts);
     replaced_.insert(slot.storage == LinearStorage::expert_stack ? slot.name : name + ".weight");
     if (linear.quantized) {
-      const PackedTensors packed = with_context(name, [&] { return packing_.pack(*linear.quantized); });
-      for (const auto& [suffix, tensor] : packed) add(name + "." + suffix, tensor);
+      write_packed(name, *linear.quantized);
     } else {
       add(name + ".weight",
           slot.storage == LinearStorage::transposed ? transposed(linear.dense) : linear.dense);
@@ -332,6 +135,7 @@ class OneshotRun {
       layers.write(layer, quantize(layer, stream));
     report_.quantized_linears = plan.quantized_linears;
     report_.calibration_tokens = plan.calibration_tokens;
+    if (job_.resolved.head) write_head(layers);
     write_rest(layers, writer);
     writer.finish();
     report_.bytes_before = plan.bytes_before;
@@ -390,6 +194,14 @@ class OneshotRun {
          .layers = layers,
          .elapsed_seconds = elapsed,
          .remaining_seconds = elapsed / static_cast<double>(done) * static_cast<double>(layers - done)});
+  }
+
+  void write_head(LayerWriter& layers) const {
+    const Tensor dense = job_.weights.head().dense;
+    const std::string& name = job_.weights.spec().head_name;
+    layers.write_packed(name, with_context(name, [&] {
+                          return round_by_rows(dense, *job_.resolved.head, dense.dtype(), options_.cancelled);
+                        }));
   }
 
   void write_rest(const LayerWriter& layers, CheckpointWriter& writer) const {
@@ -453,6 +265,8 @@ class OneshotRun {
     }
     QuantizationConfig block{
         .format = options_.format, .groups = job_.resolved.groups, .ignore = dense_linears()};
+    // A head of integers is no longer the embedding.
+    if (job_.resolved.head) config["tie_word_embeddings"] = false;
     // AutoAWQ's config has room for one scheme; that they are all the same was checked with the recipe.
     if (options_.format == Format::autoawq_gemm) block.groups.resize(1);
     for (std::string& name : foreign_linears(layers)) block.ignore.push_back(std::move(name));

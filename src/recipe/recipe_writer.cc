@@ -89,11 +89,9 @@ void write_group(RecipeWriter& writer, const ConfigGroup& group) {
   writer.close();
 }
 
-void write_quantization(RecipeWriter& writer, const QuantizationModifier& modifier, const std::string& head) {
-  std::vector<std::string> ignore = modifier.ignore;
-  if (std::find(ignore.begin(), ignore.end(), head) == ignore.end()) ignore.push_back(head);
+void write_quantization(RecipeWriter& writer, const QuantizationModifier& modifier) {
   writer.open("QuantizationModifier");
-  writer.put_texts("ignore", ignore);
+  writer.put_texts("ignore", modifier.ignore);
   writer.open("config_groups");
   for (const ConfigGroup& group : config_groups_of(modifier)) write_group(writer, group);
   writer.close();
@@ -134,7 +132,7 @@ std::string recipe_to_yaml(const OneshotOptions& options, const DecoderSpec& spe
   writer.open("default_stage");
   writer.open("default_modifiers");
   if (options.recipe.awq) write_awq(writer, *options.recipe.awq, named_mappings(options, spec.architecture));
-  write_quantization(writer, options.recipe.quantization, spec.head_name);
+  write_quantization(writer, options.recipe.quantization);
   writer.close();
   writer.close();
   write_extras(writer, options);

@@ -111,8 +111,8 @@ class Resolver {
 
   ResolvedRecipe run() {
     for (int64_t layer = 0; layer < spec_.layers; ++layer) resolve_layer(layer);
-    resolve_outside(spec_.head_name, "the output head always stays dense", kLinearClasses);
-    resolve_outside(module_name(spec_.embedding_name), "embeddings always stay dense", {});
+    resolve_head();
+    refuse_embedding();
     ignore_.check_used(spec_);
     for (const NameList& names : named_) names.check_used(spec_);
     check_groups();
@@ -186,24 +186,47 @@ class Resolver {
     return match->entry;
   }
 
-  /// A module outside the decoder layers, which Salient cannot store as integers yet. A target that names it
-  /// is refused; one that takes in a whole class gets a warning.
-  void resolve_outside(const std::string& name, std::string_view reason,
-                       std::span<const std::string_view> classes) {
-    const std::string* by_name = ignore_.find(name, classes);
+  void resolve_head() {
+    const std::string& name = spec_.head_name;
+    const std::string* by_name = ignore_.find(name, kLinearClasses);
     // Recipes say lm_head whatever the file begins the name with.
     const std::string* by_word = ignore_.find(last_word(name), {});
-    const std::string* ignored = by_name != nullptr ? by_name : by_word;
-    for (NameList& names : named_) names.find(name, classes);
-    const auto match = targets_.find(name, classes);
-    if (ignored == nullptr && match) {
-      const bool by_class = std::find(classes.begin(), classes.end(), match->target) != classes.end();
-      if (!by_class) refuse_target(*match, name, reason);
-      result_.warnings.push_back(fmt::format("{} is not ignored, but {}", name, reason));
+    for (NameList& names : named_) names.find(name, kLinearClasses);
+    const auto match = targets_.find(name, kLinearClasses);
+    if (by_name != nullptr || by_word != nullptr) {
+      result_.dense.push_back(
+          {name, fmt::format("ignore: \"{}\"", by_name != nullptr ? *by_name : *by_word)});
+      return;
     }
-    if (classes.empty()) return;  // embeddings are no linears, so nobody asks why they stay dense
-    result_.dense.push_back(
-        {name, ignored != nullptr ? fmt::format("ignore: \"{}\"", *ignored) : std::string(reason)});
+    if (!match) {
+      result_.dense.push_back({name, "no target matches it"});
+      return;
+    }
+    const SchemeGroup& group = result_.groups[match->entry];
+    if (spec_.text_part) refuse_target(*match, name, "the head of a model of more than text stays dense");
+    if (options_.format == Format::autoawq_gemm)
+      refuse_target(*match, name, "AutoAWQ's files keep the head dense");
+    if (group.scheme.group_size == QuantizationScheme::kWholeMatrix) {
+      refuse_target(*match, name, "the head has no strategy tensor");
+    }
+    result_.head = rounding_of(match->entry);
+    result_.planned_head = PlannedLinear{.name = name,
+                                         .out_features = spec_.vocab_size,
+                                         .in_features = spec_.hidden_size,
+                                         .scheme = group.scheme,
+                                         .group = group.name,
+                                         .target = std::string(match->target)};
+    ++linears_of_group_[match->entry];
+    ++result_.quantized_linears;
+  }
+
+  /// Embeddings are looked up, not multiplied: nothing here reads them as integers.
+  void refuse_embedding() {
+    const std::string name = module_name(spec_.embedding_name);
+    const bool ignored = ignore_.find(name, {}) != nullptr;
+    for (NameList& names : named_) names.find(name, {});
+    const auto match = targets_.find(name, {});
+    if (match && !ignored) refuse_target(*match, name, "embeddings always stay dense");
   }
 
   [[noreturn]] void refuse_target(const TargetList::Match& match, const std::string& name,
@@ -219,7 +242,7 @@ class Resolver {
     for (size_t i = 0; i < groups_.size(); ++i) {
       if (linears_of_group_[i] == 0) {
         fail(ErrorKind::invalid_argument,
-             "{}: every linear that its targets match is ignored or belongs to a group "
+             "{}: every linear that its targets match is ignored, a router, or belongs to a group "
              "with a more specific target",
              groups_[i].name);
       }
@@ -233,11 +256,14 @@ class Resolver {
     std::vector<const PlannedLinear*> misfits;
     for (const auto& layer : result_.planned) {
       for (const PlannedLinear& linear : layer) {
-        if (linear.group != group.name) continue;
-        own.push_back(&linear);
-        if (linear.in_features % group.scheme.group_size != 0) misfits.push_back(&linear);
+        if (linear.group == group.name) own.push_back(&linear);
       }
     }
+    if (result_.planned_head && result_.planned_head->group == group.name)
+      own.push_back(&*result_.planned_head);
+    std::ranges::copy_if(own, std::back_inserter(misfits), [&](const PlannedLinear* linear) {
+      return linear->in_features % group.scheme.group_size != 0;
+    });
     if (misfits.empty()) return;
     fail(ErrorKind::invalid_argument,
          "group size {} does not divide the columns of {} linears: {}; group sizes that fit: {}; or leave "

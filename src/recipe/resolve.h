@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,9 @@ struct ResolvedRecipe {
   std::vector<PerLinear<LinearRounding>> linears;      ///< [layers], those that become integers
   std::vector<std::vector<ResolvedMapping>> mappings;  ///< [layers]; empty without AWQ
   std::vector<std::vector<PlannedLinear>> planned;     ///< [layers], modules; a fused one stands once
-  std::vector<DenseModule> dense;                      ///< linears that stay dense
+  std::optional<LinearRounding> head;                  ///< where the output head becomes integers too
+  std::optional<PlannedLinear> planned_head;
+  std::vector<DenseModule> dense;  ///< linears that stay dense
   std::vector<std::string> warnings;
   int64_t quantized_linears = 0;  ///< modules
 };

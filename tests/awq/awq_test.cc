@@ -5,6 +5,7 @@
 
 #include "awq/apply.h"
 #include "awq/mapping.h"
+#include "awq/mse_clips.h"
 #include "awq/scaled_layer.h"
 #include "base/error.h"
 #include "base/parallel.h"
@@ -240,6 +241,22 @@ INSTANTIATE_TEST_SUITE_P(
         FamilyCase{"Cohere2ForCausalLM", {{"sliding_window", 8}}}, FamilyCase{"OlmoForCausalLM", kNoKeys},
         FamilyCase{"Olmo2ForCausalLM", kNoKeys}, FamilyCase{"Olmo3ForCausalLM", {{"sliding_window", 8}}},
         FamilyCase{"Exaone4ForCausalLM", {{"sliding_window", 8}}}));
+
+TEST(RoundByRows, IsTheRoundingOfTheWholeMatrix) {
+  const Tensor dense = random_tensor({5000, 64}, 3, 0.1f).to(DType::bf16);
+  for (const Observer observer : {Observer::automatic, Observer::mse}) {
+    const LinearRounding rounding{.scheme = {.symmetric = false, .group_size = 32}, .observer = observer};
+    const Tensor weight = dense.to(DType::f32);
+    const Tensor clip = observer == Observer::mse ? search_mse_clips({rounding.scheme, DType::bf16}, weight,
+                                                                     rounding.observer_settings)
+                                                  : Tensor();
+    const QuantizedWeight whole = quantize_to_nearest(weight, clip, rounding.scheme, DType::bf16);
+    const QuantizedWeight rows = round_by_rows(dense, rounding, DType::bf16, nullptr);
+    EXPECT_TRUE(std::ranges::equal(rows.codes.values<uint8_t>(), whole.codes.values<uint8_t>()));
+    EXPECT_TRUE(std::ranges::equal(rows.zeros.values<uint8_t>(), whole.zeros.values<uint8_t>()));
+    EXPECT_EQ(std::memcmp(rows.scales.bytes(), whole.scales.bytes(), whole.scales.byte_size()), 0);
+  }
+}
 
 TEST(EquivalenceError, IsRelativeToWhatTheLayerAdds) {
   const Tensor input = Tensor::of<float>({2}, std::vector<float>{10, 10});

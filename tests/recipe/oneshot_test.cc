@@ -341,6 +341,28 @@ TEST_F(Oneshot, SchemesPerLinearComeBack) {
   expect(LinearRole::o, {.num_bits = 4, .symmetric = false, .group_size = QuantizationScheme::kWholeMatrix});
 }
 
+/// The head shares its tensor with the embedding until it becomes integers.
+TEST_F(Oneshot, ATiedHeadComesApart) {
+  options_.recipe.quantization.ignore = {};
+  const OneshotPlan plan = plan_oneshot(options_);
+  ASSERT_TRUE(plan.head.has_value());
+  oneshot(options_);
+  EXPECT_EQ(plan.bytes_after, Checkpoint(path("out")).byte_size());
+  const ModelWeights dense(path("dense"));
+  const ModelWeights back(path("out"));
+  EXPECT_TRUE(dense.spec().tie_word_embeddings);
+  EXPECT_FALSE(back.spec().tie_word_embeddings);
+  EXPECT_TRUE(same_bytes(back.embedding(), dense.embedding()));
+  const auto expected = quantize_to_nearest(dense.embedding().to(DType::f32), {},
+                                            {.symmetric = false, .group_size = 32}, DType::bf16);
+  ASSERT_TRUE(back.head().quantized.has_value());
+  EXPECT_TRUE(same<float>(dequantize(*back.head().quantized), dequantize(expected)));
+  const auto backend = make_cpu_backend();
+  const Decoder decoder = Decoder::load(path("out"), *backend);
+  KvCache cache = decoder.make_cache();
+  EXPECT_EQ(decoder.forward(std::vector<int32_t>{1, 2, 3}, cache, {LogitRows::all}).dim(0), 3);
+}
+
 TEST_F(Oneshot, AnObserverChangesTheRanges) {
   const auto scales_with = [&](Observer observer) {
     options_.overwrite = true;

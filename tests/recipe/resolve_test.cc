@@ -68,7 +68,7 @@ TEST(ResolveRecipe, AnUnmatchedOrBrokenIgnoreEntryIsRefused) {
               AllOf(HasSubstr("\"gate\" matches no module"), HasSubstr("model.layers.0.self_attn.q_proj")));
   EXPECT_THAT(error_of({.quantization = {.ignore = {"re:("}}}, spec_with(256, 512)),
               HasSubstr("is not a regular expression"));
-  EXPECT_THAT(error_of({.quantization = {.ignore = {"re:.*_proj"}}}, spec_with(256, 512)),
+  EXPECT_THAT(error_of({.quantization = {.ignore = {"lm_head", "re:.*_proj"}}}, spec_with(256, 512)),
               HasSubstr("nothing is left"));
 }
 
@@ -140,17 +140,38 @@ TEST(ResolveRecipe, WhatVllmRunsAsOneMatrixShouldBeAlike) {
   EXPECT_THAT(resolved.warnings[0], AllOf(HasSubstr("q_proj, k_proj, v_proj differ"), HasSubstr("vLLM")));
 }
 
-TEST(ResolveRecipe, TheHeadAndEmbeddingsCannotBeTargetsYet) {
-  EXPECT_THAT(
-      error_of({.quantization = {.targets = {"Linear", "lm_head"}, .ignore = {}}}, spec_with(256, 512),
-               ErrorKind::unsupported),
-      AllOf(HasSubstr("the target \"lm_head\" includes lm_head"), HasSubstr("add \"lm_head\" to ignore")));
+TEST(ResolveRecipe, AHeadThatIsNotIgnoredBecomesIntegers) {
+  const auto resolved = resolve({.quantization = {.ignore = {}}}, spec_with(256, 512));
+  EXPECT_EQ(resolved.quantized_linears, 22);
+  ASSERT_TRUE(resolved.planned_head && resolved.head);
+  EXPECT_EQ(resolved.planned_head->name, "lm_head");
+  EXPECT_EQ(resolved.planned_head->target, "Linear");
+  EXPECT_TRUE(resolved.dense.empty());
+  const auto targeted =
+      resolve({.quantization = {.targets = {"re:.*mlp.*"}, .ignore = {}}}, spec_with(256, 512));
+  EXPECT_FALSE(targeted.head.has_value());
+  EXPECT_EQ(targeted.dense.back().reason, "no target matches it");
+  EXPECT_THAT(error_of({.quantization = {.group_size = 128, .ignore = {}}}, spec_with(64, 128)),
+              HasSubstr("lm_head [64 columns]"));
+}
+
+TEST(ResolveRecipe, WhatCannotBecomeIntegersIsRefusedByName) {
   EXPECT_THAT(
       error_of({.quantization = {.targets = {"re:model"}}}, spec_with(256, 512), ErrorKind::unsupported),
-      HasSubstr("model.embed_tokens"));
-  const auto by_class = resolve({.quantization = {.ignore = {}}}, spec_with(256, 512));
-  ASSERT_EQ(by_class.warnings.size(), 1u);
-  EXPECT_THAT(by_class.warnings[0], HasSubstr("lm_head is not ignored"));
+      AllOf(HasSubstr("the target \"re:model\" includes model.embed_tokens"),
+            HasSubstr("add \"model.embed_tokens\" to ignore")));
+  OneshotOptions options;
+  options.format = Format::autoawq_gemm;
+  options.recipe.quantization.ignore = {};
+  EXPECT_THAT([&] { resolve_recipe(options, spec_with(256, 512)); },
+              throws_error(ErrorKind::unsupported, HasSubstr("AutoAWQ's files keep the head dense")));
+  Recipe tensor;
+  tensor.awq->duo_scaling = DuoScaling::off;
+  tensor.quantization.config_groups = {
+      {.name = "a", .weights = {.num_bits = 4, .strategy = QuantizationStrategy::tensor}}};
+  tensor.quantization.ignore = {};
+  EXPECT_THAT(error_of(tensor, spec_with(256, 512), ErrorKind::unsupported),
+              HasSubstr("the head has no strategy tensor"));
 }
 
 TEST(ResolveRecipe, TargetsAndGroupsThatAreOfNoUseAreRefused) {

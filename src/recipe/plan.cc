@@ -1,0 +1,211 @@
+#include "recipe/plan.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "quant/packing.h"
+#include "runtime/batch.h"
+#include "runtime/generate.h"
+#include "text/dataset.h"
+#include "text/tokenizer.h"
+
+namespace salient {
+namespace {
+
+using Windows = std::vector<std::vector<int32_t>>;
+
+void refuse_quantized_input(const ModelWeights& weights) {
+  if (!weights.quantization()) return;
+  const QuantizationConfig& found = *weights.quantization();
+  fail(ErrorKind::invalid_argument, "{}: already quantized ({}, {}); start from the original checkpoint",
+       weights.checkpoint().directory().string(), to_string(found.format),
+       describe(found.groups.front().scheme));
+}
+
+Windows calibration_windows(const OneshotOptions& options, const DecoderSpec& spec) {
+  if (!options.recipe.awq) return {};
+  const auto& calibration = options.calibration;
+  if (calibration.dataset.empty()) {
+    fail(ErrorKind::invalid_argument,
+         "AWQ needs calibration text: name a .txt or .jsonl file (--data), or do without AWQ (--method rtn)");
+  }
+  check_window(spec, calibration.max_seq_length);
+  const Tokenizer tokenizer = Tokenizer::from_directory(options.model);
+  return read_token_windows(tokenizer, {.path = calibration.dataset, .text_column = calibration.text_column},
+                            {.window = static_cast<size_t>(calibration.max_seq_length),
+                             .maximum = static_cast<size_t>(calibration.num_samples)});
+}
+
+int64_t count_tokens(const Windows& windows) {
+  int64_t count = 0;
+  for (const auto& window : windows) count += static_cast<int64_t>(window.size());
+  return count;
+}
+
+/// Bytes of the packed tensors of a linear [out, in].
+uint64_t packed_bytes(Format format, const QuantizationScheme& scheme, const Shape& shape,
+                      DType scale_dtype) {
+  uint64_t bytes = 0;
+  const auto layout = packing_of(format).layout(scheme, shape[0], shape[1]);
+  for (const auto& tensor : layout) {
+    const size_t size = byte_size(is_floating(tensor.dtype) ? scale_dtype : tensor.dtype);
+    bytes += static_cast<uint64_t>(element_count(tensor.shape)) * size;
+  }
+  return bytes;
+}
+
+/// Size of the checkpoint after: every tensor in the type of the output, the quantized linears as their
+/// codes.
+uint64_t bytes_after(const Job& job) {
+  const auto storage = storage_type(job.format);
+  uint64_t bytes = 0;
+  for (const auto& name : job.weights.checkpoint().tensor_names()) {
+    const Tensor tensor = job.weights.checkpoint().tensor(name);
+    const bool converted = storage && is_floating(tensor.dtype());
+    bytes += static_cast<uint64_t>(tensor.element_count()) * byte_size(converted ? *storage : tensor.dtype());
+  }
+  const auto& spec = job.weights.spec();
+  for (int64_t layer = 0; layer < spec.layers; ++layer) {
+    const auto& linears = job.resolved.linears[static_cast<size_t>(layer)];
+    for (const auto& slot : spec.linears(layer)) {
+      const auto found = linears.find(slot.id);
+      if (found == linears.end()) continue;
+      const DType type = storage.value_or(job.weights.storage_type(slot));
+      bytes -= static_cast<uint64_t>(slot.out_features * slot.in_features) * byte_size(type);
+      bytes += packed_bytes(job.format, found->second.scheme, {slot.out_features, slot.in_features}, type);
+    }
+  }
+  if (job.resolved.head) {
+    const Tensor dense = job.weights.head().dense;
+    if (!spec.tie_word_embeddings) bytes -= dense.byte_size();
+    bytes += packed_bytes(job.format, job.resolved.head->scheme, dense.shape(), dense.dtype());
+  }
+  return bytes;
+}
+
+/// What rounding one linear holds: its weight; with compensation targets and errors as large, the scaled Gram
+/// matrix and its factor; else the blocks of the clip search, which are smaller than the weight.
+uint64_t rounding_bytes(const Job& job, const LinearSlot& slot) {
+  const auto in = static_cast<uint64_t>(slot.in_features);
+  const auto elements = static_cast<uint64_t>(slot.out_features) * in;
+  if (!job.awq) return elements * 4;
+  const uint64_t weights = job.awq->rounding == Rounding::compensated ? 3 * elements : 2 * elements;
+  return (weights + 2 * in * in) * 4;
+}
+
+/// What the search for one mapping holds: the weights of its balance layers, of all experts one at a time,
+/// and a block of rounding errors.
+uint64_t search_bytes(const DecoderSpec& spec, int64_t layer, const ResolvedMapping& mapping) {
+  uint64_t weights = 0;
+  uint64_t expert = 0;
+  uint64_t in = 0;
+  for (const auto& slot : spec.linears(layer)) {
+    if (std::ranges::find(mapping.balance, slot.id) == mapping.balance.end()) continue;
+    in = static_cast<uint64_t>(slot.in_features);
+    const uint64_t elements = static_cast<uint64_t>(slot.out_features) * in;
+    if (is_expert(slot.id.role)) {
+      expert = std::max(expert, elements);
+    } else {
+      weights += elements;
+    }
+  }
+  constexpr uint64_t kErrorRows = 2048;
+  return (weights + expert + kErrorRows * in) * 4;
+}
+
+/// Gram matrices of a layer: one per distinct input, and those of one expert.
+uint64_t statistics_bytes(const DecoderSpec& spec, int64_t layer) {
+  const PerLinear<LinearId> representatives = input_representatives(spec, layer);
+  uint64_t bytes = 0;
+  for (const auto& slot : spec.linears(layer)) {
+    const auto in = static_cast<uint64_t>(slot.in_features);
+    const bool counts = is_expert(slot.id.role) ? slot.id.expert == 0 && slot.id.role != LinearRole::expert_up
+                                                : representatives.at(slot.id) == slot.id;
+    if (counts) bytes += in * in * 4;
+  }
+  return bytes;
+}
+
+/// What is resident at the worst moment of `quantize_layer`: hidden states, and with experts what they read;
+/// the layer as mapped and, at the end, as codes; Gram matrices; and either one batch's activations, a search
+/// or what rounding the widest linear takes.
+void plan_memory(const Job& job, OneshotPlan& plan) {
+  const auto& spec = job.weights.spec();
+  const int64_t layer = spec.layers - 1;  // the first may lack experts
+  const auto& linears = job.resolved.linears.back();
+  uint64_t work = 0;
+  for (const auto& slot : spec.linears(layer)) {
+    const auto elements = static_cast<uint64_t>(slot.out_features) * static_cast<uint64_t>(slot.in_features);
+    plan.memory_layer += elements * byte_size(job.weights.storage_type(slot));
+    const auto found = linears.find(slot.id);
+    if (found == linears.end()) continue;
+    plan.memory_layer +=
+        packed_bytes(job.format, found->second.scheme, {slot.out_features, slot.in_features}, DType::f16);
+    work = std::max(work, rounding_bytes(job, slot));
+  }
+  if (job.awq) {
+    plan.memory_statistics = statistics_bytes(spec, layer);
+    for (const auto& mapping : job.resolved.mappings.back())
+      work = std::max(work, search_bytes(spec, layer, mapping));
+  }
+  const auto hidden = static_cast<uint64_t>(spec.hidden_size) * 4;
+  const auto tokens = static_cast<uint64_t>(plan.calibration_tokens);
+  const uint64_t rows = std::min<uint64_t>(tokens, kRowsPerBatch);
+  const uint64_t batch = rows * static_cast<uint64_t>(4 * spec.hidden_size + 3 * spec.intermediate_size) * 4;
+  plan.memory_hidden_states = tokens * hidden * (spec.has_experts(layer) ? 2 : 1);
+  plan.memory_workspace = std::max(batch, work);
+  plan.memory_peak =
+      plan.memory_hidden_states + plan.memory_layer + plan.memory_statistics + plan.memory_workspace;
+}
+
+PlannedLayer plan_layer(const Job& job, int64_t layer) {
+  const auto& spec = job.weights.spec();
+  const auto index = static_cast<size_t>(layer);
+  PlannedLayer planned{.layer = layer, .mappings = {}, .linears = job.resolved.planned[index]};
+  if (!job.awq) return planned;
+  for (const ResolvedMapping& mapping : job.resolved.mappings[index]) {
+    planned.mappings.push_back({.smooth_layer = mapping.smooth_name(spec, layer),
+                                .balance_layers = mapping.balance_names(spec, layer),
+                                .summary = mapping.describe(spec)});
+  }
+  return planned;
+}
+
+}  // namespace
+
+Job::Job(const OneshotOptions& options)
+    : format(options.format),
+      awq(options.recipe.awq),
+      weights(options.model),
+      resolved((refuse_quantized_input(weights), resolve_recipe(options, weights.spec()))),
+      windows(calibration_windows(options, weights.spec())),
+      precision(options.calibration.precision == CalibrationPrecision::f32 ? MatmulPrecision::f32
+                                                                           : MatmulPrecision::bf16),
+      backend(make_cpu_backend({.precision = precision})),
+      exact(make_cpu_backend({.precision = MatmulPrecision::f32})) {}
+
+/// A type that AutoAWQ's kernels need; compressed-tensors keeps each tensor's own.
+std::optional<DType> storage_type(Format format) {
+  if (format == Format::autoawq_gemm) return DType::f16;
+  return std::nullopt;
+}
+
+OneshotPlan make_plan(const Job& job) {
+  const auto& spec = job.weights.spec();
+  OneshotPlan plan;
+  plan.architecture = spec.architecture;
+  plan.device = job.backend->description();
+  for (int64_t layer = 0; layer < spec.layers; ++layer) plan.layers.push_back(plan_layer(job, layer));
+  plan.head = job.resolved.planned_head;
+  plan.groups = job.resolved.groups;
+  plan.dense = job.resolved.dense;
+  plan.warnings = job.resolved.warnings;
+  plan.quantized_linears = job.resolved.quantized_linears;
+  plan.calibration_tokens = count_tokens(job.windows);
+  plan.bytes_before = job.weights.checkpoint().byte_size();
+  plan.bytes_after = bytes_after(job);
+  plan_memory(job, plan);
+  return plan;
+}
+
+}  // namespace salient

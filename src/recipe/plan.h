@@ -1,0 +1,37 @@
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "backend/backend.h"
+#include "model/weights.h"
+#include "recipe/resolve.h"
+
+namespace salient {
+
+/// Everything that is known before the first weight is read.
+struct Job {
+  /// Errors: those of opening the model and the data set, and of resolve_recipe; invalid_argument for a model
+  /// that is quantized already, or AWQ without a data set.
+  explicit Job(const OneshotOptions& options);
+
+  std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+  Format format;
+  std::optional<AwqModifier> awq;
+  ModelWeights weights;
+  ResolvedRecipe resolved;
+  std::vector<std::vector<int32_t>> windows;
+  MatmulPrecision precision;  // falls back to f32 in the back end when the CPU has no bf16 arithmetic
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Backend> exact;
+};
+
+/// A type that AutoAWQ's kernels need; compressed-tensors keeps each tensor's own.
+std::optional<DType> storage_type(Format format);
+
+/// What the job would do and take.
+OneshotPlan make_plan(const Job& job);
+
+}  // namespace salient
