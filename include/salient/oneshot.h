@@ -104,6 +104,8 @@ struct PlannedLinear {
   int64_t out_features = 0;
   int64_t in_features = 0;
   QuantizationScheme scheme;
+  Observer observer = Observer::automatic;
+  ActivationOrder order = ActivationOrder::none;
   std::string group;   ///< "group_0"
   std::string target;  ///< of the group, that chose this linear: "Linear"
 };

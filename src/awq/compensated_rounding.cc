@@ -77,7 +77,6 @@ Tensor feedback_factor(const CompensatedRoundingProblem& problem, std::span<cons
   for (size_t i = 0; i < size; ++i) mean += double{gram[i * size + i]} / static_cast<double>(size);
   for (const double times : {1.0, 10.0, 100.0}) {
     throw_if_cancelled(problem.cancelled);
-    throw_if_cancelled(problem.cancelled);
     Tensor factor = ordered.to(DType::f32);
     const auto values = factor.mutable_values<float>();
     for (size_t i = 0; i < size; ++i) {
@@ -108,7 +107,6 @@ class ColumnRounding {
 
   void run() {
     for (int64_t begin = 0; begin < columns_; begin += kColumnsPerBlock) {
-      throw_if_cancelled(problem_.cancelled);
       throw_if_cancelled(problem_.cancelled);
       const int64_t end = std::min(columns_, begin + kColumnsPerBlock);
       problem_.backend.feed_back(

@@ -23,7 +23,8 @@ std::string describe(const Json& value) {
 /// copied recursively, so that nesting without bound would let a small file exhaust the stack.
 class DocumentBuilder : public nlohmann::json_sax<Json> {
  public:
-  explicit DocumentBuilder(std::string_view source) : source_(source) {}
+  DocumentBuilder(std::string_view source, DuplicateKeys duplicates)
+      : source_(source), duplicates_(duplicates) {}
 
   Json take() { return std::move(root_); }
 
@@ -67,15 +68,24 @@ class DocumentBuilder : public nlohmann::json_sax<Json> {
     return member(container, *container.value->get_ptr<Json::object_t*>()) = std::move(value);
   }
 
-  /// The member called `container.key`: of equal keys the last one counts.
-  static Json& member(Container& container, Json::object_t& object) {
-    if (object.size() < kIndexedSize) return object[container.key];
+  /// The member called `container.key`.
+  Json& member(Container& container, Json::object_t& object) const {
+    if (object.size() < kIndexedSize) {
+      if (object.count(container.key) > 0) check_duplicate(container.key);
+      return object[container.key];
+    }
     if (container.positions.empty()) {
       for (size_t i = 0; i < object.size(); ++i) container.positions.emplace((object.begin() + i)->first, i);
     }
     const auto [position, is_new] = container.positions.emplace(container.key, object.size());
+    if (!is_new) check_duplicate(container.key);
     if (is_new) object.emplace_back(std::move(container.key), nullptr);
     return (object.begin() + position->second)->second;
+  }
+
+  void check_duplicate(std::string_view key) const {
+    if (duplicates_ == DuplicateKeys::last_counts) return;
+    fail(ErrorKind::bad_format, "{}: the key \"{}\" stands twice", source_, key);
   }
 
   bool add(Json&& value) {
@@ -98,14 +108,15 @@ class DocumentBuilder : public nlohmann::json_sax<Json> {
   }
 
   std::string_view source_;
+  DuplicateKeys duplicates_;
   Json root_;
   std::vector<Container> open_;
 };
 
 }  // namespace
 
-Json parse_json(std::string_view text, std::string_view source) {
-  DocumentBuilder builder(source);
+Json parse_json(std::string_view text, std::string_view source, DuplicateKeys duplicates) {
+  DocumentBuilder builder(source, duplicates);
   Json::sax_parse(text, &builder);
   return builder.take();
 }

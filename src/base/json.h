@@ -11,8 +11,12 @@ namespace salient {
 
 using Json = nlohmann::ordered_json;
 
+/// What a key that stands twice in an object means.
+enum class DuplicateKeys { last_counts, refuse };
+
 /// Parses `text`; `source` (a file name) leads every message. Errors: bad_format with line and column.
-Json parse_json(std::string_view text, std::string_view source);
+Json parse_json(std::string_view text, std::string_view source,
+                DuplicateKeys duplicates = DuplicateKeys::last_counts);
 
 /// Reads and parses a whole file. Errors: not_found, io, bad_format.
 Json read_json_file(const std::string& path);

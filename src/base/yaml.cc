@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <vector>
 
 #include "base/error.h"
 
@@ -14,6 +15,7 @@ namespace {
 constexpr int kDepthLimit = 32;
 // Aliases repeat whole trees, so a small file can stand for a huge one.
 constexpr int kValueLimit = 100'000;
+constexpr size_t kTextLimit = size_t{1} << 22;
 
 bool is_one_of(std::string_view text, std::initializer_list<std::string_view> words) {
   return std::find(words.begin(), words.end(), text) != words.end();
@@ -60,7 +62,9 @@ class Converter {
   }
 
  private:
-  Json scalar(const YAML::Node& node) const {
+  Json scalar(const YAML::Node& node) {
+    text_ += node.Scalar().size();
+    if (text_ > kTextLimit) reject(node, fmt::format("more than {} bytes of text", kTextLimit));
     const std::string& tag = node.Tag();
     if (tag == "?") return plain_scalar(node.Scalar());
     if (tag == "!" || tag == "tag:yaml.org,2002:str") return node.Scalar();  // quoted
@@ -98,13 +102,19 @@ class Converter {
 
   std::string_view source_;
   int values_ = 0;
+  size_t text_ = 0;
 };
 
 }  // namespace
 
 Json parse_yaml(std::string_view text, std::string_view source) {
   try {
-    return Converter(source).convert(YAML::Load(std::string(text)), 0);
+    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
+    if (documents.size() > 1) {
+      fail(ErrorKind::bad_format, "{}: line {}: a second document begins; only one is read", source,
+           documents[1].Mark().line + 1);
+    }
+    return documents.empty() ? Json(nullptr) : Converter(source).convert(documents.front(), 0);
   } catch (const YAML::Exception& error) {
     fail(ErrorKind::bad_format, "{}: not valid YAML: line {}, column {}: {}", source, error.mark.line + 1,
          error.mark.column + 1, error.msg);

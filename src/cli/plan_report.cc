@@ -3,8 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
+#include <charconv>
 #include <map>
+#include <set>
 
 #include "cli/terminal.h"
 #include "quant/scheme.h"
@@ -12,23 +13,25 @@
 namespace salient::cli {
 namespace {
 
-/// "model.layers.3.mlp.experts.17.up_proj" of layer 3 -> "mlp.experts.*.up_proj".
+/// "model.layers.3.mlp.up_proj" of layer 3 -> "mlp.up_proj".
 std::string name_in_layer(const std::string& name, int64_t layer) {
   const std::string number = fmt::format(".{}.", layer);
   const size_t begin = name.find(number);
-  std::string rest = begin == std::string::npos ? name : name.substr(begin + number.size());
-  std::string result;
-  for (size_t i = 0; i < rest.size();) {
-    size_t end = rest.find('.', i);
-    if (end == std::string::npos) end = rest.size();
-    const std::string word = rest.substr(i, end - i);
-    const bool digits = !word.empty() && std::all_of(word.begin(), word.end(),
-                                                     [](unsigned char c) { return std::isdigit(c) != 0; });
-    if (!result.empty()) result += '.';
-    result += digits ? "*" : word;
-    i = end + 1;
-  }
-  return result;
+  return begin == std::string::npos ? name : name.substr(begin + number.size());
+}
+
+/// "mlp.experts.17.up_proj" as "mlp.experts.*.up_proj" and 17; -1 for what belongs to no expert.
+std::pair<std::string, int64_t> without_expert(const std::string& name) {
+  const std::string mark = ".experts.";
+  const size_t at = name.find(mark);
+  if (at == std::string::npos) return {name, -1};
+  const size_t begin = at + mark.size();
+  const size_t end = name.find('.', begin);
+  int64_t expert = -1;
+  const auto [last, error] =
+      std::from_chars(name.data() + begin, name.data() + std::min(end, name.size()), expert);
+  if (error != std::errc() || end == std::string::npos) return {name, -1};
+  return {fmt::format("{}*{}", name.substr(0, begin), name.substr(end)), expert};
 }
 
 /// Appends `line` unless it stands there already.
@@ -38,22 +41,70 @@ void add_once(std::vector<std::string>& lines, std::string line) {
 
 /// Expert numbers become stars, so that the mappings of all experts are one line.
 std::string mapping_line(const PlannedMapping& mapping, int64_t layer) {
-  const bool of_expert = mapping.smooth_layer.find(".experts.") != std::string::npos;
-  if (!of_expert) return mapping.summary;
+  const auto [smooth, expert] = without_expert(name_in_layer(mapping.smooth_layer, layer));
+  if (expert < 0) return mapping.summary;
   std::vector<std::string> readers;
-  for (const std::string& name : mapping.balance_layers) readers.push_back(name_in_layer(name, layer));
-  return fmt::format("{} -> {}", name_in_layer(mapping.smooth_layer, layer), fmt::join(readers, ", "));
+  for (const std::string& name : mapping.balance_layers) {
+    readers.push_back(without_expert(name_in_layer(name, layer)).first);
+  }
+  return fmt::format("{} -> {}", smooth, fmt::join(readers, ", "));
 }
 
+/// "0-5, 7".
+std::string range_text(const std::vector<int64_t>& numbers) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin < numbers.size();) {
+    size_t end = begin;
+    while (end + 1 < numbers.size() && numbers[end + 1] == numbers[end] + 1) ++end;
+    parts.push_back(begin == end ? fmt::format("{}", numbers[begin])
+                                 : fmt::format("{}-{}", numbers[begin], numbers[end]));
+    begin = end + 1;
+  }
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+/// "int4 asymmetric, group 128, observer mse (group_0: \"Linear\")"
 std::string rule_text(const PlannedLinear& linear) {
-  return fmt::format("{} ({}: \"{}\")", describe(linear.scheme), linear.group, linear.target);
+  std::string text = describe(linear.scheme);
+  if (linear.observer == Observer::minmax) text += ", observer minmax";
+  if (linear.observer == Observer::mse) text += ", observer mse";
+  if (linear.order == ActivationOrder::weight) text += ", strongest columns first";
+  return fmt::format("{} ({}: \"{}\")", text, linear.group, linear.target);
+}
+
+Json observer_name(Observer observer) {
+  if (observer == Observer::automatic) return nullptr;
+  return observer == Observer::mse ? "mse" : "minmax";
 }
 
 Json to_json(const PlannedLinear& linear) {
   return {{"name", linear.name},
           {"shape", {linear.out_features, linear.in_features}},
           {"group", linear.group},
-          {"target", linear.target}};
+          {"target", linear.target},
+          {"observer", observer_name(linear.observer)},
+          {"actorder", linear.order == ActivationOrder::weight ? Json("weight") : Json()}};
+}
+
+/// Names of a layer's linears by rule; of experts that do not all have the same rule the numbers stand there.
+std::vector<std::string> names_of_rule(const PlannedLayer& layer, const std::string& rule) {
+  std::map<std::string, std::vector<int64_t>> experts;
+  std::set<std::string> shared;  // names that have another rule as well
+  std::vector<std::string> names;
+  for (const PlannedLinear& linear : layer.linears) {
+    const auto [name, expert] = without_expert(name_in_layer(linear.name, layer.layer));
+    if (rule_text(linear) != rule) {
+      shared.insert(name);
+      continue;
+    }
+    add_once(names, name);
+    experts[name].push_back(expert);
+  }
+  for (std::string& name : names) {
+    if (shared.contains(name))
+      name.replace(name.find('*'), 1, fmt::format("{{{}}}", range_text(experts[name])));
+  }
+  return names;
 }
 
 /// The lines that describe one layer.
@@ -63,30 +114,11 @@ std::vector<std::string> layer_lines(const PlannedLayer& layer) {
     add_once(lines, "    smooth  " + mapping_line(mapping, layer.layer));
   }
   std::vector<std::string> rules;
-  std::map<std::string, std::vector<std::string>> linears_of;
-  for (const PlannedLinear& linear : layer.linears) {
-    const std::string rule =
-        fmt::format("{} ({}: \"{}\")", describe(linear.scheme), linear.group, linear.target);
-    add_once(rules, rule);
-    add_once(linears_of[rule], name_in_layer(linear.name, layer.layer));
-  }
+  for (const PlannedLinear& linear : layer.linears) add_once(rules, rule_text(linear));
   for (const std::string& rule : rules) {
-    lines.push_back(fmt::format("    {}  {}", rule, fmt::join(linears_of[rule], ", ")));
+    lines.push_back(fmt::format("    {}  {}", rule, fmt::join(names_of_rule(layer, rule), ", ")));
   }
   return lines;
-}
-
-/// "0-5, 7".
-std::string layer_range(const std::vector<int64_t>& layers) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0; begin < layers.size();) {
-    size_t end = begin;
-    while (end + 1 < layers.size() && layers[end + 1] == layers[end] + 1) ++end;
-    parts.push_back(begin == end ? fmt::format("{}", layers[begin])
-                                 : fmt::format("{}-{}", layers[begin], layers[end]));
-    begin = end + 1;
-  }
-  return fmt::format("{}", fmt::join(parts, ", "));
 }
 
 }  // namespace
@@ -151,7 +183,7 @@ void print_layers(std::span<const PlannedLayer> layers) {
     layers_of[kind].push_back(layer.layer);
   }
   for (size_t kind = 0; kind < kinds.size(); ++kind) {
-    fmt::print("  layers {}\n", layer_range(layers_of[kind]));
+    fmt::print("  layers {}\n", range_text(layers_of[kind]));
     for (const std::string& line : kinds[kind]) fmt::print("{}\n", line);
   }
 }

@@ -222,7 +222,7 @@ void run_quantize(const CLI::App& command, QuantizeArguments& arguments) {
 void add_quantize_command(CLI::App& app) {
   auto arguments = std::make_shared<QuantizeArguments>();
   OneshotOptions& options = arguments->options;
-  auto* command = app.add_subcommand("quantize", "Quantize a Hugging Face model directory to 4 bits");
+  auto* command = app.add_subcommand("quantize", "Quantize a Hugging Face model directory to 4 or 8 bits");
   command->add_option("model", options.model, "Model directory (config.json, *.safetensors, tokenizer.json)")
       ->required();
   command->add_option("-o,--output", options.output, "Directory to write; it appears complete or not at all")

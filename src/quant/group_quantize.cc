@@ -42,15 +42,17 @@ struct ScaleRange {
 };
 
 /// The normal numbers of a type, as a reader may flush subnormals; above, no more than leaves every code's
-/// distance from the zero finite: 2^124 for 15 steps, 2^120 for 255.
-ScaleRange normal_range(DType dtype, int steps) {
-  if (dtype == DType::f16) return {0x1p-14f, 65504.0f};
+/// distance from the zero finite: 2^124 for 15 steps, 2^120 for 255. The scales of 8-bit codes are so small
+/// that f16 needs some of its subnormals, whose last bit is 2^-24: with max|w| below 0.008 precision would be
+/// lost.
+ScaleRange scale_range(DType dtype, int steps) {
+  if (dtype == DType::f16) return {steps > 15 ? 0x1p-20f : 0x1p-14f, 65504.0f};
   return {std::numeric_limits<float>::min(), 0x1p127f / static_cast<float>(steps + 1) * 2};
 }
 
 /// `width` comes in double because the difference of two floats may leave their range.
 float stored_scale(DType dtype, double width, int steps) {
-  const auto range = normal_range(dtype, steps);
+  const auto range = scale_range(dtype, steps);
   const float bounded = std::clamp(static_cast<float>(width / steps), range.smallest, range.largest);
   return round_to(dtype, bounded);
 }

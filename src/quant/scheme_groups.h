@@ -34,7 +34,9 @@ class TargetList {
   std::vector<Target> targets_;  // in the order in which they are tried by name
 };
 
-/// What a linear's class goes by. Conv1D is GPT-2's, the same thing stored the other way round.
-inline constexpr std::string_view kLinearClasses[] = {"Linear", "Conv1D"};
+/// What a linear's class goes by. Conv1D is GPT-2's, the same thing stored the other way round; recipes that
+/// say Linear mean it too, and Salient writes it as one.
+inline constexpr std::string_view kLinearClasses[] = {"Linear"};
+inline constexpr std::string_view kConvClasses[] = {"Conv1D", "Linear"};
 
 }  // namespace salient

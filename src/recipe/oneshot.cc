@@ -135,7 +135,7 @@ class OneshotRun {
       layers.write(layer, quantize(layer, stream));
     report_.quantized_linears = plan.quantized_linears;
     report_.calibration_tokens = plan.calibration_tokens;
-    if (job_.resolved.head) write_head(layers);
+    if (job_.resolved.head) write_head(layers, writer);
     write_rest(layers, writer);
     writer.finish();
     report_.bytes_before = plan.bytes_before;
@@ -196,9 +196,14 @@ class OneshotRun {
          .remaining_seconds = elapsed / static_cast<double>(done) * static_cast<double>(layers - done)});
   }
 
-  void write_head(LayerWriter& layers) const {
+  void write_head(LayerWriter& layers, CheckpointWriter& writer) const {
     const Tensor dense = job_.weights.head().dense;
-    const std::string& name = job_.weights.spec().head_name;
+    const DecoderSpec& spec = job_.weights.spec();
+    const std::string& name = spec.head_name;
+    // A file of a tied pair may hold the head's tensor only.
+    if (!job_.weights.checkpoint().contains(spec.embedding_name)) {
+      writer.add(spec.embedding_name, job_.weights.embedding());
+    }
     layers.write_packed(name, with_context(name, [&] {
                           return round_by_rows(dense, *job_.resolved.head, dense.dtype(), options_.cancelled);
                         }));
@@ -217,59 +222,83 @@ class OneshotRun {
     }
     writer.copy_companions(source.directory());
     writer.add_file("recipe.yaml", recipe_to_yaml(options_, job_.weights.spec(), report_.calibration_tokens));
-    writer.add_file("config.json", config(layers).dump(2) + "\n");
+    writer.add_file("config.json", config().dump(2) + "\n");
   }
 
-  /// An entry for modules that end so: their prefixes may differ from those of the tensors. AutoAWQ looks for
-  /// an entry anywhere in a name.
+  /// An entry for modules that end so: in a model of more than text, loaders give modules other prefixes than
+  /// the file gives tensors. AutoAWQ looks for an entry anywhere in a name.
   std::string ending(const std::string& module) const {
-    return options_.format == Format::autoawq_gemm ? module : "re:.*" + module + "$";
+    if (!job_.weights.spec().text_part) return module;
+    const size_t layers = module.find("layers.");
+    const std::string end = module.substr(layers != std::string::npos ? layers : module.rfind('.') + 1);
+    return options_.format == Format::autoawq_gemm ? end : "re:.*" + end + "$";
   }
 
-  /// The decoder's linears that stay dense.
-  std::vector<std::string> dense_linears() const {
-    std::vector<std::string> result;
-    for (const auto& module : job_.resolved.dense) {
-      if (!job_.weights.spec().text_part) {
-        result.push_back(module.name);
-        continue;
+  /// Entries for linears that are no part of the decoder: whoever reads the file takes every linear that is
+  /// not ignored for a quantized one. A part of the model, such as a vision tower, is one entry: what lies in
+  /// it has other names in the file than in memory, and loaders try every entry on every module.
+  std::set<std::string> foreign_entries() const {
+    std::set<std::string> entries;
+    for (const std::string& name : job_.foreign) entries.insert(foreign_entry(name));
+    return entries;
+  }
+
+  std::string foreign_entry(const std::string& name) const {
+    const bool awq = options_.format == Format::autoawq_gemm;
+    const std::string layers = layers_prefix();
+    if (!layers.empty() && name.starts_with(layers)) {  // a layer behind the last one, for speculation
+      const std::string layer =
+          name.substr(layers.rfind("layers."), name.find('.', layers.size()) - layers.rfind("layers."));
+      return awq ? layer + "." : fmt::format("re:(.*\\.)?{}\\..*", layer);
+    }
+    if (!job_.weights.spec().text_part) return name;
+    constexpr std::string_view kOuter = "model.";
+    const std::string inner = name.starts_with(kOuter) ? name.substr(kOuter.size()) : name;
+    const std::string part = inner.substr(0, inner.find('.'));
+    return awq ? part : fmt::format("re:(.*\\.)?{}(\\..*)?$", part);
+  }
+
+  /// "model.layers."; empty where layers go by another name.
+  std::string layers_prefix() const {
+    const std::string name = job_.weights.spec().linears(0).front().name;
+    const size_t layers = name.find("layers.0.");
+    return layers == std::string::npos ? std::string()
+                                       : name.substr(0, layers + std::string_view("layers.").size());
+  }
+
+  /// The groups as a loader is to read them. In a model of more than text names and patterns of the file's
+  /// tensors mean nothing to it: those targets become the endings of what they matched.
+  std::vector<SchemeGroup> written_groups() const {
+    std::vector<SchemeGroup> groups = job_.resolved.groups;
+    // AutoAWQ's config has room for one scheme; that they are all the same was checked with the recipe.
+    if (options_.format == Format::autoawq_gemm) groups.resize(1);
+    if (!job_.weights.spec().text_part) return groups;
+    for (SchemeGroup& group : groups) {
+      std::erase_if(group.targets, [](const std::string& target) { return !is_class(target); });
+      for (const auto& layer : job_.resolved.planned) {
+        for (const PlannedLinear& linear : layer) {
+          if (linear.group == group.name && !is_class(linear.target))
+            group.targets.push_back(ending(linear.name));
+        }
       }
-      const size_t layers = module.name.find("layers.");
-      result.push_back(
-          ending(module.name.substr(layers != std::string::npos ? layers : module.name.rfind('.') + 1)));
     }
-    return result;
+    return groups;
   }
 
-  /// Linears that are no part of the decoder, such as a vision tower's: whoever reads the file takes every
-  /// linear that is not ignored for a quantized one.
-  std::vector<std::string> foreign_linears(const LayerWriter& layers) const {
-    const DecoderSpec& spec = job_.weights.spec();
-    std::set<std::string> own = layers.replaced();
-    own.insert({spec.embedding_name, spec.head_name + ".weight"});
-    if (spec.positions) own.insert(spec.positions->name);
-    constexpr std::string_view kSuffix = ".weight";
-    std::vector<std::string> result;
-    for (const auto& name : job_.weights.checkpoint().tensor_names()) {
-      if (!name.ends_with(kSuffix) || own.contains(name)) continue;
-      if (job_.weights.checkpoint().entry(name).shape.size() != 2) continue;
-      result.push_back(ending(name.substr(0, name.size() - kSuffix.size())));
-    }
-    return result;
+  static bool is_class(const std::string& target) {
+    return std::ranges::find(kLinearClasses, target) != std::end(kLinearClasses);
   }
 
-  Json config(const LayerWriter& layers) const {
+  Json config() const {
     Json config = job_.weights.checkpoint().config();
     if (const auto storage = storage_type(options_.format)) {
       config[config.contains("dtype") ? "dtype" : "torch_dtype"] = torch_name(*storage);
     }
-    QuantizationConfig block{
-        .format = options_.format, .groups = job_.resolved.groups, .ignore = dense_linears()};
     // A head of integers is no longer the embedding.
     if (job_.resolved.head) config["tie_word_embeddings"] = false;
-    // AutoAWQ's config has room for one scheme; that they are all the same was checked with the recipe.
-    if (options_.format == Format::autoawq_gemm) block.groups.resize(1);
-    for (std::string& name : foreign_linears(layers)) block.ignore.push_back(std::move(name));
+    QuantizationConfig block{.format = options_.format, .groups = written_groups(), .ignore = {}};
+    for (const auto& module : job_.resolved.dense) block.ignore.push_back(ending(module.name));
+    for (const std::string& entry : foreign_entries()) block.ignore.push_back(entry);
     config["quantization_config"] = write_config_block(block);
     return config;
   }

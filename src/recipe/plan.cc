@@ -1,6 +1,7 @@
 #include "recipe/plan.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/error.h"
 #include "quant/packing.h"
@@ -20,6 +21,27 @@ void refuse_quantized_input(const ModelWeights& weights) {
   fail(ErrorKind::invalid_argument, "{}: already quantized ({}, {}); start from the original checkpoint",
        weights.checkpoint().directory().string(), to_string(found.format),
        describe(found.groups.front().scheme));
+}
+
+std::vector<std::string> foreign_linears(const ModelWeights& weights) {
+  const DecoderSpec& spec = weights.spec();
+  constexpr std::string_view kSuffix = ".weight";
+  std::set<std::string> own{spec.embedding_name, spec.head_name + std::string(kSuffix)};
+  if (spec.positions) own.insert(spec.positions->name);
+  for (int64_t layer = 0; layer < spec.layers; ++layer) {
+    for (const auto& slot : spec.linears(layer)) own.insert(slot.name + std::string(kSuffix));
+    // Of heads with gains of their own a norm is a matrix.
+    for (size_t role = 0; role < kNormRoles; ++role) {
+      own.insert(spec.norm_name(layer, static_cast<NormRole>(role)) + std::string(kSuffix));
+    }
+  }
+  std::vector<std::string> result;
+  for (const auto& name : weights.checkpoint().tensor_names()) {
+    if (!name.ends_with(kSuffix) || own.contains(name)) continue;
+    if (weights.checkpoint().entry(name).shape.size() != 2) continue;
+    result.push_back(name.substr(0, name.size() - kSuffix.size()));
+  }
+  return result;
 }
 
 Windows calibration_windows(const OneshotOptions& options, const DecoderSpec& spec) {
@@ -85,12 +107,14 @@ uint64_t bytes_after(const Job& job) {
 
 /// What rounding one linear holds: its weight; with compensation targets and errors as large, the scaled Gram
 /// matrix and its factor; else the blocks of the clip search, which are smaller than the weight.
-uint64_t rounding_bytes(const Job& job, const LinearSlot& slot) {
+uint64_t rounding_bytes(const Job& job, const LinearSlot& slot, ActivationOrder order) {
   const auto in = static_cast<uint64_t>(slot.in_features);
   const auto elements = static_cast<uint64_t>(slot.out_features) * in;
   if (!job.awq) return elements * 4;
-  const uint64_t weights = job.awq->rounding == Rounding::compensated ? 3 * elements : 2 * elements;
-  return (weights + 2 * in * in) * 4;
+  const bool compensated = job.awq->rounding == Rounding::compensated;
+  const uint64_t weights = compensated ? 3 * elements : 2 * elements;
+  const bool ordered = compensated && order == ActivationOrder::weight;  // copies of both in that order
+  return (weights + 2 * in * in + (ordered ? elements + 2 * in * in : 0)) * 4;
 }
 
 /// What the search for one mapping holds: the weights of its balance layers, of all experts one at a time,
@@ -141,7 +165,7 @@ void plan_memory(const Job& job, OneshotPlan& plan) {
     if (found == linears.end()) continue;
     plan.memory_layer +=
         packed_bytes(job.format, found->second.scheme, {slot.out_features, slot.in_features}, DType::f16);
-    work = std::max(work, rounding_bytes(job, slot));
+    work = std::max(work, rounding_bytes(job, slot, found->second.order));
   }
   if (job.awq) {
     plan.memory_statistics = statistics_bytes(spec, layer);
@@ -177,7 +201,8 @@ Job::Job(const OneshotOptions& options)
     : format(options.format),
       awq(options.recipe.awq),
       weights(options.model),
-      resolved((refuse_quantized_input(weights), resolve_recipe(options, weights.spec()))),
+      foreign((refuse_quantized_input(weights), foreign_linears(weights))),
+      resolved(resolve_recipe(options, weights.spec(), foreign)),
       windows(calibration_windows(options, weights.spec())),
       precision(options.calibration.precision == CalibrationPrecision::f32 ? MatmulPrecision::f32
                                                                            : MatmulPrecision::bf16),

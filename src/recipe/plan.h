@@ -21,6 +21,8 @@ struct Job {
   Format format;
   std::optional<AwqModifier> awq;
   ModelWeights weights;
+  /// Linears that are no part of the decoder, such as a vision tower's or a layer's for speculation.
+  std::vector<std::string> foreign;
   ResolvedRecipe resolved;
   std::vector<std::vector<int32_t>> windows;
   MatmulPrecision precision;  // falls back to f32 in the back end when the CPU has no bf16 arithmetic

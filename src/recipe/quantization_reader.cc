@@ -115,7 +115,7 @@ QuantizationArgs read_quantization_args(const JsonView& view) {
   if (const auto observer = view.find("observer")) args.observer = read_observer(*observer);
   if (const auto settings = view.find("observer_kwargs"); settings && !settings->json().empty()) {
     args.observer_kwargs = read_observer_settings(*settings);
-    if (args.observer != Observer::mse)
+    if (args.observer == Observer::minmax)
       reject_value(*settings, ErrorKind::invalid_argument, "is for the observer mse");
   }
   require_absent(view, "block_structure", "is not supported; weights are stored by group, channel or tensor");
@@ -176,16 +176,26 @@ void check_targets(const JsonView& view, const QuantizationModifier& modifier) {
 
 void set_observer(const JsonView& view, QuantizationModifier& modifier) {
   const Observer observer = read_observer(view);
+  if (modifier.config_groups.empty() && modifier.scheme.empty()) {
+    reject_value(view, ErrorKind::invalid_argument, "stands without a scheme or config_groups");
+  }
   if (modifier.config_groups.empty()) {  // a preset with an observer is a group of its own
-    const std::string preset = modifier.scheme.empty() ? "W4A16_ASYM" : modifier.scheme;
-    modifier.config_groups = {
-        {.name = "group_0", .targets = modifier.targets, .weights = args_of(scheme_by_name(preset))}};
+    modifier.config_groups = {{.name = "group_0",
+                               .targets = modifier.targets,
+                               .weights = args_of(scheme_by_name(modifier.scheme))}};
     modifier.scheme.clear();
   }
-  for (ConfigGroup& group : modifier.config_groups) group.weights.observer = observer;
+  for (ConfigGroup& group : modifier.config_groups) {
+    Observer& own = group.weights.observer;
+    if (own != Observer::automatic && own != observer) {
+      reject_value(view, ErrorKind::invalid_argument,
+                   fmt::format("contradicts the observer of {}", group.name));
+    }
+    own = observer;
+  }
 }
 
-/// weight_observer, or observer: {weights: ...}, which counts more.
+/// weight_observer, or observer: {weights: ...}.
 void read_observers(const JsonView& view, QuantizationModifier& modifier) {
   constexpr std::string_view kNone = "is not supported; activations are not quantized";
   require_absent(view, "input_observer", kNone);
@@ -196,9 +206,20 @@ void read_observers(const JsonView& view, QuantizationModifier& modifier) {
     check_keys(*observers, kKeys);
     require_absent(*observers, "input", kNone);
     require_absent(*observers, "output", kNone);
-    if (const auto weights = observers->find("weights")) chosen = weights;
+    const auto weights = observers->find("weights");
+    if (weights && chosen) {
+      reject_value(*weights, ErrorKind::invalid_argument,
+                   "stands beside weight_observer; one of them is enough");
+    }
+    if (weights) chosen = weights;
   }
   if (chosen) set_observer(*chosen, modifier);
+  for (const ConfigGroup& group : modifier.config_groups) {
+    if (group.weights.observer == Observer::mse || group.weights.observer_kwargs == ObserverSettings{})
+      continue;
+    fail(ErrorKind::invalid_argument, "{}: the observer_kwargs of {} are for the observer mse", view.path(),
+         group.name);
+  }
 }
 
 }  // namespace
@@ -224,6 +245,7 @@ std::optional<QuantizationModifier> read_quantization(const JsonView& view) {
   }
   if (const auto targets = view.find("targets")) {
     modifier.targets = read_texts(*targets);
+    if (modifier.targets.empty()) reject_value(*targets, ErrorKind::invalid_argument, "names no target");
     check_targets(*targets, modifier);
   }
   read_observers(view, modifier);

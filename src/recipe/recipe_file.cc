@@ -146,6 +146,7 @@ class RecipeReader {
     known.insert(known.end(), quantization_keys().begin(), quantization_keys().end());
     check_keys(view, known);
     AwqModifier& awq = awq_.emplace();
+    awq_path_ = view.path();
     if (const auto mappings = view.find("mappings")) {
       awq.mappings.emplace();
       for (const JsonView& mapping : mappings->elements()) awq.mappings->push_back(read_mapping(mapping));
@@ -176,7 +177,8 @@ class RecipeReader {
     std::vector<std::string_view> known(quantization_keys().begin(), quantization_keys().end());
     known.push_back("requires_calibration_data");
     check_keys(view, known);
-    view.bool_or("requires_calibration_data", false);
+    if (const auto data = view.find("requires_calibration_data"); data && data->as_bool())
+      awq_only_.push_back(*data);
     quantization_ = read_quantization(view);
     if (!quantization_) quantization_.emplace().ignore.clear();
   }
@@ -184,7 +186,7 @@ class RecipeReader {
   /// Every modifier that says something about the weights is read.
   void finish(const JsonView& root) {
     if (own_quantization_) quantization_ = own_quantization_;
-    if (shorthands_.any()) apply_shorthands();
+    if (shorthands_.any()) with_context(awq_path_, [&] { apply_shorthands(); });
     if (!quantization_) {
       if (!awq_)
         root.reject("names no modifier; a recipe has an AWQModifier, a QuantizationModifier or both");
@@ -193,9 +195,33 @@ class RecipeReader {
            "W4A16_ASYM)",
            root.path());
     }
-    if (clip_ && awq_) awq_->clip = *clip_;
-    if (rounding_ && awq_) awq_->rounding = *rounding_;
+    if (quantization_->scheme.empty() && quantization_->config_groups.empty()) {
+      fail(ErrorKind::invalid_argument,
+           "{}: the modifiers do not say how to quantize; add scheme (W4A16_ASYM) or config_groups",
+           root.path());
+    }
+    check_extras();
+    if (clip_) awq_->clip = *clip_;
+    if (rounding_) awq_->rounding = *rounding_;
     options_.recipe = {.awq = awq_, .quantization = *quantization_};
+  }
+
+  /// Nothing is accepted that would have no effect.
+  void check_extras() const {
+    if (!awq_ && !awq_only_.empty()) {
+      reject_value(awq_only_.front(), ErrorKind::invalid_argument, "is for AWQ, but there is no AWQModifier");
+    }
+    if (min_tokens_ && options_.calibration.experts == ExpertCalibration::all) {
+      reject_value(*min_tokens_, ErrorKind::invalid_argument, "is for moe_calibrate_all_experts: false");
+    }
+    const auto& groups = quantization_->config_groups;
+    const bool all_named = !groups.empty() && std::ranges::none_of(groups, [](const ConfigGroup& group) {
+      return group.weights.observer == Observer::automatic;
+    });
+    if (clip_ == ClipSearch::on && all_named) {
+      fail(ErrorKind::invalid_argument,
+           "{}: apply_clip: true, but every group has an observer that finds its ranges", awq_path_);
+    }
   }
 
   void apply_shorthands() {
@@ -204,7 +230,8 @@ class RecipeReader {
       if (shorthands_.bits) args.num_bits = static_cast<int>(shorthands_.bits->as_int(1, 64));
       if (shorthands_.symmetric) args.symmetric = shorthands_.symmetric->as_bool();
       if (shorthands_.group_size) args.group_size = shorthands_.group_size->as_int();
-      if (!quantization_) quantization_.emplace();
+      if (!quantization_) quantization_.emplace().ignore.clear();
+      scheme_of(args);
       quantization_->config_groups = {
           {.name = "group_0", .targets = quantization_->targets, .weights = args}};
       return;
@@ -232,6 +259,10 @@ class RecipeReader {
         "max_seq_length",       "propagate_error", "precision", "moe_calibrate_all_experts",
         "min_tokens_per_expert"};
     check_keys(view, kKeys);
+    for (const auto& [key, value] : view.members()) {
+      if (key != "format" && !value.json().is_null()) awq_only_.push_back(value);
+    }
+    min_tokens_ = view.find("min_tokens_per_expert");
     if (const auto clip = view.find("apply_clip")) set_clip(*clip);
     if (const auto rounding = view.find("rounding")) {
       constexpr std::string_view kWords[] = {"nearest", "compensated"};
@@ -357,6 +388,9 @@ class RecipeReader {
   std::optional<QuantizationModifier> quantization_;
   std::optional<QuantizationModifier> own_quantization_;  // the one-modifier form
   Shorthands shorthands_;
+  std::string awq_path_;
+  std::vector<JsonView> awq_only_;  // has no meaning without AWQ
+  std::optional<JsonView> min_tokens_;
   std::optional<ClipSearch> clip_;
   std::optional<Rounding> rounding_;
 };
@@ -365,7 +399,7 @@ class RecipeReader {
 
 void parse_recipe(std::string_view text, std::string_view source, OneshotOptions& options) {
   const bool is_json = source.ends_with(".json");
-  const Json document = is_json ? parse_json(text, source) : parse_yaml(text, source);
+  const Json document = is_json ? parse_json(text, source, DuplicateKeys::refuse) : parse_yaml(text, source);
   RecipeReader(options).read(JsonView(document, std::string(source)));
 }
 

@@ -109,7 +109,9 @@ void write_extras(RecipeWriter& writer, const OneshotOptions& options) {
     writer.put("max_seq_length", calibration.max_seq_length);
     writer.put("propagate_error", calibration.propagation == Propagation::quantized);
     writer.put("moe_calibrate_all_experts", calibration.experts == ExpertCalibration::all);
-    writer.put("min_tokens_per_expert", calibration.min_tokens_per_expert);
+    if (calibration.experts == ExpertCalibration::routed) {
+      writer.put("min_tokens_per_expert", calibration.min_tokens_per_expert);
+    }
     writer.put("precision", calibration.precision == CalibrationPrecision::f32 ? "f32" : "auto");
   }
   writer.close();

@@ -26,6 +26,7 @@ bool is_router(const LinearSlot& slot) {
 /// The names that a module's class goes by, where anybody could have one in mind.
 std::span<const std::string_view> classes_of(const LinearSlot& slot) {
   if (is_router(slot)) return {};  // newer classes of transformers have a parameter there and no Linear
+  if (slot.storage == LinearStorage::transposed) return kConvClasses;
   return kLinearClasses;
 }
 
@@ -51,15 +52,16 @@ class NameList {
     return found;
   }
 
-  void check_used(const DecoderSpec& spec) const {
+  /// What names modules beside the decoder, as those of a vision tower, is of use too.
+  void check_used(const DecoderSpec& spec, std::span<const std::string> foreign) {
+    for (const std::string& name : foreign) find(name, kLinearClasses);
     const auto unused = std::find(used_.begin(), used_.end(), false);
     if (unused == used_.end()) return;
     const std::string& text = patterns_[static_cast<size_t>(unused - used_.begin())].text();
     const std::string first = spec.linears(0).front().name;
     fail(ErrorKind::invalid_argument,
-         "{}: \"{}\" matches no module of {}; names are written in full, as \"{}\", as a pattern, "
-         "\"re:.*{}$\", or as "
-         "the class Linear",
+         "{}: \"{}\" matches no module of {}; leave it out, or write a name in full, as \"{}\", a pattern, "
+         "\"re:.*{}$\", or the class Linear",
          key_, text, spec.architecture, first, last_word(first));
   }
 
@@ -69,16 +71,16 @@ class NameList {
   std::vector<bool> used_;
 };
 
-/// Linears by the reason why they do not fit, e.g. "q_proj [576 columns] in 3 layers".
+/// Linears by the reason why they do not fit, e.g. "3 x q_proj [576 columns]".
 std::string list_misfits(const std::vector<const PlannedLinear*>& misfits) {
-  std::map<std::string, int64_t> layers_of;
+  std::map<std::string, int64_t> count_of;
   std::vector<std::string> order;
   for (const PlannedLinear* linear : misfits) {
     const auto key = fmt::format("{} [{} columns]", last_word(linear->name), linear->in_features);
-    if (layers_of[key]++ == 0) order.push_back(key);
+    if (count_of[key]++ == 0) order.push_back(key);
   }
   std::vector<std::string> parts;
-  for (const auto& key : order) parts.push_back(fmt::format("{} in {} layers", key, layers_of[key]));
+  for (const auto& key : order) parts.push_back(fmt::format("{} x {}", count_of[key], key));
   return fmt::format("{}, the first being {}", fmt::join(parts, ", "), misfits.front()->name);
 }
 
@@ -96,9 +98,10 @@ std::vector<int64_t> fitting_group_sizes(const std::vector<const PlannedLinear*>
 /// A recipe on its way through the modules of a model.
 class Resolver {
  public:
-  Resolver(const OneshotOptions& options, const DecoderSpec& spec)
+  Resolver(const OneshotOptions& options, const DecoderSpec& spec, std::span<const std::string> foreign)
       : options_(options),
         spec_(spec),
+        foreign_(foreign),
         groups_(config_groups_of(options.recipe.quantization)),
         targets_(targets_of(groups_)),
         ignore_("ignore", options.recipe.quantization.ignore) {
@@ -113,8 +116,8 @@ class Resolver {
     for (int64_t layer = 0; layer < spec_.layers; ++layer) resolve_layer(layer);
     resolve_head();
     refuse_embedding();
-    ignore_.check_used(spec_);
-    for (const NameList& names : named_) names.check_used(spec_);
+    ignore_.check_used(spec_, foreign_);
+    for (NameList& names : named_) names.check_used(spec_, {});
     check_groups();
     check_awq();
     check_format();
@@ -179,11 +182,21 @@ class Resolver {
                        .out_features = stacked ? slot.out_features : slot.rows.count,
                        .in_features = slot.in_features,
                        .scheme = group.scheme,
+                       .observer = groups_[match->entry].weights.observer,
+                       .order = groups_[match->entry].weights.actorder,
                        .group = group.name,
                        .target = std::string(match->target)});
     ++linears_of_group_[match->entry];
     ++result_.quantized_linears;
     return match->entry;
+  }
+
+  /// Why the head cannot become integers; empty when it can.
+  std::string_view dense_head_reason(const QuantizationScheme& scheme) const {
+    if (spec_.text_part) return "the head of a model of more than text stays dense";
+    if (options_.format == Format::autoawq_gemm) return "AutoAWQ's files keep the head dense";
+    if (scheme.group_size == QuantizationScheme::kWholeMatrix) return "strategy tensor is not for the head";
+    return {};
   }
 
   void resolve_head() {
@@ -203,11 +216,13 @@ class Resolver {
       return;
     }
     const SchemeGroup& group = result_.groups[match->entry];
-    if (spec_.text_part) refuse_target(*match, name, "the head of a model of more than text stays dense");
-    if (options_.format == Format::autoawq_gemm)
-      refuse_target(*match, name, "AutoAWQ's files keep the head dense");
-    if (group.scheme.group_size == QuantizationScheme::kWholeMatrix) {
-      refuse_target(*match, name, "the head has no strategy tensor");
+    if (const std::string_view reason = dense_head_reason(group.scheme); !reason.empty()) {
+      // A class was hardly meant to take in the head.
+      const bool by_class = std::ranges::find(kLinearClasses, match->target) != std::end(kLinearClasses);
+      if (!by_class) refuse_target(*match, name, reason);
+      result_.warnings.push_back(fmt::format("{} is not ignored, but {}", name, reason));
+      result_.dense.push_back({name, std::string(reason)});
+      return;
     }
     result_.head = rounding_of(match->entry);
     result_.planned_head = PlannedLinear{.name = name,
@@ -237,7 +252,10 @@ class Resolver {
 
   void check_groups() const {
     if (result_.quantized_linears == 0) {
-      fail(ErrorKind::invalid_argument, "ignore: every linear is ignored, nothing is left to quantize");
+      fail(ErrorKind::invalid_argument,
+           "nothing is left to quantize: every linear that the targets match is ignored or a router, as {} "
+           "({})",
+           result_.dense.front().name, result_.dense.front().reason);
     }
     for (size_t i = 0; i < groups_.size(); ++i) {
       if (linears_of_group_[i] == 0) {
@@ -287,6 +305,13 @@ class Resolver {
       fail(ErrorKind::invalid_argument, "n_grid: {} is outside [2, 1000]", awq->n_grid);
     }
     result_.mappings = mappings_of(*awq);
+    for (size_t layer = 0; layer < result_.mappings.size(); ++layer) {
+      // Scales serve what is rounded behind them.
+      std::erase_if(result_.mappings[layer], [&](const ResolvedMapping& mapping) {
+        return std::ranges::none_of(mapping.balance,
+                                    [&](const LinearId& id) { return result_.linears[layer].contains(id); });
+      });
+    }
     if (awq->duo_scaling != DuoScaling::off) check_duo_scaling();
   }
 
@@ -350,8 +375,10 @@ class Resolver {
   void warn_of_fused_sets() {
     using enum LinearRole;
     for (int64_t layer = 0; layer < spec_.layers; ++layer) {
-      for (const auto& set : {std::vector<LinearRole>{q, k, v}, std::vector<LinearRole>{gate, up},
-                              std::vector<LinearRole>{shared_gate, shared_up}}) {
+      for (const auto& set :
+           {std::vector<LinearRole>{q, k, v}, std::vector<LinearRole>{gate, up},
+            std::vector<LinearRole>{shared_gate, shared_up}, std::vector<LinearRole>{q_a, kv_a},
+            std::vector<LinearRole>{expert_gate, expert_up, expert_down}}) {
         if (warn_of_fused_set(layer, set)) return;  // one layer is enough to tell
       }
     }
@@ -365,7 +392,8 @@ class Resolver {
       if (std::find(roles.begin(), roles.end(), slot.id.role) == roles.end()) continue;
       const auto found = linears.find(slot.id);
       schemes.insert(found == linears.end() ? "dense" : describe(found->second.scheme));
-      names.push_back(last_word(spec_.linear_name(layer, slot.id)));
+      const std::string name = last_word(spec_.linear_name(layer, slot.id));
+      if (std::ranges::find(names, name) == names.end()) names.push_back(name);
     }
     if (schemes.size() < 2) return false;
     result_.warnings.push_back(
@@ -376,6 +404,7 @@ class Resolver {
 
   const OneshotOptions& options_;
   const DecoderSpec& spec_;
+  std::span<const std::string> foreign_;
   std::vector<ConfigGroup> groups_;
   TargetList targets_;
   NameList ignore_;
@@ -386,8 +415,9 @@ class Resolver {
 
 }  // namespace
 
-ResolvedRecipe resolve_recipe(const OneshotOptions& options, const DecoderSpec& spec) {
-  return Resolver(options, spec).run();
+ResolvedRecipe resolve_recipe(const OneshotOptions& options, const DecoderSpec& spec,
+                              std::span<const std::string> foreign) {
+  return Resolver(options, spec, foreign).run();
 }
 
 }  // namespace salient

@@ -23,13 +23,15 @@ struct ResolvedRecipe {
   int64_t quantized_linears = 0;  ///< modules
 };
 
-/// Uses of `options`: recipe, format, mapping_registry. Errors: invalid_argument or unsupported for schemes
-/// that cannot be written, targets or ignore entries that match no module, groups without a linear, an ignore
-/// list that leaves nothing, a group size that does not divide the columns of a linear (all such linears and
-/// the sizes that would fit are named), several schemes in a format that has one, activation order without
-/// compensated rounding, strategy tensor with duo_scaling, a grid of fewer than two points, mappings that do
-/// not fit the model.
-ResolvedRecipe resolve_recipe(const OneshotOptions& options, const DecoderSpec& spec);
+/// Uses of `options`: recipe, format, mapping_registry. `foreign`: linears of the checkpoint that are no part
+/// of the decoder; they stay dense, and ignore may name them. Errors: invalid_argument or unsupported for
+/// schemes that cannot be written, targets or ignore entries that match no module, groups without a linear,
+/// an ignore list that leaves nothing, a group size that does not divide the columns of a linear (all such
+/// linears and the sizes that would fit are named), several schemes in a format that has one, activation
+/// order without compensated rounding, strategy tensor with duo_scaling, a grid of fewer than two points,
+/// mappings that do not fit the model.
+ResolvedRecipe resolve_recipe(const OneshotOptions& options, const DecoderSpec& spec,
+                              std::span<const std::string> foreign = {});
 
 /// The recipe as it was applied, in llm-compressor's YAML spelling, and in a section of its own what that has
 /// no word for: with the same data it gives the same weights. `calibration_tokens` are those that were used:

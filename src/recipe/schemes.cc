@@ -25,10 +25,12 @@ int64_t group_size_of(const QuantizationArgs& args) {
       if (size <= 0) fail(ErrorKind::invalid_argument, "strategy group needs a group_size above 0");
       return size;
     case QuantizationStrategy::channel:
-      if (size > 0) fail(ErrorKind::invalid_argument, "group_size {} contradicts strategy channel", size);
+      if (size > 0 || size < -1 || args.group_size == 0)
+        fail(ErrorKind::invalid_argument, "group_size {} contradicts strategy channel", size);
       return QuantizationScheme::kWholeRow;
     case QuantizationStrategy::tensor:
-      if (size > 0) fail(ErrorKind::invalid_argument, "group_size {} contradicts strategy tensor", size);
+      if (args.group_size)
+        fail(ErrorKind::invalid_argument, "group_size {} contradicts strategy tensor", size);
       return QuantizationScheme::kWholeMatrix;
     case QuantizationStrategy::block:
       fail(ErrorKind::unsupported,
@@ -60,7 +62,13 @@ QuantizationScheme scheme_of(const QuantizationArgs& args) {
   if (args.dynamic) {
     fail(ErrorKind::unsupported, "dynamic true is for activations; the scales of weights are static");
   }
-  if (args.observer == Observer::mse) check_observer(args.observer_kwargs);
+  if (args.observer == Observer::mse) {
+    check_observer(args.observer_kwargs);
+    if (strategy_of(args) == QuantizationStrategy::tensor) {
+      fail(ErrorKind::unsupported,
+           "observer mse searches group by group, which strategy tensor does not have");
+    }
+  }
   const QuantizationScheme scheme{
       .num_bits = args.num_bits, .symmetric = args.symmetric, .group_size = group_size_of(args)};
   validate(scheme);

@@ -43,6 +43,7 @@ TEST(Yaml, MistakesAreNamedWithTheirLine) {
   fails("a: !!python/object:os.system x\n",
         "the tag \"tag:yaml.org,2002:python/object:os.system\" is not supported");
   fails("a: *nothing\n", "not valid YAML");
+  fails("a: 1\n---\nb: 2\n", "line 3: a second document begins");
 }
 
 TEST(Yaml, SmallFilesThatStandForHugeOnesAreRefused) {
@@ -52,6 +53,9 @@ TEST(Yaml, SmallFilesThatStandForHugeOnesAreRefused) {
   }
   EXPECT_THAT([&] { parse(bomb); },
               throws_error(ErrorKind::bad_format, HasSubstr("more than 100000 values")));
+  std::string echo = fmt::format("a: &a {}\nb: [", std::string(100'000, 'x'));
+  for (int i = 0; i < 100; ++i) echo += "*a, ";
+  EXPECT_THAT([&] { parse(echo + "]"); }, throws_error(ErrorKind::bad_format, HasSubstr("bytes of text")));
   EXPECT_THAT([&] { parse(std::string(100, '[') + std::string(100, ']')); },
               throws_error(ErrorKind::bad_format, HasSubstr("nested more than 32 deep")));
   EXPECT_THAT([&] { parse(std::string(100'000, '[')); },

@@ -31,7 +31,8 @@ struct PlainGroup {
     low = std::min(low, 0.0);
     high = std::max(high, 0.0);
     top = scheme.num_bits == 4 ? 15 : 255;
-    const double least = dtype == DType::f16 ? 0x1p-14 : 0;  // no subnormal numbers, which a few groups reach
+    // A few groups reach the subnormal numbers of f16, of which only 8-bit codes use some.
+    const double least = dtype == DType::f16 ? (scheme.num_bits == 4 ? 0x1p-14 : 0x1p-20) : 0;
     const double exact = std::max(least, (scheme.symmetric ? 2 * std::max(-low, high) : high - low) / top);
     scale = low == high ? 1 : round_to(dtype, static_cast<float>(exact));
     const auto ratio = static_cast<float>(-low) / static_cast<float>(scale);

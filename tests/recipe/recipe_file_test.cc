@@ -138,7 +138,7 @@ TEST(RecipeFile, ObserversOfTheModifier) {
         .weights.observer;
   };
   EXPECT_EQ(observer_of("weight_observer: mse"), Observer::mse);
-  EXPECT_EQ(observer_of("weight_observer: mse, observer: {weights: minmax}"), Observer::minmax);
+  EXPECT_EQ(observer_of("observer: {weights: minmax}"), Observer::minmax);
 }
 
 TEST(RecipeFile, StrategiesFollowFromTheGroupSize) {
@@ -198,6 +198,20 @@ TEST(RecipeFile, ThePageShowsRecipesThatAreRead) {
   }
   EXPECT_EQ(whole, 1);
   EXPECT_EQ(parts, 2);
+}
+
+/// As in llm-compressor nothing is ignored unless the recipe says so; AutoAWQ never touches the head.
+TEST(RecipeFile, IgnoreIsWhatTheFileSays) {
+  for (const char* text : {"AWQModifier: {bits: 4}", "AWQModifier: {bits: 4, targets: [Linear]}",
+                           "AWQModifier: {scheme: W4A16}", "QuantizationModifier: {scheme: W4A16}"}) {
+    EXPECT_TRUE(read(text).recipe.quantization.ignore.empty()) << text;
+  }
+  EXPECT_THAT(read("{w_bit: 4}").recipe.quantization.ignore, ElementsAre("lm_head"));
+}
+
+TEST(RecipeFile, AKeyThatStandsTwiceInJsonIsRefused) {
+  EXPECT_THAT([] { read(R"({"QuantizationModifier": {"scheme": "W4A16", "scheme": "W8A16"}})", "r.json"); },
+              throws_error(ErrorKind::bad_format, HasSubstr("r.json: the key \"scheme\" stands twice")));
 }
 
 struct Mistake {
@@ -331,6 +345,39 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"AWQModifier: {apply_clip: true}\nsalient: {apply_clip: false}",
                 kWrong,
                 {"contradicts the other apply_clip"}},
+        Mistake{"QuantizationModifier: {ignore: [lm_head]}", kWrong, {"do not say how to quantize"}},
+        Mistake{"AWQModifier: {ignore: [lm_head], scheme: }", kWrong, {"do not say how to quantize"}},
+        Mistake{
+            "QuantizationModifier: {scheme: W4A16, targets: []}", kWrong, {"targets: [] names no target"}},
+        Mistake{"QuantizationModifier: {scheme: W4A16, weight_observer: mse, observer: {weights: mse}}",
+                kWrong,
+                {"stands beside weight_observer"}},
+        Mistake{"QuantizationModifier: {weight_observer: mse, config_groups: {g: {targets: [Linear], "
+                "weights: {num_bits: 4, "
+                "group_size: 64, observer: minmax}}}}",
+                kWrong,
+                {"weight_observer: \"mse\" contradicts the observer of g"}},
+        Mistake{"QuantizationModifier: {weight_observer: mse}", kWrong, {"stands without a scheme"}},
+        Mistake{weights("num_bits: 4, group_size: 64, observer_kwargs: {grid: 20}"),
+                kWrong,
+                {"the observer_kwargs of g are for the observer mse"}},
+        Mistake{weights("num_bits: 4, strategy: tensor, observer: mse"),
+                kUnsupported,
+                {"observer mse searches group by group"}},
+        Mistake{
+            weights("num_bits: 4, strategy: channel, group_size: -7"), kWrong, {"group_size -7 contradicts"}},
+        Mistake{"QuantizationModifier: {scheme: W4A16}\nsalient: {rounding: nearest}",
+                kWrong,
+                {"salient: rounding: \"nearest\" is for AWQ"}},
+        Mistake{
+            "QuantizationModifier: {scheme: W4A16, requires_calibration_data: true}", kWrong, {"is for AWQ"}},
+        Mistake{"AWQModifier: {scheme: W4A16}\nsalient: {min_tokens_per_expert: 5}",
+                kWrong,
+                {"min_tokens_per_expert: 5 is for moe_calibrate_all_experts: false"}},
+        Mistake{"AWQModifier: {apply_clip: true, scheme: W4A16, weight_observer: minmax}",
+                kWrong,
+                {"every group has an observer"}},
+        Mistake{"AWQModifier: {bits: 3}", kUnsupported, {"AWQModifier: num_bits is 3"}},
         Mistake{"{w_bit: 4, zero_point: false, version: GEMM}",
                 kWrong,
                 {"zero_point: false does not go with the GEMM"}}));

@@ -74,9 +74,9 @@ TEST(ResolveRecipe, AnUnmatchedOrBrokenIgnoreEntryIsRefused) {
 
 TEST(ResolveRecipe, GroupSizeThatDoesNotDivideNamesLayersAndSizesThatFit) {
   const auto message = error_of({.quantization = {.group_size = 128}}, spec_with(576, 1536));
-  EXPECT_THAT(message, AllOf(HasSubstr("group size 128 does not divide the columns of 18 linears"),
-                             HasSubstr("q_proj [576 columns] in 3 layers"),
-                             HasSubstr("sizes that fit: 16, 32, 64, -1")));
+  EXPECT_THAT(message,
+              AllOf(HasSubstr("group size 128 does not divide the columns of 18 linears"),
+                    HasSubstr("3 x q_proj [576 columns]"), HasSubstr("sizes that fit: 16, 32, 64, -1")));
   EXPECT_THAT(message, ::testing::Not(HasSubstr("down_proj")));
 }
 
@@ -160,18 +160,38 @@ TEST(ResolveRecipe, WhatCannotBecomeIntegersIsRefusedByName) {
       error_of({.quantization = {.targets = {"re:model"}}}, spec_with(256, 512), ErrorKind::unsupported),
       AllOf(HasSubstr("the target \"re:model\" includes model.embed_tokens"),
             HasSubstr("add \"model.embed_tokens\" to ignore")));
-  OneshotOptions options;
-  options.format = Format::autoawq_gemm;
-  options.recipe.quantization.ignore = {};
-  EXPECT_THAT([&] { resolve_recipe(options, spec_with(256, 512)); },
+  const auto with_target = [](const std::string& target) {
+    OneshotOptions options;
+    options.format = Format::autoawq_gemm;
+    options.recipe.quantization.targets = {"re:.*_proj$", target};
+    options.recipe.quantization.ignore = {};
+    return options;
+  };
+  EXPECT_THAT([&] { resolve_recipe(with_target("lm_head"), spec_with(256, 512)); },
               throws_error(ErrorKind::unsupported, HasSubstr("AutoAWQ's files keep the head dense")));
-  Recipe tensor;
-  tensor.awq->duo_scaling = DuoScaling::off;
-  tensor.quantization.config_groups = {
-      {.name = "a", .weights = {.num_bits = 4, .strategy = QuantizationStrategy::tensor}}};
-  tensor.quantization.ignore = {};
-  EXPECT_THAT(error_of(tensor, spec_with(256, 512), ErrorKind::unsupported),
-              HasSubstr("the head has no strategy tensor"));
+  const ResolvedRecipe by_class = resolve_recipe(with_target("Linear"), spec_with(256, 512));
+  ASSERT_EQ(by_class.warnings.size(), 1u);
+  EXPECT_THAT(by_class.warnings[0],
+              HasSubstr("lm_head is not ignored, but AutoAWQ's files keep the head dense"));
+  EXPECT_FALSE(by_class.head.has_value());
+}
+
+TEST(ResolveRecipe, IgnoreMayNameWhatIsBesideTheDecoder) {
+  OneshotOptions options;
+  options.recipe.quantization.ignore = {"lm_head", "re:vision_tower.*"};
+  EXPECT_THAT([&] { resolve_recipe(options, spec_with(256, 512)); },
+              throws_error(ErrorKind::invalid_argument,
+                           AllOf(HasSubstr("re:vision_tower.*"), HasSubstr("leave it out"))));
+  const std::vector<std::string> foreign{"vision_tower.layers.0.q_proj"};
+  EXPECT_EQ(resolve_recipe(options, spec_with(256, 512), foreign).quantized_linears, 21);
+}
+
+TEST(ResolveRecipe, NothingIsSmoothedForLinearsThatStayDense) {
+  const auto resolved = resolve({.quantization = {.targets = {"re:.*[qkv]_proj$"}}}, spec_with(256, 512));
+  for (const auto& mappings : resolved.mappings) {
+    ASSERT_EQ(mappings.size(), 1u);
+    EXPECT_EQ(mappings[0].smooth, (std::variant<NormRole, LinearId>(NormRole::attention)));
+  }
 }
 
 TEST(ResolveRecipe, TargetsAndGroupsThatAreOfNoUseAreRefused) {
@@ -264,7 +284,8 @@ OneshotOptions unusual_options() {
                          .max_seq_length = 99,
                          .propagation = Propagation::original,
                          .precision = CalibrationPrecision::f32,
-                         .experts = ExpertCalibration::routed};
+                         .experts = ExpertCalibration::routed,
+                         .min_tokens_per_expert = 77};
   return options;
 }
 
@@ -288,6 +309,7 @@ TEST(RecipeToYaml, SaysEverythingThatTheReaderTakes) {
   EXPECT_EQ(back.calibration.num_samples, 7);
   EXPECT_EQ(back.calibration.propagation, Propagation::original);
   EXPECT_EQ(back.calibration.experts, ExpertCalibration::routed);
+  EXPECT_EQ(back.calibration.min_tokens_per_expert, 77);
   EXPECT_EQ(back.calibration.precision, CalibrationPrecision::f32);
 }
 
