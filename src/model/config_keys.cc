@@ -16,8 +16,10 @@ std::optional<JsonView> find_any(const JsonView& config, std::initializer_list<s
   return std::nullopt;
 }
 
-int64_t size_of_any(const JsonView& config, std::initializer_list<std::string_view> keys, int64_t maximum) {
+int64_t size_of_any(const JsonView& config, std::initializer_list<std::string_view> keys, int64_t maximum,
+                    int64_t fallback) {
   const auto value = find_any(config, keys);
+  if (!value && fallback > 0) return fallback;
   return value ? value->as_int(1, maximum) : config.at(*keys.begin()).as_int(1, maximum);
 }
 

@@ -85,6 +85,15 @@ constexpr LatentDefaults kDeepseekLatent{};
 constexpr LatentDefaults kGlmLatent{
     .query_rank = 768, .key_value_rank = 512, .plain_dim = 192, .rotated_dim = 64, .value_dim = 256};
 
+constexpr SizeDefaults kLlamaSizes{
+    .hidden_size = 4096, .intermediate_size = 11008, .layers = 32, .heads = 32, .vocab_size = 32000};
+constexpr SizeDefaults kMistralSizes{
+    .hidden_size = 4096, .intermediate_size = 14336, .layers = 32, .heads = 32, .vocab_size = 32000};
+constexpr SizeDefaults kGemma3Sizes{
+    .hidden_size = 2304, .intermediate_size = 9216, .layers = 26, .heads = 8, .vocab_size = 262208};
+constexpr SizeDefaults kQwen25VlSizes{
+    .hidden_size = 8192, .intermediate_size = 29568, .layers = 80, .heads = 64, .vocab_size = 152064};
+
 constexpr BiasRule kAlways{.fallback = true};
 constexpr BiasRule kAttentionBias{.key = "attention_bias"};
 constexpr BiasRule kAttentionBiasUnlessOff{.key = "attention_bias", .fallback = true};
@@ -114,10 +123,23 @@ constexpr NamePrefix kWithoutTransformer[] = {{"transformer.", ""}};
 constexpr NamePrefix kTextPartPrefixes[] = {{"", "language_model."}, {"model.", "model.language_model."}};
 
 constexpr MultimodalFamily kMultimodalFamilies[] = {
-    {.architecture = "Gemma3ForConditionalGeneration"},
-    {.architecture = "LlavaForConditionalGeneration"},
-    {.architecture = "Mistral3ForConditionalGeneration"},
-    {.architecture = "Qwen2_5_VLForConditionalGeneration", .flat_type = "qwen2_5_vl_text"},
+    {.architecture = "Gemma3ForConditionalGeneration",
+     .model_type = "gemma3",
+     .text_type = "gemma3_text",
+     .default_tied = true},
+    {.architecture = "LlavaForConditionalGeneration",
+     .model_type = "llava",
+     .text_type = "llama",
+     .tied_by_text = true},
+    {.architecture = "Mistral3ForConditionalGeneration",
+     .model_type = "mistral3",
+     .text_type = "mistral",
+     .default_tied = true},
+    {.architecture = "Qwen2_5_VLForConditionalGeneration",
+     .model_type = "qwen2_5_vl",
+     .text_type = "qwen2_5_vl_text",
+     .flat = true,
+     .tied_by_text = true},
 };
 
 constexpr Family kFamilies[] = {
@@ -126,11 +148,13 @@ constexpr Family kFamilies[] = {
      .names = kLlamaNames,
      .qkv_bias = kAttentionBias,
      .output_bias = kAttentionBias,
-     .mlp_bias = kMlpBias},
+     .mlp_bias = kMlpBias,
+     .text_sizes = kLlamaSizes},
     {.architecture = "MistralForCausalLM",
      .model_type = "mistral",
      .names = kLlamaNames,
      .window = WindowRule::every_layer,
+     .text_sizes = kMistralSizes,
      .default_max_position_embeddings = 131072,
      .default_kv_heads = 8},
     {.architecture = "Qwen2ForCausalLM",
@@ -148,6 +172,7 @@ constexpr Family kFamilies[] = {
      .default_rope_theta = 1e6,
      .default_epsilon = 1e-5,
      .multimodal_rope = true,
+     .text_sizes = kQwen25VlSizes,
      .default_max_position_embeddings = 32768,
      .default_kv_heads = 8},
     {.architecture = "Qwen3ForCausalLM",
@@ -207,8 +232,7 @@ constexpr Family kFamilies[] = {
      .default_rope_theta = 1e6,
      .default_tied = true,
      .default_window_pattern = 6,
-     .default_heads = 8,
-     .default_vocab_size = 262208,
+     .text_sizes = kGemma3Sizes,
      .default_head_dim = 256,
      .default_max_position_embeddings = 131072,
      .default_kv_heads = 4,

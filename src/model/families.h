@@ -53,6 +53,15 @@ enum class GroupRule {
   by_topk_method,  ///< where `topk_method` is group_limited_greedy
 };
 
+/// Sizes that stand for keys which a config.json leaves out; 0: it must say them.
+struct SizeDefaults {
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t layers = 0;
+  int64_t heads = 0;
+  int64_t vocab_size = 0;
+};
+
 /// How a family with experts is configured. Keys are those of config.json.
 struct MoeFamily {
   std::string_view experts_key;
@@ -135,9 +144,8 @@ struct Family {
   int64_t default_window_pattern = 2;
   bool multimodal_rope = false;  ///< its three positions of a token are one and the same for text
   bool longrope_only = false;    ///< every kind of rope scaling means longrope
-  /// 0: config.json must say it.
-  int64_t default_heads = 0;
-  int64_t default_vocab_size = 0;
+  /// Where the family is the text part of a model of more, whose files keep what differs from these only.
+  SizeDefaults text_sizes = {};
   /// 0: hidden_size / num_attention_heads.
   int64_t default_head_dim = 0;
   int64_t default_max_position_embeddings = 2048;
@@ -160,10 +168,14 @@ std::span<const Family> families();
 DecoderSpec make_decoder_spec(const JsonView& config, std::span<const Family> more);
 
 /// A model of more than text whose text part is a family of the table: the one whose model_type `text_config`
-/// names, or, where config.json has no such part and says everything at once, `flat_type`.
+/// names.
 struct MultimodalFamily {
   std::string_view architecture;
-  std::string_view flat_type = {};
+  std::string_view model_type;
+  std::string_view text_type;  ///< the model_type that a `text_config` without one means
+  bool flat = false;           ///< without `text_config`, config.json says everything at once
+  bool default_tied = false;
+  bool tied_by_text = false;  ///< also where the text part says so
 };
 
 std::span<const MultimodalFamily> multimodal_families();

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "model/families.h"
 
 namespace salient {
 namespace {
@@ -52,6 +53,11 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{R"({"architectures": null, "model_type": "mamba"})", kUnsupported,
                 "\"mamba\" is not supported"},
         Refusal{R"({"hidden_size": null})", kBad, "config.json: the key \"hidden_size\" is missing"},
+        Refusal{R"({"intermediate_size": null})", kBad, "the key \"intermediate_size\" is missing"},
+        Refusal{R"({"architectures": ["Gemma3ForCausalLM"], "num_attention_heads": null})", kBad,
+                "the key \"num_attention_heads\" is missing"},
+        Refusal{R"({"architectures": ["LlavaForConditionalGeneration"]})", kBad,
+                "the key \"text_config\" is missing"},
         Refusal{R"({"hidden_size": "64"})", kBad,
                 "config.json: hidden_size: expected an integer, got \"64\""},
         Refusal{R"({"hidden_size": 0})", kBad, "hidden_size: 0 is outside [1, 16777216]"},
@@ -237,6 +243,109 @@ TEST(DecoderSpec, TheTextPartOfAMultimodalModelIsAFamilyOfTheTable) {
   spec.change_prefix(spec.other_prefixes.at(1));
   EXPECT_EQ(spec.norm_name(1, NormRole::mlp), "model.language_model.layers.1.pre_feedforward_layernorm");
   EXPECT_EQ(spec.head_name, "lm_head");
+}
+
+DecoderSpec spec_of(std::string_view config, std::span<const Family> more = {}) {
+  const Json json = parse_json(config, "config.json");
+  return make_decoder_spec({json, "config.json"}, more);
+}
+
+/// As llava-hf/llava-1.5-7b-hf publishes it.
+TEST(DecoderSpec, Llava15SaysOnlyWhatDiffersFromTheDefaults) {
+  const auto spec = spec_of(R"({
+    "architectures": ["LlavaForConditionalGeneration"], "ignore_index": -100, "image_token_index": 32000,
+    "model_type": "llava", "pad_token_id": 32001, "projector_hidden_act": "gelu",
+    "text_config": {"_name_or_path": "lmsys/vicuna-7b-v1.5", "architectures": ["LlamaForCausalLM"],
+                    "max_position_embeddings": 4096, "model_type": "llama", "rms_norm_eps": 1e-05,
+                    "torch_dtype": "float16", "vocab_size": 32064},
+    "tie_word_embeddings": false, "torch_dtype": "float16", "vocab_size": 32064})");
+  EXPECT_EQ(spec.hidden_size, 4096);
+  EXPECT_EQ(spec.intermediate_size, 11008);
+  EXPECT_EQ(spec.layers, 32);
+  EXPECT_EQ(spec.heads, 32);
+  EXPECT_EQ(spec.kv_heads, 32);
+  EXPECT_EQ(spec.vocab_size, 32064);
+  EXPECT_EQ(spec.max_position_embeddings, 4096);
+  EXPECT_EQ(spec.norm.epsilon, 1e-5);
+  EXPECT_FALSE(spec.tie_word_embeddings);
+}
+
+/// As google/gemma-3-4b-pt publishes it.
+TEST(DecoderSpec, Gemma34BSaysOnlyWhatDiffersFromTheDefaults) {
+  const auto spec = spec_of(R"({
+    "architectures": ["Gemma3ForConditionalGeneration"], "eos_token_id": [1, 106], "model_type": "gemma3",
+    "text_config": {"hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text",
+                    "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+                    "sliding_window": 1024}})");
+  EXPECT_EQ(spec.hidden_size, 2560);
+  EXPECT_EQ(spec.intermediate_size, 10240);
+  EXPECT_EQ(spec.layers, 34);
+  EXPECT_EQ(spec.heads, 8);
+  EXPECT_EQ(spec.kv_heads, 4);
+  EXPECT_EQ(spec.head_dim, 256);
+  EXPECT_EQ(spec.vocab_size, 262208);
+  EXPECT_TRUE(spec.tie_word_embeddings);
+}
+
+TEST(DecoderSpec, ATextPartMaySayNothing) {
+  const auto hidden_size = [](const std::string& type) {
+    return spec_of(R"({"architectures": null, "text_config": {}, "model_type": ")" + type + "\"}")
+        .hidden_size;
+  };
+  EXPECT_EQ(hidden_size("llava"), 4096);
+  EXPECT_EQ(hidden_size("mistral3"), 4096);
+  EXPECT_EQ(hidden_size("gemma3"), 2304);
+  EXPECT_EQ(hidden_size("qwen2_5_vl"), 8192);
+  EXPECT_EQ(spec_of(R"({"model_type": "mistral3", "text_config": {}})").intermediate_size, 14336);
+}
+
+/// As transformers' config classes decide it.
+TEST(DecoderSpec, WhoTiesEmbeddingsDependsOnTheClass) {
+  const auto ties = [](const std::string& type) {
+    std::string result;
+    for (const char* outer : {"", R"(, "tie_word_embeddings": true)", R"(, "tie_word_embeddings": false)"}) {
+      for (const char* inner : {"", R"("tie_word_embeddings": true)", R"("tie_word_embeddings": false)"}) {
+        const auto spec =
+            spec_of(R"({"model_type": ")" + type + R"(", "text_config": {)" + inner + "}" + outer + "}");
+        result += spec.tie_word_embeddings ? '1' : '0';
+      }
+      result += ' ';
+    }
+    return result;
+  };
+  EXPECT_EQ(ties("llava"), "010 111 010 ");
+  EXPECT_EQ(ties("qwen2_5_vl"), "010 111 010 ");
+  EXPECT_EQ(ties("mistral3"), "111 111 000 ");
+  EXPECT_EQ(ties("gemma3"), "111 111 000 ");
+}
+
+TEST(DecoderSpec, FamiliesBesideTheTableGoBeforeIt) {
+  const Family own{.architecture = "LlavaForConditionalGeneration",
+                   .model_type = "own",
+                   .names = kLlamaNames,
+                   .default_epsilon = 0.25};
+  const Json config = {{"architectures", {own.architecture}},
+                       {"hidden_size", 64},
+                       {"intermediate_size", 96},
+                       {"num_hidden_layers", 1},
+                       {"num_attention_heads", 4},
+                       {"vocab_size", 96}};
+  const auto spec = spec_of(config.dump(), {&own, 1});
+  EXPECT_EQ(spec.norm.epsilon, 0.25);
+  EXPECT_FALSE(spec.text_part);
+}
+
+TEST(DecoderSpec, AFamilyBesideTheTableMayBeATextPart) {
+  const Family own{
+      .architecture = "OwnForCausalLM",
+      .model_type = "own",
+      .names = kLlamaNames,
+      .default_epsilon = 0.25,
+      .text_sizes = {.hidden_size = 64, .intermediate_size = 96, .layers = 1, .heads = 4, .vocab_size = 96}};
+  const auto spec = spec_of(R"({"model_type": "llava", "text_config": {"model_type": "own"}})", {&own, 1});
+  EXPECT_EQ(spec.norm.epsilon, 0.25);
+  EXPECT_EQ(spec.hidden_size, 64);
+  EXPECT_TRUE(spec.text_part);
 }
 
 TEST(DecoderSpec, AnUnknownTextPartIsRefusedByItsName) {
