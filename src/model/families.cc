@@ -171,6 +171,7 @@ constexpr Family kFamilies[] = {
      .window = WindowRule::by_layer_types,
      .default_rope_theta = 1e6,
      .default_epsilon = 1e-5,
+     .default_max_window_layers = 80,
      .multimodal_rope = true,
      .text_sizes = kQwen25VlSizes,
      .default_max_position_embeddings = 32768,

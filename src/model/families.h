@@ -142,6 +142,7 @@ struct Family {
   int64_t default_sliding_window = 4096;
   std::string_view window_pattern_key = "sliding_window_pattern";  ///< of WindowRule::alternating
   int64_t default_window_pattern = 2;
+  int64_t default_max_window_layers = 28;
   bool multimodal_rope = false;  ///< its three positions of a token are one and the same for text
   bool longrope_only = false;    ///< every kind of rope scaling means longrope
   /// Where the family is the text part of a model of more, whose files keep what differs from these only.

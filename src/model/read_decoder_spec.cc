@@ -10,8 +10,6 @@
 namespace salient {
 namespace {
 
-constexpr int64_t kDefaultMaxWindowLayers = 28;
-
 [[noreturn]] void refuse_architecture(const JsonView& config, std::string_view name) {
   fail(ErrorKind::unsupported, "{}: the architecture \"{}\" is not supported (known: {})", config.path(),
        name, fmt::join(known_architectures(), ", "));
@@ -140,7 +138,7 @@ std::optional<std::vector<int64_t>> listed_windows(const JsonView& config, int64
 
 /// Which layers the window applies to where "layer_types" does not say.
 bool has_window(const Family& family, const JsonView& config, int64_t layer) {
-  const int64_t first = config.int_or("max_window_layers", kDefaultMaxWindowLayers);
+  const int64_t first = config.int_or("max_window_layers", family.default_max_window_layers);
   switch (family.window) {
     case WindowRule::never:
       return false;

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "model/families.h"
 
@@ -183,6 +185,13 @@ TEST(DecoderSpec, WindowsFollowTheRuleOfTheFamily) {
   EXPECT_THAT(windows("Qwen2MoeForCausalLM", ""), ElementsAre(0, 0, 0, 0));
   EXPECT_THAT(windows("Qwen2MoeForCausalLM", R"(, "use_sliding_window": true, "max_window_layers": 2)"),
               ElementsAre(9, 0, 0, 0));
+  const auto first_window = [&](const std::string& architecture) {
+    const auto found = windows(architecture, R"(, "num_hidden_layers": 81, "use_sliding_window": true)");
+    return std::ranges::find(found, 9) - found.begin();
+  };
+  EXPECT_EQ(first_window("Qwen2ForCausalLM"), 28);
+  EXPECT_EQ(first_window("Qwen3ForCausalLM"), 28);
+  EXPECT_EQ(first_window("Qwen2_5_VLForConditionalGeneration"), 80);
   EXPECT_THAT(windows("MistralForCausalLM", ""), ElementsAre(9, 9, 9, 9));
   EXPECT_THAT(windows("Gemma2ForCausalLM", ""), ElementsAre(9, 0, 9, 0));
   EXPECT_THAT(windows("Gemma3ForCausalLM", R"(, "sliding_window_pattern": 3)"), ElementsAre(9, 9, 0, 9));
