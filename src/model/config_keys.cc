@@ -11,6 +11,7 @@ int64_t size_or(const JsonView& config, std::string_view key, int64_t fallback, 
 
 std::optional<JsonView> find_any(const JsonView& config, std::initializer_list<std::string_view> keys) {
   for (const std::string_view key : keys) {
+    if (key.empty()) continue;
     if (const auto value = config.find(key)) return value;
   }
   return std::nullopt;

@@ -3,10 +3,14 @@
 namespace salient {
 namespace {
 
-constexpr MoeFamily kMixtralMoe{.experts_key = "num_local_experts", .intermediate_key = "intermediate_size"};
+constexpr MoeFamily kMixtralMoe{.experts_key = "num_local_experts",
+                                .other_experts_key = "num_experts",
+                                .intermediate_key = "intermediate_size"};
 
-constexpr MoeFamily kQwen3Moe{
-    .experts_key = "num_experts", .layers = MoeLayerRule::sparse_step, .normalize_key = "norm_topk_prob"};
+constexpr MoeFamily kQwen3Moe{.experts_key = "num_experts",
+                              .other_experts_key = "num_local_experts",
+                              .layers = MoeLayerRule::sparse_step,
+                              .normalize_key = "norm_topk_prob"};
 
 constexpr MoeFamily kQwen2Moe{.experts_key = "num_experts",
                               .layers = MoeLayerRule::sparse_step,
@@ -15,6 +19,7 @@ constexpr MoeFamily kQwen2Moe{.experts_key = "num_experts",
                               .shared_router = true};
 
 constexpr MoeFamily kDeepseekMoe{.experts_key = "n_routed_experts",
+                                 .other_experts_key = "num_local_experts",
                                  .layers = MoeLayerRule::dense_before,
                                  .dense_layers_key = "first_k_dense_replace",
                                  .default_dense_layers = 3,
@@ -30,6 +35,7 @@ constexpr MoeFamily kDeepseekMoe{.experts_key = "n_routed_experts",
                                  .shared_count_key = "n_shared_experts"};
 
 constexpr MoeFamily kDeepseekV2Moe{.experts_key = "n_routed_experts",
+                                   .other_experts_key = "num_experts",
                                    .layers = MoeLayerRule::dense_before,
                                    .dense_layers_key = "first_k_dense_replace",
                                    .normalize_key = "norm_topk_prob",
@@ -40,6 +46,7 @@ constexpr MoeFamily kDeepseekV2Moe{.experts_key = "n_routed_experts",
                                    .default_shared_count = 2};
 
 constexpr MoeFamily kGlmMoe{.experts_key = "n_routed_experts",
+                            .other_experts_key = "num_local_experts",
                             .layers = MoeLayerRule::dense_before,
                             .dense_layers_key = "first_k_dense_replace",
                             .default_dense_layers = 1,
@@ -52,6 +59,7 @@ constexpr MoeFamily kGlmMoe{.experts_key = "n_routed_experts",
                             .shared_count_key = "n_shared_experts"};
 
 constexpr MoeFamily kGlmLiteMoe{.experts_key = "n_routed_experts",
+                                .other_experts_key = "num_local_experts",
                                 .layers = MoeLayerRule::listed,
                                 .score = RouterScore::sigmoid,
                                 .normalize_key = "norm_topk_prob",
@@ -63,7 +71,9 @@ constexpr MoeFamily kGlmLiteMoe{.experts_key = "n_routed_experts",
                                 .shared_count_key = "n_shared_experts"};
 
 constexpr MoeFamily kErnieMoe{.experts_key = "moe_num_experts",
+                              .other_experts_key = "num_experts",
                               .per_token_key = "moe_k",
+                              .other_per_token_key = "num_experts_per_tok",
                               .layers = MoeLayerRule::interval,
                               .least_sum_key = "moe_norm_min",
                               .correction = "model.layers.{}.mlp.moe_statics.e_score_correction_bias",

@@ -65,8 +65,12 @@ struct SizeDefaults {
 /// How a family with experts is configured. Keys are those of config.json.
 struct MoeFamily {
   std::string_view experts_key;
+  /// Another name of the same in the class's attribute_map: files may use either, and transformers 5 writes
+  /// another one than published files have.
+  std::string_view other_experts_key = {};
   std::string_view intermediate_key = "moe_intermediate_size";
   std::string_view per_token_key = "num_experts_per_tok";
+  std::string_view other_per_token_key = {};
   MoeLayerRule layers = MoeLayerRule::all;
   std::string_view dense_layers_key = {};  ///< of MoeLayerRule::dense_before
   int64_t default_dense_layers = 0;

@@ -108,6 +108,7 @@ INSTANTIATE_TEST_SUITE_P(
             R"({"architectures": ["DeepseekV2ForCausalLM"], "n_routed_experts": 4, "num_experts_per_tok": 2,
                     "moe_intermediate_size": 64, "topk_method": "noaux_tc"})",
             kUnsupported, "topk_method: \"noaux_tc\" is not supported (greedy, group_limited_greedy)"},
+        Refusal{R"({"architectures": ["Qwen3MoeForCausalLM"]})", kBad, "the key \"num_experts\" is missing"},
         Refusal{R"({"architectures": ["DeepseekV2ForCausalLM"], "norm_topk_prob": true})", kUnsupported,
                 "norm_topk_prob: only false is supported"},
         Refusal{R"({"architectures": ["Ernie4_5_MoeForCausalLM"], "use_bias": true})", kUnsupported,
@@ -368,6 +369,25 @@ TEST(DecoderSpec, AnUnknownTextPartIsRefusedByItsName) {
     EXPECT_THAT(error.what(),
                 HasSubstr("config.json: text_config: the architecture \"mamba\" is not supported"));
   }
+}
+
+/// As transformers' attribute_map has it; the family's own key counts where a file has both.
+TEST(DecoderSpec, TheNumberOfExpertsHasTwoNames) {
+  const auto experts = [](const std::string& architecture, const std::string& keys) {
+    const MoeSpec moe = *spec_with(R"({"num_experts_per_tok": 2, "moe_intermediate_size": 64,
+                                       "first_k_dense_replace": 0, "architectures": [")" +
+                                   architecture + "\"], " + keys + "}")
+                             .moe;
+    EXPECT_EQ(moe.experts_per_token, 2);
+    return moe.experts;
+  };
+  EXPECT_EQ(experts("Qwen3MoeForCausalLM", R"("num_local_experts": 16)"), 16);
+  EXPECT_EQ(experts("Qwen3MoeForCausalLM", R"("num_local_experts": 16, "num_experts": 8)"), 8);
+  EXPECT_EQ(experts("MixtralForCausalLM", R"("num_experts": 16)"), 16);
+  for (const char* name : {"DeepseekV3ForCausalLM", "Glm4MoeForCausalLM", "Glm4MoeLiteForCausalLM"})
+    EXPECT_EQ(experts(name, R"("num_local_experts": 16)"), 16) << name;
+  EXPECT_EQ(experts("DeepseekV2ForCausalLM", R"("num_experts": 16)"), 16);
+  EXPECT_EQ(experts("Ernie4_5_MoeForCausalLM", R"("num_experts": 16)"), 16);
 }
 
 TEST(DecoderSpec, SharedExpertsMayBeNone) {
