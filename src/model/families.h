@@ -118,6 +118,7 @@ struct Family {
   WindowRule window = WindowRule::never;
   PositionRule position = PositionRule::rope;
   RopePairs rope_pairs = RopePairs::halves;
+  std::string_view interleave_key = {};  ///< halves where this key is false
   int64_t position_offset = 0;
   bool grouped_query = true;  ///< reads num_key_value_heads; the others have as many as query heads
   bool gated_mlp = true;
@@ -142,6 +143,7 @@ struct Family {
   double default_local_theta = 10000;        ///< of layers with a window, PositionRule::rope_by_window
   double default_partial_rotary_factor = 1;  ///< share of a head that is rotated
   double default_epsilon = 1e-6;
+  bool fixed_epsilon = false;  ///< no key of config.json changes it
   bool default_tied = false;
   int64_t default_sliding_window = 4096;
   std::string_view window_pattern_key = "sliding_window_pattern";  ///< of WindowRule::alternating

@@ -79,7 +79,6 @@ void read_latent_attention(const JsonView& config, const LatentDefaults& default
   spec.kv_heads = spec.heads;
   spec.head_dim = latent.plain_dim + latent.rotated_dim;
   spec.value_dim = size("v_head_dim", defaults.value_dim);
-  if (!config.bool_or("rope_interleave", true)) spec.rope_pairs = RopePairs::halves;
   spec.latent = latent;
 }
 
@@ -187,6 +186,7 @@ Activation read_activation(const JsonView& config, const Family& family) {
 NormSpec read_norm(const JsonView& config, const Family& family) {
   NormSpec norm = family.norm;
   norm.epsilon = family.default_epsilon;
+  if (family.fixed_epsilon) return norm;
   const auto value = find_any(config, {"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"});
   if (!value) return norm;
   norm.epsilon = value->as_double();
@@ -319,7 +319,8 @@ DecoderSpec read_spec(const JsonView& config, const Family& family, const SizeDe
   check_fixed(config, family);
   DecoderSpec spec;
   spec.architecture = family.architecture;
-  spec.rope_pairs = family.rope_pairs;
+  const bool halves = !family.interleave_key.empty() && !config.bool_or(family.interleave_key, true);
+  spec.rope_pairs = halves ? RopePairs::halves : family.rope_pairs;
   spec.storage = family.storage;
   spec.fused_by_head = family.fused_by_head;
   spec.gated_mlp = family.gated_mlp;

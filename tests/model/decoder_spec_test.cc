@@ -401,6 +401,19 @@ TEST(DecoderSpec, SharedExpertsMayBeNone) {
   EXPECT_EQ(width(R"(, "moe_num_shared_experts": 0)"), 0);
 }
 
+TEST(DecoderSpec, KeysOfOtherFamiliesAreNotRead) {
+  const auto pairs = [](const std::string& architecture) {
+    return spec_with(R"({"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
+                         "n_group": 1, "topk_group": 1, "rope_interleave": false, "architectures": [")" +
+                     architecture + "\"]}")
+        .rope_pairs;
+  };
+  EXPECT_EQ(pairs("DeepseekV3ForCausalLM"), RopePairs::halves);
+  EXPECT_EQ(pairs("Glm4MoeLiteForCausalLM"), RopePairs::halves);
+  EXPECT_EQ(pairs("DeepseekV2ForCausalLM"), RopePairs::neighbours);
+  EXPECT_EQ(spec_with(R"({"architectures": ["OlmoForCausalLM"], "rms_norm_eps": 0.5})").norm.epsilon, 1e-5);
+}
+
 TEST(DecoderSpec, BothSpellingsOfRopeGiveTheSame) {
   const auto old = spec_with(R"({"rope_theta": 5000, "rope_scaling": {"type": "yarn", "factor": 4.0,
                                  "original_max_position_embeddings": 512}})")
