@@ -183,6 +183,7 @@ constexpr Family kFamilies[] = {
      .default_epsilon = 1e-5,
      .default_max_window_layers = 80,
      .multimodal_rope = true,
+     .text_part_only = true,
      .text_sizes = kQwen25VlSizes,
      .default_max_position_embeddings = 32768,
      .default_kv_heads = 8},

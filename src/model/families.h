@@ -151,6 +151,7 @@ struct Family {
   int64_t default_max_window_layers = 28;
   bool multimodal_rope = false;  ///< its three positions of a token are one and the same for text
   bool longrope_only = false;    ///< every kind of rope scaling means longrope
+  bool text_part_only = false;   ///< no checkpoint is of this class, only parts of one are
   /// Where the family is the text part of a model of more, whose files keep what differs from these only.
   SizeDefaults text_sizes = {};
   /// 0: hidden_size / num_attention_heads.

@@ -373,7 +373,9 @@ DecoderSpec make_decoder_spec(const JsonView& config, std::span<const Family> mo
   const std::string name = declared_name(config);
   if (const Family* own = find_row(more, name)) return read_spec(config, *own, {});
   if (const auto* outer = find_row(multimodal_families(), name)) return read_text_part(config, *outer, more);
-  return read_spec(config, find_family(config, name, more), {});
+  const Family& family = find_family(config, name, more);
+  if (family.text_part_only) refuse_architecture(config, name);
+  return read_spec(config, family, {});
 }
 
 std::vector<int32_t> read_token_ids(const std::optional<JsonView>& value) {
@@ -389,7 +391,9 @@ std::vector<int32_t> read_token_ids(const std::optional<JsonView>& value) {
 
 std::vector<std::string> known_architectures() {
   std::vector<std::string> result;
-  for (const Family& family : families()) result.emplace_back(family.architecture);
+  for (const Family& family : families()) {
+    if (!family.text_part_only) result.emplace_back(family.architecture);
+  }
   for (const MultimodalFamily& family : multimodal_families()) result.emplace_back(family.architecture);
   return result;
 }

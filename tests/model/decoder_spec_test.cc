@@ -11,8 +11,10 @@
 namespace salient {
 namespace {
 
+using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr std::string_view kLlama = R"({
   "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 96,
@@ -54,6 +56,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "the architecture \"MambaForCausalLM\" is not supported (known: LlamaForCausalLM, Mistral"},
         Refusal{R"({"architectures": null, "model_type": "mamba"})", kUnsupported,
                 "\"mamba\" is not supported"},
+        Refusal{R"({"architectures": ["Qwen2_5_VLTextModel"]})", kUnsupported,
+                "\"Qwen2_5_VLTextModel\" is not supported"},
         Refusal{R"({"hidden_size": null})", kBad, "config.json: the key \"hidden_size\" is missing"},
         Refusal{R"({"intermediate_size": null})", kBad, "the key \"intermediate_size\" is missing"},
         Refusal{R"({"architectures": ["Gemma3ForCausalLM"], "num_attention_heads": null})", kBad,
@@ -356,6 +360,12 @@ TEST(DecoderSpec, AFamilyBesideTheTableMayBeATextPart) {
   EXPECT_EQ(spec.norm.epsilon, 0.25);
   EXPECT_EQ(spec.hidden_size, 64);
   EXPECT_TRUE(spec.text_part);
+}
+
+TEST(DecoderSpec, AClassThatIsOnlyATextPartIsNoArchitecture) {
+  const auto known = known_architectures();
+  EXPECT_THAT(known, Not(Contains("Qwen2_5_VLTextModel")));
+  EXPECT_THAT(known, Contains("Qwen2_5_VLForConditionalGeneration"));
 }
 
 TEST(DecoderSpec, AnUnknownTextPartIsRefusedByItsName) {
