@@ -11,13 +11,16 @@ int64_t size_or(const JsonView& config, std::string_view key, int64_t fallback, 
 
 std::optional<JsonView> find_any(const JsonView& config, std::initializer_list<std::string_view> keys) {
   for (const std::string_view key : keys) {
+    if (key.empty()) continue;
     if (const auto value = config.find(key)) return value;
   }
   return std::nullopt;
 }
 
-int64_t size_of_any(const JsonView& config, std::initializer_list<std::string_view> keys, int64_t maximum) {
+int64_t size_of_any(const JsonView& config, std::initializer_list<std::string_view> keys, int64_t maximum,
+                    int64_t fallback) {
   const auto value = find_any(config, keys);
+  if (!value && fallback > 0) return fallback;
   return value ? value->as_int(1, maximum) : config.at(*keys.begin()).as_int(1, maximum);
 }
 

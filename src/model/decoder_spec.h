@@ -236,7 +236,7 @@ DecoderSpec make_decoder_spec(const JsonView& config);
 /// are left out.
 std::vector<int32_t> read_token_ids(const std::optional<JsonView>& value);
 
-/// The architectures of the table.
+/// The architectures of the table of which there are checkpoints.
 std::vector<std::string> known_architectures();
 
 }  // namespace salient

@@ -3,10 +3,14 @@
 namespace salient {
 namespace {
 
-constexpr MoeFamily kMixtralMoe{.experts_key = "num_local_experts", .intermediate_key = "intermediate_size"};
+constexpr MoeFamily kMixtralMoe{.experts_key = "num_local_experts",
+                                .other_experts_key = "num_experts",
+                                .intermediate_key = "intermediate_size"};
 
-constexpr MoeFamily kQwen3Moe{
-    .experts_key = "num_experts", .layers = MoeLayerRule::sparse_step, .normalize_key = "norm_topk_prob"};
+constexpr MoeFamily kQwen3Moe{.experts_key = "num_experts",
+                              .other_experts_key = "num_local_experts",
+                              .layers = MoeLayerRule::sparse_step,
+                              .normalize_key = "norm_topk_prob"};
 
 constexpr MoeFamily kQwen2Moe{.experts_key = "num_experts",
                               .layers = MoeLayerRule::sparse_step,
@@ -15,6 +19,7 @@ constexpr MoeFamily kQwen2Moe{.experts_key = "num_experts",
                               .shared_router = true};
 
 constexpr MoeFamily kDeepseekMoe{.experts_key = "n_routed_experts",
+                                 .other_experts_key = "num_local_experts",
                                  .layers = MoeLayerRule::dense_before,
                                  .dense_layers_key = "first_k_dense_replace",
                                  .default_dense_layers = 3,
@@ -30,6 +35,7 @@ constexpr MoeFamily kDeepseekMoe{.experts_key = "n_routed_experts",
                                  .shared_count_key = "n_shared_experts"};
 
 constexpr MoeFamily kDeepseekV2Moe{.experts_key = "n_routed_experts",
+                                   .other_experts_key = "num_experts",
                                    .layers = MoeLayerRule::dense_before,
                                    .dense_layers_key = "first_k_dense_replace",
                                    .normalize_key = "norm_topk_prob",
@@ -40,6 +46,7 @@ constexpr MoeFamily kDeepseekV2Moe{.experts_key = "n_routed_experts",
                                    .default_shared_count = 2};
 
 constexpr MoeFamily kGlmMoe{.experts_key = "n_routed_experts",
+                            .other_experts_key = "num_local_experts",
                             .layers = MoeLayerRule::dense_before,
                             .dense_layers_key = "first_k_dense_replace",
                             .default_dense_layers = 1,
@@ -52,6 +59,7 @@ constexpr MoeFamily kGlmMoe{.experts_key = "n_routed_experts",
                             .shared_count_key = "n_shared_experts"};
 
 constexpr MoeFamily kGlmLiteMoe{.experts_key = "n_routed_experts",
+                                .other_experts_key = "num_local_experts",
                                 .layers = MoeLayerRule::listed,
                                 .score = RouterScore::sigmoid,
                                 .normalize_key = "norm_topk_prob",
@@ -63,7 +71,9 @@ constexpr MoeFamily kGlmLiteMoe{.experts_key = "n_routed_experts",
                                 .shared_count_key = "n_shared_experts"};
 
 constexpr MoeFamily kErnieMoe{.experts_key = "moe_num_experts",
+                              .other_experts_key = "num_experts",
                               .per_token_key = "moe_k",
+                              .other_per_token_key = "num_experts_per_tok",
                               .layers = MoeLayerRule::interval,
                               .least_sum_key = "moe_norm_min",
                               .correction = "model.layers.{}.mlp.moe_statics.e_score_correction_bias",
@@ -84,6 +94,15 @@ constexpr MoeFamily kAfmoeMoe{.experts_key = "num_experts",
 constexpr LatentDefaults kDeepseekLatent{};
 constexpr LatentDefaults kGlmLatent{
     .query_rank = 768, .key_value_rank = 512, .plain_dim = 192, .rotated_dim = 64, .value_dim = 256};
+
+constexpr SizeDefaults kLlamaSizes{
+    .hidden_size = 4096, .intermediate_size = 11008, .layers = 32, .heads = 32, .vocab_size = 32000};
+constexpr SizeDefaults kMistralSizes{
+    .hidden_size = 4096, .intermediate_size = 14336, .layers = 32, .heads = 32, .vocab_size = 32000};
+constexpr SizeDefaults kGemma3Sizes{
+    .hidden_size = 2304, .intermediate_size = 9216, .layers = 26, .heads = 8, .vocab_size = 262208};
+constexpr SizeDefaults kQwen25VlSizes{
+    .hidden_size = 8192, .intermediate_size = 29568, .layers = 80, .heads = 64, .vocab_size = 152064};
 
 constexpr BiasRule kAlways{.fallback = true};
 constexpr BiasRule kAttentionBias{.key = "attention_bias"};
@@ -114,10 +133,23 @@ constexpr NamePrefix kWithoutTransformer[] = {{"transformer.", ""}};
 constexpr NamePrefix kTextPartPrefixes[] = {{"", "language_model."}, {"model.", "model.language_model."}};
 
 constexpr MultimodalFamily kMultimodalFamilies[] = {
-    {.architecture = "Gemma3ForConditionalGeneration"},
-    {.architecture = "LlavaForConditionalGeneration"},
-    {.architecture = "Mistral3ForConditionalGeneration"},
-    {.architecture = "Qwen2_5_VLForConditionalGeneration", .flat_type = "qwen2_5_vl_text"},
+    {.architecture = "Gemma3ForConditionalGeneration",
+     .model_type = "gemma3",
+     .text_type = "gemma3_text",
+     .default_tied = true},
+    {.architecture = "LlavaForConditionalGeneration",
+     .model_type = "llava",
+     .text_type = "llama",
+     .tied_by_text = true},
+    {.architecture = "Mistral3ForConditionalGeneration",
+     .model_type = "mistral3",
+     .text_type = "mistral",
+     .default_tied = true},
+    {.architecture = "Qwen2_5_VLForConditionalGeneration",
+     .model_type = "qwen2_5_vl",
+     .text_type = "qwen2_5_vl_text",
+     .flat = true,
+     .tied_by_text = true},
 };
 
 constexpr Family kFamilies[] = {
@@ -126,11 +158,13 @@ constexpr Family kFamilies[] = {
      .names = kLlamaNames,
      .qkv_bias = kAttentionBias,
      .output_bias = kAttentionBias,
-     .mlp_bias = kMlpBias},
+     .mlp_bias = kMlpBias,
+     .text_sizes = kLlamaSizes},
     {.architecture = "MistralForCausalLM",
      .model_type = "mistral",
      .names = kLlamaNames,
      .window = WindowRule::every_layer,
+     .text_sizes = kMistralSizes,
      .default_max_position_embeddings = 131072,
      .default_kv_heads = 8},
     {.architecture = "Qwen2ForCausalLM",
@@ -147,7 +181,10 @@ constexpr Family kFamilies[] = {
      .window = WindowRule::by_layer_types,
      .default_rope_theta = 1e6,
      .default_epsilon = 1e-5,
+     .default_max_window_layers = 80,
      .multimodal_rope = true,
+     .text_part_only = true,
+     .text_sizes = kQwen25VlSizes,
      .default_max_position_embeddings = 32768,
      .default_kv_heads = 8},
     {.architecture = "Qwen3ForCausalLM",
@@ -207,8 +244,7 @@ constexpr Family kFamilies[] = {
      .default_rope_theta = 1e6,
      .default_tied = true,
      .default_window_pattern = 6,
-     .default_heads = 8,
-     .default_vocab_size = 262208,
+     .text_sizes = kGemma3Sizes,
      .default_head_dim = 256,
      .default_max_position_embeddings = 131072,
      .default_kv_heads = 4,
@@ -274,6 +310,7 @@ constexpr Family kFamilies[] = {
      .qkv_bias = kAttentionBias,
      .output_bias = kAttentionBias,
      .default_epsilon = 1e-5,
+     .fixed_epsilon = true,
      .unset = kOlmoUnset},
     {.architecture = "Olmo2ForCausalLM",
      .model_type = "olmo2",
@@ -397,6 +434,7 @@ constexpr Family kFamilies[] = {
      .qkv_bias = kAttentionBias,
      .output_bias = kAttentionBias,
      .rope_pairs = RopePairs::neighbours,
+     .interleave_key = "rope_interleave",
      .latent = &kGlmLatent,
      .moe = &kGlmLiteMoe,
      .default_epsilon = 1e-5,
@@ -445,6 +483,7 @@ constexpr Family kFamilies[] = {
      .qkv_bias = kAttentionBias,
      .output_bias = kAttentionBias,
      .rope_pairs = RopePairs::neighbours,
+     .interleave_key = "rope_interleave",
      .latent = &kDeepseekLatent,
      .moe = &kDeepseekMoe,
      .default_max_position_embeddings = 4096},

@@ -53,11 +53,24 @@ enum class GroupRule {
   by_topk_method,  ///< where `topk_method` is group_limited_greedy
 };
 
+/// Sizes that stand for keys which a config.json leaves out; 0: it must say them.
+struct SizeDefaults {
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t layers = 0;
+  int64_t heads = 0;
+  int64_t vocab_size = 0;
+};
+
 /// How a family with experts is configured. Keys are those of config.json.
 struct MoeFamily {
   std::string_view experts_key;
+  /// Another name of the same in the class's attribute_map: files may use either, and transformers 5 writes
+  /// another one than published files have.
+  std::string_view other_experts_key = {};
   std::string_view intermediate_key = "moe_intermediate_size";
   std::string_view per_token_key = "num_experts_per_tok";
+  std::string_view other_per_token_key = {};
   MoeLayerRule layers = MoeLayerRule::all;
   std::string_view dense_layers_key = {};  ///< of MoeLayerRule::dense_before
   int64_t default_dense_layers = 0;
@@ -105,6 +118,7 @@ struct Family {
   WindowRule window = WindowRule::never;
   PositionRule position = PositionRule::rope;
   RopePairs rope_pairs = RopePairs::halves;
+  std::string_view interleave_key = {};  ///< halves where this key is false
   int64_t position_offset = 0;
   bool grouped_query = true;  ///< reads num_key_value_heads; the others have as many as query heads
   bool gated_mlp = true;
@@ -129,15 +143,17 @@ struct Family {
   double default_local_theta = 10000;        ///< of layers with a window, PositionRule::rope_by_window
   double default_partial_rotary_factor = 1;  ///< share of a head that is rotated
   double default_epsilon = 1e-6;
+  bool fixed_epsilon = false;  ///< no key of config.json changes it
   bool default_tied = false;
   int64_t default_sliding_window = 4096;
   std::string_view window_pattern_key = "sliding_window_pattern";  ///< of WindowRule::alternating
   int64_t default_window_pattern = 2;
+  int64_t default_max_window_layers = 28;
   bool multimodal_rope = false;  ///< its three positions of a token are one and the same for text
   bool longrope_only = false;    ///< every kind of rope scaling means longrope
-  /// 0: config.json must say it.
-  int64_t default_heads = 0;
-  int64_t default_vocab_size = 0;
+  bool text_part_only = false;   ///< no checkpoint is of this class, only parts of one are
+  /// Where the family is the text part of a model of more, whose files keep what differs from these only.
+  SizeDefaults text_sizes = {};
   /// 0: hidden_size / num_attention_heads.
   int64_t default_head_dim = 0;
   int64_t default_max_position_embeddings = 2048;
@@ -160,10 +176,14 @@ std::span<const Family> families();
 DecoderSpec make_decoder_spec(const JsonView& config, std::span<const Family> more);
 
 /// A model of more than text whose text part is a family of the table: the one whose model_type `text_config`
-/// names, or, where config.json has no such part and says everything at once, `flat_type`.
+/// names.
 struct MultimodalFamily {
   std::string_view architecture;
-  std::string_view flat_type = {};
+  std::string_view model_type;
+  std::string_view text_type;  ///< the model_type that a `text_config` without one means
+  bool flat = false;           ///< without `text_config`, config.json says everything at once
+  bool default_tied = false;
+  bool tied_by_text = false;  ///< also where the text part says so
 };
 
 std::span<const MultimodalFamily> multimodal_families();

@@ -100,8 +100,9 @@ int64_t shared_width(const JsonView& config, const MoeFamily& family, int64_t ex
 
 MoeSpec read_moe_spec(const JsonView& config, const MoeFamily& family, int64_t layers) {
   MoeSpec moe;
-  moe.experts = config.at(family.experts_key).as_int(1, kMaximumExperts);
-  moe.experts_per_token = config.at(family.per_token_key).as_int(1, moe.experts);
+  moe.experts = size_of_any(config, {family.experts_key, family.other_experts_key}, kMaximumExperts);
+  moe.experts_per_token =
+      size_of_any(config, {family.per_token_key, family.other_per_token_key}, moe.experts);
   moe.intermediate_size = config.at(family.intermediate_key).as_int(1, kMaximumFeatures);
   moe.layers = moe_layers(config, family, layers);
   moe.score = family.score;

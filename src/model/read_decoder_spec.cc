@@ -10,8 +10,6 @@
 namespace salient {
 namespace {
 
-constexpr int64_t kDefaultMaxWindowLayers = 28;
-
 [[noreturn]] void refuse_architecture(const JsonView& config, std::string_view name) {
   fail(ErrorKind::unsupported, "{}: the architecture \"{}\" is not supported (known: {})", config.path(),
        name, fmt::join(known_architectures(), ", "));
@@ -25,28 +23,26 @@ std::string declared_name(const JsonView& config) {
   return config.at("model_type").as_string();
 }
 
-/// The row of an architecture or a model_type.
-const Family& find_family(const JsonView& config, std::string_view name, std::span<const Family> more = {}) {
-  for (const auto& table : {more, families()}) {
-    for (const Family& family : table) {
-      if (family.architecture == name || family.model_type == name) return family;
-    }
-  }
-  refuse_architecture(config, name);
-}
-
-const MultimodalFamily* find_multimodal(std::string_view name) {
-  for (const MultimodalFamily& family : multimodal_families()) {
-    if (family.architecture == name) return &family;
+/// The row of an architecture or a model_type; null when the table has none.
+template <typename Row>
+const Row* find_row(std::span<const Row> table, std::string_view name) {
+  for (const Row& row : table) {
+    if (row.architecture == name || row.model_type == name) return &row;
   }
   return nullptr;
 }
 
+const Family& find_family(const JsonView& config, std::string_view name, std::span<const Family> more) {
+  if (const Family* own = find_row(more, name)) return *own;
+  if (const Family* family = find_row(families(), name)) return *family;
+  refuse_architecture(config, name);
+}
+
 /// Without gating the block is four times as wide as the hidden state unless a key says otherwise.
-int64_t intermediate_size(const JsonView& config, const Family& family, int64_t hidden_size) {
-  const auto value = find_any(config, {"ffn_dim", "n_inner", "intermediate_size"});
-  if (value) return value->as_int(1, kMaximumFeatures);
-  return family.gated_mlp ? config.at("intermediate_size").as_int(1, kMaximumFeatures) : 4 * hidden_size;
+int64_t intermediate_size(const JsonView& config, const Family& family, int64_t hidden_size,
+                          int64_t fallback) {
+  if (!family.gated_mlp) fallback = 4 * hidden_size;
+  return size_of_any(config, {"intermediate_size", "ffn_dim", "n_inner"}, kMaximumFeatures, fallback);
 }
 
 void read_head_sizes(const JsonView& config, const Family& family, DecoderSpec& spec) {
@@ -83,22 +79,17 @@ void read_latent_attention(const JsonView& config, const LatentDefaults& default
   spec.kv_heads = spec.heads;
   spec.head_dim = latent.plain_dim + latent.rotated_dim;
   spec.value_dim = size("v_head_dim", defaults.value_dim);
-  if (!config.bool_or("rope_interleave", true)) spec.rope_pairs = RopePairs::halves;
   spec.latent = latent;
 }
 
-void read_sizes(const JsonView& config, const Family& family, DecoderSpec& spec) {
-  spec.hidden_size = size_of_any(config, {"hidden_size", "n_embd", "n_embed"}, kMaximumFeatures);
-  spec.intermediate_size = intermediate_size(config, family, spec.hidden_size);
-  spec.layers = size_of_any(config, {"num_hidden_layers", "n_layer"}, kMaximumLayers);
-  const auto heads = find_any(config, {"num_attention_heads", "n_head"});
-  spec.heads = heads || family.default_heads == 0
-                   ? size_of_any(config, {"num_attention_heads", "n_head"}, kMaximumHeads)
-                   : family.default_heads;
-  const auto vocabulary = config.find("vocab_size");
-  spec.vocab_size = vocabulary || family.default_vocab_size == 0
-                        ? config.at("vocab_size").as_int(1, kMaximumFeatures)
-                        : family.default_vocab_size;
+void read_sizes(const JsonView& config, const Family& family, const SizeDefaults& defaults,
+                DecoderSpec& spec) {
+  spec.hidden_size =
+      size_of_any(config, {"hidden_size", "n_embd", "n_embed"}, kMaximumFeatures, defaults.hidden_size);
+  spec.intermediate_size = intermediate_size(config, family, spec.hidden_size, defaults.intermediate_size);
+  spec.layers = size_of_any(config, {"num_hidden_layers", "n_layer"}, kMaximumLayers, defaults.layers);
+  spec.heads = size_of_any(config, {"num_attention_heads", "n_head"}, kMaximumHeads, defaults.heads);
+  spec.vocab_size = size_of_any(config, {"vocab_size"}, kMaximumFeatures, defaults.vocab_size);
   const auto positions = find_any(config, {"max_position_embeddings", "n_positions", "seq_length"});
   spec.max_position_embeddings =
       positions ? positions->as_int(1, kMaximumPositions) : family.default_max_position_embeddings;
@@ -146,7 +137,7 @@ std::optional<std::vector<int64_t>> listed_windows(const JsonView& config, int64
 
 /// Which layers the window applies to where "layer_types" does not say.
 bool has_window(const Family& family, const JsonView& config, int64_t layer) {
-  const int64_t first = config.int_or("max_window_layers", kDefaultMaxWindowLayers);
+  const int64_t first = config.int_or("max_window_layers", family.default_max_window_layers);
   switch (family.window) {
     case WindowRule::never:
       return false;
@@ -195,6 +186,7 @@ Activation read_activation(const JsonView& config, const Family& family) {
 NormSpec read_norm(const JsonView& config, const Family& family) {
   NormSpec norm = family.norm;
   norm.epsilon = family.default_epsilon;
+  if (family.fixed_epsilon) return norm;
   const auto value = find_any(config, {"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"});
   if (!value) return norm;
   norm.epsilon = value->as_double();
@@ -323,18 +315,19 @@ void read_tokens(const JsonView& config, DecoderSpec& spec) {
   if (const auto eos_tokens = config.find("eos_token_id")) spec.eos_tokens = read_token_ids(eos_tokens);
 }
 
-DecoderSpec read_spec(const JsonView& config, const Family& family) {
+DecoderSpec read_spec(const JsonView& config, const Family& family, const SizeDefaults& sizes) {
   check_fixed(config, family);
   DecoderSpec spec;
   spec.architecture = family.architecture;
-  spec.rope_pairs = family.rope_pairs;
+  const bool halves = !family.interleave_key.empty() && !config.bool_or(family.interleave_key, true);
+  spec.rope_pairs = halves ? RopePairs::halves : family.rope_pairs;
   spec.storage = family.storage;
   spec.fused_by_head = family.fused_by_head;
   spec.gated_mlp = family.gated_mlp;
   spec.parallel_block = family.parallel_block;
   spec.query_key_gain = family.query_key_gain;
   spec.attention_gate = family.attention_gate;
-  read_sizes(config, family, spec);
+  read_sizes(config, family, sizes, spec);
   spec.norm = read_norm(config, family);
   spec.activation = read_activation(config, family);
   spec.query_key_norm =
@@ -353,18 +346,20 @@ DecoderSpec read_spec(const JsonView& config, const Family& family) {
   return spec;
 }
 
-/// The text part of a model of more; what the outer config.json says of tokens and ties goes before.
-DecoderSpec read_text_part(const JsonView& config, const MultimodalFamily& outer) {
-  const auto nested = config.find("text_config");
-  const JsonView text = nested.value_or(config);
-  const bool flat = !nested && !outer.flat_type.empty();
-  DecoderSpec spec =
-      read_spec(text, find_family(text, flat ? outer.flat_type : text.at("model_type").as_string()));
+/// The text part of a model of more. What the outer config.json says of tokens goes before; whether it ties
+/// embeddings is up to the class in transformers: some do not look at what the text part says.
+DecoderSpec read_text_part(const JsonView& config, const MultimodalFamily& outer,
+                           std::span<const Family> more) {
+  const bool flat = outer.flat && !config.find("text_config");
+  const JsonView text = flat ? config : config.at("text_config");
+  const std::string type =
+      flat ? std::string(outer.text_type) : text.string_or("model_type", outer.text_type);
+  const Family& family = find_family(text, type, more);
+  DecoderSpec spec = read_spec(text, family, flat ? SizeDefaults{} : family.text_sizes);
   spec.architecture = outer.architecture;
   spec.text_part = true;
-  // A file with a head of its own is believed, see ModelWeights; transformers ties the others by default.
-  spec.tie_word_embeddings =
-      config.bool_or("tie_word_embeddings", text.bool_or("tie_word_embeddings", !flat));
+  const bool tied = config.bool_or("tie_word_embeddings", outer.default_tied);
+  spec.tie_word_embeddings = tied || (outer.tied_by_text && spec.tie_word_embeddings);
   read_tokens(config, spec);
   spec.other_prefixes.assign(text_part_prefixes().begin(), text_part_prefixes().end());
   return spec;
@@ -376,8 +371,11 @@ DecoderSpec make_decoder_spec(const JsonView& config) { return make_decoder_spec
 
 DecoderSpec make_decoder_spec(const JsonView& config, std::span<const Family> more) {
   const std::string name = declared_name(config);
-  if (const MultimodalFamily* outer = find_multimodal(name)) return read_text_part(config, *outer);
-  return read_spec(config, find_family(config, name, more));
+  if (const Family* own = find_row(more, name)) return read_spec(config, *own, {});
+  if (const auto* outer = find_row(multimodal_families(), name)) return read_text_part(config, *outer, more);
+  const Family& family = find_family(config, name, more);
+  if (family.text_part_only) refuse_architecture(config, name);
+  return read_spec(config, family, {});
 }
 
 std::vector<int32_t> read_token_ids(const std::optional<JsonView>& value) {
@@ -393,7 +391,9 @@ std::vector<int32_t> read_token_ids(const std::optional<JsonView>& value) {
 
 std::vector<std::string> known_architectures() {
   std::vector<std::string> result;
-  for (const Family& family : families()) result.emplace_back(family.architecture);
+  for (const Family& family : families()) {
+    if (!family.text_part_only) result.emplace_back(family.architecture);
+  }
   for (const MultimodalFamily& family : multimodal_families()) result.emplace_back(family.architecture);
   return result;
 }

@@ -228,6 +228,9 @@ PreparedNorm prepare_norm(const NormWeight& norm) {
 }
 
 Tensor normalized(Backend& backend, const NormSpec& spec, const PreparedNorm& norm, const Tensor& x) {
+  if (!norm.defined() && spec.weight) {
+    fail(ErrorKind::internal, "a norm over {} features has no weights", x.dim(1));
+  }
   Tensor y = rows_like(x, x.dim(1));
   const Tensor gain = norm.defined() ? norm.gain : ones(x.dim(1));
   if (spec.kind == NormKind::rms) {

@@ -19,7 +19,8 @@ struct PreparedNorm {
 
 PreparedNorm prepare_norm(const NormWeight& norm);
 
-/// y = norm(x), as the family normalises; a new tensor. An undefined norm has gains of 1.
+/// y = norm(x), as the family normalises; a new tensor. Gains are 1 where the family's norms have no
+/// weights; for others an undefined norm is an internal error.
 Tensor normalized(Backend& backend, const NormSpec& spec, const PreparedNorm& norm, const Tensor& x);
 
 /// One decoder layer ready to run.

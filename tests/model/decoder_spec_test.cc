@@ -3,13 +3,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "base/error.h"
+#include "model/families.h"
 
 namespace salient {
 namespace {
 
+using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr std::string_view kLlama = R"({
   "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 96,
@@ -51,7 +56,14 @@ INSTANTIATE_TEST_SUITE_P(
                 "the architecture \"MambaForCausalLM\" is not supported (known: LlamaForCausalLM, Mistral"},
         Refusal{R"({"architectures": null, "model_type": "mamba"})", kUnsupported,
                 "\"mamba\" is not supported"},
+        Refusal{R"({"architectures": ["Qwen2_5_VLTextModel"]})", kUnsupported,
+                "\"Qwen2_5_VLTextModel\" is not supported"},
         Refusal{R"({"hidden_size": null})", kBad, "config.json: the key \"hidden_size\" is missing"},
+        Refusal{R"({"intermediate_size": null})", kBad, "the key \"intermediate_size\" is missing"},
+        Refusal{R"({"architectures": ["Gemma3ForCausalLM"], "num_attention_heads": null})", kBad,
+                "the key \"num_attention_heads\" is missing"},
+        Refusal{R"({"architectures": ["LlavaForConditionalGeneration"]})", kBad,
+                "the key \"text_config\" is missing"},
         Refusal{R"({"hidden_size": "64"})", kBad,
                 "config.json: hidden_size: expected an integer, got \"64\""},
         Refusal{R"({"hidden_size": 0})", kBad, "hidden_size: 0 is outside [1, 16777216]"},
@@ -100,6 +112,7 @@ INSTANTIATE_TEST_SUITE_P(
             R"({"architectures": ["DeepseekV2ForCausalLM"], "n_routed_experts": 4, "num_experts_per_tok": 2,
                     "moe_intermediate_size": 64, "topk_method": "noaux_tc"})",
             kUnsupported, "topk_method: \"noaux_tc\" is not supported (greedy, group_limited_greedy)"},
+        Refusal{R"({"architectures": ["Qwen3MoeForCausalLM"]})", kBad, "the key \"num_experts\" is missing"},
         Refusal{R"({"architectures": ["DeepseekV2ForCausalLM"], "norm_topk_prob": true})", kUnsupported,
                 "norm_topk_prob: only false is supported"},
         Refusal{R"({"architectures": ["Ernie4_5_MoeForCausalLM"], "use_bias": true})", kUnsupported,
@@ -177,6 +190,13 @@ TEST(DecoderSpec, WindowsFollowTheRuleOfTheFamily) {
   EXPECT_THAT(windows("Qwen2MoeForCausalLM", ""), ElementsAre(0, 0, 0, 0));
   EXPECT_THAT(windows("Qwen2MoeForCausalLM", R"(, "use_sliding_window": true, "max_window_layers": 2)"),
               ElementsAre(9, 0, 0, 0));
+  const auto first_window = [&](const std::string& architecture) {
+    const auto found = windows(architecture, R"(, "num_hidden_layers": 81, "use_sliding_window": true)");
+    return std::ranges::find(found, 9) - found.begin();
+  };
+  EXPECT_EQ(first_window("Qwen2ForCausalLM"), 28);
+  EXPECT_EQ(first_window("Qwen3ForCausalLM"), 28);
+  EXPECT_EQ(first_window("Qwen2_5_VLForConditionalGeneration"), 80);
   EXPECT_THAT(windows("MistralForCausalLM", ""), ElementsAre(9, 9, 9, 9));
   EXPECT_THAT(windows("Gemma2ForCausalLM", ""), ElementsAre(9, 0, 9, 0));
   EXPECT_THAT(windows("Gemma3ForCausalLM", R"(, "sliding_window_pattern": 3)"), ElementsAre(9, 9, 0, 9));
@@ -239,6 +259,115 @@ TEST(DecoderSpec, TheTextPartOfAMultimodalModelIsAFamilyOfTheTable) {
   EXPECT_EQ(spec.head_name, "lm_head");
 }
 
+DecoderSpec spec_of(std::string_view config, std::span<const Family> more = {}) {
+  const Json json = parse_json(config, "config.json");
+  return make_decoder_spec({json, "config.json"}, more);
+}
+
+/// As llava-hf/llava-1.5-7b-hf publishes it.
+TEST(DecoderSpec, Llava15SaysOnlyWhatDiffersFromTheDefaults) {
+  const auto spec = spec_of(R"({
+    "architectures": ["LlavaForConditionalGeneration"], "ignore_index": -100, "image_token_index": 32000,
+    "model_type": "llava", "pad_token_id": 32001, "projector_hidden_act": "gelu",
+    "text_config": {"_name_or_path": "lmsys/vicuna-7b-v1.5", "architectures": ["LlamaForCausalLM"],
+                    "max_position_embeddings": 4096, "model_type": "llama", "rms_norm_eps": 1e-05,
+                    "torch_dtype": "float16", "vocab_size": 32064},
+    "tie_word_embeddings": false, "torch_dtype": "float16", "vocab_size": 32064})");
+  EXPECT_EQ(spec.hidden_size, 4096);
+  EXPECT_EQ(spec.intermediate_size, 11008);
+  EXPECT_EQ(spec.layers, 32);
+  EXPECT_EQ(spec.heads, 32);
+  EXPECT_EQ(spec.kv_heads, 32);
+  EXPECT_EQ(spec.vocab_size, 32064);
+  EXPECT_EQ(spec.max_position_embeddings, 4096);
+  EXPECT_EQ(spec.norm.epsilon, 1e-5);
+  EXPECT_FALSE(spec.tie_word_embeddings);
+}
+
+/// As google/gemma-3-4b-pt publishes it.
+TEST(DecoderSpec, Gemma34BSaysOnlyWhatDiffersFromTheDefaults) {
+  const auto spec = spec_of(R"({
+    "architectures": ["Gemma3ForConditionalGeneration"], "eos_token_id": [1, 106], "model_type": "gemma3",
+    "text_config": {"hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text",
+                    "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+                    "sliding_window": 1024}})");
+  EXPECT_EQ(spec.hidden_size, 2560);
+  EXPECT_EQ(spec.intermediate_size, 10240);
+  EXPECT_EQ(spec.layers, 34);
+  EXPECT_EQ(spec.heads, 8);
+  EXPECT_EQ(spec.kv_heads, 4);
+  EXPECT_EQ(spec.head_dim, 256);
+  EXPECT_EQ(spec.vocab_size, 262208);
+  EXPECT_TRUE(spec.tie_word_embeddings);
+}
+
+TEST(DecoderSpec, ATextPartMaySayNothing) {
+  const auto hidden_size = [](const std::string& type) {
+    return spec_of(R"({"architectures": null, "text_config": {}, "model_type": ")" + type + "\"}")
+        .hidden_size;
+  };
+  EXPECT_EQ(hidden_size("llava"), 4096);
+  EXPECT_EQ(hidden_size("mistral3"), 4096);
+  EXPECT_EQ(hidden_size("gemma3"), 2304);
+  EXPECT_EQ(hidden_size("qwen2_5_vl"), 8192);
+  EXPECT_EQ(spec_of(R"({"model_type": "mistral3", "text_config": {}})").intermediate_size, 14336);
+}
+
+/// As transformers' config classes decide it.
+TEST(DecoderSpec, WhoTiesEmbeddingsDependsOnTheClass) {
+  const auto ties = [](const std::string& type) {
+    std::string result;
+    for (const char* outer : {"", R"(, "tie_word_embeddings": true)", R"(, "tie_word_embeddings": false)"}) {
+      for (const char* inner : {"", R"("tie_word_embeddings": true)", R"("tie_word_embeddings": false)"}) {
+        const auto spec =
+            spec_of(R"({"model_type": ")" + type + R"(", "text_config": {)" + inner + "}" + outer + "}");
+        result += spec.tie_word_embeddings ? '1' : '0';
+      }
+      result += ' ';
+    }
+    return result;
+  };
+  EXPECT_EQ(ties("llava"), "010 111 010 ");
+  EXPECT_EQ(ties("qwen2_5_vl"), "010 111 010 ");
+  EXPECT_EQ(ties("mistral3"), "111 111 000 ");
+  EXPECT_EQ(ties("gemma3"), "111 111 000 ");
+}
+
+TEST(DecoderSpec, FamiliesBesideTheTableGoBeforeIt) {
+  const Family own{.architecture = "LlavaForConditionalGeneration",
+                   .model_type = "own",
+                   .names = kLlamaNames,
+                   .default_epsilon = 0.25};
+  const Json config = {{"architectures", {own.architecture}},
+                       {"hidden_size", 64},
+                       {"intermediate_size", 96},
+                       {"num_hidden_layers", 1},
+                       {"num_attention_heads", 4},
+                       {"vocab_size", 96}};
+  const auto spec = spec_of(config.dump(), {&own, 1});
+  EXPECT_EQ(spec.norm.epsilon, 0.25);
+  EXPECT_FALSE(spec.text_part);
+}
+
+TEST(DecoderSpec, AFamilyBesideTheTableMayBeATextPart) {
+  const Family own{
+      .architecture = "OwnForCausalLM",
+      .model_type = "own",
+      .names = kLlamaNames,
+      .default_epsilon = 0.25,
+      .text_sizes = {.hidden_size = 64, .intermediate_size = 96, .layers = 1, .heads = 4, .vocab_size = 96}};
+  const auto spec = spec_of(R"({"model_type": "llava", "text_config": {"model_type": "own"}})", {&own, 1});
+  EXPECT_EQ(spec.norm.epsilon, 0.25);
+  EXPECT_EQ(spec.hidden_size, 64);
+  EXPECT_TRUE(spec.text_part);
+}
+
+TEST(DecoderSpec, AClassThatIsOnlyATextPartIsNoArchitecture) {
+  const auto known = known_architectures();
+  EXPECT_THAT(known, Not(Contains("Qwen2_5_VLTextModel")));
+  EXPECT_THAT(known, Contains("Qwen2_5_VLForConditionalGeneration"));
+}
+
 TEST(DecoderSpec, AnUnknownTextPartIsRefusedByItsName) {
   Json config = parse_json(kGemma3, "config.json");
   config["text_config"]["model_type"] = "mamba";
@@ -252,6 +381,25 @@ TEST(DecoderSpec, AnUnknownTextPartIsRefusedByItsName) {
   }
 }
 
+/// As transformers' attribute_map has it; the family's own key counts where a file has both.
+TEST(DecoderSpec, TheNumberOfExpertsHasTwoNames) {
+  const auto experts = [](const std::string& architecture, const std::string& keys) {
+    const MoeSpec moe = *spec_with(R"({"num_experts_per_tok": 2, "moe_intermediate_size": 64,
+                                       "first_k_dense_replace": 0, "architectures": [")" +
+                                   architecture + "\"], " + keys + "}")
+                             .moe;
+    EXPECT_EQ(moe.experts_per_token, 2);
+    return moe.experts;
+  };
+  EXPECT_EQ(experts("Qwen3MoeForCausalLM", R"("num_local_experts": 16)"), 16);
+  EXPECT_EQ(experts("Qwen3MoeForCausalLM", R"("num_local_experts": 16, "num_experts": 8)"), 8);
+  EXPECT_EQ(experts("MixtralForCausalLM", R"("num_experts": 16)"), 16);
+  for (const char* name : {"DeepseekV3ForCausalLM", "Glm4MoeForCausalLM", "Glm4MoeLiteForCausalLM"})
+    EXPECT_EQ(experts(name, R"("num_local_experts": 16)"), 16) << name;
+  EXPECT_EQ(experts("DeepseekV2ForCausalLM", R"("num_experts": 16)"), 16);
+  EXPECT_EQ(experts("Ernie4_5_MoeForCausalLM", R"("num_experts": 16)"), 16);
+}
+
 TEST(DecoderSpec, SharedExpertsMayBeNone) {
   const auto width = [](const std::string& keys) {
     return spec_with(R"({"architectures": ["Ernie4_5_MoeForCausalLM"], "moe_num_experts": 4, "moe_k": 2,
@@ -261,6 +409,19 @@ TEST(DecoderSpec, SharedExpertsMayBeNone) {
   };
   EXPECT_EQ(width(""), 128);
   EXPECT_EQ(width(R"(, "moe_num_shared_experts": 0)"), 0);
+}
+
+TEST(DecoderSpec, KeysOfOtherFamiliesAreNotRead) {
+  const auto pairs = [](const std::string& architecture) {
+    return spec_with(R"({"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
+                         "n_group": 1, "topk_group": 1, "rope_interleave": false, "architectures": [")" +
+                     architecture + "\"]}")
+        .rope_pairs;
+  };
+  EXPECT_EQ(pairs("DeepseekV3ForCausalLM"), RopePairs::halves);
+  EXPECT_EQ(pairs("Glm4MoeLiteForCausalLM"), RopePairs::halves);
+  EXPECT_EQ(pairs("DeepseekV2ForCausalLM"), RopePairs::neighbours);
+  EXPECT_EQ(spec_with(R"({"architectures": ["OlmoForCausalLM"], "rms_norm_eps": 0.5})").norm.epsilon, 1e-5);
 }
 
 TEST(DecoderSpec, BothSpellingsOfRopeGiveTheSame) {

@@ -127,19 +127,23 @@ INSTANTIATE_TEST_SUITE_P(Formats, RoundTrip,
                          ::testing::Combine(::testing::Values(Format::pack_quantized, Format::autoawq_gemm),
                                             ::testing::Bool(), ::testing::Values(32, 64, -1)));
 
-class EveryFamily : public ::testing::TestWithParam<const char*> {};
+class EveryFamily : public ::testing::TestWithParam<std::tuple<const char*, QuantizationScheme>> {};
 
 /// Fused, interleaved, transposed and per-expert matrices are taken apart, rounded and put together again.
 TEST_P(EveryFamily, ComesBackAsItWasRounded) {
   const TemporaryDirectory scratch;
   const std::string source = (scratch.path() / "dense").string();
   const std::string target = (scratch.path() / "quantized").string();
-  TinyModel{.architecture = GetParam(), .extra = expert_keys()}.write(source);
+  const auto [architecture, scheme] = GetParam();
+  TinyModel{.architecture = architecture, .extra = expert_keys()}.write(source);
   OneshotOptions options;
   options.model = source;
   options.output = target;
   options.recipe.awq.reset();
-  options.recipe.quantization.group_size = 32;
+  options.recipe.quantization.config_groups = {
+      {.name = "all",
+       .weights = {
+           .num_bits = scheme.num_bits, .symmetric = scheme.symmetric, .group_size = scheme.group_size}}};
   oneshot(options);
   const ModelWeights dense(source);
   const ModelWeights quantized(target);
@@ -154,25 +158,27 @@ TEST_P(EveryFamily, ComesBackAsItWasRounded) {
         EXPECT_TRUE(same_bytes(after[slot.id].dense, before[slot.id].dense)) << slot.name;
         continue;
       }
-      const auto expected =
-          quantize_to_nearest(before[slot.id].dense.to(DType::f32), {},
-                              {.symmetric = false, .group_size = 32}, before[slot.id].dense.dtype());
+      const auto expected = quantize_to_nearest(before[slot.id].dense.to(DType::f32), {}, scheme,
+                                                before[slot.id].dense.dtype());
       ASSERT_TRUE(after[slot.id].quantized.has_value()) << slot.name;
       EXPECT_TRUE(same<float>(dequantize(*after[slot.id].quantized), dequantize(expected))) << slot.name;
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Architectures, EveryFamily,
-                         ::testing::Values("Phi3ForCausalLM", "CohereForCausalLM", "OPTForCausalLM",
-                                           "GPT2LMHeadModel", "BloomForCausalLM", "MixtralForCausalLM",
-                                           "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM",
-                                           "DeepseekV3ForCausalLM", "DeepseekV2ForCausalLM",
-                                           "Glm4MoeForCausalLM", "Glm4MoeLiteForCausalLM",
-                                           "Ernie4_5_MoeForCausalLM", "AfmoeForCausalLM",
-                                           "GraniteForCausalLM", "SeedOssForCausalLM", "Cohere2ForCausalLM",
-                                           "OlmoForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM",
-                                           "Exaone4ForCausalLM", "Qwen2_5_VLForConditionalGeneration"));
+INSTANTIATE_TEST_SUITE_P(
+    Architectures, EveryFamily,
+    ::testing::Combine(
+        ::testing::Values("Phi3ForCausalLM", "CohereForCausalLM", "OPTForCausalLM", "GPT2LMHeadModel",
+                          "BloomForCausalLM", "MixtralForCausalLM", "Qwen2MoeForCausalLM",
+                          "Qwen3MoeForCausalLM", "DeepseekV3ForCausalLM", "DeepseekV2ForCausalLM",
+                          "Glm4MoeForCausalLM", "Glm4MoeLiteForCausalLM", "Ernie4_5_MoeForCausalLM",
+                          "AfmoeForCausalLM", "GraniteForCausalLM", "SeedOssForCausalLM",
+                          "Cohere2ForCausalLM", "OlmoForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM",
+                          "Exaone4ForCausalLM", "Qwen2_5_VLForConditionalGeneration"),
+        ::testing::Values(QuantizationScheme{.num_bits = 4, .symmetric = false, .group_size = 32},
+                          QuantizationScheme{.num_bits = 8, .symmetric = false, .group_size = 16},
+                          QuantizationScheme{.num_bits = 8, .symmetric = true, .group_size = -1})));
 
 class Multimodal : public ::testing::TestWithParam<const char*> {};
 

@@ -127,6 +127,19 @@ TEST(Decoder, ABadTokenLeavesTheCacheAsItWas) {
   EXPECT_THROW(decoder.forward({}, cache, {LogitRows::last}), Error);
 }
 
+TEST(Decoder, OnlyFamiliesWithoutGainsNormaliseByNone) {
+  const auto backend = make_cpu_backend();
+  const Tensor x = Tensor::of<float>({1, 4}, std::vector<float>{2, 2, 2, 2});
+  EXPECT_EQ(normalized(*backend, {.epsilon = 0, .weight = false}, {}, x).values<float>()[3], 1.0f);
+  try {
+    normalized(*backend, {}, {}, x);
+    FAIL() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::internal);
+    EXPECT_STREQ(error.what(), "a norm over 4 features has no weights");
+  }
+}
+
 TEST(Decoder, AgreesWithTransformersOnTrainedModels) {
   SALIENT_SHARED_OR_SKIP(models, "models");
   const Json golden = read_json_file((GoldenModel::root() / "trained.json").string());
