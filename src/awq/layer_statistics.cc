@@ -59,10 +59,14 @@ void LayerStatistics::assign_tokens() const {
 }
 
 ExpertStatistics LayerStatistics::of_expert(int64_t expert) const {
-  if (rows_of_expert_.empty()) assign_tokens();
-  std::vector<int32_t> rows = rows_of_expert_[static_cast<size_t>(expert)];
-  const bool few = static_cast<int64_t>(rows.size()) < std::max<int64_t>(1, job_.min_tokens_per_expert);
-  const bool all = job_.experts == ExpertCalibration::all || few;
+  std::vector<int32_t> rows;
+  bool pooled = false;
+  if (job_.experts == ExpertCalibration::routed) {
+    if (rows_of_expert_.empty()) assign_tokens();
+    rows = rows_of_expert_[static_cast<size_t>(expert)];
+    pooled = static_cast<int64_t>(rows.size()) < std::max<int64_t>(1, job_.min_tokens_per_expert);
+  }
+  const bool all = job_.experts == ExpertCalibration::all || pooled;
   if (all) {
     rows.resize(static_cast<size_t>(recorded_));
     std::iota(rows.begin(), rows.end(), 0);
@@ -71,7 +75,7 @@ ExpertStatistics LayerStatistics::of_expert(int64_t expert) const {
       {LinearRole::expert_gate, expert}, {LinearRole::expert_up, expert}, {LinearRole::expert_down, expert}};
   ExpertStatistics result{.input = all ? of(LinearRole::router) : ActivationStatistics(job_.spec.hidden_size),
                           .hidden = ActivationStatistics(original_[roles.down].in_features()),
-                          .pooled = few && job_.experts == ExpertCalibration::routed};
+                          .pooled = pooled};
   const LayerRun run{
       .backend = job_.backend, .spec = job_.spec, .ropes = {}, .layer = job_.layer, .sequences = {}};
   for (size_t begin = 0; begin < rows.size(); begin += kRowsPerBatch) {
