@@ -79,6 +79,8 @@ struct Progress {
 struct OneshotOptions {
   std::string model;
   Recipe recipe;
+  /// Where the recipe was read, to stand in front of what is wrong with it; may be empty.
+  std::string recipe_source;
   /// Mappings for architectures ("LlamaForCausalLM") whose recipe names none, instead of those that the data
   /// flow allows.
   std::map<std::string, std::vector<AwqMapping>> mapping_registry;
@@ -146,6 +148,7 @@ struct OneshotPlan {
 
 struct OneshotReport {
   std::vector<LayerReport> layers;
+  std::vector<std::string> warnings;  ///< those of the plan
   int64_t quantized_linears = 0;
   int64_t calibration_tokens = 0;
   uint64_t bytes_before = 0;

@@ -121,6 +121,21 @@ std::vector<std::string> layer_lines(const PlannedLayer& layer) {
   return lines;
 }
 
+/// "AWQ: duo_scaling both, 20 candidates, clip search, rounding compensated, ..."
+std::string method_text(const OneshotOptions& options) {
+  if (!options.recipe.awq) return "round to nearest";
+  const AwqModifier& awq = *options.recipe.awq;
+  constexpr std::string_view kDuo[] = {"false", "true", "both"};
+  std::string text =
+      fmt::format("AWQ: duo_scaling {}, {} candidates, {}, rounding {}, next layer sees {} outputs",
+                  kDuo[static_cast<size_t>(awq.duo_scaling)], awq.n_grid,
+                  awq.clip == ClipSearch::on ? "clip search" : "no clip search",
+                  awq.rounding == Rounding::nearest ? "nearest" : "compensated",
+                  options.calibration.propagation == Propagation::quantized ? "quantized" : "original");
+  if (options.calibration.experts == ExpertCalibration::routed) text += ", experts see routed tokens";
+  return text;
+}
+
 }  // namespace
 
 Json to_json(const SchemeGroup& group) {
@@ -135,7 +150,7 @@ Json to_json(const PlannedMapping& mapping) {
   return {{"smooth_layer", mapping.smooth_layer}, {"balance_layers", mapping.balance_layers}};
 }
 
-Json to_json(const OneshotPlan& plan) {
+Json to_json(const OneshotPlan& plan, const OneshotOptions& options) {
   Json groups = Json::array();
   for (const SchemeGroup& group : plan.groups) groups.push_back(to_json(group));
   Json layers = Json::array();
@@ -152,6 +167,8 @@ Json to_json(const OneshotPlan& plan) {
   for (const auto& module : plan.dense) dense.push_back({{"name", module.name}, {"reason", module.reason}});
   return {{"architecture", plan.architecture},
           {"device", plan.device},
+          {"format", to_string(options.format)},
+          {"method", method_text(options)},
           {"groups", groups},
           {"layers", layers},
           {"head", plan.head ? to_json(*plan.head) : Json()},
@@ -183,16 +200,20 @@ void print_layers(std::span<const PlannedLayer> layers) {
     layers_of[kind].push_back(layer.layer);
   }
   for (size_t kind = 0; kind < kinds.size(); ++kind) {
-    fmt::print("  layers {}\n", range_text(layers_of[kind]));
+    const bool one = layers_of[kind].size() == 1;
+    fmt::print("  {} {}{}\n", one ? "layer" : "layers", range_text(layers_of[kind]),
+               kinds[kind].empty() ? ": all dense" : "");
     for (const std::string& line : kinds[kind]) fmt::print("{}\n", line);
   }
 }
 
-void print_plan(const OneshotPlan& plan) {
+void print_plan(const OneshotPlan& plan, const OneshotOptions& options) {
   fmt::print("Plan (nothing is written):\n");
   print_table(
       {{"model", fmt::format("{}, {} layers", plan.architecture, plan.layers.size())},
        {"device", plan.device},
+       {"method", method_text(options)},
+       {"format", std::string(to_string(options.format))},
        {"quantized", fmt::format("{} linears", plan.quantized_linears)},
        {"calibration", fmt::format("{} tokens", plan.calibration_tokens)},
        {"size", fmt::format("{} -> {}", format_bytes(plan.bytes_before), format_bytes(plan.bytes_after))},

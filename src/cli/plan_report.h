@@ -7,8 +7,9 @@
 
 namespace salient::cli {
 
-Json to_json(const OneshotPlan& plan);
-void print_plan(const OneshotPlan& plan);
+/// `options`: what was asked for, by recipe, flags or default.
+Json to_json(const OneshotPlan& plan, const OneshotOptions& options);
+void print_plan(const OneshotPlan& plan, const OneshotOptions& options);
 
 Json to_json(const SchemeGroup& group);
 Json to_json(const PlannedMapping& mapping);

@@ -42,7 +42,7 @@ constexpr const char* kRecipeFlags[] = {"--scheme",      "--group-size", "--igno
 void take_recipe(const CLI::App& command, QuantizeArguments& arguments) {
   for (const char* flag : kRecipeFlags) {
     if (command.count(flag) > 0) {
-      fail(ErrorKind::invalid_argument, "{} stands beside --recipe; one of them says how to quantize", flag);
+      fail(ErrorKind::invalid_argument, "{} stands beside --recipe, which says that; write it there", flag);
     }
   }
   read_recipe_file(arguments.recipe, arguments.options);
@@ -138,6 +138,7 @@ Json report_json(const OneshotReport& report) {
           {"bytes_after", report.bytes_after},
           {"seconds", report.seconds},
           {"peak_memory", report.peak_memory},
+          {"warnings", report.warnings},
           {"layers", layers}};
 }
 
@@ -177,6 +178,7 @@ void print_report(const OneshotReport& report, const std::string& output) {
   rows.emplace_back("wall time", format_duration(report.seconds));
   rows.emplace_back("peak memory", format_bytes(report.peak_memory));
   print_table(rows);
+  for (const auto& warning : report.warnings) fmt::print("Warning: {}\n", warning);
 }
 
 /// A mistake in the text to measure on shows before the work, not after it.
@@ -195,8 +197,8 @@ void run_quantize(const CLI::App& command, QuantizeArguments& arguments) {
   check_evaluation(arguments);
   if (arguments.dry_run) {
     const OneshotPlan plan = plan_oneshot(options);
-    if (arguments.json) fmt::print("{}\n", cli::to_json(plan).dump(2));
-    if (!arguments.json) print_plan(plan);
+    if (arguments.json) fmt::print("{}\n", cli::to_json(plan, options).dump(2));
+    if (!arguments.json) print_plan(plan, options);
     return;
   }
   OneshotReport report;

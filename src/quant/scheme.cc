@@ -99,8 +99,7 @@ void validate(const QuantizationScheme& scheme) {
   if (scheme.group_size == QuantizationScheme::kWholeMatrix) return;
   if (std::find(kGroupSizes.begin(), kGroupSizes.end(), scheme.group_size) != kGroupSizes.end()) return;
   const auto kind = scheme.group_size > 0 ? ErrorKind::unsupported : ErrorKind::invalid_argument;
-  fail(kind, "group_size is {}; it must be 16, 32, 64, 128, 256, -1 (the whole row) or 0 (the whole matrix)",
-       scheme.group_size);
+  fail(kind, "group_size is {}; it must be 16, 32, 64, 128, 256 or -1 (the whole row)", scheme.group_size);
 }
 
 std::string_view to_string(Format format) {

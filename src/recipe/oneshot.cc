@@ -133,6 +133,7 @@ class OneshotRun {
     }
     for (int64_t layer = 0; layer < job_.weights.spec().layers; ++layer)
       layers.write(layer, quantize(layer, stream));
+    report_.warnings = plan.warnings;
     report_.quantized_linears = plan.quantized_linears;
     report_.calibration_tokens = plan.calibration_tokens;
     if (job_.resolved.head) write_head(layers, writer);
@@ -310,10 +311,7 @@ class OneshotRun {
 
 }  // namespace
 
-OneshotPlan plan_oneshot(const OneshotOptions& options) {
-  check_output(options);
-  return make_plan(Job(options));
-}
+OneshotPlan plan_oneshot(const OneshotOptions& options) { return make_plan(Job(options)); }
 
 OneshotReport oneshot(const OneshotOptions& options) {
   check_output(options);

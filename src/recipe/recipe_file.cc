@@ -125,10 +125,11 @@ class RecipeReader {
     if (name == kModifiers[0]) return read_awq(view);
     if (name == kModifiers[1]) return read_quantization_modifier(view);
     if (is_modifier(name)) {
-      fail(ErrorKind::unsupported,
-           "{}: Salient does not know this modifier; AWQModifier and QuantizationModifier it "
-           "runs",
-           view.path());
+      constexpr std::string_view kCompensated =
+          "for its rounding write AWQModifier with mappings: [], a QuantizationModifier and salient: "
+          "{rounding: compensated}";
+      fail(ErrorKind::unsupported, "{}: Salient has no such modifier; {}", view.path(),
+           name == "GPTQModifier" ? kCompensated : "it runs AWQModifier and QuantizationModifier");
     }
     constexpr auto known = std::span(kModifiers);
     fail(ErrorKind::invalid_argument, "{}: unknown modifier; {}", view.path(), suggest(name, known));
@@ -144,6 +145,9 @@ class RecipeReader {
         "mappings", "duo_scaling", "n_grid",     "offload_device",           "apply_clip", "bits", "num_bits",
         "w_bit",    "symmetric",   "group_size", "requires_calibration_data"};
     known.insert(known.end(), quantization_keys().begin(), quantization_keys().end());
+    if (const auto layers = view.find("sequential_targets")) {
+      unsupported(*layers, "is not needed: every decoder layer is worked on by itself; leave it out");
+    }
     check_keys(view, known);
     AwqModifier& awq = awq_.emplace();
     awq_path_ = view.path();
@@ -400,7 +404,9 @@ class RecipeReader {
 void parse_recipe(std::string_view text, std::string_view source, OneshotOptions& options) {
   const bool is_json = source.ends_with(".json");
   const Json document = is_json ? parse_json(text, source, DuplicateKeys::refuse) : parse_yaml(text, source);
+  if (document.is_null()) fail(ErrorKind::bad_format, "{}: the file is empty", source);
   RecipeReader(options).read(JsonView(document, std::string(source)));
+  options.recipe_source = source;
 }
 
 void read_recipe_file(const std::string& path, OneshotOptions& options) {

@@ -64,9 +64,10 @@ void write_observer(RecipeWriter& writer, const QuantizationArgs& args) {
   writer.put("observer", args.observer == Observer::mse ? "memoryless_mse" : "memoryless_minmax");
   if (args.observer != Observer::mse) return;
   writer.open("observer_kwargs");
-  writer.put("maxshrink", args.observer_kwargs.maxshrink);
-  writer.put("grid", args.observer_kwargs.grid);
-  writer.put("norm", args.observer_kwargs.norm);
+  // The emitter would write 0.2 with seventeen digits.
+  writer.put("maxshrink", fmt::format("{}", args.observer_kwargs.maxshrink));
+  writer.put("grid", fmt::format("{}", args.observer_kwargs.grid));
+  writer.put("norm", fmt::format("{}", args.observer_kwargs.norm));
   writer.put("patience", args.observer_kwargs.patience);
   writer.close();
 }
@@ -103,7 +104,12 @@ void write_extras(RecipeWriter& writer, const OneshotOptions& options) {
   writer.open("salient");
   writer.put("format", std::string(to_string(options.format)));
   if (options.recipe.awq) {
-    writer.put("apply_clip", options.recipe.awq->clip == ClipSearch::on);
+    // Where every group has an observer there is no clip search to be on.
+    const auto& groups = options.recipe.quantization.config_groups;
+    const bool searches = groups.empty() || std::ranges::any_of(groups, [](const ConfigGroup& group) {
+                            return group.weights.observer == Observer::automatic;
+                          });
+    if (searches) writer.put("apply_clip", options.recipe.awq->clip == ClipSearch::on);
     writer.put("rounding", options.recipe.awq->rounding == Rounding::nearest ? "nearest" : "compensated");
     writer.put("num_calibration_samples", calibration.num_samples);
     writer.put("max_seq_length", calibration.max_seq_length);

@@ -119,6 +119,7 @@ class Resolver {
     ignore_.check_used(spec_, foreign_);
     for (NameList& names : named_) names.check_used(spec_, {});
     check_groups();
+    warn_of_losers();
     check_awq();
     check_format();
     warn_of_fused_sets();
@@ -153,11 +154,33 @@ class Resolver {
             .order = args.actorder};
   }
 
+  /// Which targets choose something, and to whom the others lose.
+  void note_targets(const LinearSlot& slot, const std::optional<TargetList::Match>& match) {
+    for (size_t i = 0; i < named_.size(); ++i) {
+      const std::string* own = named_[i].find(slot.name, classes_of(slot));
+      if (own == nullptr || match->entry == i) continue;
+      lost_.try_emplace(groups_[i].name, fmt::format("{} goes to {} (\"{}\")", slot.name,
+                                                     groups_[match->entry].name, match->target));
+    }
+    if (match) winners_.emplace(match->target);
+  }
+
+  /// A target that chooses nothing was meant to: patterns go by their text, not by how much they say.
+  void warn_of_losers() {
+    for (const ConfigGroup& group : groups_) {
+      for (const std::string& target : group.targets) {
+        if (winners_.contains(target) || !lost_.contains(group.name)) continue;
+        result_.warnings.push_back(fmt::format("{}: the target \"{}\" chooses nothing: {}", group.name,
+                                               target, lost_.at(group.name)));
+      }
+    }
+  }
+
   /// The group of a module; nothing when it stays dense.
   std::optional<size_t> resolve_module(const LinearSlot& slot, std::vector<PlannedLinear>& planned) {
     const std::string* ignored = ignore_.find(slot.name, classes_of(slot));
-    for (NameList& names : named_) names.find(slot.name, classes_of(slot));
     const auto match = targets_.find(slot.name, classes_of(slot));
+    note_targets(slot, match);
     std::string reason;
     if (ignored != nullptr) {
       reason = fmt::format("ignore: \"{}\"", *ignored);
@@ -206,6 +229,7 @@ class Resolver {
     const std::string* by_word = ignore_.find(last_word(name), {});
     for (NameList& names : named_) names.find(name, kLinearClasses);
     const auto match = targets_.find(name, kLinearClasses);
+    if (match) winners_.emplace(match->target);
     if (by_name != nullptr || by_word != nullptr) {
       result_.dense.push_back(
           {name, fmt::format("ignore: \"{}\"", by_name != nullptr ? *by_name : *by_word)});
@@ -223,6 +247,11 @@ class Resolver {
       result_.warnings.push_back(fmt::format("{} is not ignored, but {}", name, reason));
       result_.dense.push_back({name, std::string(reason)});
       return;
+    }
+    if (spec_.tie_word_embeddings) {
+      result_.warnings.push_back(fmt::format(
+          "{} becomes integers and no longer shares the embedding's tensor; ignore it to keep them one",
+          name));
     }
     result_.head = rounding_of(match->entry);
     result_.planned_head = PlannedLinear{.name = name,
@@ -259,10 +288,10 @@ class Resolver {
     }
     for (size_t i = 0; i < groups_.size(); ++i) {
       if (linears_of_group_[i] == 0) {
-        fail(ErrorKind::invalid_argument,
-             "{}: every linear that its targets match is ignored, a router, or belongs to a group "
-             "with a more specific target",
-             groups_[i].name);
+        fail(ErrorKind::invalid_argument, "{}: gets no linear: {}", groups_[i].name,
+             lost_.contains(groups_[i].name)
+                 ? lost_.at(groups_[i].name) + ", which is more specific or first in the alphabet"
+                 : "all that its targets match are ignored, or are routers");
       }
       check_group_size(result_.groups[i]);
     }
@@ -370,36 +399,41 @@ class Resolver {
     }
   }
 
-  /// vLLM runs q, k and v as one matrix, gate and up as another: it refuses a file in which their schemes
-  /// differ.
+  /// vLLM runs q, k and v as one matrix, gate and up as another, and all experts of a layer: it refuses a
+  /// file in which their schemes differ.
   void warn_of_fused_sets() {
     using enum LinearRole;
-    for (int64_t layer = 0; layer < spec_.layers; ++layer) {
-      for (const auto& set :
-           {std::vector<LinearRole>{q, k, v}, std::vector<LinearRole>{gate, up},
-            std::vector<LinearRole>{shared_gate, shared_up}, std::vector<LinearRole>{q_a, kv_a},
-            std::vector<LinearRole>{expert_gate, expert_up, expert_down}}) {
-        if (warn_of_fused_set(layer, set)) return;  // one layer is enough to tell
+    const std::vector<std::vector<LinearRole>> sets{
+        {q, k, v}, {gate, up}, {shared_gate, shared_up}, {q_a, kv_a}, {expert_gate, expert_up, expert_down}};
+    for (const auto& set : sets) {
+      std::vector<int64_t> layers;
+      for (int64_t layer = 0; layer < spec_.layers; ++layer) {
+        if (schemes_of(layer, set).size() > 1) layers.push_back(layer);
       }
+      if (layers.empty()) continue;
+      std::set<std::string> names;
+      for (const LinearSlot& slot : spec_.linears(layers.front())) {
+        if (std::ranges::find(set, slot.id.role) != set.end()) {
+          names.insert(last_word(spec_.linear_name(layers.front(), slot.id)));
+        }
+      }
+      result_.warnings.push_back(fmt::format(
+          "{} differ in {} layers, the first being {} ({}); vLLM runs them as one matrix and refuses such a "
+          "file",
+          fmt::join(names, ", "), layers.size(), layers.front(),
+          fmt::join(schemes_of(layers.front(), set), " and ")));
     }
   }
 
-  bool warn_of_fused_set(int64_t layer, const std::vector<LinearRole>& roles) {
+  std::set<std::string> schemes_of(int64_t layer, const std::vector<LinearRole>& roles) const {
     const auto& linears = result_.linears[static_cast<size_t>(layer)];
     std::set<std::string> schemes;
-    std::vector<std::string> names;
     for (const LinearSlot& slot : spec_.linears(layer)) {
-      if (std::find(roles.begin(), roles.end(), slot.id.role) == roles.end()) continue;
+      if (std::ranges::find(roles, slot.id.role) == roles.end()) continue;
       const auto found = linears.find(slot.id);
       schemes.insert(found == linears.end() ? "dense" : describe(found->second.scheme));
-      const std::string name = last_word(spec_.linear_name(layer, slot.id));
-      if (std::ranges::find(names, name) == names.end()) names.push_back(name);
     }
-    if (schemes.size() < 2) return false;
-    result_.warnings.push_back(
-        fmt::format("layer {}: {} differ ({}); vLLM runs them as one matrix and refuses such a file", layer,
-                    fmt::join(names, ", "), fmt::join(schemes, " and ")));
-    return true;
+    return schemes;
   }
 
   const OneshotOptions& options_;
@@ -410,6 +444,8 @@ class Resolver {
   NameList ignore_;
   std::vector<NameList> named_;  // the targets of each group, to see whether all are used
   std::vector<int64_t> linears_of_group_;
+  std::set<std::string, std::less<>> winners_;  // targets that chose a linear
+  std::map<std::string, std::string> lost_;     // group -> a linear that it did not get, and who did
   ResolvedRecipe result_;
 };
 
@@ -417,7 +453,8 @@ class Resolver {
 
 ResolvedRecipe resolve_recipe(const OneshotOptions& options, const DecoderSpec& spec,
                               std::span<const std::string> foreign) {
-  return Resolver(options, spec, foreign).run();
+  const auto resolve = [&] { return Resolver(options, spec, foreign).run(); };
+  return options.recipe_source.empty() ? resolve() : with_context(options.recipe_source, resolve);
 }
 
 }  // namespace salient

@@ -89,7 +89,8 @@ std::vector<ConfigGroup> config_groups_of(const QuantizationModifier& modifier) 
     QuantizationScheme scheme = scheme_by_name(modifier.scheme.empty() ? kDefaultPreset : modifier.scheme);
     if (modifier.group_size) scheme.group_size = *modifier.group_size;
     if (scheme.group_size == 0)
-      fail(ErrorKind::invalid_argument, "group_size is 0; -1 stands for a whole row");
+      fail(ErrorKind::invalid_argument,
+           "group_size is 0; it must be 16, 32, 64, 128, 256 or -1 (the whole row)");
     validate(scheme);
     return {{.name = "group_0", .targets = modifier.targets, .weights = args_of(scheme)}};
   }

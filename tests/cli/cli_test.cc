@@ -139,7 +139,8 @@ default_stage:
   const auto plan = run_salient(quantize({"--recipe", recipe, "--dry-run"}));
   ASSERT_EQ(plan.status, 0) << plan.errors;
   EXPECT_THAT(plan.output,
-              AllOf(HasSubstr("layers 0-3"), HasSubstr("smooth  input_layernorm -> q_proj, k_proj, v_proj"),
+              AllOf(HasSubstr("layers 0-3"), HasSubstr("duo_scaling both, 6 candidates"),
+                    HasSubstr("smooth  input_layernorm -> q_proj, k_proj, v_proj"),
                     HasSubstr("int8 symmetric, group 128 (group_1: \"re:.*down_proj$\")  mlp.down_proj"),
                     HasSubstr("lm_head  (ignore: \"lm_head\")")));
   EXPECT_THAT(plan.output, ::testing::Not(HasSubstr("v_proj -> o_proj")));

@@ -67,7 +67,7 @@ TEST(Scheme, ValidatesBitsAndGroupSize) {
   for (const int64_t group : group_sizes()) EXPECT_NO_THROW(validate({.group_size = group}));
   EXPECT_THAT([] { validate({.group_size = 48}); },
               throws_error(ErrorKind::unsupported,
-                           HasSubstr("is 48; it must be 16, 32, 64, 128, 256, -1 (the whole row) or 0")));
+                           HasSubstr("is 48; it must be 16, 32, 64, 128, 256 or -1 (the whole row)")));
   EXPECT_THAT([] { validate({.group_size = -2}); },
               throws_error(ErrorKind::invalid_argument, HasSubstr("is -2")));
   EXPECT_THAT([] { validate({.num_bits = 3}); },

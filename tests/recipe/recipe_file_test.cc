@@ -252,7 +252,8 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"q_stage: {m_modifiers: {AWQModifer: {}}}",
                 kWrong,
                 {"unknown modifier; did you mean \"AWQModifier\"?"}},
-        Mistake{"GPTQModifier: {}", kUnsupported, {"GPTQModifier: Salient does not know this modifier"}},
+        Mistake{
+            "GPTQModifier: {}", kUnsupported, {"GPTQModifier: Salient has no such modifier", "mappings: []"}},
         Mistake{"QuantizationModifier: {schema: W4A16}", kWrong, {"did you mean \"scheme\"?"}},
         Mistake{weights("num_bit: 4"),
                 kWrong,
@@ -269,6 +270,9 @@ INSTANTIATE_TEST_SUITE_P(
                 kWrong,
                 {"AWQModifier: duo_scaling: \"sometimes\" is none of"}},
         Mistake{"AWQModifier: {n_grid: 1}", ErrorKind::bad_format, {"AWQModifier: n_grid"}},
+        Mistake{"AWQModifier: {sequential_targets: [LlamaDecoderLayer]}",
+                kUnsupported,
+                {"sequential_targets", "leave it out"}},
         Mistake{"AWQModifier: {offload_device: cuda}", kUnsupported, {"offload_device: \"cuda\""}},
         Mistake{"AWQModifier: {requires_calibration_data: false}", kWrong, {"AWQ does need data"}},
         Mistake{"QuantizationModifier: {scheme: W4A61}", kWrong, {"QuantizationModifier: scheme", "W4A61"}},
@@ -313,7 +317,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Mistake{"AWQModifier: {}", kWrong, {"AWQModifier alone does not say how to quantize"}},
         Mistake{"salient: {rounding: nearest}", ErrorKind::bad_format, {"names no modifier"}},
-        Mistake{"", ErrorKind::bad_format, {"expected an object"}},
+        Mistake{"", ErrorKind::bad_format, {"the file is empty"}},
         Mistake{"QuantizationModifier: {scheme: W4A16}\nAWQModifier: {}",
                 kWrong,
                 {"AWQ comes before the rounding"}},

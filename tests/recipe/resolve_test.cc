@@ -137,7 +137,9 @@ TEST(ResolveRecipe, WhatVllmRunsAsOneMatrixShouldBeAlike) {
   const auto resolved =
       resolve({.quantization = {.ignore = {"lm_head", "re:.*v_proj$"}}}, spec_with(256, 512));
   ASSERT_EQ(resolved.warnings.size(), 1u);
-  EXPECT_THAT(resolved.warnings[0], AllOf(HasSubstr("q_proj, k_proj, v_proj differ"), HasSubstr("vLLM")));
+  EXPECT_THAT(
+      resolved.warnings[0],
+      AllOf(HasSubstr("k_proj, q_proj, v_proj differ in 3 layers, the first being 0"), HasSubstr("vLLM")));
 }
 
 TEST(ResolveRecipe, AHeadThatIsNotIgnoredBecomesIntegers) {
@@ -203,7 +205,18 @@ TEST(ResolveRecipe, TargetsAndGroupsThatAreOfNoUseAreRefused) {
   shadowed.targets = {"re:.*q_proj$"};
   EXPECT_THAT(error_of({.quantization = {.config_groups = {group, shadowed}, .ignore = {"re:.*q_proj$"}}},
                        spec_with(256, 512)),
-              HasSubstr("b: every linear that its targets match is ignored"));
+              HasSubstr("b: gets no linear: all that its targets match are ignored"));
+  ConfigGroup late = shadowed;
+  late.targets = {"re:.*v_proj$"};
+  ConfigGroup early = group;
+  early.targets = {"re:.*[qkv]_proj$"};
+  EXPECT_THAT(
+      error_of({.quantization = {.config_groups = {early, late}}}, spec_with(256, 512)),
+      HasSubstr("b: gets no linear: model.layers.0.self_attn.v_proj goes to a (\"re:.*[qkv]_proj$\")"));
+  late.targets.push_back("re:.*up_proj$");
+  const auto partly = resolve({.quantization = {.config_groups = {early, late}}}, spec_with(256, 512));
+  ASSERT_EQ(partly.warnings.size(), 2u);  // and that gate and up differ
+  EXPECT_THAT(partly.warnings[0], HasSubstr("b: the target \"re:.*v_proj$\" chooses nothing"));
   EXPECT_THAT(error_of({.quantization = {.config_groups = {group, group}}}, spec_with(256, 512)),
               HasSubstr("\"a\" stands twice"));
 }
@@ -311,6 +324,37 @@ TEST(RecipeToYaml, SaysEverythingThatTheReaderTakes) {
   EXPECT_EQ(back.calibration.experts, ExpertCalibration::routed);
   EXPECT_EQ(back.calibration.min_tokens_per_expert, 77);
   EXPECT_EQ(back.calibration.precision, CalibrationPrecision::f32);
+}
+
+/// Without a group to search there is no clip search to speak of, which the reader would refuse.
+TEST(RecipeToYaml, IsReadBackWhereEveryGroupHasAnObserver) {
+  OneshotOptions options;
+  parse_recipe(
+      "AWQModifier: {}\nQuantizationModifier: {scheme: W4A16, ignore: [lm_head], weight_observer: mse}",
+      "a.yaml", options);
+  EXPECT_EQ(options.recipe_source, "a.yaml");
+  const std::string text = recipe_to_yaml(options, spec_with(256, 512), 1);
+  EXPECT_THAT(text, HasSubstr("maxshrink: 0.2\n"));
+  OneshotOptions back;
+  parse_recipe(text, "recipe.yaml", back);
+  EXPECT_EQ(recipe_to_yaml(back, spec_with(256, 512), 1), text);
+}
+
+TEST(ResolveRecipe, MistakesNameTheFileOfTheRecipe) {
+  OneshotOptions options;
+  parse_recipe("QuantizationModifier: {scheme: W4A16, ignore: [lm_heat]}", "a.yaml", options);
+  EXPECT_THAT(
+      [&] { resolve_recipe(options, spec_with(256, 512)); },
+      throws_error(ErrorKind::invalid_argument, HasSubstr("a.yaml: ignore: \"lm_heat\" matches no module")));
+}
+
+TEST(ResolveRecipe, ATiedHeadThatComesApartIsWarnedOf) {
+  DecoderSpec spec = spec_with(256, 512);
+  spec.tie_word_embeddings = true;
+  const auto resolved = resolve({.quantization = {.ignore = {}}}, spec);
+  ASSERT_EQ(resolved.warnings.size(), 1u);
+  EXPECT_THAT(resolved.warnings[0],
+              HasSubstr("lm_head becomes integers and no longer shares the embedding's tensor"));
 }
 
 /// llm-compressor looks at keys that end in _stage only, so what it does not know must stand elsewhere.
