@@ -258,6 +258,7 @@ class Resolver {
                                          .out_features = spec_.vocab_size,
                                          .in_features = spec_.hidden_size,
                                          .scheme = group.scheme,
+                                         .observer = result_.head->observer,
                                          .group = group.name,
                                          .target = std::string(match->target)};
     ++linears_of_group_[match->entry];
