@@ -195,7 +195,8 @@ class LayerSearch {
   /// A grid of the whole matrix has no bound of each row that could be searched.
   static bool may_clip(LinearRole role, const QuantizationScheme& scheme) {
     return scheme.group_size != QuantizationScheme::kWholeMatrix && role != LinearRole::q &&
-           role != LinearRole::k && role != LinearRole::q_a && role != LinearRole::q_b;
+           role != LinearRole::k && role != LinearRole::q_a && role != LinearRole::q_b &&
+           role != LinearRole::state_q && role != LinearRole::state_k;
   }
 
   const LayerJob& job_;
@@ -233,6 +234,7 @@ LayerWeights store_layer(const LayerJob& job, const LayerWeights& original, cons
     }
   }
   stored.router_correction = original.router_correction;
+  stored.state_tensors = original.state_tensors;
   return stored;
 }
 

@@ -39,8 +39,9 @@ std::vector<LinearId> readers(const DecoderSpec& spec, int64_t layer,
 
 std::vector<LinearId> attention_readers(const DecoderSpec& spec, int64_t layer) {
   return readers(spec, layer,
-                 {LinearRole::q, LinearRole::k, LinearRole::v, LinearRole::attention_gate, LinearRole::q_a,
-                  LinearRole::kv_a});
+                 {LinearRole::q, LinearRole::attention_gate, LinearRole::k, LinearRole::v, LinearRole::q_a,
+                  LinearRole::kv_a, LinearRole::state_q, LinearRole::state_k, LinearRole::state_v,
+                  LinearRole::state_gate, LinearRole::state_beta, LinearRole::state_decay});
 }
 
 std::vector<LinearId> mlp_readers(const DecoderSpec& spec, int64_t layer) {
@@ -117,9 +118,9 @@ std::vector<ResolvedMapping> default_mappings(const DecoderSpec& spec, int64_t l
   };
   const auto blocks = block_readers(spec, layer);
   append_norm(NormRole::attention, blocks.front());
-  if (!spec.latent) {
+  if (!spec.latent && !spec.has_state(layer)) {
     mappings.push_back({LinearId(LinearRole::v), {LinearRole::o}});
-  } else {
+  } else if (spec.latent) {
     if (spec.latent->query_rank > 0) mappings.push_back({NormRole::query_latent, {LinearRole::q_b}});
     mappings.push_back({NormRole::key_latent, {LinearRole::kv_b}});
   }

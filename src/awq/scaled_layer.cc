@@ -94,6 +94,7 @@ PreparedLayer ScaledLayer::prepare(Backend& backend) const {
   };
   for (size_t i = 0; i < kNormRoles; ++i) prepared.norms[i] = prepare_norm(norms_[i]);
   prepared.router_correction = original_.router_correction;
+  prepared.state_tensors = original_.state_tensors;
   return prepared;
 }
 

@@ -54,9 +54,12 @@ int64_t parameter_count(const DecoderSpec& spec) {
     for (const auto& slot : spec.linears(layer))
       count += slot.out_features * (slot.in_features + (slot.bias ? 1 : 0));
     for (size_t role = 0; role < kNormRoles; ++role) {
-      const auto shape = spec.norm_shape(static_cast<NormRole>(role));
-      if (!shape.empty()) count += norm_parameters(spec, element_count(shape));
+      const auto norm = static_cast<NormRole>(role);
+      if (spec.norm_name(layer, norm).empty()) continue;
+      count += norm_parameters(spec, element_count(spec.norm_shape(norm)));
     }
+    for (size_t i = 0; i < kStateTensors && spec.has_state(layer); ++i)
+      count += element_count(spec.state_tensor_shape(static_cast<StateTensor>(i)));
     if (spec.has_experts(layer) && !spec.moe->correction_name.empty()) count += spec.moe->experts;
   }
   return count;

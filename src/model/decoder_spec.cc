@@ -7,26 +7,12 @@
 namespace salient {
 namespace {
 
-constexpr std::string_view kRoleNames[kLinearRoles] = {"q",
-                                                       "k",
-                                                       "v",
-                                                       "attention_gate",
-                                                       "q_a",
-                                                       "q_b",
-                                                       "kv_a",
-                                                       "kv_b",
-                                                       "o",
-                                                       "gate",
-                                                       "up",
-                                                       "down",
-                                                       "router",
-                                                       "expert_gate",
-                                                       "expert_up",
-                                                       "expert_down",
-                                                       "shared_router",
-                                                       "shared_gate",
-                                                       "shared_up",
-                                                       "shared_down"};
+constexpr std::string_view kRoleNames[kLinearRoles] = {
+    "q",           "attention_gate", "k",           "v",         "q_a",         "q_b",
+    "kv_a",        "kv_b",           "o",           "state_q",   "state_k",     "state_v",
+    "state_gate",  "state_beta",     "state_decay", "state_out", "gate",        "up",
+    "down",        "router",         "expert_gate", "expert_up", "expert_down", "shared_router",
+    "shared_gate", "shared_up",      "shared_down"};
 
 std::string with_layer(const std::string& pattern, int64_t layer, int64_t expert = 0) {
   return pattern.empty() ? pattern : fmt::format(fmt::runtime(pattern), layer, expert);
@@ -63,10 +49,19 @@ class SlotList {
   }
 
  private:
-  /// In order, or, for a fused qkv that keeps the heads together, a slice of each for every kv head.
+  /// How many heads a matrix keeps together; 1 where the parts stand one behind the other.
+  int64_t heads_together(std::span<const LinearSlot> parts) const {
+    const LinearRole first = parts.front().id.role;
+    if (first == LinearRole::q && spec_.fused_by_head) {
+      return parts[1].id.role == LinearRole::attention_gate ? spec_.heads : spec_.kv_heads;
+    }
+    const bool state = first == LinearRole::state_q || first == LinearRole::state_beta;
+    return state && spec_.linear_attention->fused_by_head ? spec_.linear_attention->key_heads : 1;
+  }
+
+  /// In order, or, for a matrix that keeps the heads together, a slice of each for every head.
   void stack(std::span<LinearSlot> parts) const {
-    const bool by_head = spec_.fused_by_head && parts.front().id.role == LinearRole::q;
-    const int64_t pieces = by_head ? spec_.kv_heads : 1;
+    const int64_t pieces = heads_together(parts);
     int64_t total = 0;
     for (const LinearSlot& part : parts) total += part.out_features;
     int64_t first = 0;
@@ -82,13 +77,27 @@ class SlotList {
   std::vector<LinearSlot> slots_;
 };
 
+void add_linear_attention(const DecoderSpec& spec, SlotList& slots) {
+  const LinearAttention& state = *spec.linear_attention;
+  slots.add(LinearRole::state_q, state.key_features(), spec.hidden_size, false);
+  slots.add(LinearRole::state_k, state.key_features(), spec.hidden_size, false);
+  slots.add(LinearRole::state_v, state.value_features(), spec.hidden_size, false);
+  slots.add(LinearRole::state_gate, state.value_features(), spec.hidden_size, false);
+  slots.add(LinearRole::state_beta, state.value_heads, spec.hidden_size, false);
+  slots.add(LinearRole::state_decay, state.value_heads, spec.hidden_size, false);
+  slots.add(LinearRole::state_out, spec.hidden_size, state.value_features(), false);
+}
+
 void add_attention(const DecoderSpec& spec, SlotList& slots) {
   const int64_t query_size = spec.heads * spec.head_dim;
   if (!spec.latent) {
+    // A gate has a bias only as rows of the queries' matrix.
+    const bool gate_bias =
+        spec.qkv_bias && spec.stored_name(LinearRole::attention_gate) == spec.stored_name(LinearRole::q);
     slots.add(LinearRole::q, query_size, spec.hidden_size, spec.qkv_bias);
+    if (spec.attention_gate) slots.add(LinearRole::attention_gate, query_size, spec.hidden_size, gate_bias);
     slots.add(LinearRole::k, spec.key_features(), spec.hidden_size, spec.qkv_bias);
     slots.add(LinearRole::v, spec.value_features(), spec.hidden_size, spec.qkv_bias);
-    if (spec.attention_gate) slots.add(LinearRole::attention_gate, query_size, spec.hidden_size, false);
   } else {
     const LatentAttention& latent = *spec.latent;
     if (latent.query_rank == 0) {
@@ -136,7 +145,11 @@ std::string_view to_string(LinearRole role) { return kRoleNames[static_cast<size
 
 std::vector<LinearSlot> DecoderSpec::linears(int64_t layer) const {
   SlotList slots(*this, layer);
-  add_attention(*this, slots);
+  if (has_state(layer)) {
+    add_linear_attention(*this, slots);
+  } else {
+    add_attention(*this, slots);
+  }
   if (has_experts(layer)) {
     add_experts(*this, slots);
   } else {
@@ -175,6 +188,8 @@ void DecoderSpec::change_prefix(const NamePrefix& prefix) {
   for (std::string& name : norm_names) change(name);
   if (positions) change(positions->name);
   if (moe) change(moe->correction_name);
+  if (!linear_attention) return;
+  for (std::string& name : linear_attention->tensor_names) change(name);
 }
 
 std::vector<int64_t> DecoderSpec::norm_shape(NormRole role) const {
@@ -198,7 +213,28 @@ std::vector<int64_t> DecoderSpec::norm_shape(NormRole role) const {
 }
 
 std::string DecoderSpec::norm_name(int64_t layer, NormRole role) const {
+  const bool of_attention = role == NormRole::query || role == NormRole::key;
+  if (of_attention && has_state(layer)) return {};
   return with_layer(norm_names[static_cast<size_t>(role)], layer);
+}
+
+std::string DecoderSpec::state_tensor_name(int64_t layer, StateTensor tensor) const {
+  if (!has_state(layer)) return {};
+  return with_layer(linear_attention->tensor_names[static_cast<size_t>(tensor)], layer);
+}
+
+std::vector<int64_t> DecoderSpec::state_tensor_shape(StateTensor tensor) const {
+  const LinearAttention& state = *linear_attention;
+  switch (tensor) {
+    case StateTensor::convolution:
+      return {state.channels(), 1, state.kernel};
+    case StateTensor::log_decay:
+    case StateTensor::step_bias:
+      return {state.value_heads};
+    case StateTensor::gain:
+      return {state.value_dim};
+  }
+  return {};
 }
 
 }  // namespace salient

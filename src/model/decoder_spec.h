@@ -107,6 +107,25 @@ struct LatentAttention {
   double norm_epsilon = 1e-6;
 };
 
+/// Linear attention by the gated delta rule (Yang et al. 2024, Gated Delta Networks, section 3). A key head
+/// serves value_heads / key_heads value heads.
+struct LinearAttention {
+  int64_t key_heads = 0;
+  int64_t value_heads = 0;
+  int64_t key_dim = 0;  ///< of a head
+  int64_t value_dim = 0;
+  int64_t kernel = 0;          ///< positions that the convolution over queries, keys and values sees
+  bool fused_by_head = false;  ///< linears that share a matrix are kept together by key head
+  std::vector<bool> layers;    ///< which layers have it; the others attend
+  /// Patterns of the names, in full.
+  std::array<std::string, kStateTensors> tensor_names;
+
+  int64_t key_features() const { return key_heads * key_dim; }
+  int64_t value_features() const { return value_heads * value_dim; }
+  /// Queries, keys and values of all heads.
+  int64_t channels() const { return 2 * key_features() + value_features(); }
+};
+
 enum class RouterScore {
   softmax,  ///< over all experts
   sigmoid,  ///< of each on its own (DeepSeek-V3)
@@ -185,6 +204,7 @@ struct DecoderSpec {
   /// Per layer: how many positions a token sees, 0 for all.
   std::vector<int64_t> window;
   std::optional<LatentAttention> latent;
+  std::optional<LinearAttention> linear_attention;
   std::optional<MoeSpec> moe;
   std::optional<int32_t> bos_token;
   std::vector<int32_t> eos_tokens;
@@ -204,23 +224,31 @@ struct DecoderSpec {
   /// Of expert_gate, expert_up and expert_down in a checkpoint that stacks the experts; quantized ones are
   /// always written one by one.
   std::array<std::string, 3> stored_expert_names;
-  /// A fused qkv keeps the heads together: each kv head's queries, its key, its value.
+  /// A fused matrix keeps the heads together: each kv head's queries, its key, its value, or each head's
+  /// query and gate.
   bool fused_by_head = false;
 
   bool has_experts(int64_t layer) const { return moe && moe->layers[static_cast<size_t>(layer)]; }
+  /// Whether the layer has linear attention in place of attention.
+  bool has_state(int64_t layer) const {
+    return linear_attention && linear_attention->layers[static_cast<size_t>(layer)];
+  }
   /// The linears of layer `layer`, in order of the forward pass.
   std::vector<LinearSlot> linears(int64_t layer) const;
   /// Pattern under which the checkpoint has it: that of the stack for stacked experts.
   const std::string& stored_name(LinearRole role) const;
   /// The module's own name, also of a stacked expert.
   std::string linear_name(int64_t layer, const LinearId& id) const;
-  /// "model.layers.3.input_layernorm"; empty when the family has no such norm.
+  /// "model.layers.3.input_layernorm"; empty when the layer has no such norm.
   std::string norm_name(int64_t layer, NormRole role) const;
   /// Shape of the norm's weight; empty when the family has no such norm.
   std::vector<int64_t> norm_shape(NormRole role) const;
   /// Tensor with the router's correction; empty where there is none.
   std::string correction_name(int64_t layer) const;
   std::vector<int64_t> correction_shape() const;
+  /// Empty where the layer has no linear attention.
+  std::string state_tensor_name(int64_t layer, StateTensor tensor) const;
+  std::vector<int64_t> state_tensor_shape(StateTensor tensor) const;
   /// Changes every name that begins so.
   void change_prefix(const NamePrefix& prefix);
   /// Features of the cached keys and values of a token.

@@ -18,6 +18,17 @@ constexpr MoeFamily kQwen2Moe{.experts_key = "num_experts",
                               .shared_size_key = "shared_expert_intermediate_size",
                               .shared_router = true};
 
+constexpr MoeFamily kQwen3NextMoe{.experts_key = "num_experts",
+                                  .layers = MoeLayerRule::sparse_step,
+                                  .normalize_key = "norm_topk_prob",
+                                  .normalize_default = true,
+                                  .shared_size_key = "shared_expert_intermediate_size",
+                                  .shared_router = true};
+
+constexpr MoeFamily kQwen35Moe{.experts_key = "num_experts",
+                               .shared_size_key = "shared_expert_intermediate_size",
+                               .shared_router = true};
+
 constexpr MoeFamily kDeepseekMoe{.experts_key = "n_routed_experts",
                                  .other_experts_key = "num_local_experts",
                                  .layers = MoeLayerRule::dense_before,
@@ -94,6 +105,9 @@ constexpr MoeFamily kAfmoeMoe{.experts_key = "num_experts",
 constexpr LatentDefaults kDeepseekLatent{};
 constexpr LatentDefaults kGlmLatent{
     .query_rank = 768, .key_value_rank = 512, .plain_dim = 192, .rotated_dim = 64, .value_dim = 256};
+
+constexpr LinearAttentionFamily kQwen3NextState{.fused_by_head = true};
+constexpr LinearAttentionFamily kQwen35State{};
 
 constexpr SizeDefaults kLlamaSizes{
     .hidden_size = 4096, .intermediate_size = 11008, .layers = 32, .heads = 32, .vocab_size = 32000};
@@ -418,6 +432,52 @@ constexpr Family kFamilies[] = {
      .moe = &kQwen3Moe,
      .default_max_position_embeddings = 32768,
      .default_kv_heads = 4},
+    {.architecture = "Qwen3NextForCausalLM",
+     .model_type = "qwen3_next",
+     .names = kQwenNextNames,
+     .norm = kGemmaNorm,
+     .query_key_norm = QueryKeyNorm::always,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
+     .linear_attention = &kQwen3NextState,
+     .fused_by_head = true,
+     .moe = &kQwen3NextMoe,
+     .attention_gate = true,
+     .default_partial_rotary_factor = 0.25,
+     .default_head_dim = 256,
+     .default_max_position_embeddings = 32768,
+     .default_kv_heads = 2},
+    {.architecture = "Qwen3_5ForCausalLM",
+     .model_type = "qwen3_5_text",
+     .names = kQwen35Names,
+     .norm = kGemmaNorm,
+     .query_key_norm = QueryKeyNorm::always,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
+     .linear_attention = &kQwen35State,
+     .fused_by_head = true,
+     .attention_gate = true,
+     .default_partial_rotary_factor = 0.25,
+     .multimodal_rope = true,
+     .default_head_dim = 256,
+     .default_max_position_embeddings = 32768,
+     .default_kv_heads = 4},
+    {.architecture = "Qwen3_5MoeForCausalLM",
+     .model_type = "qwen3_5_moe_text",
+     .names = kQwen35Names,
+     .norm = kGemmaNorm,
+     .query_key_norm = QueryKeyNorm::always,
+     .qkv_bias = kAttentionBias,
+     .output_bias = kAttentionBias,
+     .linear_attention = &kQwen35State,
+     .fused_by_head = true,
+     .moe = &kQwen35Moe,
+     .attention_gate = true,
+     .default_partial_rotary_factor = 0.25,
+     .multimodal_rope = true,
+     .default_head_dim = 256,
+     .default_max_position_embeddings = 32768,
+     .default_kv_heads = 2},
     {.architecture = "Glm4MoeForCausalLM",
      .model_type = "glm4_moe",
      .names = kGlmMoeNames,

@@ -102,6 +102,17 @@ struct LatentDefaults {
   int64_t value_dim = 128;
 };
 
+/// How a family with linear attention is configured: keys as transformers has them, and what stands for them.
+struct LinearAttentionFamily {
+  bool fused_by_head = false;  ///< see LinearAttention
+  int64_t key_heads = 16;
+  int64_t value_heads = 32;
+  int64_t key_dim = 128;
+  int64_t value_dim = 128;
+  int64_t kernel = 4;
+  int64_t interval = 4;  ///< every so many layers one attends, where "layer_types" does not say
+};
+
 /// One row of the table of families: everything that tells them apart. Defaults are those of transformers'
 /// config classes, which stand for keys that a config.json leaves out.
 struct Family {
@@ -124,6 +135,7 @@ struct Family {
   bool gated_mlp = true;
   bool parallel_block = false;
   const LatentDefaults* latent = nullptr;
+  const LinearAttentionFamily* linear_attention = nullptr;
   bool fused_by_head = false;
   LinearStorage storage = LinearStorage::matrix;
   const MoeFamily* moe = nullptr;

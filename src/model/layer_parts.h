@@ -11,14 +11,21 @@ namespace salient {
 /// The linears of a decoder layer by what they do, in the order of the forward pass. No layer has them all.
 enum class LinearRole {
   q,
+  attention_gate,  ///< hidden -> features of all heads: their outputs are multiplied by its sigmoid (AFMoE)
   k,
   v,
-  attention_gate,  ///< hidden -> features of all heads: their outputs are multiplied by its sigmoid (AFMoE)
-  q_a,             ///< latent attention (DeepSeek-AI 2024): hidden -> query latent
-  q_b,             ///< query latent -> heads
-  kv_a,            ///< hidden -> key-value latent and the one rotated key part
-  kv_b,            ///< key-value latent -> heads
+  q_a,   ///< latent attention (DeepSeek-AI 2024): hidden -> query latent
+  q_b,   ///< query latent -> heads
+  kv_a,  ///< hidden -> key-value latent and the one rotated key part
+  kv_b,  ///< key-value latent -> heads
   o,
+  state_q,  ///< linear attention (see LinearAttention): hidden -> queries, keys and values of its heads
+  state_k,
+  state_v,
+  state_gate,   ///< hidden -> features of all value heads: their outputs are multiplied by its silu
+  state_beta,   ///< hidden -> how much of a value each head writes
+  state_decay,  ///< hidden -> how much each head forgets
+  state_out,
   gate,  ///< of a gated feed-forward block; the others have up and down only
   up,
   down,
@@ -31,7 +38,7 @@ enum class LinearRole {
   shared_up,
   shared_down,
 };
-inline constexpr size_t kLinearRoles = 20;
+inline constexpr size_t kLinearRoles = 27;
 std::string_view to_string(LinearRole role);
 
 /// One linear of a layer.
@@ -59,6 +66,15 @@ enum class NormRole {
   key_latent,    ///< between kv_a and kv_b
 };
 inline constexpr size_t kNormRoles = 8;
+
+/// The tensors of a layer with linear attention that are neither linears nor norms of the residual stream.
+enum class StateTensor {
+  convolution,  ///< [channels, 1, kernel]
+  log_decay,    ///< [value heads]
+  step_bias,    ///< [value heads]
+  gain,         ///< [value_dim] of the norm on every head's output
+};
+inline constexpr size_t kStateTensors = 4;
 
 inline bool is_expert(LinearRole role) {
   return role == LinearRole::expert_gate || role == LinearRole::expert_up || role == LinearRole::expert_down;

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "model/config_keys.h"
 #include "model/families.h"
+#include "model/linear_attention_spec.h"
 #include "model/moe_spec.h"
 #include "model/rope_spec.h"
 
@@ -301,6 +302,10 @@ void set_names(const Family& family, DecoderSpec& spec) {
   spec.other_prefixes.assign(family.other_prefixes.begin(), family.other_prefixes.end());
   std::copy(names.linears.begin(), names.linears.end(), spec.linear_names.begin());
   std::copy(names.norms.begin(), names.norms.end(), spec.norm_names.begin());
+  if (spec.linear_attention) {
+    std::copy(names.state_tensors.begin(), names.state_tensors.end(),
+              spec.linear_attention->tensor_names.begin());
+  }
   const auto without = [&](NormRole role) { spec.norm_names[static_cast<size_t>(role)].clear(); };
   if (!spec.query_key_norm) {
     without(NormRole::query);
@@ -340,6 +345,9 @@ DecoderSpec read_spec(const JsonView& config, const Family& family, const SizeDe
   spec.window = read_windows(family, config, spec.layers);
   read_positions(config, family, spec);
   read_scales(config, family, spec);
+  if (family.linear_attention != nullptr) {
+    spec.linear_attention = read_linear_attention(config, *family.linear_attention, spec.layers);
+  }
   if (family.moe != nullptr) spec.moe = read_moe_spec(config, *family.moe, spec.layers);
   read_tokens(config, spec);
   set_names(family, spec);

@@ -46,6 +46,19 @@ constexpr NamedNorm kLlamaNorms[] = {{NormRole::attention, "model.layers.{}.inpu
                                      {NormRole::query, "model.layers.{}.self_attn.q_norm"},
                                      {NormRole::key, "model.layers.{}.self_attn.k_norm"}};
 
+constexpr NamedLinear kQwenSharedExpert[] = {{shared_router, "model.layers.{}.mlp.shared_expert_gate"},
+                                             {shared_gate, "model.layers.{}.mlp.shared_expert.gate_proj"},
+                                             {shared_up, "model.layers.{}.mlp.shared_expert.up_proj"},
+                                             {shared_down, "model.layers.{}.mlp.shared_expert.down_proj"}};
+
+/// Queries and gate are rows of one matrix.
+constexpr NamedLinear kQwenGate[] = {{attention_gate, "model.layers.{}.self_attn.q_proj"}};
+
+/// In the order of StateTensor.
+constexpr std::array<std::string_view, kStateTensors> kQwenState = {
+    "model.layers.{}.linear_attn.conv1d.weight", "model.layers.{}.linear_attn.A_log",
+    "model.layers.{}.linear_attn.dt_bias", "model.layers.{}.linear_attn.norm.weight"};
+
 }  // namespace
 
 constinit const TensorNames kLlamaNames{.linears = linears(kLlamaAttention, kLlamaMlp),
@@ -133,12 +146,31 @@ constinit const TensorNames kMixtralNames{
     .norms = norms(kLlamaNorms)};
 
 constinit const TensorNames kQwenMoeNames{
-    .linears = linears(kLlamaAttention, kLlamaMlp, kExperts,
-                       {{shared_router, "model.layers.{}.mlp.shared_expert_gate"},
-                        {shared_gate, "model.layers.{}.mlp.shared_expert.gate_proj"},
-                        {shared_up, "model.layers.{}.mlp.shared_expert.up_proj"},
-                        {shared_down, "model.layers.{}.mlp.shared_expert.down_proj"}}),
-    .norms = norms(kLlamaNorms)};
+    .linears = linears(kLlamaAttention, kLlamaMlp, kExperts, kQwenSharedExpert), .norms = norms(kLlamaNorms)};
+
+constinit const TensorNames kQwenNextNames{
+    .linears = linears(kLlamaAttention, kQwenGate, kLlamaMlp, kExperts, kQwenSharedExpert,
+                       {{state_q, "model.layers.{}.linear_attn.in_proj_qkvz"},
+                        {state_k, "model.layers.{}.linear_attn.in_proj_qkvz"},
+                        {state_v, "model.layers.{}.linear_attn.in_proj_qkvz"},
+                        {state_gate, "model.layers.{}.linear_attn.in_proj_qkvz"},
+                        {state_beta, "model.layers.{}.linear_attn.in_proj_ba"},
+                        {state_decay, "model.layers.{}.linear_attn.in_proj_ba"},
+                        {state_out, "model.layers.{}.linear_attn.out_proj"}}),
+    .norms = norms(kLlamaNorms),
+    .state_tensors = kQwenState};
+
+constinit const TensorNames kQwen35Names{
+    .linears = linears(kLlamaAttention, kQwenGate, kLlamaMlp, kExperts, kQwenSharedExpert,
+                       {{state_q, "model.layers.{}.linear_attn.in_proj_qkv"},
+                        {state_k, "model.layers.{}.linear_attn.in_proj_qkv"},
+                        {state_v, "model.layers.{}.linear_attn.in_proj_qkv"},
+                        {state_gate, "model.layers.{}.linear_attn.in_proj_z"},
+                        {state_beta, "model.layers.{}.linear_attn.in_proj_b"},
+                        {state_decay, "model.layers.{}.linear_attn.in_proj_a"},
+                        {state_out, "model.layers.{}.linear_attn.out_proj"}}),
+    .norms = norms(kLlamaNorms),
+    .state_tensors = kQwenState};
 
 constinit const TensorNames kGlmMoeNames{
     .linears = linears(kLlamaAttention, kLlamaMlp, kExperts, kSharedExperts), .norms = norms(kLlamaNorms)};

@@ -18,6 +18,7 @@ struct TensorNames {
   std::string_view head = "lm_head";
   std::array<std::string_view, kLinearRoles> linears;
   std::array<std::string_view, kNormRoles> norms;
+  std::array<std::string_view, kStateTensors> state_tensors = {};  ///< in full
 };
 
 struct NamedLinear {
@@ -55,5 +56,7 @@ extern const TensorNames kQwenMoeNames;
 extern const TensorNames kGlmMoeNames;
 extern const TensorNames kAfmoeNames;
 extern const TensorNames kDeepseekNames;
+extern const TensorNames kQwenNextNames;
+extern const TensorNames kQwen35Names;
 
 }  // namespace salient

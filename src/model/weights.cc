@@ -188,6 +188,11 @@ void ModelWeights::check_tensors() const {
     if (const std::string name = spec_.correction_name(layer); !name.empty()) {
       check_dense(name, spec_.correction_shape());
     }
+    for (size_t i = 0; i < kStateTensors; ++i) {
+      const auto tensor = static_cast<StateTensor>(i);
+      const std::string name = spec_.state_tensor_name(layer, tensor);
+      if (!name.empty()) check_dense(name, spec_.state_tensor_shape(tensor));
+    }
   }
 }
 
@@ -330,6 +335,10 @@ LayerWeights ModelWeights::layer(int64_t index) const {
   const std::string correction = spec_.correction_name(index);
   if (!correction.empty()) {
     weights.router_correction = checkpoint_->tensor(correction).to(DType::f32).reshape({spec_.moe->experts});
+  }
+  for (size_t i = 0; i < kStateTensors; ++i) {
+    const std::string name = spec_.state_tensor_name(index, static_cast<StateTensor>(i));
+    if (!name.empty()) weights.state_tensors[i] = checkpoint_->tensor(name).to(DType::f32);
   }
   return weights;
 }

@@ -40,6 +40,8 @@ struct LayerWeights {
   const NormWeight& operator[](NormRole role) const { return norms[static_cast<size_t>(role)]; }
   /// f32 [experts], what is added to the router's scores for choosing; undefined for most families.
   Tensor router_correction{};
+  /// f32, undefined where the layer has no linear attention.
+  std::array<Tensor, kStateTensors> state_tensors{};
 };
 
 /// The stored matrix of linears that share one (see StoredRows), from each one's rows. A linear on its own

@@ -84,6 +84,7 @@ Tensor Decoder::forward(std::span<const int32_t> tokens, KvCache& cache,
   if (tokens.empty()) fail(ErrorKind::invalid_argument, "a forward pass needs at least one token");
   check_tokens(spec(), tokens);
   const int64_t before = cache.length();
+  cache.mark();
   const int64_t sequence_length = before + static_cast<int64_t>(tokens.size());
   const bool all = options.rows == LogitRows::all;
   Tensor logits;

@@ -44,11 +44,29 @@ void LayerCache::reserve(int64_t rows, int64_t used) {
 }
 
 KvCache::KvCache(const DecoderSpec& spec)
-    : layers_(static_cast<size_t>(spec.layers), LayerCache(spec.key_features(), spec.value_features())) {}
+    : has_state_(spec.linear_attention.has_value()),
+      layers_(static_cast<size_t>(spec.layers), LayerCache(spec.key_features(), spec.value_features())) {}
+
+void KvCache::mark() {
+  if (!has_state_) return;
+  marked_.clear();
+  for (const LayerCache& layer : layers_) marked_.push_back(layer.state());
+  marked_length_ = length_;
+}
 
 void KvCache::truncate(int64_t length) {
   if (length < 0 || length > length_) {
     fail(ErrorKind::invalid_argument, "kv cache: cannot keep {} of {} positions", length, length_);
+  }
+  // Position 0 needs no state: the first pass begins with zeros.
+  const bool marked = !marked_.empty() && length == marked_length_;
+  if (has_state_ && length > 0 && length < length_ && !marked) {
+    fail(ErrorKind::unsupported,
+         "kv cache: a model with linear attention cannot go back to {} of {} positions", length, length_);
+  }
+  // Also where the length stays: layers may have run ahead of it when a pass failed.
+  if (marked) {
+    for (size_t layer = 0; layer < layers_.size(); ++layer) layers_[layer].store(marked_[layer]);
   }
   length_ = length;
 }

@@ -8,7 +8,14 @@
 
 namespace salient {
 
-/// Keys (rotated) and values of one layer and sequence. Row p belongs to position p.
+/// What linear attention remembers of all tokens so far, f32.
+struct RecurrentState {
+  Tensor tail;      ///< [kernel - 1, channels], the last inputs of the convolution
+  Tensor matrices;  ///< [value heads, key_dim, value_dim]
+};
+
+/// Keys (rotated) and values of one layer and sequence, of which row p belongs to position p, or its
+/// recurrent state.
 class LayerCache {
  public:
   LayerCache(int64_t key_features, int64_t value_features)
@@ -21,6 +28,9 @@ class LayerCache {
   const Tensor& keys() const { return keys_; }      ///< f32 [capacity, key features]
   const Tensor& values() const { return values_; }  ///< f32 [capacity, value features]
 
+  void store(RecurrentState state) { state_ = std::move(state); }
+  const RecurrentState& state() const { return state_; }
+
  private:
   void reserve(int64_t rows, int64_t used);
 
@@ -28,6 +38,7 @@ class LayerCache {
   int64_t value_features_;
   Tensor keys_;
   Tensor values_;
+  RecurrentState state_;
 };
 
 /// What a decoder remembers of one sequence.
@@ -39,12 +50,20 @@ class KvCache {
   LayerCache& layer(int64_t index) { return layers_.at(static_cast<size_t>(index)); }
   /// After every layer stored `count` more positions.
   void advance(int64_t count) { length_ += count; }
-  /// Forgets the positions from `length` on. Errors: invalid_argument when there are fewer.
+  /// Marks the length as one that `truncate` can come back to. Costs nothing: states are replaced, not
+  /// changed.
+  void mark();
+  /// Forgets the positions from `length` on. Errors: invalid_argument when there are fewer; unsupported for a
+  /// model with linear attention, whose states of other positions are gone, unless `length` is 0, all, or
+  /// that of the last mark.
   void truncate(int64_t length);
 
  private:
+  bool has_state_;
   std::vector<LayerCache> layers_;
   int64_t length_ = 0;
+  std::vector<RecurrentState> marked_;  // of each layer, empty before the first mark
+  int64_t marked_length_ = 0;
 };
 
 }  // namespace salient

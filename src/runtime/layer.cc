@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "runtime/linear_attention.h"
 #include "runtime/moe.h"
 
 namespace salient {
@@ -172,6 +173,7 @@ Tensor gated(const LayerRun& run, const PreparedLayer& weights, const Tensor& x,
 
 /// o(softmax(q k^T * scale) v)
 Tensor attention_block(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
+  if (run.spec.has_state(run.layer)) return linear_attention_block(run, weights, x);
   const QueryKeyValue input =
       run.spec.latent ? latent_query_key_value(run, weights, x) : plain_query_key_value(run, weights, x);
   const std::vector<float> slopes = run.spec.alibi ? alibi_slopes(run.spec.heads) : std::vector<float>();
@@ -257,6 +259,7 @@ PreparedLayer prepare_layer(Backend& backend, const LayerWeights& weights) {
   for (const auto& [id, weight] : weights.linears) prepared.linears[id] = backend.prepare(weight);
   for (size_t i = 0; i < kNormRoles; ++i) prepared.norms[i] = prepare_norm(weights.norms[i]);
   prepared.router_correction = weights.router_correction;
+  prepared.state_tensors = weights.state_tensors;
   return prepared;
 }
 

@@ -30,11 +30,13 @@ struct PreparedLayer {
   std::function<std::shared_ptr<const PreparedLinear>(const LinearId& id)> make;
   std::array<PreparedNorm, kNormRoles> norms;
   Tensor router_correction;  ///< f32 [experts] or undefined
+  std::array<Tensor, kStateTensors> state_tensors;
 
   std::shared_ptr<const PreparedLinear> operator[](const LinearId& id) const {
     return make ? make(id) : linears.at(id);
   }
   const PreparedNorm& operator[](NormRole role) const { return norms[static_cast<size_t>(role)]; }
+  const Tensor& operator[](StateTensor tensor) const { return state_tensors[static_cast<size_t>(tensor)]; }
 };
 
 PreparedLayer prepare_layer(Backend& backend, const LayerWeights& weights);
@@ -44,8 +46,7 @@ struct SequenceSpan {
   int64_t begin;
   int64_t count;
   int64_t first_position;
-  LayerCache* cache;  ///< keys and values of this layer and sequence; null: the sequence starts and ends in
-                      ///< this batch
+  LayerCache* cache;  ///< what this layer remembers of the sequence; null: it starts and ends in this batch
 };
 
 /// Angles of each rotation of the model for a batch of whole sequences, or of chunks that end at the last

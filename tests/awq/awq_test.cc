@@ -54,6 +54,9 @@ class AwqLayer : public ::testing::TestWithParam<FamilyCase> {
     return result;
   }
 
+  /// The linear behind the attention of layer 0, of whichever kind that is.
+  LinearRole output() const { return weights_->spec().has_state(0) ? LinearRole::state_out : LinearRole::o; }
+
   LayerStream stream() const {
     return LayerStream({.backend = *backend_, .weights = *weights_, .windows = windows_});
   }
@@ -119,8 +122,8 @@ TEST_P(AwqLayer, CompensationChangesCodesOnly) {
   };
   const LayerWeights nearest = quantize(Rounding::nearest);
   const LayerWeights compensated = quantize(Rounding::compensated);
-  const QuantizedWeight& a = *nearest[LinearRole::o].quantized;
-  const QuantizedWeight& b = *compensated[LinearRole::o].quantized;
+  const QuantizedWeight& a = *nearest[output()].quantized;
+  const QuantizedWeight& b = *compensated[output()].quantized;
   EXPECT_TRUE(
       std::ranges::equal(a.scales.to(DType::f32).values<float>(), b.scales.to(DType::f32).values<float>()));
   EXPECT_FALSE(std::ranges::equal(a.codes.values<uint8_t>(), b.codes.values<uint8_t>()));
@@ -152,7 +155,7 @@ TEST_P(AwqLayer, TheSameBytesForAnyNumberOfThreads) {
     set_thread_count(threads);
     LayerStream data = stream();
     const QuantizedLayer result = quantize_layer(job(), {}, weights_->layer(0), data);
-    codes.push_back(result.weights[LinearRole::o].quantized->codes);
+    codes.push_back(result.weights[output()].quantized->codes);
   }
   const auto first = codes[0].values<uint8_t>();
   for (const auto& other : codes) EXPECT_TRUE(std::ranges::equal(first, other.values<uint8_t>()));
@@ -181,7 +184,7 @@ TEST_P(AwqLayer, AWholeMatrixHasOneGridAndNoClip) {
   const QuantizedLayer result = quantize_layer(job(), {}, weights_->layer(0), data);
   EXPECT_LT(result.report.equivalence_error, 1e-5);
   EXPECT_EQ(result.report.clip_loss_before, 0.0);
-  const QuantizedWeight& weight = *result.weights[LinearRole::o].quantized;
+  const QuantizedWeight& weight = *result.weights[output()].quantized;
   for (int64_t row = 1; row < weight.out_features; ++row) {
     EXPECT_EQ(weight.scale(row, 0), weight.scale(0, 0));
     EXPECT_EQ(weight.zero(row, 0), weight.zero(0, 0));
@@ -202,12 +205,12 @@ TEST_P(AwqLayer, EightBitsLoseLittle) {
 }
 
 TEST_P(AwqLayer, DenseLinearsAreScaledButNotRounded) {
-  linears_.erase(LinearRole::o);
+  linears_.erase(output());
   LayerStream data = stream();
   const QuantizedLayer result = quantize_layer(job(), {}, weights_->layer(0), data);
   EXPECT_LT(result.report.equivalence_error, 1e-5);
-  EXPECT_FALSE(result.weights[LinearRole::o].quantized.has_value());
-  EXPECT_EQ(result.weights[LinearRole::o].dense.dtype(), DType::bf16);
+  EXPECT_FALSE(result.weights[output()].quantized.has_value());
+  EXPECT_EQ(result.weights[output()].dense.dtype(), DType::bf16);
   EXPECT_TRUE(result.weights[weights_->spec().linears(0).front().id].quantized.has_value());
 }
 
@@ -234,6 +237,16 @@ INSTANTIATE_TEST_SUITE_P(
         FamilyCase{"Ernie4_5_MoeForCausalLM", expert_keys()},
         FamilyCase{"AfmoeForCausalLM",
                    expert_keys_with({{"head_dim", 16}, {"sliding_window", 8}, {"mup_enabled", true}})},
+        FamilyCase{"Qwen3NextForCausalLM", expert_keys_with({{"head_dim", 16}})},
+        FamilyCase{
+            "Qwen3NextForCausalLM",
+            expert_keys_with({{"head_dim", 16}, {"layer_types", {"full_attention", "linear_attention"}}})},
+        FamilyCase{"Qwen3_5ForCausalLM", expert_keys_with({{"head_dim", 16}})},
+        FamilyCase{"Qwen3_5ForCausalLM",
+                   expert_keys_with({{"head_dim", 16},
+                                     {"attention_bias", true},
+                                     {"layer_types", {"full_attention", "linear_attention"}}})},
+        FamilyCase{"Qwen3_5MoeForCausalLM", expert_keys_with({{"head_dim", 16}})},
         FamilyCase{
             "GraniteForCausalLM",
             {{"residual_multiplier", 0.3}, {"embedding_multiplier", 2.0}, {"attention_multiplier", 0.2}}},
@@ -283,7 +296,25 @@ TEST(DefaultMappings, TheGateOfAnAttentionReadsItsNorm) {
       TinyModel{.architecture = "AfmoeForCausalLM", .extra = expert_keys_with({{"head_dim", 16}})}.config();
   const DecoderSpec spec = make_decoder_spec({config, "config.json"});
   EXPECT_EQ(default_mappings(spec, 0)[0].describe(spec),
-            "input_layernorm -> q_proj, k_proj, v_proj, gate_proj");
+            "input_layernorm -> q_proj, gate_proj, k_proj, v_proj");
+}
+
+/// Between a state and its output linear stands a norm on every head; the gate of the other layers only
+/// multiplies.
+TEST(DefaultMappings, OnlyLayersThatAttendSmoothValues) {
+  const Json config = TinyModel{.architecture = "Qwen3_5ForCausalLM", .extra = expert_keys()}.config();
+  const DecoderSpec spec = make_decoder_spec({config, "config.json"});
+  const auto describe = [&](int64_t layer) {
+    std::vector<std::string> names;
+    for (const auto& mapping : default_mappings(spec, layer)) names.push_back(mapping.describe(spec));
+    return names;
+  };
+  EXPECT_THAT(describe(0), ::testing::ElementsAre(
+                               "input_layernorm -> in_proj_qkv, in_proj_z, in_proj_b, in_proj_a",
+                               "post_attention_layernorm -> gate_proj, up_proj", "up_proj -> down_proj"));
+  EXPECT_THAT(describe(1), ::testing::ElementsAre(
+                               "input_layernorm -> q_proj, k_proj, v_proj", "v_proj -> o_proj",
+                               "post_attention_layernorm -> gate_proj, up_proj", "up_proj -> down_proj"));
 }
 
 TEST(DefaultMappings, ValueChannelsAreSharedByTheQueryHeadsOfAKvHead) {

@@ -127,6 +127,16 @@ INSTANTIATE_TEST_SUITE_P(
             R"({"architectures": ["Glm4MoeLiteForCausalLM"], "n_routed_experts": 4, "num_experts_per_tok": 2,
                     "moe_intermediate_size": 64, "mlp_layer_types": ["wide", "dense", "dense"]})",
             kBad, "mlp_layer_types[0]: \"wide\" is no kind of layer"},
+        Refusal{R"({"architectures": ["Qwen3_5ForCausalLM"], "layer_types": ["linear_attention"]})", kBad,
+                "layer_types: 1 entries for 3 layers"},
+        Refusal{R"({"architectures": ["Qwen3_5ForCausalLM"], "layer_types": ["sliding_attention"]})",
+                kUnsupported, "layer_types[0]: the layer type \"sliding_attention\" is not supported"},
+        Refusal{R"({"architectures": ["Qwen3_5ForCausalLM"], "linear_num_key_heads": 5})", kBad,
+                "linear_num_value_heads 32 is no multiple of linear_num_key_heads 5"},
+        Refusal{R"({"architectures": ["Qwen3_5ForCausalLM"], "linear_key_head_dim": 16777216})", kBad,
+                "linear attention with 32 heads of 16777216 and 128 features is too large"},
+        Refusal{R"({"architectures": ["Qwen3_5ForCausalLM"], "linear_conv_kernel_dim": 0})", kBad,
+                "linear_conv_kernel_dim: 0 is outside [1, 1024]"},
         Refusal{R"({"eos_token_id": "</s>"})", kBad, "eos_token_id: expected an integer, got \"</s>\""}));
 
 TEST(DecoderSpec, ReadsALlama) {
@@ -234,6 +244,49 @@ TEST(DecoderSpec, ExpertsStandWhereTheRuleOfTheFamilySays) {
   EXPECT_THAT(layers("Ernie4_5_MoeForCausalLM", ""), ElementsAre(false, true, true, true));
   EXPECT_THAT(layers("Ernie4_5_MoeForCausalLM", R"(, "moe_layer_interval": 2, "moe_layer_end_index": 2)"),
               ElementsAre(false, true, false, false));
+}
+
+TEST(DecoderSpec, LinearAttentionStandsWhereLayerTypesOrTheIntervalSay) {
+  const auto layers = [](const std::string& keys) {
+    return spec_with(R"({"num_hidden_layers": 4, "architectures": ["Qwen3_5ForCausalLM"])" + keys + "}")
+        .linear_attention->layers;
+  };
+  EXPECT_THAT(layers(""), ElementsAre(true, true, true, false));
+  EXPECT_THAT(layers(R"(, "full_attention_interval": 2)"), ElementsAre(true, false, true, false));
+  EXPECT_THAT(layers(R"(, "full_attention_interval": 2, "layer_types": ["full_attention", "linear_attention",
+                          "linear_attention", "full_attention"])"),
+              ElementsAre(false, true, true, false));
+}
+
+/// The names of a layer's linears, and of the norms that not every layer has.
+TEST(DecoderSpec, LayersWithLinearAttentionHaveOtherParts) {
+  const DecoderSpec spec = spec_with(R"({"num_hidden_layers": 4, "architectures": ["Qwen3_5ForCausalLM"]})");
+  EXPECT_EQ(spec.norm_name(0, NormRole::query), "");
+  EXPECT_EQ(spec.norm_name(3, NormRole::query), "model.layers.3.self_attn.q_norm");
+  EXPECT_EQ(spec.state_tensor_name(0, StateTensor::log_decay), "model.layers.0.linear_attn.A_log");
+  EXPECT_EQ(spec.state_tensor_name(3, StateTensor::log_decay), "");
+  EXPECT_EQ(spec.linears(0).front().id, LinearId(LinearRole::state_q));
+  EXPECT_EQ(spec.linears(3).front().id, LinearId(LinearRole::q));
+}
+
+/// Of each head its query and its gate; of each key head its query and key and the values and gates it
+/// serves.
+TEST(DecoderSpec, FusedMatricesOfHybridsKeepHeadsTogether) {
+  const DecoderSpec spec = spec_with(R"({"architectures": ["Qwen3NextForCausalLM"], "head_dim": 16,
+      "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
+      "shared_expert_intermediate_size": 64, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+      "linear_key_head_dim": 8, "linear_value_head_dim": 16, "full_attention_interval": 2})");
+  const auto rows = [&](int64_t layer, LinearRole role) {
+    for (const LinearSlot& slot : spec.linears(layer)) {
+      if (slot.id == LinearId(role))
+        return std::vector<int64_t>{slot.rows.count, slot.rows.first, slot.rows.block, slot.rows.stride};
+    }
+    return std::vector<int64_t>{};
+  };
+  EXPECT_THAT(rows(0, LinearRole::state_v), ElementsAre(160, 16, 32, 80));
+  EXPECT_THAT(rows(0, LinearRole::state_gate), ElementsAre(160, 48, 32, 80));
+  EXPECT_THAT(rows(0, LinearRole::state_decay), ElementsAre(8, 2, 2, 4));
+  EXPECT_THAT(rows(1, LinearRole::attention_gate), ElementsAre(128, 16, 16, 32));
 }
 
 constexpr std::string_view kGemma3 = R"({

@@ -150,6 +150,11 @@ TEST_P(EveryFamily, ComesBackAsItWasRounded) {
   for (int64_t layer = 0; layer < dense.spec().layers; ++layer) {
     const LayerWeights before = dense.layer(layer);
     const LayerWeights after = quantized.layer(layer);
+    for (size_t i = 0; i < kStateTensors; ++i) {
+      const std::string name = dense.spec().state_tensor_name(layer, static_cast<StateTensor>(i));
+      if (name.empty()) continue;
+      EXPECT_TRUE(same_bytes(quantized.checkpoint().tensor(name), dense.checkpoint().tensor(name))) << name;
+    }
     for (const auto& slot : dense.spec().linears(layer)) {
       if (slot.bias) {
         EXPECT_TRUE(same_bytes(after[slot.id].bias, before[slot.id].bias)) << slot.name;
@@ -173,7 +178,8 @@ INSTANTIATE_TEST_SUITE_P(
                           "BloomForCausalLM", "MixtralForCausalLM", "Qwen2MoeForCausalLM",
                           "Qwen3MoeForCausalLM", "DeepseekV3ForCausalLM", "DeepseekV2ForCausalLM",
                           "Glm4MoeForCausalLM", "Glm4MoeLiteForCausalLM", "Ernie4_5_MoeForCausalLM",
-                          "AfmoeForCausalLM", "GraniteForCausalLM", "SeedOssForCausalLM",
+                          "AfmoeForCausalLM", "Qwen3NextForCausalLM", "Qwen3_5ForCausalLM",
+                          "Qwen3_5MoeForCausalLM", "GraniteForCausalLM", "SeedOssForCausalLM",
                           "Cohere2ForCausalLM", "OlmoForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM",
                           "Exaone4ForCausalLM", "Qwen2_5_VLForConditionalGeneration"),
         ::testing::Values(QuantizationScheme{.num_bits = 4, .symmetric = false, .group_size = 32},

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "runtime/batch.h"
+#include "support/error_matcher.h"
 #include "support/golden_model.h"
 #include "support/shared_data.h"
 
@@ -55,7 +56,8 @@ TEST_P(GoldenLogits, InUnevenChunksAfterATruncation) {
   // Sequence-length dependent frequencies make the result depend on the chunks beyond the trained length.
   const bool stepwise = golden_.stepwise_logits().bytes() != golden_.logits().bytes();
   const size_t end = stepwise ? 16 : ids.size();
-  decoder_.forward(all.subspan(0, 9), cache, {LogitRows::last});
+  decoder_.forward(all.subspan(0, 4), cache, {LogitRows::last});
+  decoder_.forward(all.subspan(4, 5), cache, {LogitRows::last});
   cache.truncate(4);
   decoder_.forward(all.subspan(4, 1), cache, {LogitRows::last});
   const Tensor logits = decoder_.forward(all.subspan(5, end - 5), cache, {LogitRows::all});
@@ -80,19 +82,21 @@ TEST_P(GoldenLogits, AsTwoSequencesOfOneBatch) {
   EXPECT_LT(relative_error(logits.values<float>(), golden_.logits().values<float>()), kTolerance);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Models, GoldenLogits,
-    testing::Values("gemma", "gemma2", "gemma3", "phi3", "cohere", "cohere_qk_norm", "opt", "gpt2", "bloom",
-                    "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3", "granite", "seed_oss", "cohere2",
-                    "glm4_moe", "glm4_moe_defaults", "deepseek_v2", "deepseek_v2_greedy", "ernie4_5_moe",
-                    "olmo", "olmo2", "olmo3", "exaone4", "exaone4_full", "glm4_moe_lite", "afmoe",
-                    "gemma3_vision", "llava", "mistral3", "qwen2_5_vl", "llama_gqa", "llama_tied",
-                    "llama_tied_by_head", "llama_bias", "mistral_window", "qwen2", "qwen2_window", "qwen3",
-                    "qwen3_layer_types", "rope_linear", "rope_dynamic", "rope_llama3", "rope_yarn",
-                    "rope_yarn_mscale", "rope_yarn_attention_factor", "rope_longrope_short",
-                    "rope_longrope_long", "rope_partial", "ct_sym_32", "ct_asym_32", "ct_asym_channel",
-                    "autoawq_32", "autoawq_whole_row_old_config"),
-    [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(Models, GoldenLogits,
+                         testing::Values("gemma", "gemma2", "gemma3", "phi3", "cohere", "cohere_qk_norm",
+                                         "opt", "gpt2", "bloom", "mixtral", "qwen2_moe", "qwen3_moe",
+                                         "deepseek_v3", "granite", "seed_oss", "cohere2", "glm4_moe",
+                                         "glm4_moe_defaults", "deepseek_v2", "deepseek_v2_greedy",
+                                         "ernie4_5_moe", "olmo", "olmo2", "olmo3", "exaone4", "exaone4_full",
+                                         "glm4_moe_lite", "afmoe", "qwen3_next", "qwen3_5", "qwen3_5_moe",
+                                         "gemma3_vision", "llava", "mistral3", "qwen2_5_vl", "llama_gqa",
+                                         "llama_tied", "llama_tied_by_head", "llama_bias", "mistral_window",
+                                         "qwen2", "qwen2_window", "qwen3", "qwen3_layer_types", "rope_linear",
+                                         "rope_dynamic", "rope_llama3", "rope_yarn", "rope_yarn_mscale",
+                                         "rope_yarn_attention_factor", "rope_longrope_short",
+                                         "rope_longrope_long", "rope_partial", "ct_sym_32", "ct_asym_32",
+                                         "ct_asym_channel", "autoawq_32", "autoawq_whole_row_old_config"),
+                         [](const auto& test) { return test.param; });
 
 TEST(Decoder, LongPromptsRunInChunksWithTheSameLogits) {
   const GoldenModel golden("mistral_window");
@@ -125,6 +129,24 @@ TEST(Decoder, ABadTokenLeavesTheCacheAsItWas) {
   }
   EXPECT_EQ(cache.length(), 0);
   EXPECT_THROW(decoder.forward({}, cache, {LogitRows::last}), Error);
+}
+
+TEST(Decoder, AStateGoesBackToWhereTheLastPassBegan) {
+  const GoldenModel golden("qwen3_next");
+  const auto backend = make_cpu_backend();
+  const Decoder decoder = Decoder::load(golden.directory().string(), *backend);
+  const auto ids = golden.input_ids();
+  const std::span<const int32_t> all(ids);
+  KvCache cache = decoder.make_cache();
+  decoder.forward(all.subspan(0, 6), cache, {LogitRows::last});
+  decoder.forward(all.subspan(6, 6), cache, {LogitRows::last});
+  EXPECT_THAT([&] { cache.truncate(4); },
+              throws_error(ErrorKind::unsupported,
+                           testing::HasSubstr("linear attention cannot go back to 4 of 12 positions")));
+  EXPECT_EQ(cache.length(), 12);
+  cache.truncate(0);
+  const Tensor logits = decoder.forward(all, cache, {LogitRows::all});
+  EXPECT_LT(relative_error(logits.values<float>(), golden.logits().values<float>()), kTolerance);
 }
 
 TEST(Decoder, OnlyFamiliesWithoutGainsNormaliseByNone) {

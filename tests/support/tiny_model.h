@@ -71,6 +71,11 @@ struct TinyModel {
       }
       const std::string correction = spec.correction_name(layer);
       if (!correction.empty()) add(correction, spec.correction_shape(), 0.1f);
+      for (size_t i = 0; i < kStateTensors; ++i) {
+        const auto tensor = static_cast<StateTensor>(i);
+        const std::string name = spec.state_tensor_name(layer, tensor);
+        if (!name.empty()) add(name, spec.state_tensor_shape(tensor), 0.5f);
+      }
     }
     add_norm(spec.final_norm_name, {spec.hidden_size});
     if (!spec.tie_word_embeddings) add(spec.head_name + ".weight", {spec.vocab_size, spec.hidden_size}, 0.2f);
@@ -102,7 +107,12 @@ inline Json expert_keys() {
           {"kv_lora_rank", 32},
           {"qk_nope_head_dim", 16},
           {"qk_rope_head_dim", 16},
-          {"v_head_dim", 16}};
+          {"v_head_dim", 16},
+          {"linear_num_key_heads", 2},
+          {"linear_num_value_heads", 4},
+          {"linear_key_head_dim", 8},
+          {"linear_value_head_dim", 16},
+          {"full_attention_interval", 2}};
 }
 
 /// Token windows below `vocabulary`, seeded.

@@ -63,6 +63,8 @@ MOE = dict(moe_intermediate_size=24, num_experts=6, num_experts_per_tok=2, rms_n
 GLM = dict(moe_intermediate_size=24, n_shared_experts=1, norm_topk_prob=True, rms_norm_eps=1e-5)
 LATENT = dict(num_key_value_heads=4, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=12, moe_intermediate_size=24,
               rms_norm_eps=1e-6)
+HYBRID = dict(head_dim=16, rms_norm_eps=1e-6, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8,
+              linear_value_head_dim=12, linear_conv_kernel_dim=4)
 # Families that are not of the Llama kind; their files are written by save_pretrained, with the names of the ecosystem.
 FAMILIES = {
     "gemma": GEMMA | dict(architectures=["GemmaForCausalLM"], model_type="gemma", num_key_value_heads=1, hidden_act="gelu_pytorch_tanh"),
@@ -132,6 +134,16 @@ FAMILIES = {
     "afmoe": dict(architectures=["AfmoeForCausalLM"], model_type="afmoe", moe_intermediate_size=24, num_experts=6,
                   num_experts_per_tok=2, num_shared_experts=2, num_dense_layers=1, route_scale=1.4, global_attn_every_n_layers=3,
                   num_hidden_layers=3, sliding_window=6, mup_enabled=True, head_dim=16, rms_norm_eps=1e-5),
+    "qwen3_next": HYBRID | dict(architectures=["Qwen3NextForCausalLM"], model_type="qwen3_next", full_attention_interval=3,
+                                num_hidden_layers=3, moe_intermediate_size=24, num_experts=6, num_experts_per_tok=2,
+                                shared_expert_intermediate_size=40, rope_theta=1000000.0),
+    "qwen3_5": HYBRID | dict(architectures=["Qwen3_5ForCausalLM"], model_type="qwen3_5_text", attention_bias=True,
+                             layer_types=["full_attention", "linear_attention"], rope_parameters=dict(
+                                 rope_type="default", rope_theta=50000.0, partial_rotary_factor=0.5, mrope_section=[1, 1, 2],
+                                 mrope_interleaved=True)),
+    "qwen3_5_moe": HYBRID | dict(architectures=["Qwen3_5MoeForCausalLM"], model_type="qwen3_5_moe_text", full_attention_interval=2,
+                                 moe_intermediate_size=24, num_experts=6, num_experts_per_tok=2,
+                                 shared_expert_intermediate_size=40),
 }
 VISION = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8)
 # Models of text and images: what is golden is their text part, the rest is carried along.
