@@ -100,6 +100,23 @@ const std::vector<AwqMapping> kStep{
      {"re:.*moe.gate$", "re:.*moe.gate_proj$", "re:.*moe.up_proj$", "re:.*share_expert.gate_proj$",
       "re:.*share_expert.up_proj$"}},
     {"re:.*(mlp|share_expert).up_proj$", {"re:.*(mlp|share_expert).down_proj$"}}};
+/// Made for each model there: layer 0 with linear attention, layer 1 without.
+std::vector<AwqMapping> hybrid(std::vector<std::string> state, std::vector<std::string> mlp) {
+  return {{R"(re:.*layers\.(1)\.input_layernorm$)",
+           {"re:.*self_attn.q_proj$", "re:.*self_attn.k_proj$", "re:.*self_attn.v_proj$"}},
+          {R"(re:.*layers\.(0)\.input_layernorm$)", std::move(state)},
+          {"re:.*post_attention_layernorm$", std::move(mlp)},
+          kDefault[3]};
+}
+const std::vector<std::string> kHybridExperts{
+    "re:.*mlp.experts.*.gate_proj$", "re:.*mlp.experts.*.up_proj$", "re:.*mlp.shared_expert_gate$",
+    "re:.*mlp.shared_expert.gate_proj$", "re:.*mlp.shared_expert.up_proj$"};
+const std::vector<std::string> kSeparateState{"re:.*linear_attn.in_proj_qkv$", "re:.*linear_attn.in_proj_z$",
+                                              "re:.*linear_attn.in_proj_b$", "re:.*linear_attn.in_proj_a$"};
+const std::vector<AwqMapping> kQwen3Next =
+    hybrid({"re:.*linear_attn.in_proj_qkvz$", "re:.*linear_attn.in_proj_ba$"}, kHybridExperts);
+const std::vector<AwqMapping> kQwen35 = hybrid(kSeparateState, {"re:.*gate_proj$", "re:.*up_proj$"});
+const std::vector<AwqMapping> kQwen35Moe = hybrid(kSeparateState, kHybridExperts);
 
 using enum LinearRole;
 
@@ -316,6 +333,12 @@ INSTANTIATE_TEST_SUITE_P(
         RegistryEntry{"Glm4MoeForCausalLM", kMoe, {}, "mlp.shared_experts", expert_keys()},
         // Fall back to the default there, which misses the router.
         RegistryEntry{"Ernie4_5_MoeForCausalLM", kDefault, {}, "mlp.gate reads the output", expert_keys()},
+        // v -> o of the layers that attend is left out there; their gate multiplies, so it is exact.
+        RegistryEntry{"Qwen3_5ForCausalLM", kQwen35, {"v_proj"}, {}, expert_keys()},
+        // The router is a bare parameter there, which no mapping can name: it would route by scaled
+        // activations.
+        RegistryEntry{"Qwen3NextForCausalLM", kQwen3Next, {}, "mlp.gate reads the output", expert_keys()},
+        RegistryEntry{"Qwen3_5MoeForCausalLM", kQwen35Moe, {}, "mlp.gate reads the output", expert_keys()},
         RegistryEntry{
             "MixtralForCausalLM", kDefault, {}, "matches no module of MixtralForCausalLM", expert_keys()}));
 
