@@ -110,6 +110,12 @@ std::string expert_text(const DecoderSpec& spec) {
                      moe.shared_intermediate > 0 ? fmt::format(", shared {}", moe.shared_intermediate) : "");
 }
 
+std::string linear_attention_text(const LinearAttention& state) {
+  const auto layers = std::count(state.layers.begin(), state.layers.end(), true);
+  return fmt::format("linear attention in {} layers, {} value heads of {}, {} key heads of {}", layers,
+                     state.value_heads, state.value_dim, state.key_heads, state.key_dim);
+}
+
 Json tensor_list(const Checkpoint& checkpoint) {
   Json list = Json::array();
   for (const auto& name : checkpoint.tensor_names()) {
@@ -208,6 +214,9 @@ void print_inspection(const ModelWeights& weights, const InspectArguments& argum
       {"positions", fmt::format("{}, {}", spec.max_position_embeddings, position_kind(spec))},
       {"quantization", quantization_text(weights.quantization())}};
   if (spec.moe) rows.insert(rows.begin() + 4, {"experts", expert_text(spec)});
+  if (spec.linear_attention) {
+    rows.insert(rows.begin() + 4, {"state", linear_attention_text(*spec.linear_attention)});
+  }
   for (const auto& [name, total] : totals_by_type(weights.checkpoint())) {
     rows.emplace_back(name, fmt::format("{} tensors, {}", total.tensors, format_bytes(total.bytes)));
   }
