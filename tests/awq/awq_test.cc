@@ -241,7 +241,7 @@ INSTANTIATE_TEST_SUITE_P(
         FamilyCase{
             "Qwen3NextForCausalLM",
             expert_keys_with({{"head_dim", 16}, {"layer_types", {"full_attention", "linear_attention"}}})},
-        FamilyCase{"Qwen3_5ForCausalLM", expert_keys_with({{"head_dim", 16}})},
+        FamilyCase{"Qwen3_5ForCausalLM", expert_keys_with({{"head_dim", 16}, {"linear_conv_kernel_dim", 1}})},
         FamilyCase{"Qwen3_5ForCausalLM",
                    expert_keys_with({{"head_dim", 16},
                                      {"attention_bias", true},

@@ -144,6 +144,12 @@ TEST(Decoder, AStateGoesBackToWhereTheLastPassBegan) {
               throws_error(ErrorKind::unsupported,
                            testing::HasSubstr("linear attention cannot go back to 4 of 12 positions")));
   EXPECT_EQ(cache.length(), 12);
+  cache.truncate(6);
+  decoder.forward(std::vector<int32_t>(1100, 3), cache, {LogitRows::last});  // more than two chunks
+  cache.truncate(6);
+  const Tensor rest = decoder.forward(all.subspan(6), cache, {LogitRows::all});
+  const Tensor expected = golden.logits().slice(6, 40);
+  EXPECT_LT(relative_error(rest.values<float>(), expected.values<float>()), kTolerance);
   cache.truncate(0);
   const Tensor logits = decoder.forward(all, cache, {LogitRows::all});
   EXPECT_LT(relative_error(logits.values<float>(), golden.logits().values<float>()), kTolerance);
