@@ -24,9 +24,9 @@ struct ResolvedMapping {
 };
 
 /// The mappings that the data flow of a layer allows: every norm that linears alone read, and all of them; v
-/// -> o (with grouped-query attention the query heads of one kv head share the scale), but nothing of the kind
-/// in linear attention, where a norm stands before the output; up -> down, of every expert, where nothing but
-/// a product or a ReLU stands between.
+/// -> o (with grouped-query attention the query heads of one kv head share the scale), but nothing of the
+/// kind in linear attention, where a norm stands before the output; up -> down, of every expert, where
+/// nothing but a product or a ReLU stands between.
 std::vector<ResolvedMapping> default_mappings(const DecoderSpec& spec, int64_t layer);
 
 /// Of the linears that read the same tensor, the one that stands for all of them, for every linear of the
