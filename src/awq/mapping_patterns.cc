@@ -158,15 +158,19 @@ class MappingResolver {
       const auto& parts = std::get<std::vector<LinearId>>(smooth.parts);
       if (std::find(parts.begin(), parts.end(), std::get<LinearId>(flow.smooth)) != parts.end()) return flow;
     }
-    std::vector<std::string> possible;
-    for (const ResolvedMapping& flow : default_mappings(spec_, layer))
-      possible.push_back(flow.describe(spec_));
-    constexpr size_t kMost = 6;  // one for every expert would fill pages
-    if (possible.size() > kMost) possible.resize(kMost);
     reject(fmt::format(
         "the output of {} does not go into linears through products alone, so no scale can be taken "
         "out of it; possible in this layer: {}",
-        smooth.name, fmt::join(possible, "; ")));
+        smooth.name, possible_mappings(layer)));
+  }
+
+  /// The first of a layer's mappings; one for every expert would fill pages.
+  std::string possible_mappings(int64_t layer) const {
+    std::vector<std::string> texts;
+    for (const ResolvedMapping& flow : default_mappings(spec_, layer)) texts.push_back(flow.describe(spec_));
+    constexpr size_t kMost = 6;
+    if (texts.size() > kMost) texts.resize(kMost);
+    return fmt::format("{}", fmt::join(texts, "; "));
   }
 
   /// activation_hook_target must lead to the smoothed tensor: it is that tensor which is measured.
@@ -190,15 +194,10 @@ class MappingResolver {
 
   void check_used(const UsedPattern& pattern, std::string_view key) const {
     if (pattern.used) return;
-    std::vector<std::string> names;
-    for (const ResolvedMapping& flow : default_mappings(spec_, spec_.layers - 1)) {
-      constexpr size_t kMost = 6;
-      if (names.size() < kMost) names.push_back(flow.describe(spec_));
-    }
     reject(fmt::format(
         "{}: \"{}\" matches no module of {}; is the recipe for another family? The mappings of this "
         "one: {}",
-        key, pattern.pattern.text(), spec_.architecture, fmt::join(names, "; ")));
+        key, pattern.pattern.text(), spec_.architecture, possible_mappings(spec_.layers - 1)));
   }
 
   [[noreturn]] void reject(std::string_view message) const {

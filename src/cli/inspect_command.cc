@@ -11,6 +11,7 @@
 #include "cli/terminal.h"
 #include "model/weights.h"
 #include "quant/scheme.h"
+#include "recipe/plan.h"
 
 namespace salient::cli {
 namespace {
@@ -139,12 +140,7 @@ Json quantization_json(const std::optional<QuantizationConfig>& quantization) {
 std::vector<PlannedLayer> mapped_layers(const DecoderSpec& spec) {
   std::vector<PlannedLayer> layers;
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
-    PlannedLayer& planned = layers.emplace_back(PlannedLayer{.layer = layer});
-    for (const ResolvedMapping& mapping : default_mappings(spec, layer)) {
-      planned.mappings.push_back({.smooth_layer = mapping.smooth_name(spec, layer),
-                                  .balance_layers = mapping.balance_names(spec, layer),
-                                  .summary = mapping.describe(spec)});
-    }
+    layers.push_back({.layer = layer, .mappings = plan_mappings(default_mappings(spec, layer), spec, layer)});
   }
   return layers;
 }

@@ -35,11 +35,6 @@ void require_empty(const JsonView& block, std::string_view key) {
   if (member && !member->json().empty()) unsupported(*member, "is not supported");
 }
 
-std::string_view strategy_name(const QuantizationScheme& scheme) {
-  if (scheme.group_size == QuantizationScheme::kWholeRow) return "channel";
-  return scheme.group_size == QuantizationScheme::kWholeMatrix ? "tensor" : "group";
-}
-
 /// validate(), with the place of the block in front.
 QuantizationScheme validated(const JsonView& block, const QuantizationScheme& scheme) {
   if (scheme.group_size < -1) block.reject(fmt::format("group_size is {}", scheme.group_size));

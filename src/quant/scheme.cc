@@ -82,6 +82,11 @@ QuantizationScheme scheme_by_name(std::string_view name) {
        "scheme \"{}\" is unknown; the known ones are W4A16, W4A16_ASYM and W8A16", name);
 }
 
+std::string_view strategy_name(const QuantizationScheme& scheme) {
+  if (scheme.group_size == QuantizationScheme::kWholeRow) return "channel";
+  return scheme.group_size == QuantizationScheme::kWholeMatrix ? "tensor" : "group";
+}
+
 std::string describe(const QuantizationScheme& scheme) {
   return fmt::format("int{} {}, {}", scheme.num_bits, scheme.symmetric ? "symmetric" : "asymmetric",
                      describe_group(scheme.group_size));

@@ -24,6 +24,8 @@ int symmetric_zero(const QuantizationScheme& scheme);
 /// (asymmetric, group 128) and "W8A16" (8 bits, symmetric, group 128). Errors: unsupported for a preset of
 /// the field that Salient cannot write yet, invalid_argument (with the known names) for anything else.
 QuantizationScheme scheme_by_name(std::string_view name);
+/// compressed-tensors' name of how weights share a scale: "group", "channel" or "tensor".
+std::string_view strategy_name(const QuantizationScheme& scheme);
 /// "int4 asymmetric, group 128".
 std::string describe(const QuantizationScheme& scheme);
 /// Every size that a group of columns may have, a whole row included. kWholeMatrix, which validate() lets

@@ -183,15 +183,9 @@ void plan_memory(const Job& job, OneshotPlan& plan) {
 }
 
 PlannedLayer plan_layer(const Job& job, int64_t layer) {
-  const auto& spec = job.weights.spec();
   const auto index = static_cast<size_t>(layer);
   PlannedLayer planned{.layer = layer, .mappings = {}, .linears = job.resolved.planned[index]};
-  if (!job.awq) return planned;
-  for (const ResolvedMapping& mapping : job.resolved.mappings[index]) {
-    planned.mappings.push_back({.smooth_layer = mapping.smooth_name(spec, layer),
-                                .balance_layers = mapping.balance_names(spec, layer),
-                                .summary = mapping.describe(spec)});
-  }
+  if (job.awq) planned.mappings = plan_mappings(job.resolved.mappings[index], job.weights.spec(), layer);
   return planned;
 }
 
@@ -213,6 +207,17 @@ Job::Job(const OneshotOptions& options)
 std::optional<DType> storage_type(Format format) {
   if (format == Format::autoawq_gemm) return DType::f16;
   return std::nullopt;
+}
+
+std::vector<PlannedMapping> plan_mappings(std::span<const ResolvedMapping> mappings, const DecoderSpec& spec,
+                                          int64_t layer) {
+  std::vector<PlannedMapping> planned;
+  for (const ResolvedMapping& mapping : mappings) {
+    planned.push_back({.smooth_layer = mapping.smooth_name(spec, layer),
+                       .balance_layers = mapping.balance_names(spec, layer),
+                       .summary = mapping.describe(spec)});
+  }
+  return planned;
 }
 
 OneshotPlan make_plan(const Job& job) {

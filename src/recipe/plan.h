@@ -33,6 +33,10 @@ struct Job {
 /// A type that AutoAWQ's kernels need; compressed-tensors keeps each tensor's own.
 std::optional<DType> storage_type(Format format);
 
+/// Mappings of a layer by the names of their modules.
+std::vector<PlannedMapping> plan_mappings(std::span<const ResolvedMapping> mappings, const DecoderSpec& spec,
+                                          int64_t layer);
+
 /// What the job would do and take.
 OneshotPlan make_plan(const Job& job);
 

@@ -187,7 +187,7 @@ class RecipeReader {
     if (!quantization_) quantization_.emplace().ignore.clear();
   }
 
-  /// Every modifier that says something about the weights is read.
+  /// Puts together what the parts have said.
   void finish(const JsonView& root) {
     if (own_quantization_) quantization_ = own_quantization_;
     if (shorthands_.any()) with_context(awq_path_, [&] { apply_shorthands(); });
@@ -205,7 +205,7 @@ class RecipeReader {
            root.path());
     }
     check_extras();
-    if (clip_) awq_->clip = *clip_;
+    if (clip_) awq_->clip = clip_->as_bool() ? ClipSearch::on : ClipSearch::off;
     if (rounding_) awq_->rounding = *rounding_;
     options_.recipe = {.awq = awq_, .quantization = *quantization_};
   }
@@ -218,13 +218,9 @@ class RecipeReader {
     if (min_tokens_ && options_.calibration.experts == ExpertCalibration::all) {
       reject_value(*min_tokens_, ErrorKind::invalid_argument, "is for moe_calibrate_all_experts: false");
     }
-    const auto& groups = quantization_->config_groups;
-    const bool all_named = !groups.empty() && std::ranges::none_of(groups, [](const ConfigGroup& group) {
-      return group.weights.observer == Observer::automatic;
-    });
-    if (clip_ == ClipSearch::on && all_named) {
-      fail(ErrorKind::invalid_argument,
-           "{}: apply_clip: true, but every group has an observer that finds its ranges", awq_path_);
+    if (clip_ && clip_->as_bool() && !has_clip_search(*quantization_)) {
+      reject_value(*clip_, ErrorKind::invalid_argument,
+                   "but every group has an observer that finds its ranges");
     }
   }
 
@@ -300,10 +296,9 @@ class RecipeReader {
   }
 
   void set_clip(const JsonView& view) {
-    const ClipSearch clip = view.as_bool() ? ClipSearch::on : ClipSearch::off;
-    if (clip_ && *clip_ != clip)
+    if (clip_ && clip_->as_bool() != view.as_bool())
       reject_value(view, ErrorKind::invalid_argument, "contradicts the other apply_clip");
-    clip_ = clip;
+    clip_ = view;
   }
 
   // ---- AutoAWQ
@@ -395,7 +390,7 @@ class RecipeReader {
   std::string awq_path_;
   std::vector<JsonView> awq_only_;  // has no meaning without AWQ
   std::optional<JsonView> min_tokens_;
-  std::optional<ClipSearch> clip_;
+  std::optional<JsonView> clip_;
   std::optional<Rounding> rounding_;
 };
 

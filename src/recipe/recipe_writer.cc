@@ -1,7 +1,5 @@
 #include <yaml-cpp/yaml.h>
 
-#include <algorithm>
-
 #include "base/error.h"
 #include "quant/scheme.h"
 #include "recipe/resolve.h"
@@ -73,15 +71,15 @@ void write_observer(RecipeWriter& writer, const QuantizationArgs& args) {
 }
 
 void write_group(RecipeWriter& writer, const ConfigGroup& group) {
-  const QuantizationArgs args = args_of(scheme_of(group.weights));
+  const QuantizationScheme scheme = scheme_of(group.weights);
+  const QuantizationArgs args = args_of(scheme);
   writer.open(group.name);
   writer.put_texts("targets", group.targets);
   writer.open("weights");
   writer.put("num_bits", args.num_bits);
   writer.put("type", "int");
   writer.put("symmetric", args.symmetric);
-  constexpr std::string_view kStrategies[] = {"tensor", "channel", "group"};
-  writer.put("strategy", std::string(kStrategies[static_cast<size_t>(*args.strategy)]));
+  writer.put("strategy", std::string(strategy_name(scheme)));
   if (args.group_size) writer.put("group_size", *args.group_size);
   writer.put("dynamic", false);
   if (group.weights.actorder == ActivationOrder::weight) writer.put("actorder", "weight");
@@ -104,12 +102,9 @@ void write_extras(RecipeWriter& writer, const OneshotOptions& options) {
   writer.open("salient");
   writer.put("format", std::string(to_string(options.format)));
   if (options.recipe.awq) {
-    // Where every group has an observer there is no clip search to be on.
-    const auto& groups = options.recipe.quantization.config_groups;
-    const bool searches = groups.empty() || std::ranges::any_of(groups, [](const ConfigGroup& group) {
-                            return group.weights.observer == Observer::automatic;
-                          });
-    if (searches) writer.put("apply_clip", options.recipe.awq->clip == ClipSearch::on);
+    if (has_clip_search(options.recipe.quantization)) {
+      writer.put("apply_clip", options.recipe.awq->clip == ClipSearch::on);
+    }
     writer.put("rounding", options.recipe.awq->rounding == Rounding::nearest ? "nearest" : "compensated");
     writer.put("num_calibration_samples", calibration.num_samples);
     writer.put("max_seq_length", calibration.max_seq_length);
@@ -121,14 +116,6 @@ void write_extras(RecipeWriter& writer, const OneshotOptions& options) {
     writer.put("precision", calibration.precision == CalibrationPrecision::f32 ? "f32" : "auto");
   }
   writer.close();
-}
-
-/// The mappings that the user named; null where they follow from the model.
-const std::vector<AwqMapping>* named_mappings(const OneshotOptions& options,
-                                              const std::string& architecture) {
-  if (options.recipe.awq->mappings) return &*options.recipe.awq->mappings;
-  const auto registered = options.mapping_registry.find(architecture);
-  return registered == options.mapping_registry.end() ? nullptr : &registered->second;
 }
 
 }  // namespace

@@ -120,6 +120,7 @@ class Resolver {
     for (NameList& names : named_) names.check_used(spec_, {});
     check_groups();
     warn_of_losers();
+    warn_of_conv();
     check_awq();
     check_format();
     warn_of_fused_sets();
@@ -334,7 +335,7 @@ class Resolver {
     if (awq->n_grid < 2 || awq->n_grid > 1000) {
       fail(ErrorKind::invalid_argument, "n_grid: {} is outside [2, 1000]", awq->n_grid);
     }
-    result_.mappings = mappings_of(*awq);
+    result_.mappings = mappings_of_layers();
     for (size_t layer = 0; layer < result_.mappings.size(); ++layer) {
       // Scales serve what is rounded behind them.
       std::erase_if(result_.mappings[layer], [&](const ResolvedMapping& mapping) {
@@ -345,10 +346,9 @@ class Resolver {
     if (awq->duo_scaling != DuoScaling::off) check_duo_scaling();
   }
 
-  std::vector<std::vector<ResolvedMapping>> mappings_of(const AwqModifier& awq) const {
-    if (awq.mappings) return resolve_mappings(spec_, *awq.mappings);
-    const auto registered = options_.mapping_registry.find(spec_.architecture);
-    if (registered != options_.mapping_registry.end()) return resolve_mappings(spec_, registered->second);
+  std::vector<std::vector<ResolvedMapping>> mappings_of_layers() const {
+    if (const auto* named = named_mappings(options_, spec_.architecture))
+      return resolve_mappings(spec_, *named);
     std::vector<std::vector<ResolvedMapping>> mappings;
     for (int64_t layer = 0; layer < spec_.layers; ++layer) mappings.push_back(default_mappings(spec_, layer));
     return mappings;
@@ -398,6 +398,15 @@ class Resolver {
         }
       }
     }
+  }
+
+  void warn_of_conv() {
+    if (spec_.storage != LinearStorage::transposed) return;
+    result_.warnings.push_back(
+        fmt::format("{} keeps its linears as Conv1D, which compressed-tensors and AutoAWQ do not quantize: "
+                    "the result is read by "
+                    "Salient only",
+                    spec_.architecture));
   }
 
   /// vLLM runs q, k and v as one matrix, gate and up as another, and all experts of a layer: it refuses a
@@ -451,6 +460,13 @@ class Resolver {
 };
 
 }  // namespace
+
+const std::vector<AwqMapping>* named_mappings(const OneshotOptions& options,
+                                              const std::string& architecture) {
+  if (options.recipe.awq->mappings) return &*options.recipe.awq->mappings;
+  const auto registered = options.mapping_registry.find(architecture);
+  return registered == options.mapping_registry.end() ? nullptr : &registered->second;
+}
 
 ResolvedRecipe resolve_recipe(const OneshotOptions& options, const DecoderSpec& spec,
                               std::span<const std::string> foreign) {

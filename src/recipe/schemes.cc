@@ -1,5 +1,6 @@
 #include "recipe/schemes.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -82,6 +83,13 @@ QuantizationArgs args_of(const QuantizationScheme& scheme) {
                   : scheme.group_size == QuantizationScheme::kWholeRow ? QuantizationStrategy::channel
                                                                        : QuantizationStrategy::tensor;
   return args;
+}
+
+bool has_clip_search(const QuantizationModifier& modifier) {
+  const auto& groups = modifier.config_groups;
+  return groups.empty() || std::ranges::any_of(groups, [](const ConfigGroup& group) {
+           return group.weights.observer == Observer::automatic;
+         });
 }
 
 std::vector<ConfigGroup> config_groups_of(const QuantizationModifier& modifier) {

@@ -12,6 +12,9 @@ QuantizationScheme scheme_of(const QuantizationArgs& args);
 /// The arguments that say the same.
 QuantizationArgs args_of(const QuantizationScheme& scheme);
 
+/// Whether AWQ's clip search finds the ranges of any group: of those whose arguments name no observer.
+bool has_clip_search(const QuantizationModifier& modifier);
+
 /// The groups of a modifier; a preset is one group of its own. Errors: invalid_argument for a preset or
 /// group_size beside config_groups, two groups with one name or target, groups without target, or observer
 /// settings outside their range.

@@ -35,13 +35,15 @@ class CompensatedRounding : public ::testing::Test {
     return gram;
   }
 
-  QuantizedWeight round(const Tensor& weight, const Tensor& gram, int64_t tokens, const Tensor& clip = {}) {
+  QuantizedWeight round(const Tensor& weight, const Tensor& gram, int64_t tokens, const Tensor& clip = {},
+                        ActivationOrder order = ActivationOrder::none) {
     return round_compensated({.backend = *backend_,
                               .rounding = rule_,
                               .weight = weight,
                               .clip = clip,
                               .gram = gram,
-                              .tokens = tokens});
+                              .tokens = tokens,
+                              .order = order});
   }
 
   /// Summed squared error of the output.
@@ -243,13 +245,7 @@ TEST_F(CompensatedRounding, ActivationOrderTakesTheStrongestColumnsFirst) {
           gram.values<float>()[order[i] * kColumns + order[j]];
     }
   }
-  const QuantizedWeight found = round_compensated({.backend = *backend_,
-                                                   .rounding = rule_,
-                                                   .weight = weight,
-                                                   .clip = {},
-                                                   .gram = gram,
-                                                   .tokens = 500,
-                                                   .order = ActivationOrder::weight});
+  const QuantizedWeight found = round(weight, gram, 500, {}, ActivationOrder::weight);
   const QuantizedWeight stored = round(ordered_weight, ordered_gram, 500);
   const QuantizedWeight plain = round(weight, gram, 500);
   bool differs = false;
@@ -267,13 +263,7 @@ TEST_F(CompensatedRounding, ActivationOrderKeepsTheGroups) {
   const Tensor weight = random_matrix(8, 96, 5);
   const Tensor gram = correlated_gram(500, 96, 6);
   const QuantizedWeight plain = round(weight, gram, 500);
-  const QuantizedWeight ordered = round_compensated({.backend = *backend_,
-                                                     .rounding = rule_,
-                                                     .weight = weight,
-                                                     .clip = {},
-                                                     .gram = gram,
-                                                     .tokens = 500,
-                                                     .order = ActivationOrder::weight});
+  const QuantizedWeight ordered = round(weight, gram, 500, {}, ActivationOrder::weight);
   EXPECT_EQ(std::memcmp(plain.scales.bytes(), ordered.scales.bytes(), plain.scales.byte_size()), 0);
   const double nearest =
       output_error(weight, quantize_to_nearest(weight, {}, rule_.scheme, rule_.scale_dtype), gram);

@@ -348,6 +348,14 @@ TEST(ResolveRecipe, MistakesNameTheFileOfTheRecipe) {
       throws_error(ErrorKind::invalid_argument, HasSubstr("a.yaml: ignore: \"lm_heat\" matches no module")));
 }
 
+TEST(ResolveRecipe, WhatOnlySalientReadsBackIsWarnedOf) {
+  DecoderSpec spec = spec_with(256, 512);
+  spec.storage = LinearStorage::transposed;
+  const auto resolved = resolve({}, spec);
+  ASSERT_EQ(resolved.warnings.size(), 1u);
+  EXPECT_THAT(resolved.warnings[0], HasSubstr("read by Salient only"));
+}
+
 TEST(ResolveRecipe, ATiedHeadThatComesApartIsWarnedOf) {
   DecoderSpec spec = spec_with(256, 512);
   spec.tie_word_embeddings = true;
