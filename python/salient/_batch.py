@@ -147,6 +147,8 @@ def to_ids(ids: Any, what: str = "ids") -> Any:
         raise TypeError(f"{what}: whole numbers are expected, not the text {_shorten(ids)}")
     if callable(getattr(ids, "tolist", None)):
         ids = ids.tolist()
+    if isinstance(ids, list) and set(map(type, ids)) <= {int}:
+        return ids
     if isinstance(ids, (bool, float)) or ids is None:
         raise TypeError(f"{what}: whole numbers are expected, not {ids!r}")
     if isinstance(ids, int):
