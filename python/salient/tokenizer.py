@@ -321,7 +321,7 @@ class Tokenizer:
         if return_attention_mask is not False:
             columns.setdefault("attention_mask", [[1] * len(row) for row in columns["input_ids"]])
         self._pad_columns(columns, self._layout(padding, None, max_length, pad_to_multiple_of, padding_side))
-        if single and return_tensors is None:
+        if single:
             columns = {name: column[0] for name, column in columns.items()}
         return to_tensors(BatchEncoding(columns), return_tensors)
 
