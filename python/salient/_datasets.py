@@ -99,7 +99,7 @@ def open_name(
             f'calibration data "{path}": conversations need a chat template, and chat templates follow in a later '
             "version; write them out as texts, for example with the tokenizer of transformers, and pass those"
         )
-    if short not in _KNOWN and (isinstance(name, os.PathLike) or _looks_like_file(path)):
+    if isinstance(name, os.PathLike) or (short not in _KNOWN and _looks_like_file(path)):
         raise FileNotFoundError(f'calibration data "{path}": there is no such file; {_INSTEAD}')
     known = _KNOWN.get(short) or _by_repository(path)
     split = split or known.split
