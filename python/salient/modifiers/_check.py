@@ -1,0 +1,46 @@
+"""Objects of a recipe are checked when they are made, by the reader of recipe files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from salient import _core
+from salient.modifiers._text import json_text
+
+if TYPE_CHECKING:
+    from salient.modifiers._fields import Fields
+
+# What stands in for the modifier that is not there yet.
+_SOME_QUANTIZATION = {"QuantizationModifier": {"scheme": "W4A16_ASYM"}}
+_SOME_AWQ = {"AWQModifier": {"bits": 4}}
+_SAYS_HOW = ("scheme", "config_groups", "bits", "symmetric", "group_size")
+
+
+def check_args(args: Fields) -> None:
+    """Refuses nonsense only: what weights cannot be, activations may be, and those are refused by their own name."""
+    try:
+        _check("QuantizationArgs", [_group({"targets": ["Linear"], "weights": args})])
+    except NotImplementedError:
+        return
+
+
+def check_group(scheme: Fields) -> None:
+    _check("QuantizationScheme", [_group(scheme)])
+
+
+def check_awq(modifier: Fields, fields: dict[str, Any]) -> None:
+    complete = any(fields.get(key) is not None for key in (*_SAYS_HOW, "ignore", "targets"))
+    _check("AWQModifier", [{"AWQModifier": modifier}, *([] if complete else [_SOME_QUANTIZATION])])
+
+
+def check_quantization(modifier: Fields, fields: dict[str, Any]) -> None:
+    complete = any(fields.get(key) is not None for key in _SAYS_HOW)
+    _check("QuantizationModifier", [*([] if complete else [_SOME_AWQ]), {"QuantizationModifier": modifier}])
+
+
+def _group(scheme: object) -> dict[str, Any]:
+    return {"QuantizationModifier": {"config_groups": {"group_0": scheme}}}
+
+
+def _check(name: str, document: list[dict[str, Any]]) -> None:
+    _core.normalize_recipe(json_text(document), f"{name}.json")
