@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from salient import _core
@@ -13,11 +14,19 @@ if TYPE_CHECKING:
 # What stands in for the modifier that is not there yet.
 _SOME_QUANTIZATION = {"QuantizationModifier": {"scheme": "W4A16_ASYM"}}
 _SOME_AWQ = {"AWQModifier": {"bits": 4}}
+_FRAMES = {
+    "QuantizationArgs": ": QuantizationModifier: config_groups: group_0: weights",
+    "QuantizationScheme": ": QuantizationModifier: config_groups: group_0",
+    "AWQModifier": ": AWQModifier",
+    "QuantizationModifier": ": QuantizationModifier",
+}
 _SAYS_HOW = ("scheme", "config_groups", "bits", "symmetric", "group_size")
 
 
-def check_args(args: Fields) -> None:
+def check_args(args: Fields, *, may_be_of_activations: bool) -> None:
     """Refuses nonsense only: what weights cannot be, activations may be, and those are refused by their own name."""
+    if may_be_of_activations:
+        return
     try:
         _check("QuantizationArgs", [_group({"targets": ["Linear"], "weights": args})])
     except NotImplementedError:
@@ -43,4 +52,13 @@ def _group(scheme: object) -> dict[str, Any]:
 
 
 def _check(name: str, document: list[dict[str, Any]]) -> None:
-    _core.normalize_recipe(json_text(document), f"{name}.json")
+    source = f"{name}.json"
+    try:
+        _core.normalize_recipe(json_text(document), source)
+    except (ValueError, NotImplementedError) as error:
+        raise type(error)(_without_frame(str(error), name)) from None
+
+
+def _without_frame(message: str, name: str) -> str:
+    """Of the path in front only what the user wrote, not the recipe that was put around the object."""
+    return re.sub(rf"{name}\.json(\[\d\])?({_FRAMES[name]}(?=: ))?", name, message, count=1)

@@ -88,7 +88,7 @@ class QuantizationArgs(Fields):
             setattr(self, name, value.lower() if isinstance(value, str) else value)
         self.strategy = self.strategy or _strategy_of(self.group_size)
         self.actorder = None if self.actorder is False else self.actorder
-        check_args(self)
+        check_args(self, may_be_of_activations=bool(self.dynamic))
 
     def model_dump(self, *, exclude_none: bool = False, exclude_defaults: bool = False) -> dict[str, Any]:
         """The fields as plain values. zp_dtype is a word, "torch.int8" where there are zero points."""
