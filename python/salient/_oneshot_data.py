@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import warnings
@@ -89,25 +88,10 @@ def _sequences(data: Any, given: Mapping[str, Any], tokenizer: Any, length: int)
         config_name=given["dataset_config_name"],
         shuffle_seed=_SEED if given["shuffle_calibration_samples"] else None,
         concatenate=given["concatenate_data"],
-        preprocess=preprocessing_of(given["preprocessing_func"]),
+        preprocess=given["preprocessing_func"],
+        streaming=given["streaming"],
+        load_options=given["raw_kwargs"],
     )
-
-
-def preprocessing_of(function: object) -> Callable[[Any], Any] | None:
-    """A function of one example; "path/to/file.py:name" is imported. ValueError: nothing of that kind."""
-    if function is None or callable(function):
-        return function
-    path, colon, name = str(function).rpartition(":")
-    if not colon or not os.path.isfile(path):
-        raise ValueError(f'oneshot: preprocessing_func={function!r} is neither a function nor "path/to/file.py:name"')
-    spec = importlib.util.spec_from_file_location("salient_preprocessing", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = getattr(module, name, None)
-    if not callable(found):
-        raise ValueError(f"oneshot: preprocessing_func={function!r}: {path} has no function {name}")
-    return found  # type: ignore[no-any-return]
 
 
 # ---- batches
