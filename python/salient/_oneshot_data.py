@@ -34,6 +34,7 @@ def calibration_job(given: Mapping[str, Any], handle: CausalLM) -> dict[str, Any
     sequences = collated(_sequences(data, given, tokenizer, length), given)
     return {
         "sequences": sequences,
+        "num_samples": len(sequences),
         "max_seq_length": length,
         "propagate_error": given["propagate_error"],
         "calibrate_all_experts": given["moe_calibrate_all_experts"],

@@ -110,10 +110,8 @@ def test_equality_sees_every_field() -> None:
     [
         (lambda: AWQModifier(n_grid=1), r"^AWQModifier: n_grid: 1 is outside \[2, 1000\]"),
         (lambda: AWQModifier(duo_scaling="on"), '^AWQModifier: duo_scaling: "on" is none of'),  # type: ignore[arg-type]
-        (lambda: AWQModifier(bits=5), "^AWQModifier: num_bits is 5"),
         (lambda: AWQModifier(mappings=["up_proj"]), r"^AWQModifier: mappings\[0\]"),
         (lambda: AWQModifier(ignore=["lm_head"]), "^AWQModifier: the modifiers do not say how to quantize"),
-        (lambda: guide_args(group_size=17), "^QuantizationArgs: group_size is 17"),
         (lambda: guide_args(strategy="channel"), "^QuantizationArgs: group_size 128 contradicts strategy channel"),
         (lambda: guide_args(type="itn"), '^QuantizationArgs: type: "itn" is unknown; did you mean "int"'),
         (lambda: QuantizationScheme(targets=["Linear"]), '^QuantizationScheme: the key "weights" is missing'),
@@ -128,6 +126,9 @@ def test_nonsense_is_refused_at_its_line(make: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: AWQModifier(bits=5), "^AWQModifier: num_bits is 5"),
+        (lambda: guide_args(group_size=17), "^QuantizationArgs: group_size is 17"),
+        (lambda: QuantizationArgs(type="float"), '^QuantizationArgs: type'),
         (lambda: AWQModifier(offload_device="cuda:0"), '^AWQModifier: offload_device: "cuda:0" is not supported'),
         (lambda: AWQModifier(sequential_targets=["LlamaDecoderLayer"]), "^AWQModifier: sequential_targets: .*leave it out"),
         (

@@ -23,14 +23,8 @@ _FRAMES = {
 _SAYS_HOW = ("scheme", "config_groups", "bits", "symmetric", "group_size")
 
 
-def check_args(args: Fields, *, may_be_of_activations: bool) -> None:
-    """Refuses nonsense only: what weights cannot be, activations may be, and those are refused by their own name."""
-    if may_be_of_activations:
-        return
-    try:
-        _check("QuantizationArgs", [_group({"targets": ["Linear"], "weights": args})])
-    except NotImplementedError:
-        return
+def check_args(args: Fields) -> None:
+    _check("QuantizationArgs", [_group({"targets": ["Linear"], "weights": args})])
 
 
 def check_group(scheme: Fields) -> None:

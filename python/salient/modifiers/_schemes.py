@@ -1,7 +1,7 @@
 """How weights become integers, in the words of compressed_tensors.quantization.
 
 The classes take the keywords of compressed-tensors 0.19. A value that makes no sense is refused when the object is
-made, what Salient cannot do at the latest when a QuantizationScheme or a modifier takes the object in.
+made, and so is what Salient cannot do.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class QuantizationArgs(Fields):
 
     num_bits: 4 or 8. group_size: columns that share a scale (16, 32, 64, 128 or 256), -1 for a whole row. strategy:
     follows from group_size where it is left out (none: one scale for the matrix). Enums are kept as their strings.
-    ValueError: values that contradict each other.
+    ValueError for values that make no sense, NotImplementedError for those that Salient does not write.
     """
 
     num_bits: int = 8
@@ -88,7 +88,8 @@ class QuantizationArgs(Fields):
             setattr(self, name, value.lower() if isinstance(value, str) else value)
         self.strategy = self.strategy or _strategy_of(self.group_size)
         self.actorder = None if self.actorder is False else self.actorder
-        check_args(self, may_be_of_activations=bool(self.dynamic))
+        if not self.dynamic:  # else it is of activations, which are refused by their own name
+            check_args(self)
 
     def model_dump(self, *, exclude_none: bool = False, exclude_defaults: bool = False) -> dict[str, Any]:
         """The fields as plain values. zp_dtype is a word, "torch.int8" where there are zero points."""
