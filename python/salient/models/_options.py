@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from salient import _core
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
 _PROCESSOR: Final = "the kernels are those of the processor"
 
 
@@ -38,21 +38,16 @@ UNUSED: Final[Mapping[str, Unused]] = {
     "use_marlin": Unused(_PROCESSOR, warns=True),
     "use_ipex": Unused(_PROCESSOR, warns=True),
     "use_qbits": Unused(_PROCESSOR, warns=True),
+    "resume_download": Unused("downloads resume by themselves"),
+    "ignore_patterns": Unused("only what a model needs is fetched"),
+    "allow_patterns": Unused("only what a model needs is fetched"),
+    "max_workers": Unused("the hub's own number is used"),
+    "proxies": Unused("the environment's HTTPS_PROXY is used", warns=True),
     "n_parallel_calib_samples": Unused("calibration takes the memory of one layer, in chunks of its own"),
     "max_chunk_memory": Unused("calibration takes the memory of one layer, in chunks of its own"),
 }
 
-DOWNLOAD: Final = (
-    "revision",
-    "token",
-    "use_auth_token",
-    "cache_dir",
-    "local_files_only",
-    "force_download",
-    "resume_download",
-    "proxies",
-    "subfolder",
-)
+DOWNLOAD: Final = ("revision", "token", "use_auth_token", "cache_dir", "local_files_only", "force_download")
 _PLACEMENTS: Final = ("auto", "balanced", "balanced_low_0", "sequential", "cpu")
 _ACCELERATORS: Final = ("cuda", "mps", "xpu", "npu", "hpu")
 _DTYPES: Final = ("auto", "float16", "bfloat16")
@@ -60,10 +55,10 @@ _DTYPES: Final = ("auto", "float16", "bfloat16")
 
 def warn_user(text: str) -> None:
     """A UserWarning at the line that called into Salient."""
-    depth, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and os.path.abspath(frame.f_code.co_filename).startswith(_PACKAGE):
-        depth, frame = depth + 1, frame.f_back
-    warnings.warn(text, UserWarning, stacklevel=depth - 1)
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, UserWarning, stacklevel=level)
 
 
 def unknown_argument(where: str, name: str, known: Iterable[str]) -> TypeError:
@@ -82,13 +77,16 @@ def note_unused(where: str, options: Mapping[str, Any]) -> None:
 
 
 def take_extras(where: str, extras: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """Sorts out the keywords behind the named ones; the options of the download are left over.
+    """Sorts out the keywords behind the named ones; the options of the download are left over, by today's names.
 
     Raises:
         TypeError: an argument is not known.
+        NotImplementedError: subfolder.
     """
-    download = {name: value for name, value in extras.items() if name in DOWNLOAD}
+    download = {"token" if name == "use_auth_token" else name: extras[name] for name in extras if name in DOWNLOAD}
     others = {name: value for name, value in extras.items() if name not in DOWNLOAD}
+    if others.pop("subfolder", None):
+        raise NotImplementedError(f"{where}: subfolder {extras['subfolder']!r} is not supported; fetch the model and name it")
     for name in others:
         if name not in UNUSED:
             raise unknown_argument(where, name, [*known, *UNUSED, *DOWNLOAD])
@@ -109,6 +107,11 @@ def check_dtype(where: str, dtype: object) -> None:
         )
 
 
+def is_accelerator(device: str) -> bool:
+    """Whether it names one: "cuda:0", "0"."""
+    return device.isdigit() or device.startswith(_ACCELERATORS)
+
+
 def check_device_map(where: str, device_map: object) -> None:
     """Warns where an accelerator is named.
 
@@ -120,7 +123,7 @@ def check_device_map(where: str, device_map: object) -> None:
         name = str(device)
         if device is None or name in (*_PLACEMENTS, "disk"):
             continue
-        if not name.isdigit() and not name.startswith(_ACCELERATORS):
+        if not is_accelerator(name):
             raise ValueError(f"{where}: device_map {name!r} is no device and none of {', '.join(_PLACEMENTS)}")
         warn_user(f"{where}: device_map names {name}, but the model runs on the processor")
         return
@@ -155,7 +158,7 @@ def check_memory(where: str, directory: str, max_memory: Mapping[int | str, int 
     limits = {}
     for device, size in (max_memory or {}).items():
         name = str(device)
-        if not name.isdigit() and not name.startswith(("cpu", "disk", *_ACCELERATORS)):
+        if name not in ("cpu", "disk") and not is_accelerator(name):
             raise ValueError(f"{where}: max_memory names {name!r}, which is no device")
         limits[name] = bytes_of(f"{where}: max_memory[{device!r}]", size)
     needed = checkpoint_bytes(directory)

@@ -16,6 +16,7 @@ from salient.models._options import (
     check_dtype,
     check_filename,
     check_memory,
+    is_accelerator,
     note_unused,
     take_extras,
     unknown_argument,
@@ -187,8 +188,8 @@ class BaseAWQForCausalLM:
         if not safetensors:
             warn_user(f"{where}: safetensors=False has no effect: Salient reads safetensors only")
         check_device_map(where, device_map)
-        download = {**(download_kwargs or {}), **take_extras(where, extras, _LOADING_ARGUMENTS)}
-        return find_model(path, **download)
+        options = {**(download_kwargs or {}), **extras}
+        return find_model(path, **take_extras(where, options, _LOADING_ARGUMENTS))
 
     @classmethod
     def _wrap(cls, model: CausalLM) -> Self:
@@ -221,8 +222,8 @@ class BaseAWQForCausalLM:
 
     def to(self, device: object = None, *args: object, **options: object) -> Self:
         """The model itself: it stays where it is, and a warning says so where another device is named."""
-        if isinstance(device, (str, int)):
-            check_device_map(f"{type(self).__name__}.to", device)
+        if is_accelerator(str(device)):
+            warn_user(f"{type(self).__name__}.to: {device} is not used, the model runs on the processor")
         return self
 
     def eval(self) -> Self:
