@@ -100,7 +100,7 @@ class AwqConfig:
         if not self.do_fuse:
             return
         if self.fuse_max_seq_len is None:
-            raise ValueError("AwqConfig: do_fuse needs fuse_max_seq_len, the longest prompt and answer together in tokens")
+            raise ValueError("AwqConfig: do_fuse needs fuse_max_seq_len, the most tokens of prompt and answer together")
         missing = [key for key in _FUSING_KEYS if self.modules_to_fuse is not None and key not in self.modules_to_fuse]
         if missing:
             raise ValueError(f"AwqConfig: modules_to_fuse lacks {', '.join(missing)}")
@@ -167,7 +167,8 @@ class AwqConfig:
     __hash__ = None  # type: ignore[assignment]  # mutable, as a dict is
 
     def __repr__(self) -> str:
-        return f"AwqConfig({', '.join(f'{key}={value!r}' for key, value in self.__dict__.items() if value is not None)})"
+        known = [f"{key}={value!r}" for key, value in self.__dict__.items() if value is not None]
+        return f"AwqConfig({', '.join(known)})"
 
 
 def _names(names: Sequence[str] | None) -> list[str] | None:

@@ -137,7 +137,7 @@ def test_config_of_a_directory(quantized: str) -> None:
 
 
 def test_the_class_is_not_called() -> None:
-    with pytest.raises(EnvironmentError, match="from_pretrained .* or .from_quantized"):
+    with pytest.raises(EnvironmentError, match="from_pretrained .* or from_quantized"):
         AutoAWQForCausalLM()
 
 
@@ -271,10 +271,14 @@ def test_quantize_gives_the_bytes_of_the_command_line(tmp_path: pathlib.Path, de
     dense.quantize(None, GUIDE, calib_data=str(TEXT), **calibration)
     dense.save_quantized(tmp_path / "python")
     subprocess.run(
-        [program, "quantize", DEMO, "-o", tmp_path / "shell", "--recipe", tmp_path / "quant_config.json", "--data", TEXT,
-         "--num-calibration-samples", "4", "--max-seq-length", "128", "--propagation", "original"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            *(program, "quantize", DEMO, "-o", tmp_path / "shell"),
+            *("--recipe", tmp_path / "quant_config.json", "--propagation", "original"),
+            *("--data", TEXT, "--num-calibration-samples", "4", "--max-seq-length", "128"),
+        ],
+        check=True,
+        capture_output=True,
+    )
     name = "model.safetensors"
     assert (tmp_path / "python" / name).read_bytes() == (tmp_path / "shell" / name).read_bytes()
 

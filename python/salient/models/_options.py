@@ -86,7 +86,7 @@ def take_extras(where: str, extras: Mapping[str, Any], known: Iterable[str]) -> 
     download = {"token" if name == "use_auth_token" else name: extras[name] for name in extras if name in DOWNLOAD}
     others = {name: value for name, value in extras.items() if name not in DOWNLOAD}
     if others.pop("subfolder", None):
-        raise NotImplementedError(f"{where}: subfolder {extras['subfolder']!r} is not supported; fetch the model and name it")
+        raise NotImplementedError(f"{where}: subfolder {extras['subfolder']!r}: fetch the model and pass its directory")
     for name in others:
         if name not in UNUSED:
             raise unknown_argument(where, name, [*known, *UNUSED, *DOWNLOAD])

@@ -17,7 +17,7 @@ class AutoAWQForCausalLM(BaseAWQForCausalLM):
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         raise EnvironmentError(
-            f"{type(self).__name__} is made by {type(self).__name__}.from_pretrained (to quantize) or .from_quantized (to run)"
+            f"{type(self).__name__} is made by its from_pretrained (to quantize) or from_quantized (to run)"
         )
 
     @classmethod

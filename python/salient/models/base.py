@@ -81,8 +81,8 @@ class BaseAWQForCausalLM:
 
     def _check_model_type(self, model_type: str | None) -> None:
         if model_type is not None and model_type != self.model_type:
-            raise ValueError(f"model_type {model_type!r} contradicts the config.json of {self.model.name_or_path}, "
-                             f"which says {self.model_type!r}")
+            config = f"the config.json of {self.model.name_or_path}"
+            raise ValueError(f"model_type {model_type!r} contradicts {config}, which says {self.model_type!r}")
 
     # ---- loading
 
@@ -254,15 +254,15 @@ class BaseAWQForCausalLM:
 
         Args:
             tokenizer: of Salient or of transformers; None is that of the model's directory.
-            quant_config: ``{"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"}``, which are also the
-                defaults, or an AwqConfig.
+            quant_config: ``{"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"}``, which are the
+                defaults too, or an AwqConfig.
             calib_data: "pileval" or another name of the hub, a .txt or .jsonl file, texts, or lists of token ids.
             split, text_column: where to look in a data set.
             duo_scaling: whether scales look at weights too; "both" tries either.
             export_compatible: scale and clip, but leave the weights dense, for other quantizers or until `pack`.
             apply_clip: whether to search for the largest weight of each group.
             max_calib_samples: texts or lists at most.
-            max_calib_seq_len: tokens; longer samples are left out, the others joined and cut to this length.
+            max_calib_seq_len: tokens of a block; the samples are joined and cut into such.
             n_parallel_calib_samples, max_chunk_memory: without effect; memory is bounded by one layer.
             quantizer_cls: AwqQuantizer or a subclass.
             modules_to_not_convert: stay dense beside those of quant_config and of the class.
@@ -347,7 +347,7 @@ class BaseAWQForCausalLM:
         if not self.is_quantized:
             raise RuntimeError(f"save_quantized: {self.model.name_or_path} has not been quantized; call quantize first")
         if not safetensors:
-            raise NotImplementedError("save_quantized: safetensors=False is not supported; pickled weights are not written")
+            raise NotImplementedError("save_quantized: safetensors=False: pickled weights are not written")
         size = bytes_of("save_quantized: shard_size", shard_size)
         _core.reshard(self.model.directory, os.fspath(save_dir), size, True)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from salient import _core
 from salient._config import AwqConfig
-from salient._data import calibration_sequences
+from salient._data import calibration_blocks
 from salient._progress import progress
 from salient.model import CausalLM, scratch_directory
 from salient.tokenizer import as_tokenizer
@@ -17,7 +17,6 @@ from salient.tokenizer import as_tokenizer
 if TYPE_CHECKING:
     from salient.models.base import BaseAWQForCausalLM
 
-_SHUFFLE_SEED = 42  # AutoAWQ's
 _INNER_STEPS = (
     "init_quant",
     "pseudo_quantize_tensor",
@@ -35,7 +34,7 @@ _INNER_STEPS = (
 
 
 class AwqQuantizer:
-    """One quantization of one model. ``quantize`` of a model makes it; a subclass may change the settings or `quantize`.
+    """One quantization of one model, made by its ``quantize``. A subclass may change settings, `quantize` and `pack`.
 
     Args:
         awq_model: the model as AutoAWQ has it.
@@ -48,7 +47,7 @@ class AwqQuantizer:
         export_compatible: scale and clip, but leave the weights dense until `pack`.
         apply_clip: whether to search for the largest weight of each group.
         max_calib_samples: texts or lists at most.
-        max_calib_seq_len: tokens; longer samples are left out, the others joined and cut to this length.
+        max_calib_seq_len: tokens of a block; the samples are joined and cut into such.
         n_parallel_calib_samples, max_chunk_memory: without effect, memory is bounded by one layer.
         propagate_error: Salient's own: calibrate each layer on the quantized outputs of those before (True) or on the
             original ones (False).
@@ -155,16 +154,14 @@ class AwqQuantizer:
         }
 
     def _sequences(self) -> list[Any]:
-        tokenizer = None if _holds_ids(self.calib_data) else as_tokenizer(self.tokenizer, self.model.directory)
-        return calibration_sequences(
+        ready = _holds_ids(self.calib_data)
+        return calibration_blocks(
             self.calib_data,
-            tokenizer=tokenizer,
-            max_seq_length=self.max_calib_seq_len,
-            num_samples=self.max_calib_samples,
-            text_column=self.text_column,
+            tokenizer=_NoTokenizer() if ready else as_tokenizer(self.tokenizer, self.model.directory),
+            max_calib_samples=self.max_calib_samples,
+            max_calib_seq_len=self.max_calib_seq_len,
             split=self.split,
-            shuffle_seed=_SHUFFLE_SEED,
-            concatenate=True,
+            text_column=self.text_column,
         )
 
     def _run(self, doing: str, recipe: dict[str, Any], **options: Any) -> None:
@@ -185,6 +182,13 @@ class AwqQuantizer:
             raise
         self.report = json.loads(report)
         self.model.adopt(output, temporary=True)
+
+
+class _NoTokenizer:
+    """For data that is tokens already, so that a model whose tokenizer Salient cannot read is calibrated too."""
+
+    def encode(self, text: str) -> list[int]:
+        raise TypeError(f"calib_data holds token ids, but also the text {text[:40]!r}")
 
 
 def _check_steps(quantizer: type[AwqQuantizer]) -> None:

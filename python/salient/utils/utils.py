@@ -10,6 +10,6 @@ def get_best_device() -> str:
 
 
 def clear_memory(weight: object = None) -> None:
-    """Collects what nobody refers to any more. `weight` is taken for the sake of callers; it lives as long as they hold it."""
+    """Collects what nobody refers to any more; `weight` is among it only when the caller drops it too."""
     del weight
     gc.collect()
