@@ -2,9 +2,9 @@
 
     python python/tests/lm_eval_task/make_task.py
 
-choice.jsonl  errands told on, with the wording to choose from; and sentences in which " he" or " she" follows
-repeat.jsonl  errands to be told on word for word
-rolling.jsonl whole stories; the last document is longer than the 512 positions of the demo model
+choice.jsonl    errands told on, with the wording to choose from; and sentences that "He" or "She" follows
+continue.jsonl  errands to be told on word for word, and stories broken off in the proverb at their end
+rolling.jsonl   whole stories; the last document is longer than the 512 positions of the demo model
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten
 ERRAND = re.compile(r'^(?P<opening>.*? said to \w+: "Tell \w+: (?P<message>[^"]+)" \w+ went to \w+ and said: )"')
 PRONOUN = re.compile(r"^.*? a \w+ (?P<kind>man|woman) named \w+, who was an? [\w ]+\. (?=(?P<pronoun>He|She) )")
 PRONOUNS = ("He", "She")
+PROVERB = re.compile(r"""^(?P<story>.*, "[a-z][\w ]+?)(?P<end>(?: \w+){2})[.]"$""", re.DOTALL)
 
 Document = dict[str, object]
 
@@ -68,6 +69,15 @@ def choices_of_pronoun(count: int) -> list[Document]:
     ][:count]
 
 
+def retold(opening: str, message: str) -> Document:
+    return {"query": f'{opening}"', "answer": message.rstrip(".")}
+
+
+def proverbs(count: int) -> list[Document]:
+    matches = filter(None, (PROVERB.match(story) for story in stories()))
+    return [{"query": match["story"], "answer": match["end"]} for match in matches][:count]
+
+
 def rolling_documents() -> list[Document]:
     texts = stories()
     return [{"text": text} for text in [*texts[:8], "\n".join(texts[8:14])]]
@@ -82,7 +92,7 @@ def main() -> None:
     chance = random.Random(5)
     told = errands(36)
     write("choice.jsonl", [choice_of_wording(*errand, chance) for errand in told[:16]] + choices_of_pronoun(12))
-    write("repeat.jsonl", [{"query": f'{opening}"', "answer": message} for opening, message in told[7:]])
+    write("continue.jsonl", [retold(*errand) for errand in told[16:]] + proverbs(20))
     write("rolling.jsonl", rolling_documents())
 
 
