@@ -8,6 +8,7 @@
 #include "cli/plan_report.h"
 #include "cli/terminal.h"
 #include "quant/scheme.h"
+#include "recipe/report_json.h"
 #include "salient/oneshot.h"
 
 namespace salient::cli {
@@ -112,36 +113,6 @@ void show_progress(StatusLine& status, const Progress& progress) {
       format_duration(progress.remaining_seconds)));
 }
 
-Json report_json(const OneshotReport& report) {
-  Json layers = Json::array();
-  for (const auto& layer : report.layers) {
-    Json mappings = Json::array();
-    for (const auto& mapping : layer.mappings) {
-      mappings.push_back({{"mapping", mapping.mapping},
-                          {"loss_before", mapping.loss_before},
-                          {"loss_after", mapping.loss_after},
-                          {"ratio", mapping.ratio},
-                          {"duo", mapping.duo},
-                          {"left_alone", mapping.left_alone}});
-    }
-    layers.push_back({{"layer", layer.layer},
-                      {"mappings", mappings},
-                      {"clip_loss_before", layer.clip_loss_before},
-                      {"clip_loss_after", layer.clip_loss_after},
-                      {"equivalence_error", layer.equivalence_error},
-                      {"pooled_experts", layer.pooled_experts},
-                      {"seconds", layer.seconds}});
-  }
-  return {{"quantized_linears", report.quantized_linears},
-          {"calibration_tokens", report.calibration_tokens},
-          {"bytes_before", report.bytes_before},
-          {"bytes_after", report.bytes_after},
-          {"seconds", report.seconds},
-          {"peak_memory", report.peak_memory},
-          {"warnings", report.warnings},
-          {"layers", layers}};
-}
-
 void print_report(const OneshotReport& report, const std::string& output) {
   double equivalence = 0;
   int64_t mappings = 0;
@@ -197,7 +168,7 @@ void run_quantize(const CLI::App& command, QuantizeArguments& arguments) {
   check_evaluation(arguments);
   if (arguments.dry_run) {
     const OneshotPlan plan = plan_oneshot(options);
-    if (arguments.json) fmt::print("{}\n", cli::to_json(plan, options).dump(2));
+    if (arguments.json) fmt::print("{}\n", to_json(plan, options).dump(2));
     if (!arguments.json) print_plan(plan, options);
     return;
   }
@@ -207,7 +178,7 @@ void run_quantize(const CLI::App& command, QuantizeArguments& arguments) {
     options.on_progress = [&](const Progress& progress) { show_progress(status, progress); };
     report = oneshot(options);
   }
-  Json json = report_json(report);
+  Json json = to_json(report);
   if (!arguments.json) print_report(report, options.output);
   if (!arguments.evaluation.text.empty()) {
     arguments.evaluation.model = options.output;
