@@ -28,7 +28,7 @@ PACKAGES = ("lm_eval", "torch", "transformers")
 
 
 def evaluate() -> dict[str, Any]:
-    return lm_eval.simple_evaluate(
+    results: dict[str, Any] = lm_eval.simple_evaluate(
         model="hf",
         model_args=f"pretrained={MODEL},dtype=float32",
         tasks=[GROUP],
@@ -37,6 +37,7 @@ def evaluate() -> dict[str, Any]:
         batch_size=1,
         bootstrap_iters=0,
     )
+    return results
 
 
 def figures(result: dict[str, Any]) -> dict[str, float]:
