@@ -127,7 +127,7 @@ void bind_tensors(nb::module_& module) {
           "Type of the elements by torch's name: \"float32\", \"bfloat16\", \"int32\", ...")
       .def_prop_ro("shape", &shape_of, nb::sig("def shape(self) -> tuple[int, ...]"))
       .def_prop_ro("nbytes", &Tensor::byte_size)
-      .def("numpy", &as_numpy, nb::sig("def numpy(self) -> numpy.ndarray[typing.Any, typing.Any]"),
+      .def("numpy", &as_numpy, nb::sig("def numpy(self) -> numpy.typing.NDArray[typing.Any]"),
            "A view of the memory; bfloat16, which NumPy lacks, as a float32 copy.")
       .def(
           "__array__",
@@ -136,7 +136,7 @@ void bind_tensors(nb::module_& module) {
           },
           nb::arg("dtype") = nb::none(), nb::arg("copy") = nb::none(),
           nb::sig("def __array__(self, dtype: typing.Any = None, copy: bool | None = None) -> "
-                  "numpy.ndarray[typing.Any, typing.Any]"))
+                  "numpy.typing.NDArray[typing.Any]"))
       .def(
           "__dlpack__",
           [](const Tensor& tensor, const nb::kwargs& arguments) {

@@ -60,7 +60,8 @@ void bind_tokenizer(nb::module_& module) {
           [](const Tokenizer& tokenizer, const IdArray& ids, bool skip_special_tokens) {
             return tokenizer.decode({ids.data(), ids.size()}, skip(skip_special_tokens));
           },
-          nb::arg("ids"), nb::arg("skip_special_tokens") = false)
+          nb::arg("ids"), nb::arg("skip_special_tokens") = false,
+          nb::sig("def decode(self, ids: numpy.typing.NDArray[numpy.int32], skip_special_tokens: bool = False) -> str"))
       .def(
           "token_to_id", [](const Tokenizer& tokenizer, const std::string& token) { return tokenizer.token_id(token); },
           nb::arg("token"))
