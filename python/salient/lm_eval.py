@@ -66,6 +66,7 @@ _UNSUPPORTED = {
 _SUPPORTED = ("pretrained", "tokenizer", "max_length", "max_gen_toks", "add_bos_token", "prefix_token_id", "device",
               "batch_size")  # fmt: skip
 _ASKING_NOTHING = (None, False, "", "main")
+_DEVICE_OF_THE_COMMAND_LINE = "cuda:0"  # what lm_eval says when nobody named a device
 _LENGTH_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
 _UNKNOWN_LENGTH = 2048
 _UNLIMITED_LENGTH = 10**9  # tokenizers without a limit report 1e30
@@ -95,7 +96,7 @@ class _StopStrings:
         self.tokens: list[int] = []
         self._tokenizer = tokenizer
         self._stops = stops
-        # A token adds at least one byte, so the newest token completes no stop string that began earlier.
+        # A token adds at least one byte, so a stop string that the newest token completes began within so many.
         self._reach = max((len(stop.encode()) for stop in stops), default=0) + 1
         self._prompt_seen = False
 
@@ -125,7 +126,7 @@ class SalientLM(TemplateLM):  # type: ignore[misc]
         add_bos_token: True puts the begin token in front of every text, False leaves out special tokens. Default:
             as the tokenizer does it.
         prefix_token_id: the token that stands before texts without context. Default: the begin token, else the end token.
-        device: where to compute, as in `salient.load`.
+        device: where to compute, as in `salient.load`. "cuda:0", which lm_eval's command line says unasked, is "auto".
         batch_size: accepted for the sake of scripts; requests run one by one.
 
     Raises:
@@ -356,7 +357,8 @@ def _check_positive(name: str, value: int | None) -> None:
 
 def _load(pretrained: Any, device: str | None) -> CausalLM:
     if isinstance(pretrained, (str, os.PathLike)):
-        return CausalLM.from_pretrained(pretrained, device_map=device or "auto")
+        chosen = "auto" if device in (None, _DEVICE_OF_THE_COMMAND_LINE) else device
+        return CausalLM.from_pretrained(pretrained, device_map=chosen)
     if device is not None:
         warnings.warn(f"device={device!r} changes nothing: the model is loaded already", stacklevel=3)
     return model_handle(pretrained)
