@@ -24,8 +24,8 @@ from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.api.registry import get_model, model_registry  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
-import salient  # noqa: E402
 from salient.lm_eval import SalientLM  # noqa: E402
+from salient.model import load  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 MODEL = HERE.parents[1] / "examples" / "demo" / "model"
@@ -117,7 +117,7 @@ def test_results_name_the_model(results: dict[str, Any]) -> None:
 
 
 def test_a_loaded_model_can_be_wrapped(results: dict[str, Any]) -> None:
-    wrapped = SalientLM(pretrained=salient.load(str(MODEL)))
+    wrapped = SalientLM(pretrained=load(str(MODEL)))
     assert responses(evaluate(wrapped, [CHOICE]), CHOICE) == responses(results, CHOICE)
 
 
