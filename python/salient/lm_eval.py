@@ -96,7 +96,7 @@ class SalientLM(TemplateLM):  # type: ignore[misc]
         max_gen_toks: tokens to generate when a task names no number.
         add_bos_token: True puts the begin token in front of every text, False leaves out special tokens. Default:
             as the tokenizer does it.
-        prefix_token_id: the token that stands before texts without context. Default: the begin token, else the end token.
+        prefix_token_id: the token before texts without context. Default: the begin token, else the end token.
         device: where to compute, as in `salient.load`. "cuda:0", which lm_eval's command line says unasked, is "auto".
         batch_size: accepted for the sake of scripts; requests run one by one.
 
@@ -279,7 +279,7 @@ class SalientLM(TemplateLM):  # type: ignore[misc]
         """
         room = self.max_length - count
         if room < 1:
-            raise ValueError(f"max_gen_toks {count} leaves no room for a prompt in a context of {self.max_length} tokens")
+            raise ValueError(f"max_gen_toks {count} leaves no room for a prompt in a context of {self.max_length}")
         prompt = self.tok_encode(context)[-room:]
         return prompt, count if total is None else max(int(total) - len(prompt), 1)
 

@@ -1,7 +1,7 @@
 """Makes lm_eval.json: the group `salient_demo` by lm_eval's own `hf` model, on the demo model in float32.
 
-Once with the context that the model has, and once with a short one, for which texts lose tokens on the left and begin with
-the begin token.
+Once with the context that the model has, and once with a short one, for which texts lose tokens on the left, and with
+the begin token in front.
 
     python python/tests/golden/make_lm_eval_golden.py
 
