@@ -1,10 +1,10 @@
 """Calibration data: whatever the incumbents accept, as sequences of token ids.
 
-Two policies. ``calibration_sequences`` is that of llm-compressor: each sample is a sequence of its own, cut to a length.
-``calibration_blocks`` is that of AutoAWQ: samples are joined and cut into blocks of one length.
+Two policies. ``calibration_sequences`` is that of llm-compressor: each sample is a sequence of its own, cut to a
+length. ``calibration_blocks`` is that of AutoAWQ: samples are joined and cut into blocks of one length.
 
 Data may be
-  - a path: .txt (one long text), .jsonl (a row for each line), and with `datasets` .json, .csv, .parquet or a directory;
+  - a path: .txt (one long text), .jsonl (a row for each line), with `datasets` also .json, .csv, .parquet, a directory;
   - a name: "pileval", "wikitext", "c4", "open_platypus", "gsm8k", "cnn_dailymail", or "owner/name" of the hub, through
     the package `datasets`;
   - a list of texts, of lists, arrays or tensors of ids, or of mappings with a text column or "input_ids";

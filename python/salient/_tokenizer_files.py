@@ -92,7 +92,10 @@ def _replace(path: str, content: bytes) -> None:
 
 
 def _copy_templates(source: str, target: str) -> list[str]:
-    folder, copied = os.path.join(source, "additional_chat_templates"), os.path.join(target, "additional_chat_templates")
+    folder, copied = (
+        os.path.join(source, "additional_chat_templates"),
+        os.path.join(target, "additional_chat_templates"),
+    )
     if not os.path.isdir(folder):
         return []
     if not (os.path.exists(copied) and os.path.samefile(folder, copied)):

@@ -30,7 +30,7 @@ def sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
             continue
         if name in ("add_bos_token", "add_eos_token", "add_prefix_space"):
             raise NotImplementedError(
-                f"AutoTokenizer.from_pretrained: {name}={value!r}: what stands around a text is for tokenizer.json to say"
+                f"AutoTokenizer.from_pretrained: {name}={value!r}: tokenizer.json says what stands around a text"
             )
         if name not in _SETTINGS and not name.endswith("_token"):
             raise TypeError(f"AutoTokenizer.from_pretrained has no argument {name!r}{_nearest(name)}")

@@ -61,7 +61,9 @@ def sequences(data: Any, **options: Any) -> list[list[int]]:
 
 
 def blocks(data: Any, **options: Any) -> list[list[int]]:
-    return [ids.tolist() for ids in calibration_blocks(data, **{"tokenizer": LETTERS, "max_calib_seq_len": 4, **options})]
+    return [
+        ids.tolist() for ids in calibration_blocks(data, **{"tokenizer": LETTERS, "max_calib_seq_len": 4, **options})
+    ]
 
 
 def ids_of(text: str) -> list[int]:
@@ -103,7 +105,10 @@ def test_padding_goes_by_the_mask() -> None:
 
 def test_tensors_and_data_loaders() -> None:
     torch = pytest.importorskip("torch")
-    rows = [{"input_ids": [5, 6, 0], "attention_mask": [1, 1, 0]}, {"input_ids": [7, 8, 9], "attention_mask": [1, 1, 1]}]
+    rows = [
+        {"input_ids": [5, 6, 0], "attention_mask": [1, 1, 0]},
+        {"input_ids": [7, 8, 9], "attention_mask": [1, 1, 1]},
+    ]
     dataset = [{name: torch.tensor(value) for name, value in row.items()} for row in rows]
     assert sequences(torch.utils.data.DataLoader(dataset, batch_size=2)) == [[5, 6], [7, 8, 9]]
     assert sequences(torch.utils.data.DataLoader(dataset), num_samples=1) == [[5, 6], [7, 8, 9]]
@@ -142,7 +147,7 @@ def test_preprocessing_changes_rows(tmp_path: pathlib.Path) -> None:
         sequences(["q"], preprocess=f"{file}:thrice")
     with pytest.raises(ValueError, match='"file.py:function"'):
         sequences(["q"], preprocess="twice")
-    with pytest.raises(ValueError, match="row 0: .* must return a mapping, not str"):
+    with pytest.raises(ValueError, match=r"row 0: .* must return a mapping, not str"):
         sequences(["q"], preprocess=lambda row: "text")
 
 
@@ -313,7 +318,7 @@ def test_an_unreachable_hub_is_one_sentence(fake_datasets: types.SimpleNamespace
         "(ConnectionError: Couldn't reach it); pass a text file (.txt, .jsonl), a list of texts or a list of lists of "
         "token ids instead"
     )
-    fake_datasets.failure = ValueError("Unknown split \"x\"")
+    fake_datasets.failure = ValueError('Unknown split "x"')
     with pytest.raises(ValueError, match='calibration data "c4": ValueError: Unknown split "x"'):
         sequences("c4")
 
@@ -334,7 +339,9 @@ def test_datasets() -> None:
     assert sequences(rows, num_samples=1) == [ids_of("bcd")]
     order = np.random.default_rng(5).permutation(4)[:2]
     assert sequences(rows, num_samples=2, shuffle_seed=5) == [ids_of(rows[int(index)]["text"]) for index in order]
-    tokenised = datasets.Dataset.from_dict({"input_ids": [[5, 6, 0]], "attention_mask": [[1, 1, 0]], "labels": [[1, 1, 1]]})
+    tokenised = datasets.Dataset.from_dict(
+        {"input_ids": [[5, 6, 0]], "attention_mask": [[1, 1, 0]], "labels": [[1, 1, 1]]}
+    )
     assert sequences(tokenised) == [[5, 6]]
     assert sequences(tokenised.with_format("numpy")) == [[5, 6]]
     with pytest.raises(ValueError, match="only: 'body'"):
