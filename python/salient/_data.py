@@ -56,14 +56,16 @@ def calibration_sequences(
 
     A text gets its special tokens and is cut to ``max_seq_length`` tokens, at most the tokenizer's model_max_length;
     special tokens behind the text are kept. Ids are cut only. ``concatenate`` joins the samples and cuts them into
-    sequences of exactly ``max_seq_length``; what fills none is left out, unless it is all there is. A .txt file is
-    always joined, without special tokens. Samples without a token are left out.
+    sequences of exactly ``max_seq_length``; what fills none is left out, unless it is all there is. (llm-compressor
+    cuts each sample before it joins them, and so loses the rest of long ones; here they are joined whole.) A .txt file
+    is always joined, without special tokens. Samples without a token are left out.
 
     ``num_samples`` at most: with ``shuffle_seed`` drawn at random, the same for the same seed on any machine (a
     permutation by NumPy's default_rng); without it the longest, the first of equally long ones, in their order. Of an
     iterable without a length the first ones; a stream of `datasets` is shuffled in a buffer. Batches of a DataLoader
     are all used.
 
+    ``split`` and ``config_name`` are of names and, the former, of data sets with several splits.
     ``preprocess``, a function or "file.py:function", gets each row as a mapping and returns what to change in it.
     ``load_options`` go to datasets.load_dataset.
 
@@ -196,13 +198,18 @@ class _Encoder:
             self._takes_option = False
 
     def encode(self, text: str, special: bool, limit: int | None) -> list[int]:
-        """At most ``limit`` ids; special tokens around the text are among them."""
+        """At most ``limit`` ids, those at the tokenizer's truncation_side left out; special tokens around the text
+        are among them."""
         ids = self._plain(text, special)
         if limit is None or len(ids) <= limit:
             return ids
         head, tail = self._special_frame() if special else ([], [])
         room = limit - len(head) - len(tail)
-        return ids[:limit] if room < 1 else ids[: len(head) + room] + tail
+        if room < 1:
+            return ids[:limit]
+        inner = ids[len(head) : len(ids) - len(tail)]
+        is_left = getattr(self._tokenizer, "truncation_side", "right") == "left"
+        return head + (inner[len(inner) - room :] if is_left else inner[:room]) + tail
 
     def _special_frame(self) -> tuple[list[int], list[int]]:
         if self._frame is None:

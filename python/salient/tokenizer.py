@@ -95,7 +95,8 @@ class Tokenizer:
     """The tokenizer of a model directory; made by ``AutoTokenizer.from_pretrained``.
 
     ``padding_side``, ``truncation_side`` ("left", "right"), ``model_max_length`` (tokens) and the special tokens may
-    be set. ``core`` is the compiled tokenizer, ``directory`` where the files lie, ``name_or_path`` what the user called it.
+    be set. ``core`` is the compiled tokenizer, ``directory`` where the files lie, ``name_or_path`` what the user called
+    it.
     """
 
     is_fast = True
@@ -114,12 +115,16 @@ class Tokenizer:
         self._stored = read_settings(self.directory)
         self._vocabulary: dict[str, int] | None = None
         self._frame: tuple[list[int], list[int]] | None = None
-        given = plain_tokens({"extra_special_tokens": self._stored["extra_special_tokens"], **settings})
+        given = plain_tokens(settings)
+        if not given["extra_special_tokens"]:
+            del given["extra_special_tokens"]
         merged = {**self._stored, **given}
         self._stored_tokens = self._known(named_tokens(self._stored))
         self._named = dict(self._stored_tokens)
         for name, token in settings.items():
-            if name.endswith("_token"):
+            if name in ("add_bos_token", "add_eos_token"):
+                setattr(self, name, token)
+            elif name.endswith("_token"):
                 self.name_token(name, None if token is None else token_text(token))
         self.extra_special_tokens: list[str] = merged["extra_special_tokens"]
         self.padding_side: str = checked_side("padding_side", merged.get("padding_side", "right"))

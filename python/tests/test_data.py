@@ -23,6 +23,8 @@ TEXTS = ["One river.", "The garden is old and the wall is new.", "", "Letters", 
 class Letters:
     """A tokenizer that anybody could follow: <1> letters as their codes <2>."""
 
+    truncation_side = "right"
+
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         ids = [ord(letter) for letter in text]
         return [1, *ids, 2] if add_special_tokens else ids
@@ -77,6 +79,12 @@ def test_texts_get_special_tokens_and_are_cut_between_them() -> None:
     assert sequences(["abc", "abcdef"], max_seq_length=5) == [ids_of("abc"), ids_of("abc")]
     assert sequences(["abcdef"], max_seq_length=5, add_special_tokens=False) == [list(b"abcde")]
     assert sequences(["abcdef"], max_seq_length=1) == [[1]]
+
+
+def test_texts_are_cut_at_the_side_of_the_tokenizer() -> None:
+    left = Letters()
+    left.truncation_side = "left"
+    assert sequences(["abcdef"], tokenizer=left, max_seq_length=5) == [ids_of("def")]
 
 
 def test_texts_are_encoded_as_transformers_does(demo: Tokenizer) -> None:
@@ -435,4 +443,15 @@ def test_a_tokenizer_with_encode_alone_will_do() -> None:
         def encode(self, text: str) -> list[int]:
             return [ord(letter) for letter in text]
 
+    class Encoding:
+        def __init__(self, ids: list[int]) -> None:
+            self.ids = ids
+
+    class Rust:
+        """As Tokenizer of the package `tokenizers` answers."""
+
+        def encode(self, text: str, add_special_tokens: bool = True) -> Encoding:
+            return Encoding(LETTERS.encode(text, add_special_tokens))
+
     assert sequences(["abc"], tokenizer=Bare(), max_seq_length=2) == [list(b"ab")]
+    assert sequences(["abcd"], tokenizer=Rust(), max_seq_length=4) == [ids_of("ab")]

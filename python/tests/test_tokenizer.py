@@ -173,8 +173,13 @@ def test_settings_of_the_caller_win(tmp_path: pathlib.Path) -> None:
         AutoTokenizer.from_pretrained(directory, paddingside="left")
     with pytest.raises(ValueError, match="padding_side='top'"):
         AutoTokenizer.from_pretrained(directory, padding_side="top")
-    with pytest.raises(NotImplementedError, match="add_bos_token"):
-        AutoTokenizer.from_pretrained(directory, add_bos_token=True)
+    AutoTokenizer.from_pretrained(directory, add_bos_token=True, fix_mistral_regex=False)
+    named = AutoTokenizer.from_pretrained(directory, additional_special_tokens=["a"])
+    assert named.all_special_tokens == ["<s>", "</s>", "<unk>", "a"]
+    refused: list[dict[str, Any]] = [{"add_bos_token": False}, {"fix_mistral_regex": True}, {"gguf_file": "a.gguf"}]
+    for options in refused:
+        with pytest.raises(NotImplementedError, match=f"{next(iter(options))}="):
+            AutoTokenizer.from_pretrained(directory, **options)
 
 
 def test_arguments_without_effect_are_accepted() -> None:
