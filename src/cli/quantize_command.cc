@@ -31,6 +31,7 @@ struct QuantizeArguments {
   std::optional<int64_t> num_samples;
   std::optional<int64_t> max_seq_length;
   std::string shard_size = "5GB";
+  bool scaled_only = false;
   bool dry_run = false;
   bool json = false;
   EvaluationArguments evaluation;
@@ -89,6 +90,7 @@ void finish_options(const CLI::App& command, QuantizeArguments& arguments) {
     take_recipe(command, arguments);
   }
   if (arguments.format) options.format = format_by_name(*arguments.format);
+  if (arguments.scaled_only) options.result = OneshotResult::scaled;
   take_calibration_flags(arguments, options.calibration);
   options.shard_size = parse_byte_size(arguments.shard_size);
 }
@@ -126,13 +128,14 @@ void print_report(const OneshotReport& report, const std::string& output) {
       if (mapping.left_alone) ++left_alone;
     }
   }
+  const double ratio = static_cast<double>(report.bytes_before) / static_cast<double>(report.bytes_after);
+  const bool scaled = report.result == OneshotResult::scaled;
   std::vector<std::pair<std::string, std::string>> rows{
       {"output", output},
-      {"quantized", fmt::format("{} linears", report.quantized_linears)},
-      {"size",
-       fmt::format("{} -> {} ({:.2f}x smaller)", format_bytes(report.bytes_before),
-                   format_bytes(report.bytes_after),
-                   static_cast<double>(report.bytes_before) / static_cast<double>(report.bytes_after))}};
+      {"quantized", scaled ? "nothing; the weights are scaled for another program to round"
+                           : fmt::format("{} linears", report.quantized_linears)},
+      {"size", fmt::format("{} -> {}{}", format_bytes(report.bytes_before), format_bytes(report.bytes_after),
+                           scaled ? "" : fmt::format(" ({:.2f}x smaller)", ratio))}};
   if (mappings > 0) {
     rows.emplace_back("mappings",
                       fmt::format("{} smoothed, {} left alone", mappings - left_alone, left_alone));
@@ -248,6 +251,11 @@ void add_quantize_command(CLI::App& app) {
       ->add_option("--moe-calibrate", arguments->experts,
                    "Tokens that an expert's statistics come from: all (default) or those routed to it")
       ->check(CLI::IsMember({"all", "routed"}));
+  command
+      ->add_flag("--scaled-only", arguments->scaled_only,
+                 "Smooth and clip, but leave the weights dense, for other quantizers")
+      ->excludes("--format")
+      ->excludes("--rounding");
   command->add_option("--shard-size", arguments->shard_size, "Largest file to write (default 5GB)");
   command->add_option("--eval", arguments->evaluation.text,
                       "Text to measure perplexity on afterwards, before against after");
