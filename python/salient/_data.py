@@ -61,9 +61,9 @@ def calibration_sequences(
     is always joined, without special tokens. Samples without a token are left out.
 
     ``num_samples`` at most: with ``shuffle_seed`` drawn at random, the same for the same seed on any machine (a
-    permutation by NumPy's default_rng); without it the longest, the first of equally long ones, in their order. Of an
-    iterable without a length the first ones; a stream of `datasets` is shuffled in a buffer. Batches of a DataLoader
-    are all used.
+    permutation by NumPy's default_rng); without it the longest, longest first, so that neighbours that become a batch
+    are of like length. Of an iterable without a length the first ones; a stream of `datasets` is shuffled in a buffer.
+    Batches of a DataLoader are all used.
 
     ``split`` and ``config_name`` are of names and, the former, of data sets with several splits.
     ``preprocess``, a function or "file.py:function", gets each row as a mapping and returns what to change in it.
@@ -191,11 +191,18 @@ class _Encoder:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._frame: tuple[list[int], list[int]] | None = None
-        self._takes_option = True
-        try:
-            self._plain("a", False)
-        except TypeError:
-            self._takes_option = False
+        self._asked: bool | None = None
+
+    @property
+    def _takes_option(self) -> bool:
+        """Whether ``encode`` has the argument add_special_tokens, found by asking once."""
+        if self._asked is None:
+            try:
+                self._tokenizer.encode("a", add_special_tokens=False)
+                self._asked = True
+            except TypeError:
+                self._asked = False
+        return self._asked
 
     def encode(self, text: str, special: bool, limit: int | None) -> list[int]:
         """At most ``limit`` ids, those at the tokenizer's truncation_side left out; special tokens around the text
@@ -263,8 +270,7 @@ def _separate(
         whole = _is_batched(reader.source.rows)
         return _require_some(list(samples if whole else islice(samples, num_samples)), reader)
     sequences = _require_some(list(samples), reader)
-    longest = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))[:num_samples]
-    return [sequences[index] for index in sorted(longest)]
+    return sorted(sequences, key=len, reverse=True)[:num_samples]
 
 
 def _joined(reader: _Reader, window: int, num_samples: int | None, seed: int | None) -> list[Ids]:
