@@ -96,7 +96,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
             continue
         if argument.other == "refused":
             raise NotImplementedError(f"oneshot: {name}={given[name]!r} {argument.why}")
-        warnings.warn(f"oneshot: {name}={given[name]!r} has no effect: {argument.why}", UserWarning, stacklevel=3)
+        warnings.warn(f"oneshot: {name}={given[name]!r} has no effect: {argument.why}", UserWarning, stacklevel=4)
 
 
 def one_of(given: Mapping[str, Any], *names: str) -> Any:

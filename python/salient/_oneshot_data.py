@@ -74,7 +74,8 @@ def sequence_length(wanted: int | None, config: Mapping[str, Any], tokenizer: ob
     if wanted is None:
         return min(limit or _LENGTH_WITHOUT_LIMIT, 1 << 20)
     if limit is not None and wanted > limit:
-        warnings.warn(f"oneshot: max_seq_length={wanted}, but the model takes {limit} tokens", UserWarning, stacklevel=4)
+        message = f"oneshot: max_seq_length={wanted}, but the model takes {limit} tokens"
+        warnings.warn(message, UserWarning, stacklevel=5)
     return min(wanted, limit or wanted)
 
 
@@ -139,4 +140,4 @@ def min_tokens_per_expert(given: Mapping[str, Any], sequences: Sequence[Ids]) ->
         why = "with moe_calibrate_all_experts every expert sees all tokens"
         warnings.warn(f"oneshot: min_tokens_per_module={share!r} has no effect: {why}", UserWarning, stacklevel=5)
         return None
-    return max(1, math.ceil(share * sum(len(row) for row in sequences)))
+    return max(1, int(math.ceil(share * sum(len(row) for row in sequences))))

@@ -54,16 +54,16 @@ def test_every_path_of_llm_compressor_leads_to_the_same_classes() -> None:
 
 
 def test_enums_equal_their_strings() -> None:
-    assert QuantizationType.INT == "int"
-    assert QuantizationStrategy.GROUP == "group"
-    assert ActivationOrdering.WEIGHT == "weight"
+    for enum, text in ((QuantizationType.INT, "int"), (QuantizationStrategy.GROUP, "group")):
+        assert enum == text
+    assert str.__eq__(ActivationOrdering.WEIGHT, "weight")
     assert guide_args() == guide_args(type="int", strategy="group")
     assert guide_args(type="INT").type == "int"
 
 
 def test_a_modifier_that_does_not_exist_says_what_to_write_instead() -> None:
     with pytest.raises(ImportError, match="GPTQModifier: Salient has no such modifier; .*compensated"):
-        from salient.modifiers.quantization import GPTQModifier  # type: ignore[attr-defined]  # noqa: F401
+        from salient.modifiers.quantization import GPTQModifier  # noqa: F401
 
 
 # ---- values
@@ -130,7 +130,7 @@ def test_nonsense_is_refused_at_its_line(make: Any, message: str) -> None:
         (lambda: guide_args(group_size=17), "^QuantizationArgs: group_size is 17"),
         (lambda: QuantizationArgs(type="float"), '^QuantizationArgs: type'),
         (lambda: AWQModifier(offload_device="cuda:0"), '^AWQModifier: offload_device: "cuda:0" is not supported'),
-        (lambda: AWQModifier(sequential_targets=["LlamaDecoderLayer"]), "^AWQModifier: sequential_targets: .*leave it out"),
+        (lambda: AWQModifier(sequential_targets=["LlamaDecoderLayer"]), "^AWQModifier: sequential_targets: .*leave it"),
         (
             lambda: QuantizationModifier(scheme="W4A16", kv_cache_scheme=QuantizationArgs(num_bits=8)),
             "^QuantizationModifier: kv_cache_scheme: ",
@@ -151,17 +151,17 @@ def test_what_salient_cannot_do_is_refused_by_name(make: Any, message: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "keywords", "message"),
     [
-        (lambda: AWQModifier(n_grdi=5), "AWQModifier: unknown argument 'n_grdi'; did you mean 'n_grid'"),
-        (lambda: guide_args(symetric=True), "QuantizationArgs: unknown argument 'symetric'; did you mean 'symmetric'"),
-        (lambda: QuantizationScheme(targets=[], weight=1), "unknown argument 'weight'; did you mean 'weights'"),  # type: ignore[call-arg]
-        (lambda: AWQMapping("a", ["b"], hook="c"), "AWQMapping: unknown argument 'hook'; the known ones are smooth_layer"),  # type: ignore[call-arg]
+        (AWQModifier, {"n_grdi": 5}, "AWQModifier: unknown argument 'n_grdi'; did you mean 'n_grid'"),
+        (QuantizationArgs, {"symetric": True}, "QuantizationArgs: .* 'symetric'; did you mean 'symmetric'"),
+        (QuantizationScheme, {"targets": [], "weight": 1}, "unknown argument 'weight'; did you mean 'weights'"),
+        (AWQMapping, {"hook": "c"}, "AWQMapping: unknown argument 'hook'; the known ones are smooth_layer"),
     ],
 )
-def test_an_unknown_keyword_names_the_nearest(make: Any, message: str) -> None:
+def test_an_unknown_keyword_names_the_nearest(make: Any, keywords: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        make()
+        make(**keywords)
 
 
 # ---- text
@@ -193,7 +193,8 @@ def test_lists_dicts_and_single_objects_are_recipes() -> None:
 
 
 def test_a_section_salient_makes_one_document() -> None:
-    text, source = recipe_text([AWQModifier(), QuantizationModifier(scheme="W4A16"), {"salient": {"rounding": "nearest"}}])
+    section = {"salient": {"rounding": "nearest"}}
+    text, source = recipe_text([AWQModifier(), QuantizationModifier(scheme="W4A16"), section])
     _core.normalize_recipe(text, source)
     assert list(json.loads(text)) == ["AWQModifier", "QuantizationModifier", "salient"]
     with pytest.raises(ValueError, match="AWQModifier stands twice"):
@@ -278,7 +279,8 @@ def test_model_dump() -> None:
 
 def test_dumps_agree_with_compressed_tensors() -> None:
     peer = pytest.importorskip("compressed_tensors.quantization")
-    for said in ({"num_bits": 4, "group_size": 128, "symmetric": False}, {}, {"num_bits": 4, "group_size": -1}):
+    saids: list[dict[str, Any]] = [{"num_bits": 4, "group_size": 128, "symmetric": False}, {}, {"group_size": -1}]
+    for said in saids:
         assert QuantizationArgs(**said).model_dump() == peer.QuantizationArgs(**said).model_dump()
 
 

@@ -132,7 +132,7 @@ def _is_path(text: str) -> bool:
 def _front_matter(text: str, source: str) -> str:
     found = re.search(r"^\s*(?:---|\+\+\+)\s*\n(.*?)^(?:---|\+\+\+)\s*$", text, re.DOTALL | re.MULTILINE)
     if found is None:
-        raise ValueError(f"{source}: has no front matter between --- lines, which is where a recipe card has its recipe")
+        raise ValueError(f"{source}: has no front matter between --- lines, where a card has its recipe")
     return found.group(1)
 
 
