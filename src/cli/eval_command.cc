@@ -5,6 +5,7 @@
 #include "cli/commands.h"
 #include "cli/evaluation.h"
 #include "cli/terminal.h"
+#include "evaluate/report_json.h"
 #include "runtime/generate.h"
 #include "text/dataset.h"
 #include "text/tokenizer.h"
@@ -30,12 +31,6 @@ class EvaluationStatus {
   StatusLine status_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
-
-Json to_json(const Perplexity& perplexity) {
-  return {{"perplexity", perplexity.perplexity},
-          {"mean_loss", perplexity.mean_loss},
-          {"predictions", perplexity.predictions}};
-}
 
 }  // namespace
 
@@ -72,13 +67,8 @@ Json to_json(const EvaluationResult& result) {
                {"window", result.arguments.window},
                {"windows", result.windows},
                {"seconds", result.seconds}};
-  json.update(to_json(result.model));
-  if (result.divergence) {
-    json["reference"] = to_json(result.divergence->reference);
-    json["reference"]["model"] = result.arguments.against;
-    json["mean_kl"] = result.divergence->mean_kl;
-    json["same_top"] = result.divergence->same_top_share;
-  }
+  json.update(result.divergence ? salient::to_json(*result.divergence) : salient::to_json(result.model));
+  if (result.divergence) json["reference"]["model"] = result.arguments.against;
   return json;
 }
 

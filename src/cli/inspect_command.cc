@@ -1,17 +1,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 
-#include "awq/mapping.h"
-#include "base/error.h"
-#include "base/json.h"
 #include "cli/commands.h"
 #include "cli/plan_report.h"
 #include "cli/terminal.h"
 #include "model/weights.h"
 #include "quant/scheme.h"
-#include "recipe/plan.h"
+#include "recipe/inspection.h"
 
 namespace salient::cli {
 namespace {
@@ -22,86 +18,6 @@ struct InspectArguments {
   bool mappings = false;
   bool json = false;
 };
-
-/// Parameters and bytes by element type.
-struct TypeTotals {
-  int64_t tensors = 0;
-  int64_t elements = 0;
-  uint64_t bytes = 0;
-};
-
-std::map<std::string, TypeTotals> totals_by_type(const Checkpoint& checkpoint) {
-  std::map<std::string, TypeTotals> totals;
-  for (const auto& name : checkpoint.tensor_names()) {
-    const Tensor tensor = checkpoint.tensor(name);
-    auto& entry = totals[std::string(to_string(tensor.dtype()))];
-    ++entry.tensors;
-    entry.elements += tensor.element_count();
-    entry.bytes += tensor.byte_size();
-  }
-  return totals;
-}
-
-int64_t norm_parameters(const DecoderSpec& spec, int64_t weights) {
-  return spec.norm.bias ? 2 * weights : weights;
-}
-
-int64_t parameter_count(const DecoderSpec& spec) {
-  int64_t count = spec.vocab_size * spec.hidden_size * (spec.tie_word_embeddings ? 1 : 2);
-  if (spec.positions) count += spec.positions->count * spec.hidden_size;
-  for (const std::string& norm : {spec.embedding_norm_name, spec.final_norm_name})
-    if (!norm.empty()) count += norm_parameters(spec, spec.hidden_size);
-  for (int64_t layer = 0; layer < spec.layers; ++layer) {
-    for (const auto& slot : spec.linears(layer))
-      count += slot.out_features * (slot.in_features + (slot.bias ? 1 : 0));
-    for (size_t role = 0; role < kNormRoles; ++role) {
-      const auto norm = static_cast<NormRole>(role);
-      if (spec.norm_name(layer, norm).empty()) continue;
-      count += norm_parameters(spec, element_count(spec.norm_shape(norm)));
-    }
-    for (size_t i = 0; i < kStateTensors && spec.has_state(layer); ++i)
-      count += element_count(spec.state_tensor_shape(static_cast<StateTensor>(i)));
-    if (spec.has_experts(layer) && !spec.moe->correction_name.empty()) count += spec.moe->experts;
-  }
-  return count;
-}
-
-std::string_view rope_name(RopeScaling scaling) {
-  switch (scaling) {
-    case RopeScaling::none:
-      return "default";
-    case RopeScaling::linear:
-      return "linear";
-    case RopeScaling::dynamic:
-      return "dynamic";
-    case RopeScaling::llama3:
-      return "llama3";
-    case RopeScaling::yarn:
-      return "yarn";
-    case RopeScaling::longrope:
-      return "longrope";
-  }
-  return "default";
-}
-
-/// "rope theta 10000, scaling default", "learned", "alibi".
-std::string position_kind(const DecoderSpec& spec) {
-  if (spec.alibi) return "alibi";
-  if (spec.positions) return "learned";
-  std::vector<std::string> kinds;
-  for (const RopeSpec& rope : spec.ropes) {
-    kinds.push_back(fmt::format("rope theta {:g}, scaling {}", rope.theta, rope_name(rope.scaling)));
-  }
-  return kinds.empty() ? "none" : fmt::format("{}", fmt::join(kinds, "; "));
-}
-
-Json ropes_json(const DecoderSpec& spec) {
-  Json list = Json::array();
-  for (const RopeSpec& rope : spec.ropes) {
-    list.push_back({{"theta", rope.theta}, {"scaling", rope_name(rope.scaling)}});
-  }
-  return list;
-}
 
 std::string expert_text(const DecoderSpec& spec) {
   const MoeSpec& moe = *spec.moe;
@@ -117,71 +33,6 @@ std::string linear_attention_text(const LinearAttention& state) {
                      state.value_heads, state.value_dim, state.key_heads, state.key_dim);
 }
 
-Json tensor_list(const Checkpoint& checkpoint) {
-  Json list = Json::array();
-  for (const auto& name : checkpoint.tensor_names()) {
-    const Tensor tensor = checkpoint.tensor(name);
-    list.push_back({{"name", name},
-                    {"dtype", to_string(tensor.dtype())},
-                    {"shape", tensor.shape()},
-                    {"bytes", tensor.byte_size()}});
-  }
-  return list;
-}
-
-Json quantization_json(const std::optional<QuantizationConfig>& quantization) {
-  if (!quantization) return nullptr;
-  Json groups = Json::array();
-  for (const SchemeGroup& group : quantization->groups) groups.push_back(to_json(group));
-  return {{"format", to_string(quantization->format)}, {"groups", groups}, {"ignore", quantization->ignore}};
-}
-
-/// What AWQ would smooth in each layer.
-std::vector<PlannedLayer> mapped_layers(const DecoderSpec& spec) {
-  std::vector<PlannedLayer> layers;
-  for (int64_t layer = 0; layer < spec.layers; ++layer) {
-    layers.push_back({.layer = layer, .mappings = plan_mappings(default_mappings(spec, layer), spec, layer)});
-  }
-  return layers;
-}
-
-Json mappings_json(const DecoderSpec& spec) {
-  Json layers = Json::array();
-  for (const PlannedLayer& layer : mapped_layers(spec)) {
-    Json mappings = Json::array();
-    for (const PlannedMapping& mapping : layer.mappings) mappings.push_back(to_json(mapping));
-    layers.push_back(mappings);
-  }
-  return layers;
-}
-
-Json inspect_json(const ModelWeights& weights, const InspectArguments& arguments) {
-  const auto& spec = weights.spec();
-  Json types = Json::object();
-  for (const auto& [name, total] : totals_by_type(weights.checkpoint())) {
-    types[name] = {{"tensors", total.tensors}, {"elements", total.elements}, {"bytes", total.bytes}};
-  }
-  Json json = {{"architecture", spec.architecture},
-               {"parameters", parameter_count(spec)},
-               {"bytes", weights.checkpoint().byte_size()},
-               {"layers", spec.layers},
-               {"hidden_size", spec.hidden_size},
-               {"intermediate_size", spec.intermediate_size},
-               {"heads", spec.heads},
-               {"kv_heads", spec.kv_heads},
-               {"head_dim", spec.head_dim},
-               {"vocab_size", spec.vocab_size},
-               {"max_position_embeddings", spec.max_position_embeddings},
-               {"positions", position_kind(spec)},
-               {"ropes", ropes_json(spec)},
-               {"tie_word_embeddings", spec.tie_word_embeddings},
-               {"dtypes", types},
-               {"quantization", quantization_json(weights.quantization())}};
-  if (arguments.mappings) json["mappings"] = mappings_json(spec);
-  if (arguments.tensors) json["tensors"] = tensor_list(weights.checkpoint());
-  return json;
-}
-
 /// "int4 asymmetric, group 128", and where there are several groups for whom.
 std::string group_text(const SchemeGroup& group) {
   return fmt::format("{} ({}: {})", describe(group.scheme), group.name, fmt::join(group.targets, ", "));
@@ -193,6 +44,13 @@ std::string quantization_text(const std::optional<QuantizationConfig>& quantizat
   for (const SchemeGroup& group : quantization->groups) schemes.push_back(group_text(group));
   return fmt::format("{}: {}; {} modules stay dense", to_string(quantization->format),
                      fmt::join(schemes, "; "), quantization->ignore.size());
+}
+
+Json inspect_json(const ModelWeights& weights, const InspectArguments& arguments) {
+  Json json = inspection_json(weights);
+  if (arguments.mappings) json["mappings"] = mappings_json(weights.spec());
+  if (arguments.tensors) json["tensors"] = tensors_json(weights.checkpoint());
+  return json;
 }
 
 void print_inspection(const ModelWeights& weights, const InspectArguments& arguments) {

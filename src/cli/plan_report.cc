@@ -9,6 +9,7 @@
 
 #include "cli/terminal.h"
 #include "quant/scheme.h"
+#include "recipe/report_json.h"
 
 namespace salient::cli {
 namespace {
@@ -72,20 +73,6 @@ std::string rule_text(const PlannedLinear& linear) {
   return fmt::format("{} ({}: \"{}\")", text, linear.group, linear.target);
 }
 
-Json observer_name(Observer observer) {
-  if (observer == Observer::automatic) return nullptr;
-  return observer == Observer::mse ? "mse" : "minmax";
-}
-
-Json to_json(const PlannedLinear& linear) {
-  return {{"name", linear.name},
-          {"shape", {linear.out_features, linear.in_features}},
-          {"group", linear.group},
-          {"target", linear.target},
-          {"observer", observer_name(linear.observer)},
-          {"actorder", linear.order == ActivationOrder::weight ? Json("weight") : Json()}};
-}
-
 /// Names of a layer's linears by rule; of experts that do not all have the same rule the numbers stand there.
 std::vector<std::string> names_of_rule(const PlannedLayer& layer, const std::string& rule) {
   std::map<std::string, std::vector<int64_t>> experts;
@@ -121,70 +108,7 @@ std::vector<std::string> layer_lines(const PlannedLayer& layer) {
   return lines;
 }
 
-/// "AWQ: duo_scaling both, 20 candidates, clip search, rounding compensated, ..."
-std::string method_text(const OneshotOptions& options) {
-  if (!options.recipe.awq) return "round to nearest";
-  const AwqModifier& awq = *options.recipe.awq;
-  constexpr std::string_view kDuo[] = {"false", "true", "both"};
-  std::string text =
-      fmt::format("AWQ: duo_scaling {}, {} candidates, {}, rounding {}, next layer sees {} outputs",
-                  kDuo[static_cast<size_t>(awq.duo_scaling)], awq.n_grid,
-                  awq.clip == ClipSearch::on ? "clip search" : "no clip search",
-                  awq.rounding == Rounding::nearest ? "nearest" : "compensated",
-                  options.calibration.propagation == Propagation::quantized ? "quantized" : "original");
-  if (options.calibration.experts == ExpertCalibration::routed) text += ", experts see routed tokens";
-  return text;
-}
-
 }  // namespace
-
-Json to_json(const SchemeGroup& group) {
-  return {{"name", group.name},
-          {"targets", group.targets},
-          {"num_bits", group.scheme.num_bits},
-          {"symmetric", group.scheme.symmetric},
-          {"group_size", group.scheme.group_size}};
-}
-
-Json to_json(const PlannedMapping& mapping) {
-  return {{"smooth_layer", mapping.smooth_layer}, {"balance_layers", mapping.balance_layers}};
-}
-
-Json to_json(const OneshotPlan& plan, const OneshotOptions& options) {
-  Json groups = Json::array();
-  for (const SchemeGroup& group : plan.groups) groups.push_back(to_json(group));
-  Json layers = Json::array();
-  for (const PlannedLayer& layer : plan.layers) {
-    Json mappings = Json::array();
-    for (const PlannedMapping& mapping : layer.mappings) mappings.push_back(to_json(mapping));
-    Json linears = Json::array();
-    for (const PlannedLinear& linear : layer.linears) {
-      linears.push_back(to_json(linear));
-    }
-    layers.push_back({{"layer", layer.layer}, {"mappings", mappings}, {"linears", linears}});
-  }
-  Json dense = Json::array();
-  for (const auto& module : plan.dense) dense.push_back({{"name", module.name}, {"reason", module.reason}});
-  return {{"architecture", plan.architecture},
-          {"device", plan.device},
-          {"format", to_string(options.format)},
-          {"method", method_text(options)},
-          {"groups", groups},
-          {"layers", layers},
-          {"head", plan.head ? to_json(*plan.head) : Json()},
-          {"dense", dense},
-          {"warnings", plan.warnings},
-          {"quantized_linears", plan.quantized_linears},
-          {"calibration_tokens", plan.calibration_tokens},
-          {"bytes_before", plan.bytes_before},
-          {"bytes_after", plan.bytes_after},
-          {"memory",
-           {{"hidden_states", plan.memory_hidden_states},
-            {"layer", plan.memory_layer},
-            {"statistics", plan.memory_statistics},
-            {"workspace", plan.memory_workspace},
-            {"peak", plan.memory_peak}}}};
-}
 
 void print_layers(std::span<const PlannedLayer> layers) {
   std::vector<std::vector<std::string>> kinds;
@@ -209,11 +133,12 @@ void print_layers(std::span<const PlannedLayer> layers) {
 
 void print_plan(const OneshotPlan& plan, const OneshotOptions& options) {
   fmt::print("Plan (nothing is written):\n");
+  const bool scaled = plan.result == OneshotResult::scaled;
   print_table(
       {{"model", fmt::format("{}, {} layers", plan.architecture, plan.layers.size())},
        {"device", plan.device},
        {"method", method_text(options)},
-       {"format", std::string(to_string(options.format))},
+       {"format", scaled ? "dense, for another program to round" : std::string(to_string(options.format))},
        {"quantized", fmt::format("{} linears", plan.quantized_linears)},
        {"calibration", fmt::format("{} tokens", plan.calibration_tokens)},
        {"size", fmt::format("{} -> {}", format_bytes(plan.bytes_before), format_bytes(plan.bytes_after))},

@@ -8,6 +8,7 @@
 #include "cli/plan_report.h"
 #include "cli/terminal.h"
 #include "quant/scheme.h"
+#include "recipe/report_json.h"
 #include "salient/oneshot.h"
 
 namespace salient::cli {
@@ -30,6 +31,7 @@ struct QuantizeArguments {
   std::optional<int64_t> num_samples;
   std::optional<int64_t> max_seq_length;
   std::string shard_size = "5GB";
+  bool scaled_only = false;
   bool dry_run = false;
   bool json = false;
   EvaluationArguments evaluation;
@@ -88,6 +90,7 @@ void finish_options(const CLI::App& command, QuantizeArguments& arguments) {
     take_recipe(command, arguments);
   }
   if (arguments.format) options.format = format_by_name(*arguments.format);
+  if (arguments.scaled_only) options.result = OneshotResult::scaled;
   take_calibration_flags(arguments, options.calibration);
   options.shard_size = parse_byte_size(arguments.shard_size);
 }
@@ -112,36 +115,6 @@ void show_progress(StatusLine& status, const Progress& progress) {
       format_duration(progress.remaining_seconds)));
 }
 
-Json report_json(const OneshotReport& report) {
-  Json layers = Json::array();
-  for (const auto& layer : report.layers) {
-    Json mappings = Json::array();
-    for (const auto& mapping : layer.mappings) {
-      mappings.push_back({{"mapping", mapping.mapping},
-                          {"loss_before", mapping.loss_before},
-                          {"loss_after", mapping.loss_after},
-                          {"ratio", mapping.ratio},
-                          {"duo", mapping.duo},
-                          {"left_alone", mapping.left_alone}});
-    }
-    layers.push_back({{"layer", layer.layer},
-                      {"mappings", mappings},
-                      {"clip_loss_before", layer.clip_loss_before},
-                      {"clip_loss_after", layer.clip_loss_after},
-                      {"equivalence_error", layer.equivalence_error},
-                      {"pooled_experts", layer.pooled_experts},
-                      {"seconds", layer.seconds}});
-  }
-  return {{"quantized_linears", report.quantized_linears},
-          {"calibration_tokens", report.calibration_tokens},
-          {"bytes_before", report.bytes_before},
-          {"bytes_after", report.bytes_after},
-          {"seconds", report.seconds},
-          {"peak_memory", report.peak_memory},
-          {"warnings", report.warnings},
-          {"layers", layers}};
-}
-
 void print_report(const OneshotReport& report, const std::string& output) {
   double equivalence = 0;
   int64_t mappings = 0;
@@ -157,7 +130,9 @@ void print_report(const OneshotReport& report, const std::string& output) {
   }
   std::vector<std::pair<std::string, std::string>> rows{
       {"output", output},
-      {"quantized", fmt::format("{} linears", report.quantized_linears)},
+      {"quantized", report.result == OneshotResult::scaled
+                        ? "nothing; the weights are scaled for another program to round"
+                        : fmt::format("{} linears", report.quantized_linears)},
       {"size",
        fmt::format("{} -> {} ({:.2f}x smaller)", format_bytes(report.bytes_before),
                    format_bytes(report.bytes_after),
@@ -197,7 +172,7 @@ void run_quantize(const CLI::App& command, QuantizeArguments& arguments) {
   check_evaluation(arguments);
   if (arguments.dry_run) {
     const OneshotPlan plan = plan_oneshot(options);
-    if (arguments.json) fmt::print("{}\n", cli::to_json(plan, options).dump(2));
+    if (arguments.json) fmt::print("{}\n", to_json(plan, options).dump(2));
     if (!arguments.json) print_plan(plan, options);
     return;
   }
@@ -207,7 +182,7 @@ void run_quantize(const CLI::App& command, QuantizeArguments& arguments) {
     options.on_progress = [&](const Progress& progress) { show_progress(status, progress); };
     report = oneshot(options);
   }
-  Json json = report_json(report);
+  Json json = to_json(report);
   if (!arguments.json) print_report(report, options.output);
   if (!arguments.evaluation.text.empty()) {
     arguments.evaluation.model = options.output;
@@ -277,6 +252,11 @@ void add_quantize_command(CLI::App& app) {
       ->add_option("--moe-calibrate", arguments->experts,
                    "Tokens that an expert's statistics come from: all (default) or those routed to it")
       ->check(CLI::IsMember({"all", "routed"}));
+  command
+      ->add_flag("--scaled-only", arguments->scaled_only,
+                 "Smooth and clip, but leave the weights dense, for other quantizers")
+      ->excludes("--format")
+      ->excludes("--rounding");
   command->add_option("--shard-size", arguments->shard_size, "Largest file to write (default 5GB)");
   command->add_option("--eval", arguments->evaluation.text,
                       "Text to measure perplexity on afterwards, before against after");

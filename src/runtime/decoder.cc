@@ -81,31 +81,36 @@ Decoder Decoder::load(const std::string& directory, Backend& backend) {
 
 Tensor Decoder::forward(std::span<const int32_t> tokens, KvCache& cache,
                         const ForwardOptions& options) const {
+  const auto count = static_cast<int64_t>(tokens.size());
+  const int64_t first = options.rows == LogitRows::all ? 0 : std::max<int64_t>(0, count - 1);
+  Tensor logits = Tensor::empty(DType::f32, {count - first, spec().vocab_size});
+  forward_rows({tokens, first, options.cancelled}, cache, [&](int64_t row, const Tensor& part) {
+    Tensor target = logits.slice(row - first, row - first + part.dim(0));
+    std::memcpy(target.mutable_bytes(), part.bytes(), part.byte_size());
+  });
+  return logits;
+}
+
+void Decoder::forward_rows(const LogitRequest& request, KvCache& cache, const LogitConsumer& consume) const {
+  const auto tokens = request.tokens;
   if (tokens.empty()) fail(ErrorKind::invalid_argument, "a forward pass needs at least one token");
   check_tokens(spec(), tokens);
   const int64_t before = cache.length();
   cache.mark();
   const int64_t sequence_length = before + static_cast<int64_t>(tokens.size());
-  const bool all = options.rows == LogitRows::all;
-  Tensor logits;
-  if (all) logits = Tensor::empty(DType::f32, {static_cast<int64_t>(tokens.size()), spec().vocab_size});
   try {
     for (size_t begin = 0; begin < tokens.size(); begin += kChunk) {
       const auto chunk = tokens.subspan(begin, std::min(kChunk, tokens.size() - begin));
-      const Tensor hidden = run_chunk({chunk, sequence_length, options.cancelled}, cache);
-      if (all) {
-        const Tensor part = final_logits(*backend_, spec(), head_, hidden);
-        Tensor target = logits.slice(static_cast<int64_t>(begin), static_cast<int64_t>(begin + chunk.size()));
-        std::memcpy(target.mutable_bytes(), part.bytes(), part.byte_size());
-      } else if (begin + chunk.size() == tokens.size()) {
-        logits = final_logits(*backend_, spec(), head_, hidden.slice(hidden.dim(0) - 1, hidden.dim(0)));
-      }
+      const Tensor hidden = run_chunk({chunk, sequence_length, request.cancelled}, cache);
+      const int64_t skipped = std::max<int64_t>(0, request.first_row - static_cast<int64_t>(begin));
+      if (skipped >= hidden.dim(0)) continue;
+      consume(static_cast<int64_t>(begin) + skipped,
+              final_logits(*backend_, spec(), head_, hidden.slice(skipped, hidden.dim(0))));
     }
   } catch (...) {
     cache.truncate(before);
     throw;
   }
-  return logits;
 }
 
 Tensor Decoder::run_chunk(const Chunk& chunk, KvCache& cache) const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -53,6 +54,9 @@ struct ForwardOptions {
   const CancellationFlag* cancelled = nullptr;  ///< polled once per layer and chunk
 };
 
+/// Takes logits f32 [rows, vocab] of the tokens from `row` on.
+using LogitConsumer = std::function<void(int64_t row, const Tensor& logits)>;
+
 /// A model with all its layers prepared, for generation.
 class Decoder {
  public:
@@ -68,6 +72,15 @@ class Decoder {
   /// run in chunks, so that memory stays bounded. An Error leaves the cache as it was. Errors:
   /// invalid_argument for no tokens or an id outside the vocabulary; cancelled.
   Tensor forward(std::span<const int32_t> tokens, KvCache& cache, const ForwardOptions& options) const;
+
+  struct LogitRequest {
+    std::span<const int32_t> tokens;
+    int64_t first_row = 0;
+    const CancellationFlag* cancelled = nullptr;
+  };
+  /// The same, handing the logits of the tokens from `first_row` on over piece by piece, so that those of a long
+  /// text and a large vocabulary need not be held together.
+  void forward_rows(const LogitRequest& request, KvCache& cache, const LogitConsumer& consume) const;
 
  private:
   Decoder() = default;

@@ -59,8 +59,10 @@ class TokenLoop {
     while (static_cast<int64_t>(result_.tokens.size()) < request_.max_tokens) {
       const int32_t token = sampler_.sample(logits.values<float>(), seen_);
       result_.decode_seconds = seconds_since(start);
-      if (std::ranges::find(request_.stop_tokens, token) != request_.stop_tokens.end())
+      if (std::ranges::find(request_.stop_tokens, token) != request_.stop_tokens.end()) {
+        result_.stop_token = token;
         return FinishReason::stop_token;
+      }
       seen_.push_back(token);
       result_.tokens.push_back(token);
       if (!on_token(token)) return FinishReason::callback;

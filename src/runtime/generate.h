@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -24,6 +25,7 @@ struct GenerateRequest {
 struct GenerateResult {
   std::vector<int32_t> tokens;
   FinishReason reason = FinishReason::max_tokens;
+  std::optional<int32_t> stop_token{};  ///< the one that came; not among `tokens`
   int64_t prompt_tokens = 0;
   double prefill_seconds = 0;  ///< the whole prompt, to the first logits
   double decode_seconds = 0;   ///< of the forward passes and draws after that

@@ -1,0 +1,51 @@
+#include "base/error.h"
+
+#include "bindings/module.h"
+
+namespace salient::python {
+namespace {
+
+PyObject* format_error = nullptr;
+
+PyObject* exception_of(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::invalid_argument:
+      return PyExc_ValueError;
+    case ErrorKind::not_found:
+      return PyExc_FileNotFoundError;
+    case ErrorKind::bad_format:
+      return format_error;
+    case ErrorKind::unsupported:
+      return PyExc_NotImplementedError;
+    case ErrorKind::io:
+      return PyExc_OSError;
+    case ErrorKind::out_of_memory:
+      return PyExc_MemoryError;
+    case ErrorKind::cancelled:
+      return PyExc_KeyboardInterrupt;
+    case ErrorKind::internal:
+      return PyExc_RuntimeError;
+  }
+  return PyExc_RuntimeError;
+}
+
+void translate(const std::exception_ptr& pointer, void*) {
+  try {
+    std::rethrow_exception(pointer);
+  } catch (const Error& error) {
+    PyErr_SetString(exception_of(error.kind()), error.what());
+  }
+}
+
+}  // namespace
+
+void bind_errors(nb::module_& module) {
+  format_error = PyErr_NewExceptionWithDoc(
+      "salient.FormatError",
+      "A file does not say what its format promises; the message names file, place and value.",
+      PyExc_ValueError, nullptr);
+  module.attr("FormatError") = nb::borrow(format_error);
+  nb::register_exception_translator(translate);
+}
+
+}  // namespace salient::python

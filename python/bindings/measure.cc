@@ -1,0 +1,75 @@
+#include "base/json.h"
+#include "bindings/arrays.h"
+#include "bindings/interruptible.h"
+#include "bindings/keywords.h"
+#include "evaluate/report_json.h"
+#include "recipe/inspection.h"
+#include "text/dataset.h"
+
+namespace salient::python {
+namespace {
+
+std::string inspect(const std::string& path) {
+  const nb::gil_scoped_release released;
+  return inspection_json(ModelWeights(path)).dump();
+}
+
+Json measure_windows(const std::string& model, const std::string& against, const TokenWindows& windows,
+                     const EvaluationOptions& options) {
+  const auto backend = make_cpu_backend();
+  const ModelWeights weights(model);
+  if (against.empty()) return to_json(measure_perplexity(*backend, weights, windows, options));
+  return to_json(measure_divergence(*backend, weights, ModelWeights(against), windows, options));
+}
+
+std::string measure(const std::string& model, const std::vector<IdArray>& arrays, const std::string& against,
+                    const nb::object& progress) {
+  const TokenWindows windows = to_sequences(arrays);
+  Interruptible job;
+  EvaluationOptions options{.cancelled = job.flag()};
+  if (!progress.is_none()) {
+    options.on_progress = [&](int64_t step, int64_t steps) { job.call_back([&] { progress(step, steps); }); };
+  }
+  Json json;
+  job.run([&] { json = measure_windows(model, against, windows, options); });
+  return json.dump();
+}
+
+nb::list read_windows(const Tokenizer& tokenizer, const std::string& path, const std::string& text_column,
+                      size_t window, std::optional<size_t> maximum) {
+  std::vector<std::vector<int32_t>> windows;
+  {
+    const nb::gil_scoped_release released;
+    WindowOptions options{.window = window};
+    if (maximum) options.maximum = *maximum;
+    windows = read_token_windows(tokenizer, {.path = path, .text_column = text_column}, options);
+  }
+  nb::list result;
+  for (auto& ids : windows) result.append(to_numpy(std::move(ids)));
+  return result;
+}
+
+std::vector<std::string> read_texts(const std::string& path, const std::string& text_column) {
+  const nb::gil_scoped_release released;
+  return read_documents({.path = path, .text_column = text_column});
+}
+
+}  // namespace
+
+void bind_measure(nb::module_& module) {
+  module.def("inspect", &inspect, nb::arg("path"), "What a model directory holds, as JSON.");
+  module.def("measure", &measure, nb::arg("model"), nb::arg("windows"), nb::arg("against") = "",
+             nb::arg("progress") = nb::none(),
+             nb::sig("def measure(model: str, windows: collections.abc.Sequence[numpy.typing.NDArray[numpy.int32]], "
+                     "against: str = '', progress: collections.abc.Callable[[int, int], None] | None = None) -> str"),
+             "Perplexity over windows of ids, and how far from the model `against`, as JSON. `progress(step, steps)`.");
+  module.def("read_windows", &read_windows, nb::arg("tokenizer"), nb::arg("path"), nb::arg("text_column") = "text",
+             nb::arg("window") = 512, nb::arg("maximum") = nb::none(),
+             nb::sig("def read_windows(tokenizer: Tokenizer, path: str, text_column: str = 'text', window: int = 512, "
+                     "maximum: int | None = None) -> list[numpy.typing.NDArray[numpy.int32]]"),
+             "The documents of a .txt or .jsonl file joined and cut into windows of `window` tokens.");
+  module.def("read_texts", &read_texts, nb::arg("path"), nb::arg("text_column") = "text",
+             "The documents of a .txt or .jsonl file.");
+}
+
+}  // namespace salient::python

@@ -1,0 +1,23 @@
+#include "bindings/module.h"
+
+#include "base/parallel.h"
+
+namespace salient::python {
+
+NB_MODULE(_core, module) {
+  module.doc() = "What of Salient is written in C++: see the package salient for the parts meant for users.";
+  module.attr("__version__") = SALIENT_VERSION;
+  bind_errors(module);
+  bind_tensors(module);
+  bind_tokenizer(module);
+  bind_model(module);
+  bind_oneshot(module);
+  bind_measure(module);
+  bind_weights(module);
+  module.def("set_num_threads", &set_thread_count, nb::arg("count"),
+             "How many threads all work uses from now on (at least 1).");
+  module.def("get_num_threads", &thread_count,
+             "How many threads work uses: SALIENT_THREADS, else the processors that this process may run on.");
+}
+
+}  // namespace salient::python

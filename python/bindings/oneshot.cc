@@ -1,0 +1,129 @@
+#include "salient/oneshot.h"
+
+#include "base/error.h"
+#include "bindings/arrays.h"
+#include "bindings/interruptible.h"
+#include "bindings/keywords.h"
+#include "checkpoint/checkpoint_writer.h"
+#include "quant/scheme.h"
+#include "recipe/report_json.h"
+
+namespace salient::python {
+namespace {
+
+DuoScaling duo_scaling_of(const nb::object& value) {
+  if (nb::isinstance<nb::bool_>(value)) return nb::cast<bool>(value) ? DuoScaling::on : DuoScaling::off;
+  if (nb::isinstance<nb::str>(value) && nb::cast<std::string>(value) == "both") return DuoScaling::both;
+  fail(ErrorKind::invalid_argument, "duo_scaling: {} is none of True, False and \"both\"",
+       nb::cast<std::string>(nb::repr(value)));
+}
+
+void take_calibration(Keywords& keywords, CalibrationOptions& calibration) {
+  keywords.take("dataset", calibration.dataset);
+  keywords.take("text_column", calibration.text_column);
+  keywords.take("num_samples", calibration.num_samples);
+  keywords.take("max_seq_length", calibration.max_seq_length);
+  keywords.take("min_tokens_per_expert", calibration.min_tokens_per_expert);
+  if (const auto sequences = keywords.take<std::vector<IdArray>>("sequences"))
+    calibration.sequences = to_sequences(*sequences);
+  if (const auto quantized = keywords.take<bool>("propagate_error"))
+    calibration.propagation = *quantized ? Propagation::quantized : Propagation::original;
+  if (const auto all = keywords.take<bool>("calibrate_all_experts"))
+    calibration.experts = *all ? ExpertCalibration::all : ExpertCalibration::routed;
+}
+
+/// What stands beside the recipe, in the arguments of AutoAWQ's quantize.
+void take_awq(Keywords& keywords, Recipe& recipe) {
+  const auto clip = keywords.take<bool>("apply_clip");
+  const nb::object duo = keywords.take_object("duo_scaling");
+  if (!recipe.awq) return;
+  if (clip) recipe.awq->clip = *clip ? ClipSearch::on : ClipSearch::off;
+  if (!duo.is_none()) recipe.awq->duo_scaling = duo_scaling_of(duo);
+}
+
+/// Without output.
+OneshotOptions job_options(Keywords& keywords) {
+  OneshotOptions options;
+  keywords.take("model", options.model);
+  keywords.take("recipe_source", options.recipe_source);
+  parse_recipe(keywords.take<std::string>("recipe").value_or(""), options.recipe_source, options);
+  take_awq(keywords, options.recipe);
+  if (const auto format = keywords.take<std::string>("format")) options.format = format_by_name(*format);
+  take_calibration(keywords, options.calibration);
+  if (keywords.take<bool>("scaled_only").value_or(false)) options.result = OneshotResult::scaled;
+  return options;
+}
+
+std::string run_oneshot(const nb::kwargs& arguments) {
+  Keywords keywords(arguments);
+  OneshotOptions options = job_options(keywords);
+  keywords.take("output", options.output);
+  keywords.take("shard_size", options.shard_size);
+  keywords.take("overwrite", options.overwrite);
+  const nb::object progress = keywords.take_object("progress");
+  keywords.finish();
+  Interruptible job;
+  options.cancelled = job.flag();
+  if (!progress.is_none()) {
+    options.on_progress = [&](const Progress& state) {
+      job.call_back([&] {
+        progress(state.layers_done, state.layers, state.elapsed_seconds, state.remaining_seconds);
+      });
+    };
+  }
+  Json json;
+  job.run([&] { json = to_json(oneshot(options)); });
+  return json.dump();
+}
+
+std::string run_plan(const nb::kwargs& arguments) {
+  Keywords keywords(arguments);
+  const OneshotOptions options = job_options(keywords);
+  keywords.finish();
+  Json json;
+  Interruptible job;
+  job.run([&] { json = to_json(plan_oneshot(options), options); });
+  return json.dump();
+}
+
+void check_recipe(const std::string& text, const std::string& source) {
+  OneshotOptions options;
+  parse_recipe(text, source, options);
+}
+
+void reshard(const std::string& source, const std::string& target, size_t shard_size, bool overwrite) {
+  CheckpointWriter::Options options{.target = target, .shard_size = shard_size};
+  if (overwrite) options.if_exists = OutputDirectory::IfExists::replace;
+  Interruptible job;
+  job.run([&] { reshard_checkpoint(source, options, job.flag()); });
+}
+
+}  // namespace
+
+void bind_oneshot(nb::module_& module) {
+  constexpr const char* kSignature =
+      "(*, model: str, recipe: str, recipe_source: str, format: str | None = None, "
+      "dataset: str = '', text_column: str = 'text', "
+      "sequences: collections.abc.Sequence[numpy.typing.NDArray[numpy.int32]] | None = None, "
+      "num_samples: int | None = None, max_seq_length: int | None = None, propagate_error: bool | None = None, "
+      "calibrate_all_experts: bool | None = None, min_tokens_per_expert: int | None = None, "
+      "apply_clip: bool | None = None, duo_scaling: bool | str | None = None, scaled_only: bool = False";
+  static const std::string oneshot_signature = fmt::format(
+      "def oneshot{}, output: str, shard_size: int = 5000000000, overwrite: bool = False, "
+      "progress: collections.abc.Callable[[int, int, float, float], None] | None = None) -> str",
+      kSignature);
+  static const std::string plan_signature = fmt::format("def plan{}) -> str", kSignature);
+  module.def("oneshot", &run_oneshot, nb::sig(oneshot_signature.c_str()),
+             "Quantizes a model directory into another; the report as JSON. `recipe` is the text of a recipe, JSON "
+             "where `recipe_source` ends in .json, else YAML. `progress(layers_done, layers, elapsed, left)`.");
+  module.def("plan", &run_plan, nb::sig(plan_signature.c_str()), "What oneshot would do, as JSON.");
+  module.def("normalize_recipe", &check_recipe, nb::arg("text"), nb::arg("source"),
+             "Raises what is wrong with a recipe.");
+  module.def("reshard", &reshard, nb::arg("source"), nb::arg("target"), nb::arg("shard_size"), nb::arg("overwrite"),
+             "Copies a model directory with shards of another size; it appears whole or not at all.");
+  module.def(
+      "parse_byte_size", [](const std::string& text) { return parse_byte_size(text); }, nb::arg("text"),
+      "Bytes of \"5GB\", \"512MiB\", \"1500000\".");
+}
+
+}  // namespace salient::python

@@ -1,0 +1,187 @@
+"""Arguments of AutoAWQ that ask for a kernel, a device or a way to load: what becomes of each."""
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from salient import _core
+
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
+_PROCESSOR: Final = "the kernels are those of the processor"
+
+
+@dataclass(frozen=True)
+class Unused:
+    """An argument without effect. `warns`: whether a value that is true asks for what will not be used."""
+
+    reason: str
+    warns: bool = False
+
+
+UNUSED: Final[Mapping[str, Unused]] = {
+    "trust_remote_code": Unused("no code of a checkpoint is ever run"),
+    "low_cpu_mem_usage": Unused("weights are mapped from their files, layer by layer"),
+    "use_cache": Unused("calibration keeps no cache, generation always does"),
+    "offload_folder": Unused("weights stay in their files until a layer is at work"),
+    "offload_state_dict": Unused("weights stay in their files until a layer is at work"),
+    "fuse_layers": Unused("the same fused operations run either way"),
+    "batch_size": Unused("caches grow with what they hold; none is reserved for a batch"),
+    "attn_implementation": Unused(_PROCESSOR),
+    "use_flash_attention_2": Unused(_PROCESSOR, warns=True),
+    "use_exllama": Unused(_PROCESSOR, warns=True),
+    "use_exllama_v2": Unused(_PROCESSOR, warns=True),
+    "use_marlin": Unused(_PROCESSOR, warns=True),
+    "use_ipex": Unused(_PROCESSOR, warns=True),
+    "use_qbits": Unused(_PROCESSOR, warns=True),
+    "resume_download": Unused("downloads resume by themselves"),
+    "ignore_patterns": Unused("only what a model needs is fetched"),
+    "allow_patterns": Unused("only what a model needs is fetched"),
+    "max_workers": Unused("the hub's own number is used"),
+    "proxies": Unused("the environment's HTTPS_PROXY is used", warns=True),
+    "n_parallel_calib_samples": Unused("calibration takes the memory of one layer, in chunks of its own"),
+    "max_chunk_memory": Unused("calibration takes the memory of one layer, in chunks of its own"),
+}
+
+DOWNLOAD: Final = ("revision", "token", "use_auth_token", "cache_dir", "local_files_only", "force_download")
+_PLACEMENTS: Final = ("auto", "balanced", "balanced_low_0", "sequential", "cpu")
+_ACCELERATORS: Final = ("cuda", "mps", "xpu", "npu", "hpu")
+_DTYPES: Final = ("auto", "float16", "bfloat16")
+
+
+def warn_user(text: str) -> None:
+    """A UserWarning at the line that called into Salient."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, UserWarning, stacklevel=level)
+
+
+def unknown_argument(where: str, name: str, known: Iterable[str]) -> TypeError:
+    """The error for an argument that `where` does not have."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return TypeError(f"{where}: unknown argument {name!r}{hint}")
+
+
+def note_unused(where: str, options: Mapping[str, Any]) -> None:
+    """Warns of those arguments that ask for something that is not used."""
+    for name, value in options.items():
+        unused = UNUSED[name]
+        if unused.warns and value:
+            warn_user(f"{where}: {name}={value!r} has no effect: {unused.reason}")
+
+
+def take_extras(where: str, extras: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """Sorts out the keywords behind the named ones; the options of the download are left over, by today's names.
+
+    Raises:
+        TypeError: an argument is not known.
+        NotImplementedError: subfolder.
+    """
+    download = {"token" if name == "use_auth_token" else name: extras[name] for name in extras if name in DOWNLOAD}
+    others = {name: value for name, value in extras.items() if name not in DOWNLOAD}
+    if others.pop("subfolder", None):
+        raise NotImplementedError(f"{where}: subfolder {extras['subfolder']!r}: fetch the model and pass its directory")
+    for name in others:
+        if name not in UNUSED:
+            raise unknown_argument(where, name, [*known, *UNUSED, *DOWNLOAD])
+    note_unused(where, others)
+    return download
+
+
+def check_dtype(where: str, dtype: object) -> None:
+    """Takes "auto", float16 and bfloat16, as str or as object of torch or NumPy.
+
+    Raises:
+        NotImplementedError: another type.
+    """
+    name = getattr(dtype, "__name__", str(dtype)).removeprefix("torch.")
+    if dtype is not None and name not in _DTYPES:
+        raise NotImplementedError(
+            f"{where}: torch_dtype {name} is not supported; what stays dense is written as float16 in AutoAWQ's layout"
+        )
+
+
+def is_accelerator(device: str) -> bool:
+    """Whether it names one: "cuda:0", "0"."""
+    return device.isdigit() or device.startswith(_ACCELERATORS)
+
+
+def check_device_map(where: str, device_map: object) -> None:
+    """Warns where an accelerator is named.
+
+    Raises:
+        ValueError: a word that is no device and no way to place a model.
+    """
+    devices = list(device_map.values()) if isinstance(device_map, Mapping) else [device_map]
+    for device in devices:
+        name = str(device)
+        if device is None or name in (*_PLACEMENTS, "disk"):
+            continue
+        if not is_accelerator(name):
+            raise ValueError(f"{where}: device_map {name!r} is no device and none of {', '.join(_PLACEMENTS)}")
+        warn_user(f"{where}: device_map names {name}, but the model runs on the processor")
+        return
+
+
+def bytes_of(where: str, size: object) -> int:
+    """Bytes of 24000000000, "24GB" or "512MiB".
+
+    Raises:
+        ValueError: it is no size.
+    """
+    if isinstance(size, int) and not isinstance(size, bool) and size >= 0:
+        return size
+    if not isinstance(size, str):
+        raise ValueError(f"{where}: {size!r} is no size; write bytes or a text like '24GB'")
+    return _core.parse_byte_size(size.replace(" ", ""))
+
+
+def checkpoint_bytes(directory: str) -> int:
+    """What the weights of a model directory take."""
+    files = (entry for entry in os.scandir(directory) if entry.name.endswith(".safetensors"))
+    return sum(entry.stat().st_size for entry in files)
+
+
+def check_memory(where: str, directory: str, max_memory: Mapping[int | str, int | str] | None) -> None:
+    """Holds the size of the weights against the entry "cpu"; the entries of other devices are only read.
+
+    Raises:
+        ValueError: an entry is no size or no device.
+        MemoryError: the weights are larger than what the processor may have.
+    """
+    limits = {}
+    for device, size in (max_memory or {}).items():
+        name = str(device)
+        if name not in ("cpu", "disk") and not is_accelerator(name):
+            raise ValueError(f"{where}: max_memory names {name!r}, which is no device")
+        limits[name] = bytes_of(f"{where}: max_memory[{device!r}]", size)
+    needed = checkpoint_bytes(directory)
+    if needed > limits.get("cpu", needed):
+        raise MemoryError(
+            f"{where}: the weights in {directory} take {needed} bytes, max_memory allows the processor {limits['cpu']}"
+        )
+
+
+def check_filename(where: str, directory: str, filename: str) -> None:
+    """A model is loaded from all of its files; one may be named where it is the only one.
+
+    Raises:
+        FileNotFoundError: no such file.
+        NotImplementedError: there are others beside it.
+    """
+    if not filename:
+        return
+    if not os.path.exists(os.path.join(directory, filename)):
+        raise FileNotFoundError(f"{where}: quant_filename {filename!r} is not in {directory}")
+    files = sorted(entry.name for entry in os.scandir(directory) if entry.name.endswith(".safetensors"))
+    if files != [filename]:
+        raise NotImplementedError(
+            f"{where}: quant_filename {filename!r} is one of the files {', '.join(files)}; "
+            "Salient reads all safetensors of a directory"
+        )

@@ -1,0 +1,414 @@
+"""BaseAWQForCausalLM: what a model of AutoAWQ can do."""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from salient import _core
+from salient._config import AwqConfig, as_awq_config
+from salient._hub import find_model
+from salient.model import CausalLM
+from salient.models._names import parts_present
+from salient.models._options import (
+    bytes_of,
+    check_device_map,
+    check_dtype,
+    check_filename,
+    check_memory,
+    is_accelerator,
+    note_unused,
+    take_extras,
+    unknown_argument,
+    warn_user,
+)
+from salient.quantize.quantizer import AwqQuantizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_OWN_MAPPINGS = "get_layers_for_scaling"
+
+
+class BaseAWQForCausalLM:
+    """A language model to quantize, save and run, with the methods of AutoAWQ.
+
+    A subclass may name parts of the model that stay dense, beside those of a quant_config::
+
+        class VisionAWQForCausalLM(BaseAWQForCausalLM):
+            modules_to_not_convert = ["visual"]
+
+    Attributes:
+        model: the handle below: ``model.generate``, ``model.config``, ``model.save_pretrained``, ``model.logits``.
+        config: that of the model.
+        model_type: the family's name in it.
+        is_quantized: whether the weights are integers, or scaled to become such.
+        quant_config: how it is quantized; None where another description than AutoAWQ's says so.
+        max_seq_len: tokens of prompt and answer together that `generate` accepts; None: what the model can.
+        quantizer: what the last `quantize` used; ``quantizer.report`` tells what it found.
+    """
+
+    modules_to_not_convert: ClassVar[Sequence[str]] = ()
+
+    model: CausalLM
+    is_quantized: bool
+    quant_config: AwqConfig | None
+    max_seq_len: int | None
+    quantizer: AwqQuantizer | None
+
+    def __init__(
+        self,
+        model: CausalLM,
+        model_type: str | None = None,
+        is_quantized: bool = False,
+        config: object = None,
+        quant_config: AwqConfig | None = None,
+        processor: object = None,
+    ) -> None:
+        self._hold(model, is_quantized, quant_config)
+        if config is not None and config is not model.config:
+            raise ValueError("config is that of the model; change model.config instead")
+        self._check_model_type(model_type)
+        self.processor = processor
+
+    def _hold(self, model: CausalLM, is_quantized: bool, quant_config: AwqConfig | None) -> None:
+        self.model = model
+        self.is_quantized = is_quantized
+        self.quant_config = quant_config
+        self.max_seq_len = None
+        self.quantizer = None
+        self.processor = None
+
+    def _check_model_type(self, model_type: str | None) -> None:
+        if model_type is not None and model_type != self.model_type:
+            config = f"the config.json of {self.model.name_or_path}"
+            raise ValueError(f"model_type {model_type!r} contradicts {config}, which says {self.model_type!r}")
+
+    # ---- loading
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_path: str | os.PathLike[str],
+        model_type: str | None = None,
+        torch_dtype: object = "auto",
+        trust_remote_code: bool = True,
+        safetensors: bool = True,
+        device_map: object = "auto",
+        download_kwargs: Mapping[str, Any] | None = None,
+        low_cpu_mem_usage: bool = True,
+        use_cache: bool = False,
+        **model_init_kwargs: Any,
+    ) -> Self:
+        """A model to quantize, from a directory or an id of the hub. Its weights are read when they are needed.
+
+        Args:
+            model_path: directory with config.json and safetensors, or "owner/name".
+            model_type: has to be that of config.json where it is given.
+            torch_dtype: "auto", float16 or bfloat16.
+            device_map: anything; the model runs on the processor, and a warning says so where another is named.
+            download_kwargs: for the hub (``revision``, ``token``, ``cache_dir``, ...); also among the last arguments.
+            trust_remote_code, safetensors, low_cpu_mem_usage, use_cache, model_init_kwargs: see ``UNUSED`` in
+                salient.models._options.
+
+        Raises:
+            FileNotFoundError: no such model.
+            NotImplementedError: another torch_dtype.
+            TypeError: an unknown argument.
+        """
+        where = f"{cls.__name__}.from_pretrained"
+        extras = dict(model_init_kwargs)
+        check_dtype(where, extras.pop("dtype", torch_dtype))
+        directory = cls._find(where, model_path, safetensors, device_map, download_kwargs, extras)
+        handle = cls._wrap(CausalLM(directory))
+        handle._check_model_type(model_type)
+        return handle
+
+    @classmethod
+    def from_quantized(
+        cls,
+        model_path: str | os.PathLike[str],
+        model_type: str | None = None,
+        model_filename: str = "",
+        max_seq_len: int | None = None,
+        torch_dtype: object = "float16",
+        trust_remote_code: bool = True,
+        safetensors: bool = True,
+        fuse_layers: bool = True,
+        use_exllama: bool = False,
+        use_exllama_v2: bool = False,
+        use_ipex: bool = False,
+        device_map: object = "balanced",
+        max_memory: Mapping[int | str, int | str] | None = None,
+        offload_folder: str | None = None,
+        download_kwargs: Mapping[str, Any] | None = None,
+        **config_kwargs: Any,
+    ) -> Self:
+        """A quantized model to run, from a directory or an id of the hub.
+
+        Args:
+            model_path, model_type, torch_dtype, device_map, download_kwargs: as in `from_pretrained`.
+            model_filename: the name of the only safetensors file, or nothing.
+            max_seq_len: tokens of prompt and answer together that `generate` accepts; None: what the model can.
+            max_memory: the weights must fit the entry "cpu" ("100GB"); other devices' are not used.
+            fuse_layers, use_exllama, use_exllama_v2, use_ipex, offload_folder, config_kwargs: see ``UNUSED`` in
+                salient.models._options.
+
+        Raises:
+            ValueError: the weights are not quantized.
+            MemoryError: the weights are larger than max_memory["cpu"].
+            FileNotFoundError, NotImplementedError, TypeError: as in `from_pretrained`.
+        """
+        where = f"{cls.__name__}.from_quantized"
+        extras = dict(config_kwargs)
+        check_dtype(where, extras.pop("dtype", torch_dtype))
+        kernels = {"use_exllama": use_exllama, "use_exllama_v2": use_exllama_v2, "use_ipex": use_ipex}
+        note_unused(where, kernels)
+        limit = _sequence_limit(where, max_seq_len, extras.pop("max_new_tokens", None))
+        directory = cls._find(where, model_path, safetensors, device_map, download_kwargs, extras)
+        check_filename(where, directory, model_filename)
+        check_memory(where, directory, max_memory)
+        handle = cls._wrap(CausalLM(directory))
+        handle._check_model_type(model_type)
+        if not handle.is_quantized:
+            raise ValueError(f"{where}: the weights in {directory} are not quantized; from_pretrained loads them")
+        handle.max_seq_len = limit
+        return handle
+
+    @classmethod
+    def _find(
+        cls,
+        where: str,
+        path: str | os.PathLike[str],
+        safetensors: bool,
+        device_map: object,
+        download_kwargs: Mapping[str, Any] | None,
+        extras: Mapping[str, Any],
+    ) -> str:
+        if not safetensors:
+            warn_user(f"{where}: safetensors=False has no effect: Salient reads safetensors only")
+        check_device_map(where, device_map)
+        options = {**(download_kwargs or {}), **extras}
+        return find_model(path, **take_extras(where, options, _LOADING_ARGUMENTS))
+
+    @classmethod
+    def _wrap(cls, model: CausalLM) -> Self:
+        handle = cls.__new__(cls)
+        block = getattr(model.config, "quantization_config", None)
+        is_awq = block is None or dict(block).get("quant_method", "awq") == "awq"
+        is_quantized = model.info["quantization"] is not None
+        handle._hold(model, is_quantized, AwqConfig.from_dict(block) if is_awq else None)
+        return handle
+
+    # ---- what it is
+
+    @property
+    def config(self) -> Any:
+        """The configuration of the model."""
+        return self.model.config
+
+    @property
+    def model_type(self) -> str:
+        """The family's name in config.json, "llama"."""
+        return str(self.config.model_type)
+
+    @property
+    def device(self) -> str:
+        """Where it runs: "cpu"."""
+        return "cpu"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model!r})"
+
+    def to(self, device: object = None, *args: object, **options: object) -> Self:
+        """The model itself: it stays where it is, and a warning says so where another device is named."""
+        if is_accelerator(str(device)):
+            warn_user(f"{type(self).__name__}.to: {device} is not used, the model runs on the processor")
+        return self
+
+    def eval(self) -> Self:
+        """The model itself: it is never anything but evaluated."""
+        return self
+
+    # ---- quantization
+
+    def quantize(
+        self,
+        tokenizer: Any = None,
+        quant_config: Mapping[str, Any] | AwqConfig | None = None,
+        calib_data: str | os.PathLike[str] | Sequence[Any] = "pileval",
+        split: str = "train",
+        text_column: str = "text",
+        duo_scaling: bool | str = True,
+        export_compatible: bool = False,
+        apply_clip: bool = True,
+        n_parallel_calib_samples: int | None = None,
+        max_calib_samples: int = 128,
+        max_calib_seq_len: int = 512,
+        max_chunk_memory: int = 1 << 30,
+        quantizer_cls: type[AwqQuantizer] = AwqQuantizer,
+        modules_to_not_convert: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Quantizes the model into a temporary directory, from which `save_quantized` takes it.
+
+        Args:
+            tokenizer: of Salient or of transformers; None is that of the model's directory.
+            quant_config: ``{"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"}``, which are the
+                defaults too, or an AwqConfig.
+            calib_data: "pileval" or another name of the hub, a .txt or .jsonl file, texts, or lists of token ids.
+            split, text_column: where to look in a data set.
+            duo_scaling: whether scales look at weights too; "both" tries either.
+            export_compatible: scale and clip, but leave the weights dense, for other quantizers or until `pack`.
+            apply_clip: whether to search for the largest weight of each group.
+            max_calib_samples: texts or lists at most.
+            max_calib_seq_len: tokens of a block; the samples are joined and cut into such.
+            n_parallel_calib_samples, max_chunk_memory: without effect; memory is bounded by one layer.
+            quantizer_cls: AwqQuantizer or a subclass.
+            modules_to_not_convert: stay dense beside those of quant_config and of the class.
+            kwargs: ``propagate_error``, Salient's own: calibrate each layer on the quantized outputs of those before it
+                (True) or on the original ones (None and False, as AutoAWQ does).
+
+        Raises:
+            ValueError, NotImplementedError: the settings make no sense, or not for this model.
+            TypeError: an unknown argument or key.
+            KeyboardInterrupt: stopped; the model is as it was.
+        """
+        where = f"{type(self).__name__}.quantize"
+        self._check_subclass(where)
+        if quantizer_cls is AwqQuantizer and not kwargs.keys() <= {"propagate_error"}:
+            unknown = next(name for name in kwargs if name != "propagate_error")
+            raise unknown_argument(where, unknown, _QUANTIZE_ARGUMENTS)
+        config = as_awq_config(quant_config)
+        config.modules_to_not_convert = self._dense_modules(config, modules_to_not_convert)
+        quantizer = quantizer_cls(
+            self,
+            self.model,
+            tokenizer,
+            config.w_bit,
+            config.q_group_size,
+            config.zero_point,
+            config.version,
+            calib_data,
+            split,
+            text_column,
+            duo_scaling,
+            modules_to_not_convert=config.modules_to_not_convert,
+            export_compatible=export_compatible,
+            apply_clip=apply_clip,
+            n_parallel_calib_samples=n_parallel_calib_samples,
+            max_calib_samples=max_calib_samples,
+            max_calib_seq_len=max_calib_seq_len,
+            max_chunk_memory=max_chunk_memory,
+            **kwargs,
+        )
+        quantizer.quantize()
+        self.quantizer, self.quant_config, self.is_quantized = quantizer, config, True
+
+    def _check_subclass(self, where: str) -> None:
+        if hasattr(self, _OWN_MAPPINGS):
+            raise NotImplementedError(
+                f"{where}: {type(self).__name__}.{_OWN_MAPPINGS} would not be called: Salient finds what to smooth in "
+                "the model by itself; for mappings of your own use salient.oneshot with AWQModifier(mappings=...)"
+            )
+
+    def _dense_modules(self, config: AwqConfig, more: Sequence[str] | None) -> list[str] | None:
+        """Those of the class only where the model has such; what the user names has to be there."""
+        named = [*(config.modules_to_not_convert or []), *(more or [])]
+        of_class = parts_present(self.model.directory, self.modules_to_not_convert)
+        return list(dict.fromkeys([*named, *of_class])) or None
+
+    def pack(self) -> None:
+        """Rounds to nearest what ``quantize(..., export_compatible=True)`` has scaled.
+
+        Raises:
+            RuntimeError: the model has not been quantized so.
+        """
+        if self.quantizer is None or not self.quantizer.export_compatible:
+            raise RuntimeError("pack: nothing to pack; it follows quantize(..., export_compatible=True)")
+        self.quantizer.pack()
+        self.quantizer.export_compatible = False
+
+    # ---- saving
+
+    def save_quantized(
+        self, save_dir: str | os.PathLike[str], safetensors: bool = True, shard_size: int | str = "5GB"
+    ) -> None:
+        """Writes the model directory, whole or not at all; a model directory that stands there is replaced.
+
+        Args:
+            shard_size: the largest file, in bytes or as "5GB".
+
+        Raises:
+            RuntimeError: the model has not been quantized.
+            NotImplementedError: safetensors=False.
+            ValueError: what stands there is no model directory.
+        """
+        if not self.is_quantized:
+            raise RuntimeError(f"save_quantized: {self.model.name_or_path} has not been quantized; call quantize first")
+        if not safetensors:
+            raise NotImplementedError("save_quantized: safetensors=False: pickled weights are not written")
+        size = bytes_of("save_quantized: shard_size", shard_size)
+        _core.reshard(self.model.directory, os.fspath(save_dir), size, True)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+        """Uploads the model as it is now; see ``CausalLM.push_to_hub``."""
+        return self.model.push_to_hub(repo_id, **options)
+
+    # ---- running
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Continues prompts; see ``CausalLM.generate``.
+
+        Returns:
+            Token ids [batch, prompt + new].
+
+        Raises:
+            ValueError: prompt and new tokens are more than `max_seq_len`.
+        """
+        self._check_length(args[0] if args else kwargs.get("input_ids", kwargs.get("inputs")), kwargs)
+        return self.model.generate(*args, **kwargs)
+
+    def _check_length(self, prompt: Any, options: Mapping[str, Any]) -> None:
+        if self.max_seq_len is None or prompt is None:
+            return
+        length = self._tokens_of(prompt)
+        new = options.get("max_new_tokens")
+        total = length + new if new is not None else max(length, options.get("max_length") or 0)
+        if total > self.max_seq_len:
+            asked = f"{length} tokens of the prompt and {new} new ones" if new is not None else f"{total} tokens"
+            raise ValueError(
+                f"generate: {asked} are more than max_seq_len {self.max_seq_len}; from_quantized takes a larger one"
+            )
+
+    def _tokens_of(self, prompt: Any) -> int:
+        if isinstance(prompt, str):
+            return len(self.model.tokenizer.encode(prompt))
+        if hasattr(prompt, "shape"):
+            return int(prompt.shape[-1])
+        if len(prompt) > 0 and not isinstance(prompt[0], int):
+            return max(self._tokens_of(one) for one in prompt)
+        return len(prompt)
+
+
+def _sequence_limit(where: str, max_seq_len: int | None, max_new_tokens: int | None) -> int | None:
+    """AutoAWQ's older name counts more, as there."""
+    name, limit = "max_seq_len", max_seq_len
+    if max_new_tokens is not None:
+        name, limit = "max_new_tokens", max_new_tokens
+        warn_user(f"{where}: max_new_tokens is an older name of max_seq_len and is taken for it")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise ValueError(f"{where}: {name} {limit!r} is no number of tokens")
+    return limit
+
+
+def _keyword_names(function: Any) -> tuple[str, ...]:
+    code = function.__code__
+    return tuple(code.co_varnames[1 : code.co_argcount])
+
+
+_LOADING_ARGUMENTS = (
+    *_keyword_names(BaseAWQForCausalLM.from_quantized.__func__),  # type: ignore[attr-defined]
+    "dtype",
+)
+_QUANTIZE_ARGUMENTS = (*_keyword_names(BaseAWQForCausalLM.quantize), "propagate_error")

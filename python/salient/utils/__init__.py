@@ -1,0 +1,1 @@
+"""Where AutoAWQ keeps its helpers."""

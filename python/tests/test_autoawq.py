@@ -1,0 +1,597 @@
+"""AutoAWQ's surface: what its scripts call, with what they pass."""
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import salient
+from salient import AutoAWQForCausalLM, AwqConfig, _core, get_best_device
+from salient.models import _options
+from salient.models.base import BaseAWQForCausalLM
+from salient.quantize.quantizer import AwqQuantizer
+from salient.utils.utils import clear_memory
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+DEMO = REPOSITORY / "examples" / "demo" / "model"
+TEXT = REPOSITORY / "examples" / "demo" / "calibration.txt"
+PAGE = REPOSITORY / "docs" / "coming-from-autoawq.md"
+GUIDE = {"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"}
+IDS = [[(7 * row + 3 * i) % 3000 + 1 for i in range(64)] for row in range(8)]
+SHORT: dict[str, Any] = {"calib_data": IDS, "max_calib_samples": 8, "max_calib_seq_len": 64}
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """A folder for temporary models, where a test can see what is left."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.setenv("SALIENT_WORK", str(work))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.chdir(tmp_path)
+    return work
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The demo model as AutoAWQ's guide quantizes it."""
+    target = tmp_path_factory.mktemp("quantized") / "demo-awq"
+    model = AutoAWQForCausalLM.from_pretrained(str(DEMO))
+    model.quantize(None, quant_config=GUIDE, **SHORT)
+    model.save_quantized(str(target))
+    return str(target)
+
+
+@pytest.fixture
+def dense() -> AutoAWQForCausalLM:
+    return AutoAWQForCausalLM.from_pretrained(str(DEMO))
+
+
+def files_of(directory: str | os.PathLike[str]) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in pathlib.Path(directory).iterdir()}
+
+
+def block_of(directory: str) -> dict[str, Any]:
+    block = json.loads((pathlib.Path(directory) / "config.json").read_text())["quantization_config"]
+    assert isinstance(block, dict)
+    return block
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+# ---- AwqConfig
+
+
+def test_config_has_the_names_of_transformers() -> None:
+    config = AwqConfig(bits=4, group_size=64, zero_point=True, version="GEMM")
+    assert config.to_dict() == {
+        "quant_method": "awq",
+        "bits": 4,
+        "group_size": 64,
+        "zero_point": True,
+        "version": "gemm",
+        "backend": "autoawq",
+        "do_fuse": False,
+        "fuse_max_seq_len": None,
+        "modules_to_fuse": None,
+        "modules_to_not_convert": None,
+        "exllama_config": None,
+    }
+    assert AwqConfig.from_dict(config.to_dict()) == config
+
+
+def test_config_has_the_names_of_autoawq() -> None:
+    config = AwqConfig.from_dict(GUIDE)
+    assert (config.w_bit, config.q_group_size, config.zero_point, config.version) == (4, 128, True, "gemm")
+    assert config.to_transformers_dict()["bits"] == 4
+    assert AwqConfig.from_dict({}) == AwqConfig()
+    assert AwqConfig(w_bit=8, q_group_size=32).bits == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"version": "gem"}, ValueError, "'gem' is none of gemm"),
+        ({"backend": "vllm"}, ValueError, "'vllm' is none of autoawq"),
+        ({"group_sise": 64}, TypeError, "did you mean 'group_size'"),
+        ({"do_fuse": True}, ValueError, "fuse_max_seq_len"),
+        ({"modules_to_fuse": {"mlp": []}, "fuse_max_seq_len": 8}, ValueError, "lacks hidden_size"),
+        ({"modules_to_not_convert": "visual"}, TypeError, "write a list"),
+        ({"quant_method": "gptq"}, ValueError, "'gptq' is none of awq"),
+    ],
+)
+def test_config_refuses(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        AwqConfig(**arguments)
+
+
+def test_config_refuses_contradictions() -> None:
+    with pytest.raises(TypeError, match="w_bit 8 contradicts bits 4"):
+        AwqConfig.from_dict({"bits": 4, "w_bit": 8})
+
+
+def test_config_of_a_directory(quantized: str) -> None:
+    assert AwqConfig.from_pretrained(quantized) == AwqConfig()
+    assert AwqConfig.from_pretrained(str(DEMO)) == AwqConfig()
+
+
+# ---- loading
+
+
+def test_the_class_is_not_called() -> None:
+    with pytest.raises(EnvironmentError, match="from_pretrained .* or from_quantized"):
+        AutoAWQForCausalLM()
+
+
+def test_handle_says_what_it_is(dense: AutoAWQForCausalLM, quantized: str) -> None:
+    assert (dense.is_quantized, dense.model_type, dense.config.model_type) == (False, "llama", "llama")
+    loaded = AutoAWQForCausalLM.from_quantized(quantized)
+    assert loaded.is_quantized and loaded.quant_config == AwqConfig()
+    assert isinstance(loaded, AutoAWQForCausalLM) and isinstance(loaded, BaseAWQForCausalLM)
+    assert isinstance(loaded.model, salient.CausalLM)
+    assert loaded.eval() is loaded and loaded.to("cpu") is loaded and loaded.to(get_best_device()) is loaded
+    assert "AutoAWQForCausalLM" in repr(loaded)
+
+
+def test_guides_arguments_are_silent(quantized: str) -> None:
+    with silence():
+        AutoAWQForCausalLM.from_pretrained(str(DEMO), low_cpu_mem_usage=True, use_cache=False, device_map="auto")
+        AutoAWQForCausalLM.from_quantized(
+            quantized,
+            fuse_layers=False,
+            use_exllama=False,
+            use_exllama_v2=False,
+            batch_size=4,
+            max_memory={0: "24GB", "cpu": "100GB"},
+            offload_folder="offload",
+            download_kwargs={"revision": "main"},
+        )
+
+
+@pytest.mark.parametrize("name", ["use_exllama", "use_exllama_v2", "use_marlin", "use_ipex", "use_qbits"])
+def test_kernels_are_warned_of_once(quantized: str, name: str) -> None:
+    with pytest.warns(UserWarning, match=name) as caught:
+        AutoAWQForCausalLM.from_quantized(quantized, **{name: True})
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("device_map", ["cuda", "cuda:0", {"": 0}, {"model": "cpu", "lm_head": "cuda:1"}])
+def test_devices_are_warned_of_once(device_map: object) -> None:
+    with pytest.warns(UserWarning, match="runs on the processor") as caught:
+        AutoAWQForCausalLM.from_pretrained(str(DEMO), device_map=device_map)
+    assert len(caught) == 1
+
+
+def test_other_directions_without_effect_warn(dense: AutoAWQForCausalLM) -> None:
+    with pytest.warns(UserWarning, match="safetensors=False"):
+        AutoAWQForCausalLM.from_pretrained(str(DEMO), safetensors=False)
+    with pytest.warns(UserWarning, match="cuda:0 is not used"):
+        assert dense.to("cuda:0") is dense
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float16", "bfloat16", np.float16, None])
+def test_dtypes_that_are_taken(dtype: object) -> None:
+    AutoAWQForCausalLM.from_pretrained(str(DEMO), torch_dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"torch_dtype": "float32"}, NotImplementedError, "torch_dtype float32 is not supported"),
+        ({"torch_dtype": np.float32}, NotImplementedError, "torch_dtype float32 is not supported"),
+        ({"device_map": "everywhere"}, ValueError, "'everywhere' is no device"),
+        ({"low_cpu_mem_usag": True}, TypeError, "did you mean 'low_cpu_mem_usage'"),
+        ({"subfolder": "awq"}, NotImplementedError, "subfolder 'awq'"),
+        ({"model_type": "opt"}, ValueError, "model_type 'opt' contradicts"),
+        ({"download_kwargs": {"revison": "main"}}, TypeError, "did you mean 'revision'"),
+    ],
+)
+def test_from_pretrained_refuses(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        AutoAWQForCausalLM.from_pretrained(str(DEMO), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"max_memory": {"cpu": "1MB"}}, MemoryError, r"take \d+ bytes, max_memory allows the processor 1000000"),
+        ({"max_memory": {"cpu": "much"}}, ValueError, "much"),
+        ({"max_memory": {"cpu": 1.5}}, ValueError, "1.5 is no size"),
+        ({"max_memory": {"gpu": "1GB"}}, ValueError, "'gpu', which is no device"),
+        ({"max_seq_len": 0}, ValueError, "max_seq_len 0 is no number of tokens"),
+        ({"quant_filename": "model.pt"}, FileNotFoundError, "'model.pt' is not in"),
+        ({"quant_filename": "config.json"}, NotImplementedError, "reads all safetensors"),
+        ({"fuse_layer": True}, TypeError, "did you mean 'fuse_layers'"),
+    ],
+)
+def test_from_quantized_refuses(
+    quantized: str, arguments: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        AutoAWQForCausalLM.from_quantized(quantized, **arguments)
+
+
+def test_from_quantized_takes_the_only_file(quantized: str) -> None:
+    assert AutoAWQForCausalLM.from_quantized(quantized, "model.safetensors").is_quantized
+
+
+def test_from_quantized_refuses_dense_weights() -> None:
+    with pytest.raises(ValueError, match="are not quantized; from_pretrained loads them"):
+        AutoAWQForCausalLM.from_quantized(str(DEMO))
+
+
+def test_no_such_model() -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        AutoAWQForCausalLM.from_pretrained("./nowhere/at/all")
+
+
+def test_every_unused_argument_says_why() -> None:
+    assert all(unused.reason for unused in _options.UNUSED.values())
+
+
+def test_helpers() -> None:
+    assert get_best_device() == "cpu" == salient.utils.utils.get_best_device()
+    clear_memory(np.zeros(3))
+
+
+# ---- quantize
+
+
+def test_quantize_writes_autoawqs_layout(quantized: str) -> None:
+    block = block_of(quantized)
+    assert (block["quant_method"], block["version"], block["bits"], block["group_size"]) == ("awq", "gemm", 4, 128)
+    assert salient.inspect(quantized)["quantization"] is not None
+
+
+def test_quantize_gives_the_bytes_of_the_command_line(tmp_path: pathlib.Path, dense: AutoAWQForCausalLM) -> None:
+    program = shutil.which("salient", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
+    if program is None:
+        pytest.skip("the program salient is not installed")
+    (tmp_path / "quant_config.json").write_text(json.dumps(GUIDE))
+    calibration = {"max_calib_samples": 4, "max_calib_seq_len": 128}
+    dense.quantize(None, GUIDE, calib_data=str(TEXT), **calibration)
+    dense.save_quantized(tmp_path / "python")
+    subprocess.run(
+        [
+            *(program, "quantize", DEMO, "-o", tmp_path / "shell"),
+            *("--recipe", tmp_path / "quant_config.json", "--propagation", "original"),
+            *("--data", TEXT, "--num-calibration-samples", "4", "--max-seq-length", "128"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    name = "model.safetensors"
+    assert (tmp_path / "python" / name).read_bytes() == (tmp_path / "shell" / name).read_bytes()
+
+
+def test_configs_of_all_kinds_mean_the_same(quantized: str, tmp_path: pathlib.Path) -> None:
+    for config in (None, {}, AwqConfig(), AwqConfig().to_dict(), {"bits": 4, "group_size": 128}):
+        model = AutoAWQForCausalLM.from_pretrained(str(DEMO))
+        model.quantize(None, config, **SHORT)
+        model.save_quantized(tmp_path / "again")
+        assert files_of(tmp_path / "again")["model.safetensors"] == files_of(quantized)["model.safetensors"]
+
+
+def test_transformers_config_is_taken() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = salient._config.as_awq_config(transformers.AwqConfig(bits=4, group_size=64))
+    assert (config.bits, config.group_size, config.version) == (4, 64, "gemm")
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "text"),
+    [
+        ({**GUIDE, "version": "GEMV"}, NotImplementedError, "GEMM is"),
+        ({**GUIDE, "version": "GEMV_FAST"}, NotImplementedError, "GEMM is"),
+        ({**GUIDE, "version": "Marlin"}, NotImplementedError, "GEMM is"),
+        ({**GUIDE, "zero_point": False}, ValueError, "zero for every group"),
+        ({**GUIDE, "w_bit": 3}, (ValueError, NotImplementedError), "3"),
+        ({**GUIDE, "w_bits": 4}, TypeError, "did you mean 'w_bit'"),
+        ({**GUIDE, "q_group_size": 100}, (ValueError, NotImplementedError), "100"),
+        ({**GUIDE, "modules_to_not_convert": ["k_projj"]}, ValueError, "matches no module"),
+        (17, TypeError, "int is neither a dict nor an AwqConfig"),
+    ],
+)
+def test_quantize_refuses_configs(
+    dense: AutoAWQForCausalLM, workplace: pathlib.Path, config: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        dense.quantize(None, config, **SHORT)
+    assert not dense.is_quantized and list(workplace.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"calib_dat": IDS}, "did you mean 'calib_data'"),
+        ({"apply_clipping": True}, "did you mean 'apply_clip'"),
+    ],
+)
+def test_quantize_refuses_unknown_arguments(dense: AutoAWQForCausalLM, arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        dense.quantize(None, GUIDE, **arguments)
+
+
+def test_quantize_refuses_what_is_quantized(quantized: str) -> None:
+    model = AutoAWQForCausalLM.from_pretrained(quantized)
+    assert model.is_quantized
+    with pytest.raises((ValueError, NotImplementedError), match="quantized"):
+        model.quantize(None, GUIDE, **SHORT)
+
+
+def test_settings_reach_the_core(monkeypatch: pytest.MonkeyPatch, dense: AutoAWQForCausalLM) -> None:
+    asked: dict[str, Any] = {}
+
+    def oneshot(**options: Any) -> str:
+        asked.update(options)
+        shutil.copytree(DEMO, options["output"], dirs_exist_ok=True)
+        return "{}"
+
+    monkeypatch.setattr(_core, "oneshot", oneshot)
+    dense.quantize(
+        None,
+        GUIDE,
+        duo_scaling=False,
+        apply_clip=False,
+        export_compatible=True,
+        n_parallel_calib_samples=4,
+        max_chunk_memory=1 << 20,
+        modules_to_not_convert=["down_proj"],
+        propagate_error=True,
+        **SHORT,
+    )
+    assert (asked["duo_scaling"], asked["apply_clip"], asked["scaled_only"]) == (False, False, True)
+    assert (asked["propagate_error"], asked["max_seq_length"]) == (True, 64)
+    assert json.loads(asked["recipe"])["modules_to_not_convert"] == ["down_proj"]
+    assert asked["recipe_source"] == "quant_config.json"
+    assert [list(ids) for ids in asked["sequences"]] == IDS
+
+
+def test_stopping_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, dense: AutoAWQForCausalLM, workplace: pathlib.Path
+) -> None:
+    class Stop:
+        def update(self, done: int) -> None:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def progress(*_: object, **__: object) -> Iterator[Stop]:
+        yield Stop()
+
+    monkeypatch.setattr("salient.quantize.quantizer.progress", progress)
+    with pytest.raises(KeyboardInterrupt):
+        dense.quantize(None, GUIDE, **SHORT)
+    assert not dense.is_quantized and dense.model.directory == str(DEMO)
+    assert list(workplace.iterdir()) == []
+
+
+# ---- what stays dense
+
+
+class Visual(BaseAWQForCausalLM):
+    modules_to_not_convert = ["visual", "down_proj"]
+
+
+class AutoVisual(AutoAWQForCausalLM):
+    modules_to_not_convert = ["visual", "down_proj"]
+
+
+@pytest.mark.parametrize("kind", [Visual, AutoVisual])
+def test_a_class_adds_to_the_config(kind: type[BaseAWQForCausalLM]) -> None:
+    model = kind.from_pretrained(str(DEMO))
+    assert type(model) is kind
+    model.quantize(None, {**GUIDE, "modules_to_not_convert": ["up_proj"]}, **SHORT)
+    assert model.quant_config is not None
+    assert model.quant_config.modules_to_not_convert == ["up_proj", "down_proj"]
+    kinds = {name.split(".")[-2] for name in tensors_of(model.model.directory) if name.endswith("qweight")}
+    assert kinds == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj"}
+
+
+def tensors_of(directory: str) -> list[str]:
+    from salient.models._names import tensor_names
+
+    return tensor_names(directory)
+
+
+def test_an_entry_is_whole_words(dense: AutoAWQForCausalLM) -> None:
+    with pytest.raises(ValueError, match="matches no module"):
+        dense.quantize(None, {**GUIDE, "modules_to_not_convert": ["gate"]}, **SHORT)
+
+
+def test_names_of_shards(tmp_path: pathlib.Path) -> None:
+    from salient.models._names import parts_present
+
+    index = {"weight_map": {"model.visual.blocks.0.weight": "a.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert parts_present(str(tmp_path), ["visual", "visua", "blocks.0", "gate"]) == ["visual", "blocks.0"]
+
+
+def test_mappings_in_python_are_refused() -> None:
+    class Own(BaseAWQForCausalLM):
+        @staticmethod
+        def get_layers_for_scaling(module: object, input_feat: object, module_kwargs: object) -> list[object]:
+            return []
+
+    with pytest.raises(NotImplementedError, match="AWQModifier"):
+        Own.from_pretrained(str(DEMO)).quantize(None, GUIDE, **SHORT)
+
+
+def test_quantizers_of_users(dense: AutoAWQForCausalLM) -> None:
+    class Settings(AwqQuantizer):
+        def quantize(self) -> None:
+            self.apply_clip = False
+            super().quantize()
+
+    class Steps(AwqQuantizer):
+        def init_quant(self, n_samples: int = 128, max_seq_len: int = 512) -> None: ...
+
+    with pytest.raises(NotImplementedError, match="Steps.init_quant would not be called"):
+        dense.quantize(None, GUIDE, quantizer_cls=Steps, **SHORT)
+    dense.quantize(None, GUIDE, quantizer_cls=Settings, **SHORT)
+    assert dense.quantizer is not None and not dense.quantizer.apply_clip
+    assert len(dense.quantizer.report["layers"]) == 4
+
+
+# ---- scale now, round later
+
+
+def test_scaled_weights_stay_dense_until_packed(dense: AutoAWQForCausalLM, tmp_path: pathlib.Path) -> None:
+    dense.quantize(None, GUIDE, export_compatible=True, **SHORT)
+    dense.save_quantized(tmp_path / "scaled")
+    assert salient.inspect(str(tmp_path / "scaled"))["quantization"] is None
+    assert files_of(tmp_path / "scaled")["model.safetensors"] != files_of(DEMO)["model.safetensors"]
+    dense.pack()
+    dense.save_quantized(tmp_path / "packed")
+    assert block_of(str(tmp_path / "packed"))["version"] == "gemm"
+    with pytest.raises(RuntimeError, match="nothing to pack"):
+        dense.pack()
+
+
+def test_pack_needs_scaled_weights(dense: AutoAWQForCausalLM) -> None:
+    with pytest.raises(RuntimeError, match="export_compatible=True"):
+        dense.pack()
+
+
+# ---- saving
+
+
+def test_save_before_quantize(dense: AutoAWQForCausalLM, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(RuntimeError, match="call quantize first"):
+        dense.save_quantized(tmp_path / "out")
+
+
+def test_save_replaces_models_only(quantized: str, tmp_path: pathlib.Path) -> None:
+    model = AutoAWQForCausalLM.from_quantized(quantized)
+    target = tmp_path / "out"
+    model.save_quantized(f"{target}/", shard_size="1MB")
+    assert len(list(target.glob("*.safetensors"))) > 1
+    model.save_quantized(target)
+    assert files_of(target)["model.safetensors"] == files_of(quantized)["model.safetensors"]
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("meow")
+    with pytest.raises(ValueError, match="photos"):
+        model.save_quantized(tmp_path / "photos")
+    assert files_of(tmp_path / "photos") == {"cat.jpg": b"meow"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"safetensors": False}, NotImplementedError, "pickled weights"),
+        ({"shard_size": "big"}, ValueError, "big"),
+        ({"shard_size": -1}, ValueError, "-1 is no size"),
+    ],
+)
+def test_save_refuses(
+    quantized: str, tmp_path: pathlib.Path, arguments: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        AutoAWQForCausalLM.from_quantized(quantized).save_quantized(tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_tokenizer_is_saved_beside_the_weights(quantized: str, tmp_path: pathlib.Path) -> None:
+    model = AutoAWQForCausalLM.from_quantized(quantized)
+    model.save_quantized(tmp_path / "out")
+    tokenizer = salient.AutoTokenizer.from_pretrained(str(DEMO))
+    tokenizer.save_pretrained(str(tmp_path / "out"))
+    assert salient.AutoTokenizer.from_pretrained(str(tmp_path / "out")).encode("a cat") == tokenizer.encode("a cat")
+
+
+# ---- running
+
+
+def test_generate_returns_prompt_and_answer(quantized: str) -> None:
+    model = AutoAWQForCausalLM.from_quantized(quantized, max_seq_len=32)
+    tokenizer = salient.AutoTokenizer.from_pretrained(quantized)
+    inputs = tokenizer("The cat", return_tensors="pt")
+    outputs = model.generate(**inputs, max_new_tokens=5)
+    assert outputs.shape[0] == 1 and inputs.input_ids.shape[1] < outputs.shape[1] <= inputs.input_ids.shape[1] + 5
+    assert list(outputs[0][: inputs.input_ids.shape[1]]) == list(inputs.input_ids[0])
+
+
+def test_generate_before_quantize(dense: AutoAWQForCausalLM) -> None:
+    assert np.asarray(dense.generate(np.array([[5, 6, 7]]), max_new_tokens=2)).shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "text"),
+    [
+        ([1] * 30, {"max_new_tokens": 3}, "30 tokens of the prompt and 3 new ones are more than max_seq_len 32"),
+        (np.ones((2, 31), np.int64), {"max_new_tokens": 2}, "31 tokens of the prompt"),
+        ([[1, 2], [1] * 40], {}, "40 tokens are more than max_seq_len 32"),
+        ([1, 2], {"max_length": 33}, "33 tokens are more than max_seq_len 32"),
+    ],
+)
+def test_generate_is_bounded(quantized: str, prompt: Any, options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        AutoAWQForCausalLM.from_quantized(quantized, max_seq_len=32).generate(prompt, **options)
+
+
+def test_older_name_of_the_bound(quantized: str) -> None:
+    with pytest.warns(UserWarning, match="older name"):
+        assert AutoAWQForCausalLM.from_quantized(quantized, max_new_tokens=64).max_seq_len == 64
+
+
+# ---- the others read it
+
+
+def test_autoawq_reads_its_layout(quantized: str) -> None:
+    torch = pytest.importorskip("torch")
+    gemm = pytest.importorskip("awq.modules.linear.gemm")
+    load = pytest.importorskip("safetensors.torch").load_file
+    tensors = load(os.path.join(quantized, "model.safetensors"))
+    name = "model.layers.0.mlp.down_proj"
+    packed = [tensors[f"{name}.{part}"] for part in ("qweight", "qzeros", "scales")]
+    weight = gemm.dequantize_gemm(*packed, 4, 128).T.float()
+    dense = load(str(DEMO / "model.safetensors"))[f"{name}.weight"].float()
+    assert weight.shape == dense.shape and torch.isfinite(weight).all()
+
+
+# ---- the guide
+
+
+def snippets() -> list[tuple[str, str]]:
+    """(info string, code) of the fenced Python blocks of the page."""
+    return re.findall(r"^```(python[^\n]*)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_new_scripts_differ_from_the_old_by_their_imports_only() -> None:
+    blocks = snippets()
+    pairs = [(code, blocks[i + 1]) for i, (info, code) in enumerate(blocks) if info == "python old"]
+    assert len(pairs) >= 6
+    for old, (info, new) in pairs:
+        assert info == "python"
+        assert re.sub(r"^from (awq|transformers)\b", "from salient", old, flags=re.MULTILINE) == new
+
+
+def test_the_guide_runs(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "examples").symlink_to(REPOSITORY / "examples", target_is_directory=True)
+    names: dict[str, Any] = {"__name__": "guide"}
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        for index, (info, code) in enumerate(snippets()):
+            if info == "python":
+                exec(compile(code, f"{PAGE.name}, snippet {index}", "exec"), names)
+    assert 'saved at "demo-awq"' in said.getvalue()
+    assert salient.inspect("demo-scaled")["quantization"] is None
+    assert salient.inspect("demo-packed")["quantization"] is not None
