@@ -102,8 +102,6 @@ def _sequences(data: Any, given: Mapping[str, Any], tokenizer: Any, length: int)
 def collated(sequences: Sequence[Ids], given: Mapping[str, Any]) -> list[Ids]:
     """The sequences as the data collator leaves them: "truncation" cuts those of a batch to the shortest of them."""
     collator, size = given["data_collator"], given["batch_size"]
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"oneshot: batch_size={size!r} is no positive number")
     if collator == "padding":
         return list(sequences)
     if collator != "truncation" and not callable(collator):
@@ -134,7 +132,7 @@ def min_tokens_per_expert(given: Mapping[str, Any], sequences: Sequence[Ids]) ->
     share = given["min_tokens_per_module"]
     if share is None:
         return None
-    if not 0 <= share <= 1:
+    if not isinstance(share, (int, float)) or not 0 <= share <= 1:
         raise ValueError(f"oneshot: min_tokens_per_module={share!r} is no share of the tokens, from 0 to 1")
     if given["moe_calibrate_all_experts"] is not False:
         why = "with moe_calibrate_all_experts every expert sees all tokens"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,11 @@ def test_a_repr_evaluates_back() -> None:
     recipe = [*guide_recipe(), AWQModifier(mappings=[AWQMapping("a", ["b"], activation_hook_target="c")], n_grid=5)]
     assert eval(repr(recipe)) == recipe
     assert repr(AWQModifier(n_grid=5)) == "AWQModifier(n_grid=5)"
+
+
+def test_objects_are_copied_and_pickled() -> None:
+    recipe = guide_recipe()
+    assert copy.deepcopy(recipe) == pickle.loads(pickle.dumps(recipe)) == recipe
 
 
 def test_equality_sees_every_field() -> None:
