@@ -268,6 +268,15 @@ def test_a_second_modifier_of_one_kind_is_refused_by_the_reader() -> None:
         refuse([AWQModifier(), *guide_recipe()])
 
 
+def test_a_quantization_modifier_that_says_nothing_beside_another_is_dropped() -> None:
+    text, source = recipe_text([AWQModifier(), QuantizationModifier(), QuantizationModifier(scheme="W4A16")])
+    _core.normalize_recipe(text, source)
+    with pytest.raises(ValueError, match="do not say how to quantize"):
+        refuse([AWQModifier(), QuantizationModifier()])
+    with pytest.raises(NotImplementedError, match="second QuantizationModifier"):
+        refuse([QuantizationModifier(scheme="W4A16"), QuantizationModifier(scheme="W8A16")])
+
+
 def test_model_dump() -> None:
     dumped = guide_args().model_dump()
     assert dumped["zp_dtype"] == "torch.int8" and dumped["strategy"] == "group" and dumped["observer_kwargs"] == {}
@@ -303,6 +312,7 @@ def test_objects_of_llm_compressor_are_recipes() -> None:
     for recipe in (
         [PeerAWQ(mappings=mappings), PeerQuantization(ignore=["lm_head"], config_groups={"group_0": scheme})],
         OldAWQ(ignore=["lm_head"], scheme="W4A16_ASYM", targets=["Linear"], duo_scaling="both"),
+        [OldAWQ(duo_scaling="both"), PeerQuantization(scheme="W4A16_ASYM", ignore=["lm_head"])],
     ):
         text, source = recipe_text(recipe)
         _core.normalize_recipe(text, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import os
@@ -244,6 +245,7 @@ def test_the_job(job: Callable[..., dict[str, Any]]) -> None:
     expected = {"output": "out", "format": "autoawq-gemm", "shard_size": 1_000_000, "overwrite": False}
     assert expected.items() <= given.items()
     assert given["model"] == str(MODEL) and given["max_seq_length"] == WINDOW and given["progress"] is None
+    assert given["num_samples"] == SAMPLES
     assert given["propagate_error"] is None and given["calibrate_all_experts"] is None
 
 
@@ -381,6 +383,18 @@ def test_without_output_dir_the_weights_wait_for_save_pretrained(guide_output: P
     assert model.directory != str(MODEL)
     model.save_pretrained(tmp_path / "saved", save_compressed=True)
     assert tensors(tmp_path / "saved") == tensors(guide_output)
+    scratch = Path(model.directory)
+    assert scratch.exists()
+    del model
+    gc.collect()
+    assert not scratch.exists()
+
+
+def test_the_tokenizer_of_the_caller_is_saved_where_the_model_has_none(tmp_path: Path) -> None:
+    shutil.copytree(MODEL, tmp_path / "bare", ignore=lambda *_: ["tokenizer.json", "tokenizer_config.json"])
+    tokenizer = salient.AutoTokenizer.from_pretrained(str(MODEL))
+    run(model=tmp_path / "bare", tokenizer=tokenizer, recipe=guide_recipe(), output_dir=tmp_path / "out")
+    assert (tmp_path / "out/tokenizer.json").exists()
 
 
 def test_without_data_weights_are_rounded_to_nearest(tmp_path: Path) -> None:
