@@ -565,33 +565,3 @@ def test_autoawq_reads_its_layout(quantized: str) -> None:
     weight = gemm.dequantize_gemm(*packed, 4, 128).T.float()
     dense = load(str(DEMO / "model.safetensors"))[f"{name}.weight"].float()
     assert weight.shape == dense.shape and torch.isfinite(weight).all()
-
-
-# ---- the guide
-
-
-def snippets() -> list[tuple[str, str]]:
-    """(info string, code) of the fenced Python blocks of the page."""
-    return re.findall(r"^```(python[^\n]*)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-
-
-def test_new_scripts_differ_from_the_old_by_their_imports_only() -> None:
-    blocks = snippets()
-    pairs = [(code, blocks[i + 1]) for i, (info, code) in enumerate(blocks) if info == "python old"]
-    assert len(pairs) >= 6
-    for old, (info, new) in pairs:
-        assert info == "python"
-        assert re.sub(r"^from (awq|transformers)\b", "from salient", old, flags=re.MULTILINE) == new
-
-
-def test_the_guide_runs(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "examples").symlink_to(REPOSITORY / "examples", target_is_directory=True)
-    names: dict[str, Any] = {"__name__": "guide"}
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        for index, (info, code) in enumerate(snippets()):
-            if info == "python":
-                exec(compile(code, f"{PAGE.name}, snippet {index}", "exec"), names)
-    assert 'saved at "demo-awq"' in said.getvalue()
-    assert salient.inspect("demo-scaled")["quantization"] is None
-    assert salient.inspect("demo-packed")["quantization"] is not None

@@ -495,27 +495,6 @@ def test_a_data_set_of_the_datasets_package(job: Callable[..., dict[str, Any]]) 
 
 # ---- the page
 
-SUBSTITUTIONS = (
-    ("from llmcompressor", "from salient"),
-    ("from compressed_tensors.quantization", "from salient.quantization"),
-    ("from transformers import AutoModelForCausalLM,", "from salient import AutoModelForCausalLM,"),
-)
-
-
-def blocks() -> list[tuple[str, str]]:
-    """Info string and content of the fenced blocks."""
-    return re.findall(r"^```([^\n]*)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-
-
-def test_new_scripts_are_the_old_ones_with_other_imports() -> None:
-    twins = [(old[1], new) for old, new in zip(blocks(), blocks()[1:]) if old[0] == "python old"]
-    assert len(twins) >= 8
-    for old, (info, new) in twins:
-        for before, after in SUBSTITUTIONS:
-            old = old.replace(before, after)
-        assert (info, new) == ("python", old)
-
-
 def test_the_page_has_every_argument() -> None:
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
@@ -525,16 +504,3 @@ def test_the_page_has_every_argument() -> None:
         shown = defaults * len(names) if len(defaults) == 1 else defaults
         for name, default in zip(names, shown):
             assert json.dumps(ARGUMENTS[name].default) == json.dumps(eval(default)), name
-
-
-def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("datasets")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    monkeypatch.chdir(tmp_path)
-    namespace: dict[str, Any] = {}
-    for info, code in blocks():
-        if info == "python":
-            exec(compile(code, str(PAGE), "exec"), namespace)
-    printed = capsys.readouterr().out
-    assert "Report(28 linears" in printed and "One day in spring," in printed
