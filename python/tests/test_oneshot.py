@@ -493,7 +493,8 @@ def test_a_data_set_of_the_datasets_package(job: Callable[..., dict[str, Any]]) 
     assert [row.tolist() for row in job(dataset=rows)["sequences"]] == windows()
 
 
-# ---- the page
+# ---- the page (its snippets: test_docs.py)
+
 
 def test_the_page_has_every_argument() -> None:
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
