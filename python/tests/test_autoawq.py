@@ -273,7 +273,7 @@ def test_quantize_gives_the_bytes_of_the_command_line(tmp_path: pathlib.Path, de
     subprocess.run(
         [
             *(program, "quantize", DEMO, "-o", tmp_path / "shell"),
-            *("--recipe", tmp_path / "quant_config.json", "--propagation", "original"),
+            *("--recipe", tmp_path / "quant_config.json"),
             *("--data", TEXT, "--num-calibration-samples", "4", "--max-seq-length", "128"),
         ],
         check=True,
@@ -356,11 +356,11 @@ def test_settings_reach_the_core(monkeypatch: pytest.MonkeyPatch, dense: AutoAWQ
         n_parallel_calib_samples=4,
         max_chunk_memory=1 << 20,
         modules_to_not_convert=["down_proj"],
-        propagate_error=True,
+        propagate_error=False,
         **SHORT,
     )
     assert (asked["duo_scaling"], asked["apply_clip"], asked["scaled_only"]) == (False, False, True)
-    assert (asked["propagate_error"], asked["max_seq_length"]) == (True, 64)
+    assert (asked["propagate_error"], asked["max_seq_length"]) == (False, 64)
     assert json.loads(asked["recipe"])["modules_to_not_convert"] == ["down_proj"]
     assert asked["recipe_source"] == "quant_config.json"
     assert [list(ids) for ids in asked["sequences"]] == IDS

@@ -267,7 +267,7 @@ class BaseAWQForCausalLM:
             quantizer_cls: AwqQuantizer or a subclass.
             modules_to_not_convert: stay dense beside those of quant_config and of the class.
             kwargs: ``propagate_error``, Salient's own: calibrate each layer on the quantized outputs of those before it
-                (True) or on the original ones (None and False, as AutoAWQ does).
+                (True, the default) or on the original ones (False, as AutoAWQ does).
 
         Raises:
             ValueError, NotImplementedError: the settings make no sense, or not for this model.

@@ -49,8 +49,8 @@ class AwqQuantizer:
         max_calib_samples: texts or lists at most.
         max_calib_seq_len: tokens of a block; the samples are joined and cut into such.
         n_parallel_calib_samples, max_chunk_memory: without effect, memory is bounded by one layer.
-        propagate_error: Salient's own: calibrate each layer on the quantized outputs of those before (True) or on the
-            original ones (False).
+        propagate_error: Salient's own: calibrate each layer on the quantized outputs of those before it (True, the default)
+            or on the original ones (False, as AutoAWQ does).
 
     Raises:
         NotImplementedError: a subclass replaces a step that is not done in Python.
@@ -112,7 +112,7 @@ class AwqQuantizer:
             self.recipe(),
             sequences=self._sequences(),
             max_seq_length=self.max_calib_seq_len,
-            propagate_error=bool(self.propagate_error),
+            propagate_error=self.propagate_error,
             apply_clip=self.apply_clip,
             duo_scaling=self.duo_scaling,
             scaled_only=self.export_compatible,
@@ -195,7 +195,7 @@ def _check_steps(quantizer: type[AwqQuantizer]) -> None:
     for name in _INNER_STEPS:
         if hasattr(quantizer, name):
             raise NotImplementedError(
-                f"{quantizer.__name__}.{name} would not be called: Salient calibrates, scales, clips and rounds in C++; "
+                f"{quantizer.__name__}.{name} would not be called: calibration, scaling, clipping and rounding are C++; "
                 "pass texts or token ids as calib_data, or write a recipe for salient.oneshot"
             )
 
