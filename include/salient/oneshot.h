@@ -36,7 +36,10 @@ enum class ExpertCalibration {
 struct CalibrationOptions {
   std::string dataset;  ///< .txt or .jsonl
   std::string text_column = "text";
-  int64_t num_samples = 128;
+  /// Token ids, in place of a dataset: each a sequence of its own of 1 to max_seq_length tokens, of any
+  /// lengths mixed.
+  std::vector<std::vector<int32_t>> sequences;
+  int64_t num_samples = 128;  ///< sequences to use at most
   int64_t max_seq_length = 512;
   Propagation propagation = Propagation::quantized;
   CalibrationPrecision precision = CalibrationPrecision::automatic;
@@ -76,6 +79,13 @@ struct Progress {
   double remaining_seconds = 0;
 };
 
+/// What a run writes.
+enum class OneshotResult {
+  quantized,  ///< integers, as the recipe says
+  scaled,     ///< every weight dense and in its own type, smoothed and clipped for another program to round
+              ///< (AutoAWQ's export_compatible); needs AWQ
+};
+
 struct OneshotOptions {
   std::string model;
   Recipe recipe;
@@ -86,7 +96,8 @@ struct OneshotOptions {
   std::map<std::string, std::vector<AwqMapping>> mapping_registry;
   CalibrationOptions calibration;
   std::string output;
-  Format format = Format::pack_quantized;
+  OneshotResult result = OneshotResult::quantized;
+  Format format = Format::pack_quantized;  ///< of integers
   uint64_t shard_size = 5'000'000'000;
   bool overwrite = false;
   std::function<void(const Progress&)> on_progress;
@@ -100,7 +111,8 @@ struct DenseModule {
   std::string reason;
 };
 
-/// A linear that becomes integers, and why so.
+/// A linear that becomes integers (of OneshotResult::scaled: whose scales and clips are searched for that),
+/// and why so.
 struct PlannedLinear {
   std::string name;
   int64_t out_features = 0;
@@ -126,6 +138,7 @@ struct PlannedLayer {
 
 /// What `oneshot` would do: found out without touching weights beyond their headers.
 struct OneshotPlan {
+  OneshotResult result = OneshotResult::quantized;
   std::string architecture;
   std::string device;
   std::vector<PlannedLayer> layers;
@@ -135,7 +148,7 @@ struct OneshotPlan {
   std::vector<SchemeGroup> groups;
   std::vector<DenseModule> dense;
   std::vector<std::string> warnings;  ///< what other programs may not load
-  int64_t quantized_linears = 0;
+  int64_t quantized_linears = 0;      ///< none of OneshotResult::scaled
   int64_t calibration_tokens = 0;
   uint64_t bytes_before = 0;
   uint64_t bytes_after = 0;
@@ -147,6 +160,7 @@ struct OneshotPlan {
 };
 
 struct OneshotReport {
+  OneshotResult result = OneshotResult::quantized;
   std::vector<LayerReport> layers;
   std::vector<std::string> warnings;  ///< those of the plan
   int64_t quantized_linears = 0;

@@ -24,6 +24,8 @@ void take_calibration(Keywords& keywords, CalibrationOptions& calibration) {
   keywords.take("num_samples", calibration.num_samples);
   keywords.take("max_seq_length", calibration.max_seq_length);
   keywords.take("min_tokens_per_expert", calibration.min_tokens_per_expert);
+  if (const auto sequences = keywords.take<std::vector<IdArray>>("sequences"))
+    calibration.sequences = to_sequences(*sequences);
   if (const auto quantized = keywords.take<bool>("propagate_error"))
     calibration.propagation = *quantized ? Propagation::quantized : Propagation::original;
   if (const auto all = keywords.take<bool>("calibrate_all_experts"))
@@ -48,6 +50,7 @@ OneshotOptions job_options(Keywords& keywords) {
   take_awq(keywords, options.recipe);
   if (const auto format = keywords.take<std::string>("format")) options.format = format_by_name(*format);
   take_calibration(keywords, options.calibration);
+  if (keywords.take<bool>("scaled_only").value_or(false)) options.result = OneshotResult::scaled;
   return options;
 }
 
@@ -88,6 +91,13 @@ void check_recipe(const std::string& text, const std::string& source) {
   parse_recipe(text, source, options);
 }
 
+void reshard(const std::string& source, const std::string& target, size_t shard_size, bool overwrite) {
+  CheckpointWriter::Options options{.target = target, .shard_size = shard_size};
+  if (overwrite) options.if_exists = OutputDirectory::IfExists::replace;
+  Interruptible job;
+  job.run([&] { reshard_checkpoint(source, options, job.flag()); });
+}
+
 }  // namespace
 
 void bind_oneshot(nb::module_& module) {
@@ -109,6 +119,8 @@ void bind_oneshot(nb::module_& module) {
   module.def("plan", &run_plan, nb::sig(plan_signature.c_str()), "What oneshot would do, as JSON.");
   module.def("normalize_recipe", &check_recipe, nb::arg("text"), nb::arg("source"),
              "Raises what is wrong with a recipe.");
+  module.def("reshard", &reshard, nb::arg("source"), nb::arg("target"), nb::arg("shard_size"), nb::arg("overwrite"),
+             "Copies a model directory with shards of another size; it appears whole or not at all.");
   module.def(
       "parse_byte_size", [](const std::string& text) { return parse_byte_size(text); }, nb::arg("text"),
       "Bytes of \"5GB\", \"512MiB\", \"1500000\".");

@@ -1,5 +1,6 @@
 #include "awq/apply.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -35,6 +36,19 @@ void make_representable(const NormWeight& norm, DType stored, std::span<float> s
 
 void make_powers_of_two(std::span<float> scales) {
   for (float& scale : scales) scale = std::exp2(std::round(std::log2(scale)));
+}
+
+void clamp_groups(Tensor& weight, const Tensor& clip) {
+  const auto values = weight.mutable_values<float>();
+  const auto bounds = clip.values<float>();
+  const size_t width = values.size() / bounds.size();
+  parallel_for(bounds.size(), 256, [&](size_t begin, size_t end) {
+    for (size_t group = begin; group < end; ++group) {
+      for (float& value : values.subspan(group * width, width)) {
+        value = std::clamp(value, -bounds[group], bounds[group]);
+      }
+    }
+  });
 }
 
 Tensor scaled_gram(const Tensor& gram, std::span<const float> column_scales) {

@@ -20,7 +20,8 @@ namespace {
 
 constexpr double kEquivalenceLimit = 1e-3;
 
-using RoundedLinears = PerLinear<QuantizedWeight>;
+/// Linears as they are to be written, but for their biases.
+using FinishedLinears = PerLinear<LinearWeight>;
 
 DType storage_of(const LayerJob& job, const Tensor& original) {
   return job.storage.value_or(original.dtype());
@@ -43,7 +44,7 @@ Tensor clip_by_weights(const RoundingRule& rule, const Tensor& weight, const Lin
 }
 
 /// One layer on its way through the search: scales are found for mapping after mapping, then its linears are
-/// rounded. Experts come one by one, with statistics of their own.
+/// clipped and rounded. Experts come one by one, with statistics of their own.
 class LayerSearch {
  public:
   LayerSearch(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
@@ -60,14 +61,14 @@ class LayerSearch {
     }
     for (const auto& slot : job_.spec.linears(job_.layer)) {
       if (is_expert(slot.id.role) || !job_.linears.contains(slot.id)) continue;
-      round(slot.id, statistics_.of(slot.id), report);
+      finish(slot.id, statistics_.of(slot.id), report);
     }
     if (!job_.spec.has_experts(job_.layer)) return;
     for (int64_t expert = 0; expert < job_.spec.moe->experts; ++expert) run_expert(expert, report);
   }
 
   const ScaledLayer& scaled() const { return scaled_; }
-  RoundedLinears take_rounded() { return std::move(rounded_); }
+  FinishedLinears take_finished() { return std::move(finished_); }
 
  private:
   /// The expert whose linears a mapping pairs; -1 for all others.
@@ -87,7 +88,7 @@ class LayerSearch {
       if (expert_of(mapping) == expert) smooth(mapping, statistics.hidden, report);
     }
     for (const LinearId& id : {gate, up, down}) {
-      if (job_.linears.contains(id)) round(id, id == down ? statistics.hidden : statistics.input, report);
+      if (job_.linears.contains(id)) finish(id, id == down ? statistics.hidden : statistics.input, report);
     }
     return_free_memory();
   }
@@ -146,32 +147,52 @@ class LayerSearch {
     }
   }
 
-  /// `input`: of the linear.
-  void round(const LinearId& id, const ActivationStatistics& input, LayerReport& report) {
-    throw_if_cancelled(job_.cancelled);
-    rounded_[id] = with_context(job_.spec.linear_name(job_.layer, id), [&] {
-      const Tensor weight = scaled_.weight(id);
-      const RoundingRule rule = *rounding_rule(job_, id, original_);
-      const Tensor gram = scaled_gram(input.gram(), scaled_.column_scales(id));
-      const Tensor clip = clip_of(id, rule, weight, {gram, input.tokens()}, report);
-      if (settings_.rounding == Rounding::nearest) {
-        return quantize_to_nearest(weight, clip, rule.scheme, rule.scale_dtype);
-      }
-      return round_compensated({.backend = job_.backend,
-                                .rounding = rule,
-                                .weight = weight,
-                                .clip = clip,
-                                .gram = gram,
-                                .tokens = input.tokens(),
-                                .order = job_.linears.at(id).order,
-                                .cancelled = job_.cancelled});
-    });
-  }
-
   struct ScaledInput {
     const Tensor& gram;
     int64_t tokens;
   };
+
+  /// `input`: of the linear.
+  void finish(const LinearId& id, const ActivationStatistics& input, LayerReport& report) {
+    throw_if_cancelled(job_.cancelled);
+    with_context(job_.spec.linear_name(job_.layer, id), [&] {
+      const Tensor gram = scaled_gram(input.gram(), scaled_.column_scales(id));
+      const ScaledInput scaled_input{gram, input.tokens()};
+      if (job_.result == OneshotResult::scaled) {
+        finished_[id].dense = clip(id, scaled_input, report);
+      } else {
+        finished_[id].quantized = round(id, scaled_input, report);
+      }
+    });
+  }
+
+  /// Smoothed and clipped, in the type in which it is written. What an observer would find is left to whoever
+  /// rounds: it looks at these weights only.
+  Tensor clip(const LinearId& id, const ScaledInput& input, LayerReport& report) const {
+    Tensor weight = scaled_.weight(id);
+    if (job_.linears.at(id).observer == Observer::automatic) {
+      const Tensor bounds = clip_of(id, *rounding_rule(job_, id, original_), weight, input, report);
+      if (bounds.defined()) clamp_groups(weight, bounds);
+    }
+    return store_as("weight", weight, storage_of(job_, original_[id].dense));
+  }
+
+  QuantizedWeight round(const LinearId& id, const ScaledInput& input, LayerReport& report) const {
+    const Tensor weight = scaled_.weight(id);
+    const RoundingRule rule = *rounding_rule(job_, id, original_);
+    const Tensor clip = clip_of(id, rule, weight, input, report);
+    if (settings_.rounding == Rounding::nearest) {
+      return quantize_to_nearest(weight, clip, rule.scheme, rule.scale_dtype);
+    }
+    return round_compensated({.backend = job_.backend,
+                              .rounding = rule,
+                              .weight = weight,
+                              .clip = clip,
+                              .gram = input.gram,
+                              .tokens = input.tokens,
+                              .order = job_.linears.at(id).order,
+                              .cancelled = job_.cancelled});
+  }
 
   /// The largest weight of each group, as its observer finds it; undefined for that of the weights
   /// themselves.
@@ -204,19 +225,19 @@ class LayerSearch {
   const LayerWeights& original_;
   const LayerStatistics& statistics_;
   ScaledLayer scaled_;
-  RoundedLinears rounded_;
+  FinishedLinears finished_;
 };
 
 /// The scaled layer in the types in which it is written.
 LayerWeights store_layer(const LayerJob& job, const LayerWeights& original, const ScaledLayer& scaled,
-                         RoundedLinears rounded) {
+                         FinishedLinears finished) {
   LayerWeights stored;
   for (const auto& slot : job.spec.linears(job.layer)) {
     const LinearWeight& from = original[slot.id];
     LinearWeight& to = stored[slot.id];
     with_context(slot.name, [&] {
-      if (const auto integers = rounded.find(slot.id); integers != rounded.end()) {
-        to.quantized = std::move(integers->second);
+      if (const auto found = finished.find(slot.id); found != finished.end()) {
+        to = std::move(found->second);
       } else {
         to.dense = store_as("weight", scaled.weight(slot.id), storage_of(job, from.dense));
       }
@@ -295,12 +316,12 @@ QuantizedWeight round_by_rows(const Tensor& dense, const LinearRounding& roundin
 
 QuantizedLayer round_layer(const LayerJob& job, const LayerWeights& original) {
   const ScaledLayer unscaled(job.spec, original);
-  RoundedLinears rounded;
+  FinishedLinears rounded;
   for (const auto& slot : job.spec.linears(job.layer)) {
     const auto rule = rounding_rule(job, slot.id, original);
     if (!rule) continue;
     throw_if_cancelled(job.cancelled);
-    rounded[slot.id] = with_context(slot.name, [&] {
+    rounded[slot.id].quantized = with_context(slot.name, [&] {
       const Tensor weight = unscaled.weight(slot.id);
       return quantize_to_nearest(weight, clip_by_weights(*rule, weight, job.linears.at(slot.id)),
                                  rule->scheme, rule->scale_dtype);
@@ -331,10 +352,15 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
         stream.probe(job.exact, job.layer, search.scaled().prepare(job.exact), probe_input);
     result.report.equivalence_error = equivalence_error(probe_input, reference, changed);
     check_equivalence(job, result.report.equivalence_error);
-    result.weights = store_layer(job, original, search.scaled(), search.take_rounded());
+    result.weights = store_layer(job, original, search.scaled(), search.take_finished());
   }
   if (job.propagation == Propagation::quantized) {
-    stream.advance(job.layer, prepare_layer(job.backend, result.weights));
+    // Whoever rounds scaled weights later knows no compensation: rounded to nearest is what the next layer
+    // will see then. The scaled layer itself computes what the original does, which Propagation::original
+    // gives.
+    const bool rounds = job.result == OneshotResult::scaled;
+    const LayerWeights rounded = rounds ? round_layer(job, result.weights).weights : LayerWeights{};
+    stream.advance(job.layer, prepare_layer(job.backend, rounds ? rounded : result.weights));
   }
   return result;
 }

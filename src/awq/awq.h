@@ -21,7 +21,7 @@ QuantizedWeight round_by_rows(const Tensor& dense, const LinearRounding& roundin
 
 /// AWQ: statistics of the layer's inputs from `stream`, which is moved behind the layer; scale search and
 /// smoothing per mapping; check that the layer still computes the same (internal error above 1e-3); clip
-/// search; rounding.
+/// search; rounding, or with OneshotResult::scaled none.
 QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
                               LayerStream& stream);
 

@@ -31,6 +31,7 @@ struct LayerJob {
   /// stored.
   std::optional<DType> storage;
   MatmulPrecision precision = MatmulPrecision::f32;
+  OneshotResult result = OneshotResult::quantized;
   Propagation propagation = Propagation::quantized;
   ExpertCalibration experts = ExpertCalibration::all;
   int64_t min_tokens_per_expert = 0;  ///< with fewer of its own an expert takes those of all

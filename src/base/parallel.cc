@@ -1,5 +1,6 @@
 #include "base/parallel.h"
 
+#include <pthread.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <exception>
 #include <fstream>
 #include <mutex>
+#include <new>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -169,6 +171,29 @@ std::mutex pool_mutex;
 std::unique_ptr<ThreadPool> pool;
 size_t wanted_threads = 0;
 
+/// A forked process has a copy of the pool but none of its threads, and a lock whose owner may be gone.
+void forget_pool_in_child() {
+  static ThreadPool* abandoned = nullptr;  // reachable, so that no checker takes it for a leak
+  abandoned = pool.release();              // to destroy it would be to join threads that are not there
+  static_cast<void>(abandoned);
+  new (&pool_mutex) std::mutex;
+  inside_parallel_for = false;
+}
+
+/// Forking waits for the job at work, so that no lock of a library that it calls is copied as held. A body
+/// that forks would wait for itself.
+void survive_forks() {
+  static const int registered = pthread_atfork(
+      [] {
+        if (!inside_parallel_for) pool_mutex.lock();
+      },
+      [] {
+        if (!inside_parallel_for) pool_mutex.unlock();
+      },
+      forget_pool_in_child);
+  static_cast<void>(registered);  // it can only fail for lack of memory, and matters in processes that fork
+}
+
 size_t wanted_locked() {
   if (wanted_threads == 0) wanted_threads = default_thread_count();
   return wanted_threads;
@@ -199,6 +224,7 @@ void parallel_for(size_t count, size_t grain, const std::function<void(size_t, s
       const InsideScope scope;
       job.run();
     } else {
+      survive_forks();
       if (!pool || pool->wanted() != wanted_threads) pool = std::make_unique<ThreadPool>(wanted_threads);
       pool->run(job);
     }

@@ -15,7 +15,7 @@ void set_thread_count(size_t count);
 /// Runs `body(begin, end)` over [0, count) in chunks of `grain`. The chunks depend on `count` and `grain`
 /// only, never on the number of threads, so a body whose chunks are independent gives the same bytes on any
 /// machine. Nested calls run in the calling thread. The first exception of a chunk is rethrown after all
-/// running chunks have ended.
+/// running chunks have ended. A forked process may call it too, and starts threads of its own.
 void parallel_for(size_t count, size_t grain, const std::function<void(size_t begin, size_t end)>& body);
 
 }  // namespace salient

@@ -6,7 +6,16 @@ LayerStream::LayerStream(const Options& options)
       spec_(options.weights.spec()),
       cancelled_(options.cancelled),
       batches_(make_batches(spec_, options.windows)),
-      hidden_(embed_sequences(options.backend, options.weights, options.windows)) {}
+      hidden_(embed_sequences(options.backend, options.weights, options.windows)) {
+  // In a sequence of one token attention has nothing to weigh: the longest shows most.
+  for (const SequenceBatch& batch : batches_) {
+    for (const SequenceSpan& sequence : batch.sequences) {
+      if (sequence.count <= probe_count_) continue;
+      probe_begin_ = batch.begin + sequence.begin;
+      probe_count_ = sequence.count;
+    }
+  }
+}
 
 void LayerStream::observe(int64_t layer, const PreparedLayer& weights, const LinearObserver& observer) {
   for (const SequenceBatch& batch : batches_) {
@@ -23,12 +32,13 @@ void LayerStream::advance(int64_t layer, const PreparedLayer& weights, const Lin
 }
 
 Tensor LayerStream::probe_input() const {
-  return hidden_.slice(0, batches_.front().sequences.front().count).to(DType::f32);
+  return hidden_.slice(probe_begin_, probe_begin_ + probe_count_).to(DType::f32);
 }
 
 Tensor LayerStream::probe(Backend& backend, int64_t layer, const PreparedLayer& weights,
                           const Tensor& input) const {
-  const std::span sequences(batches_.front().sequences.data(), 1);
+  const SequenceSpan whole{.begin = 0, .count = input.dim(0), .first_position = 0, .cache = nullptr};
+  const std::span sequences(&whole, 1);
   const std::vector<RopeTable> ropes = make_rope_tables(spec_, sequences);
   Tensor output = input.to(DType::f32);
   run_layer({.backend = backend, .spec = spec_, .ropes = ropes, .layer = layer, .sequences = sequences},

@@ -29,8 +29,8 @@ class LayerStream {
   void observe(int64_t layer, const PreparedLayer& weights, const LinearObserver& observer);
   /// Moves the stream behind the layer; `observer`, if any, watches.
   void advance(int64_t layer, const PreparedLayer& weights, const LinearObserver* observer = nullptr);
-  /// A copy of the hidden states of the first sequence before the current layer, [tokens of the sequence,
-  /// hidden].
+  /// A copy of the hidden states of the longest sequence (the first of several) before the current layer,
+  /// [tokens of the sequence, hidden].
   Tensor probe_input() const;
   /// What a layer makes of `input` (from `probe_input`), computed by any back end.
   Tensor probe(Backend& backend, int64_t layer, const PreparedLayer& weights, const Tensor& input) const;
@@ -43,7 +43,9 @@ class LayerStream {
   const DecoderSpec& spec_;
   const CancellationFlag* cancelled_;
   std::vector<SequenceBatch> batches_;
-  Tensor hidden_;  // f32 [tokens, hidden]
+  Tensor hidden_;            // f32 [tokens, hidden]
+  int64_t probe_begin_ = 0;  // row of hidden_
+  int64_t probe_count_ = 0;
 };
 
 }  // namespace salient

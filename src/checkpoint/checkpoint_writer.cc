@@ -94,7 +94,28 @@ bool is_companion(const fs::path& file) {
                      [&](std::string_view start) { return name.starts_with(start); });
 }
 
+/// `directory` is `inner` or a folder above it.
+bool contains_path(const fs::path& directory, const fs::path& inner) {
+  const auto outer = fs::weakly_canonical(directory);
+  const auto path = fs::weakly_canonical(inner);
+  return std::mismatch(outer.begin(), outer.end(), path.begin(), path.end()).first == outer.end();
+}
+
 }  // namespace
+
+void check_replaceable(const std::string& target, std::span<const std::string> inputs) {
+  if (!path_exists(target)) return;
+  for (const std::string& input : inputs) {
+    if (input.empty() || !contains_path(target, input)) continue;
+    fail(ErrorKind::invalid_argument, "{}: to overwrite it would remove the input {}", target, input);
+  }
+  std::error_code code;
+  const bool directory = fs::is_directory(target, code);
+  const bool empty = directory && fs::is_empty(target, code);
+  if (!code && directory && (empty || path_exists(fs::path(target) / "config.json"))) return;
+  fail(ErrorKind::invalid_argument, "{}: neither empty nor a model directory, so it is not overwritten",
+       target);
+}
 
 size_t parse_byte_size(const std::string& text) {
   size_t number = 0;

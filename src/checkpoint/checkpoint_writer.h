@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -13,6 +14,10 @@ namespace salient {
 
 /// Bytes of "5GB", "512MiB", "1500000". Errors: invalid_argument.
 size_t parse_byte_size(const std::string& text);
+
+/// Whatever stands at `target` is going to be removed: never one of `inputs` (empty names do not count), and
+/// nothing but a model directory or an empty folder. Errors: invalid_argument.
+void check_replaceable(const std::string& target, std::span<const std::string> inputs);
 
 /// Writes a model directory, streaming: at most one tensor is held in memory. Nothing is visible under the
 /// target's name before `finish`; destroyed without it, nothing remains.

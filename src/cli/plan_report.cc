@@ -133,11 +133,12 @@ void print_layers(std::span<const PlannedLayer> layers) {
 
 void print_plan(const OneshotPlan& plan, const OneshotOptions& options) {
   fmt::print("Plan (nothing is written):\n");
+  const bool scaled = plan.result == OneshotResult::scaled;
   print_table(
       {{"model", fmt::format("{}, {} layers", plan.architecture, plan.layers.size())},
        {"device", plan.device},
        {"method", method_text(options)},
-       {"format", std::string(to_string(options.format))},
+       {"format", scaled ? "dense, for another program to round" : std::string(to_string(options.format))},
        {"quantized", fmt::format("{} linears", plan.quantized_linears)},
        {"calibration", fmt::format("{} tokens", plan.calibration_tokens)},
        {"size", fmt::format("{} -> {}", format_bytes(plan.bytes_before), format_bytes(plan.bytes_after))},

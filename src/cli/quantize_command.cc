@@ -31,6 +31,7 @@ struct QuantizeArguments {
   std::optional<int64_t> num_samples;
   std::optional<int64_t> max_seq_length;
   std::string shard_size = "5GB";
+  bool scaled_only = false;
   bool dry_run = false;
   bool json = false;
   EvaluationArguments evaluation;
@@ -89,6 +90,7 @@ void finish_options(const CLI::App& command, QuantizeArguments& arguments) {
     take_recipe(command, arguments);
   }
   if (arguments.format) options.format = format_by_name(*arguments.format);
+  if (arguments.scaled_only) options.result = OneshotResult::scaled;
   take_calibration_flags(arguments, options.calibration);
   options.shard_size = parse_byte_size(arguments.shard_size);
 }
@@ -128,7 +130,9 @@ void print_report(const OneshotReport& report, const std::string& output) {
   }
   std::vector<std::pair<std::string, std::string>> rows{
       {"output", output},
-      {"quantized", fmt::format("{} linears", report.quantized_linears)},
+      {"quantized", report.result == OneshotResult::scaled
+                        ? "nothing; the weights are scaled for another program to round"
+                        : fmt::format("{} linears", report.quantized_linears)},
       {"size",
        fmt::format("{} -> {} ({:.2f}x smaller)", format_bytes(report.bytes_before),
                    format_bytes(report.bytes_after),
@@ -248,6 +252,11 @@ void add_quantize_command(CLI::App& app) {
       ->add_option("--moe-calibrate", arguments->experts,
                    "Tokens that an expert's statistics come from: all (default) or those routed to it")
       ->check(CLI::IsMember({"all", "routed"}));
+  command
+      ->add_flag("--scaled-only", arguments->scaled_only,
+                 "Smooth and clip, but leave the weights dense, for other quantizers")
+      ->excludes("--format")
+      ->excludes("--rounding");
   command->add_option("--shard-size", arguments->shard_size, "Largest file to write (default 5GB)");
   command->add_option("--eval", arguments->evaluation.text,
                       "Text to measure perplexity on afterwards, before against after");

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <filesystem>
+#include <map>
 #include <set>
 
 #include "awq/apply.h"
@@ -23,52 +25,42 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-/// `directory` is `inner` or a folder above it.
-bool contains_path(const std::filesystem::path& directory, const std::filesystem::path& inner) {
-  const auto outer = std::filesystem::weakly_canonical(directory);
-  const auto path = std::filesystem::weakly_canonical(inner);
-  return std::mismatch(outer.begin(), outer.end(), path.begin(), path.end()).first == outer.end();
-}
-
-/// Whatever stands at the output is going to be removed: never the input, and nothing but a model or an empty
-/// folder.
 void check_output(const OneshotOptions& options) {
   if (options.output.empty()) fail(ErrorKind::invalid_argument, "the output directory has no name");
   if (!path_exists(options.output)) return;
   if (!options.overwrite)
     fail(ErrorKind::invalid_argument,
          "{}: the output exists already; overwrite (--overwrite) replaces a model directory", options.output);
-  for (const auto& input : {options.model, options.calibration.dataset}) {
-    if (input.empty() || !contains_path(options.output, input)) continue;
-    fail(ErrorKind::invalid_argument, "{}: to overwrite it would remove the input {}", options.output, input);
-  }
-  std::error_code code;
-  const bool directory = std::filesystem::is_directory(options.output, code);
-  const bool empty = directory && std::filesystem::is_empty(options.output, code);
-  if (!code && directory && (empty || path_exists(std::filesystem::path(options.output) / "config.json")))
-    return;
-  fail(ErrorKind::invalid_argument, "{}: neither empty nor a model directory, so it is not overwritten",
-       options.output);
+  const std::string inputs[] = {options.model, options.calibration.dataset};
+  check_replaceable(options.output, inputs);
 }
 
 /// Writes one decoder layer and remembers which tensors of the source it replaces.
 class LayerWriter {
  public:
-  LayerWriter(const DecoderSpec& spec, Format format, CheckpointWriter& writer)
-      : spec_(spec), packing_(packing_of(format)), writer_(writer) {}
+  LayerWriter(const Job& job, CheckpointWriter& writer)
+      : spec_(job.weights.spec()), packing_(packing_of(job.format)), result_(job.result), writer_(writer) {}
 
   void write(int64_t layer, const LayerWeights& weights) {
     const std::vector<LinearSlot> slots = spec_.linears(layer);
+    std::map<std::string, Tensor> stacks;
     for (size_t begin = 0; begin < slots.size();) {
-      const std::string name = spec_.linear_name(layer, slots[begin].id);
+      const std::string name = module_name(layer, slots[begin]);
       std::vector<LinearPart> parts;
       size_t end = begin;
-      for (; end < slots.size() && spec_.linear_name(layer, slots[end].id) == name; ++end) {
+      for (; end < slots.size() && module_name(layer, slots[end]) == name &&
+             slots[end].id.expert == slots[begin].id.expert;
+           ++end) {
         parts.push_back({slots[end], weights[slots[end].id]});
       }
-      write_linear(name, parts);
+      if (keeps_stack(slots[begin])) {
+        place_in_stack(parts, stacks[name]);
+      } else {
+        write_linear(name, parts);
+      }
       begin = end;
     }
+    for (const auto& [name, stack] : stacks) add(name, stack);
     for (size_t i = 0; i < kNormRoles; ++i) {
       const NormWeight& norm = weights.norms[i];
       const std::string name = spec_.norm_name(layer, static_cast<NormRole>(i));
@@ -87,6 +79,27 @@ class LayerWriter {
   const std::set<std::string>& replaced() const { return replaced_; }
 
  private:
+  /// Integers are written expert by expert, as loaders of quantized files expect; what stays dense as it
+  /// came.
+  bool keeps_stack(const LinearSlot& slot) const {
+    return result_ == OneshotResult::scaled && slot.storage == LinearStorage::expert_stack;
+  }
+
+  std::string module_name(int64_t layer, const LinearSlot& slot) const {
+    return keeps_stack(slot) ? slot.name : spec_.linear_name(layer, slot.id);
+  }
+
+  /// `stack`: [experts, out, in], made when its first expert comes.
+  void place_in_stack(std::span<const LinearPart> parts, Tensor& stack) const {
+    const LinearSlot& slot = parts.front().slot;
+    const Tensor expert = join_parts(parts).dense;
+    if (!stack.defined()) {
+      stack = Tensor::empty(expert.dtype(), {spec_.moe->experts, slot.rows.count, slot.in_features});
+    }
+    std::memcpy(stack.mutable_bytes() + static_cast<size_t>(slot.id.expert) * expert.byte_size(),
+                expert.bytes(), expert.byte_size());
+  }
+
   void write_linear(const std::string& name, std::span<const LinearPart> parts) {
     const LinearSlot& slot = parts.front().slot;
     const LinearWeight linear = join_parts(parts);
@@ -107,6 +120,7 @@ class LayerWriter {
 
   const DecoderSpec& spec_;
   const Packing& packing_;
+  const OneshotResult result_;
   CheckpointWriter& writer_;
   std::set<std::string> replaced_;
 };
@@ -123,7 +137,7 @@ class OneshotRun {
                              .if_exists = options_.overwrite ? OutputDirectory::IfExists::replace
                                                              : OutputDirectory::IfExists::refuse,
                              .expected_tensors = expected_tensors()});
-    LayerWriter layers(job_.weights.spec(), options_.format, writer);
+    LayerWriter layers(job_, writer);
     std::optional<LayerStream> stream;
     if (!job_.windows.empty()) {
       stream.emplace(LayerStream::Options{.backend = *job_.backend,
@@ -133,10 +147,11 @@ class OneshotRun {
     }
     for (int64_t layer = 0; layer < job_.weights.spec().layers; ++layer)
       layers.write(layer, quantize(layer, stream));
+    report_.result = plan.result;
     report_.warnings = plan.warnings;
     report_.quantized_linears = plan.quantized_linears;
     report_.calibration_tokens = plan.calibration_tokens;
-    if (job_.resolved.head) write_head(layers, writer);
+    if (plan.head) write_head(layers, writer);
     write_rest(layers, writer);
     writer.finish();
     report_.bytes_before = plan.bytes_before;
@@ -162,8 +177,9 @@ class OneshotRun {
                        .layer = layer,
                        .linears = job_.resolved.linears[static_cast<size_t>(layer)],
                        .mappings = mappings_of(layer),
-                       .storage = storage_type(options_.format),
+                       .storage = storage_type(job_),
                        .precision = job_.precision,
+                       .result = job_.result,
                        .propagation = options_.calibration.propagation,
                        .experts = options_.calibration.experts,
                        .min_tokens_per_expert = options_.calibration.min_tokens_per_expert,
@@ -212,7 +228,7 @@ class OneshotRun {
 
   void write_rest(const LayerWriter& layers, CheckpointWriter& writer) const {
     const Checkpoint& source = job_.weights.checkpoint();
-    const auto storage = storage_type(options_.format);
+    const auto storage = storage_type(job_);
     for (const auto& name : source.tensor_names()) {
       if (layers.replaced().contains(name)) continue;
       throw_if_cancelled(options_.cancelled);
@@ -292,7 +308,8 @@ class OneshotRun {
 
   Json config() const {
     Json config = job_.weights.checkpoint().config();
-    if (const auto storage = storage_type(options_.format)) {
+    if (job_.result == OneshotResult::scaled) return config;
+    if (const auto storage = storage_type(job_)) {
       config[config.contains("dtype") ? "dtype" : "torch_dtype"] = torch_name(*storage);
     }
     // A head of integers is no longer the embedding.

@@ -15,6 +15,12 @@ namespace {
 
 using Windows = std::vector<std::vector<int32_t>>;
 
+void check_result(const OneshotOptions& options) {
+  if (options.result == OneshotResult::quantized || options.recipe.awq) return;
+  fail(ErrorKind::invalid_argument,
+       "scaled weights (--scaled-only, result: scaled) come from AWQ, but the recipe has no AWQModifier");
+}
+
 void refuse_quantized_input(const ModelWeights& weights) {
   if (!weights.quantization()) return;
   const QuantizationConfig& found = *weights.quantization();
@@ -44,9 +50,42 @@ std::vector<std::string> foreign_linears(const ModelWeights& weights) {
   return result;
 }
 
+void check_sequence(std::span<const int32_t> sequence, int64_t longest, const DecoderSpec& spec) {
+  const auto tokens = static_cast<int64_t>(sequence.size());
+  if (tokens == 0) fail(ErrorKind::invalid_argument, "there are no tokens in it");
+  if (tokens > longest) {
+    fail(ErrorKind::invalid_argument, "{} tokens are more than max_seq_length allows, {}", tokens, longest);
+  }
+  check_window(spec, tokens);
+  for (size_t i = 0; i < sequence.size(); ++i) {
+    if (sequence[i] >= 0 && sequence[i] < spec.vocab_size) continue;
+    fail(ErrorKind::invalid_argument, "token {} is {}, but the vocabulary has {} tokens", i, sequence[i],
+         spec.vocab_size);
+  }
+}
+
+/// The first `num_samples` of the sequences that the caller gives.
+Windows given_sequences(const CalibrationOptions& calibration, const DecoderSpec& spec) {
+  if (calibration.num_samples < 1) {
+    fail(ErrorKind::invalid_argument, "{} calibration samples asked for", calibration.num_samples);
+  }
+  const auto count = std::min(calibration.sequences.size(), static_cast<size_t>(calibration.num_samples));
+  for (size_t i = 0; i < count; ++i) {
+    with_context(fmt::format("calibration sequence {}", i),
+                 [&] { check_sequence(calibration.sequences[i], calibration.max_seq_length, spec); });
+  }
+  return {calibration.sequences.begin(), calibration.sequences.begin() + static_cast<int64_t>(count)};
+}
+
 Windows calibration_windows(const OneshotOptions& options, const DecoderSpec& spec) {
-  if (!options.recipe.awq) return {};
   const auto& calibration = options.calibration;
+  if (!calibration.dataset.empty() && !calibration.sequences.empty()) {
+    fail(ErrorKind::invalid_argument,
+         "{}: a dataset stands beside {} calibration sequences; give one of both", calibration.dataset,
+         calibration.sequences.size());
+  }
+  if (!options.recipe.awq) return {};
+  if (!calibration.sequences.empty()) return given_sequences(calibration, spec);
   if (calibration.dataset.empty()) {
     fail(ErrorKind::invalid_argument,
          "AWQ needs calibration text: name a .txt or .jsonl file (--data), or do without AWQ (--method rtn)");
@@ -79,7 +118,8 @@ uint64_t packed_bytes(Format format, const QuantizationScheme& scheme, const Sha
 /// Size of the checkpoint after: every tensor in the type of the output, the quantized linears as their
 /// codes.
 uint64_t bytes_after(const Job& job) {
-  const auto storage = storage_type(job.format);
+  if (job.result == OneshotResult::scaled) return job.weights.checkpoint().byte_size();
+  const auto storage = storage_type(job);
   uint64_t bytes = 0;
   for (const auto& name : job.weights.checkpoint().tensor_names()) {
     const Tensor tensor = job.weights.checkpoint().tensor(name);
@@ -111,7 +151,8 @@ uint64_t rounding_bytes(const Job& job, const LinearSlot& slot, ActivationOrder 
   const auto in = static_cast<uint64_t>(slot.in_features);
   const auto elements = static_cast<uint64_t>(slot.out_features) * in;
   if (!job.awq) return elements * 4;
-  const bool compensated = job.awq->rounding == Rounding::compensated;
+  const bool compensated =
+      job.result == OneshotResult::quantized && job.awq->rounding == Rounding::compensated;
   const uint64_t weights = compensated ? 3 * elements : 2 * elements;
   const bool ordered = compensated && order == ActivationOrder::weight;  // copies of both in that order
   return (weights + 2 * in * in + (ordered ? elements + 2 * in * in : 0)) * 4;
@@ -163,8 +204,12 @@ void plan_memory(const Job& job, OneshotPlan& plan) {
     plan.memory_layer += elements * byte_size(job.weights.storage_type(slot));
     const auto found = linears.find(slot.id);
     if (found == linears.end()) continue;
-    plan.memory_layer +=
-        packed_bytes(job.format, found->second.scheme, {slot.out_features, slot.in_features}, DType::f16);
+    if (job.result == OneshotResult::scaled)
+      plan.memory_layer += elements * byte_size(job.weights.storage_type(slot));
+    if (job.result == OneshotResult::quantized || job.propagation == Propagation::quantized) {
+      plan.memory_layer +=
+          packed_bytes(job.format, found->second.scheme, {slot.out_features, slot.in_features}, DType::f16);
+    }
     work = std::max(work, rounding_bytes(job, slot, found->second.order));
   }
   if (job.awq) {
@@ -192,8 +237,10 @@ PlannedLayer plan_layer(const Job& job, int64_t layer) {
 }  // namespace
 
 Job::Job(const OneshotOptions& options)
-    : format(options.format),
+    : result((check_result(options), options.result)),
+      format(options.format),
       awq(options.recipe.awq),
+      propagation(options.calibration.propagation),
       weights(options.model),
       foreign((refuse_quantized_input(weights), foreign_linears(weights))),
       resolved(resolve_recipe(options, weights.spec(), foreign)),
@@ -203,10 +250,9 @@ Job::Job(const OneshotOptions& options)
       backend(make_cpu_backend({.precision = precision})),
       exact(make_cpu_backend({.precision = MatmulPrecision::f32})) {}
 
-/// A type that AutoAWQ's kernels need; compressed-tensors keeps each tensor's own.
-std::optional<DType> storage_type(Format format) {
-  if (format == Format::autoawq_gemm) return DType::f16;
-  return std::nullopt;
+std::optional<DType> storage_type(const Job& job) {
+  const bool converts = job.result == OneshotResult::quantized && job.format == Format::autoawq_gemm;
+  return converts ? std::optional(DType::f16) : std::nullopt;
 }
 
 std::vector<PlannedMapping> plan_mappings(std::span<const ResolvedMapping> mappings, const DecoderSpec& spec,
@@ -223,14 +269,17 @@ std::vector<PlannedMapping> plan_mappings(std::span<const ResolvedMapping> mappi
 OneshotPlan make_plan(const Job& job) {
   const auto& spec = job.weights.spec();
   OneshotPlan plan;
+  plan.result = job.result;
   plan.architecture = spec.architecture;
   plan.device = job.backend->description();
   for (int64_t layer = 0; layer < spec.layers; ++layer) plan.layers.push_back(plan_layer(job, layer));
-  plan.head = job.resolved.planned_head;
   plan.groups = job.resolved.groups;
   plan.dense = job.resolved.dense;
-  plan.warnings = job.resolved.warnings;
-  plan.quantized_linears = job.resolved.quantized_linears;
+  if (job.result == OneshotResult::quantized) {
+    plan.head = job.resolved.planned_head;
+    plan.warnings = job.resolved.warnings;
+    plan.quantized_linears = job.resolved.quantized_linears;
+  }
   plan.calibration_tokens = count_tokens(job.windows);
   plan.bytes_before = job.weights.checkpoint().byte_size();
   plan.bytes_after = bytes_after(job);

@@ -14,12 +14,14 @@ namespace salient {
 /// Everything that is known before the first weight is read.
 struct Job {
   /// Errors: those of opening the model and the data set, and of resolve_recipe; invalid_argument for a model
-  /// that is quantized already, or AWQ without a data set.
+  /// that is quantized already, AWQ without a data set, or scaled weights without AWQ.
   explicit Job(const OneshotOptions& options);
 
   std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+  OneshotResult result;
   Format format;
   std::optional<AwqModifier> awq;
+  Propagation propagation;
   ModelWeights weights;
   /// Linears that are no part of the decoder, such as a vision tower's or a layer's for speculation.
   std::vector<std::string> foreign;
@@ -30,8 +32,9 @@ struct Job {
   std::unique_ptr<Backend> exact;
 };
 
-/// A type that AutoAWQ's kernels need; compressed-tensors keeps each tensor's own.
-std::optional<DType> storage_type(Format format);
+/// The type of all that stays floating where the result asks for one: that of AutoAWQ's kernels.
+/// compressed-tensors keeps each tensor's own.
+std::optional<DType> storage_type(const Job& job);
 
 /// Mappings of a layer by the names of their modules.
 std::vector<PlannedMapping> plan_mappings(std::span<const ResolvedMapping> mappings, const DecoderSpec& spec,

@@ -254,19 +254,29 @@ class RecipeReader {
   // ---- what only Salient knows
 
   void read_extras(const JsonView& view) {
-    constexpr std::string_view kKeys[] = {
-        "apply_clip",           "rounding",        "format",    "num_calibration_samples",
-        "max_seq_length",       "propagate_error", "precision", "moe_calibrate_all_experts",
-        "min_tokens_per_expert"};
+    constexpr std::string_view kKeys[] = {"apply_clip",
+                                          "rounding",
+                                          "format",
+                                          "num_calibration_samples",
+                                          "max_seq_length",
+                                          "propagate_error",
+                                          "precision",
+                                          "moe_calibrate_all_experts",
+                                          "min_tokens_per_expert",
+                                          "result"};
     check_keys(view, kKeys);
     for (const auto& [key, value] : view.members()) {
-      if (key != "format" && !value.json().is_null()) awq_only_.push_back(value);
+      if (key != "format" && key != "result" && !value.json().is_null()) awq_only_.push_back(value);
     }
     min_tokens_ = view.find("min_tokens_per_expert");
     if (const auto clip = view.find("apply_clip")) set_clip(*clip);
     if (const auto rounding = view.find("rounding")) {
       constexpr std::string_view kWords[] = {"nearest", "compensated"};
       rounding_ = static_cast<Rounding>(read_word(*rounding, kWords));
+    }
+    if (const auto result = view.find("result")) {
+      constexpr std::string_view kWords[] = {"quantized", "scaled"};
+      options_.result = static_cast<OneshotResult>(read_word(*result, kWords));
     }
     if (const auto format = view.find("format")) {
       options_.format = with_context(format->path(), [&] { return format_by_name(format->as_string()); });

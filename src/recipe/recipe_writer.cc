@@ -100,12 +100,18 @@ void write_quantization(RecipeWriter& writer, const QuantizationModifier& modifi
 void write_extras(RecipeWriter& writer, const OneshotOptions& options) {
   const CalibrationOptions& calibration = options.calibration;
   writer.open("salient");
-  writer.put("format", std::string(to_string(options.format)));
+  const bool scaled = options.result == OneshotResult::scaled;
+  if (scaled) {
+    writer.put("result", "scaled");
+  } else {
+    writer.put("format", std::string(to_string(options.format)));
+  }
   if (options.recipe.awq) {
     if (has_clip_search(options.recipe.quantization)) {
       writer.put("apply_clip", options.recipe.awq->clip == ClipSearch::on);
     }
-    writer.put("rounding", options.recipe.awq->rounding == Rounding::nearest ? "nearest" : "compensated");
+    if (!scaled)
+      writer.put("rounding", options.recipe.awq->rounding == Rounding::nearest ? "nearest" : "compensated");
     writer.put("num_calibration_samples", calibration.num_samples);
     writer.put("max_seq_length", calibration.max_seq_length);
     writer.put("propagate_error", calibration.propagation == Propagation::quantized);

@@ -7,6 +7,10 @@
 namespace salient {
 namespace {
 
+std::string_view result_name(OneshotResult result) {
+  return result == OneshotResult::scaled ? "scaled" : "quantized";
+}
+
 Json observer_name(Observer observer) {
   if (observer == Observer::automatic) return nullptr;
   return observer == Observer::mse ? "mse" : "minmax";
@@ -48,12 +52,14 @@ std::string method_text(const OneshotOptions& options) {
   if (!options.recipe.awq) return "round to nearest";
   const AwqModifier& awq = *options.recipe.awq;
   constexpr std::string_view kDuo[] = {"false", "true", "both"};
-  std::string text =
-      fmt::format("AWQ: duo_scaling {}, {} candidates, {}, rounding {}, next layer sees {} outputs",
-                  kDuo[static_cast<size_t>(awq.duo_scaling)], awq.n_grid,
-                  awq.clip == ClipSearch::on ? "clip search" : "no clip search",
-                  awq.rounding == Rounding::nearest ? "nearest" : "compensated",
-                  options.calibration.propagation == Propagation::quantized ? "quantized" : "original");
+  const bool scaled = options.result == OneshotResult::scaled;
+  const std::string_view rounding =
+      awq.rounding == Rounding::nearest ? "rounding nearest" : "rounding compensated";
+  std::string text = fmt::format(
+      "AWQ: duo_scaling {}, {} candidates, {}, {}, next layer sees {} outputs",
+      kDuo[static_cast<size_t>(awq.duo_scaling)], awq.n_grid,
+      awq.clip == ClipSearch::on ? "clip search" : "no clip search", scaled ? "no rounding" : rounding,
+      options.calibration.propagation == Propagation::quantized ? "quantized" : "original");
   if (options.calibration.experts == ExpertCalibration::routed) text += ", experts see routed tokens";
   return text;
 }
@@ -85,9 +91,11 @@ Json to_json(const OneshotPlan& plan, const OneshotOptions& options) {
   }
   Json dense = Json::array();
   for (const auto& module : plan.dense) dense.push_back({{"name", module.name}, {"reason", module.reason}});
-  return {{"architecture", plan.architecture},
+  const bool scaled = plan.result == OneshotResult::scaled;
+  return {{"result", result_name(plan.result)},
+          {"architecture", plan.architecture},
           {"device", plan.device},
-          {"format", to_string(options.format)},
+          {"format", scaled ? Json() : Json(to_string(options.format))},
           {"method", method_text(options)},
           {"groups", groups},
           {"layers", layers},
@@ -109,7 +117,8 @@ Json to_json(const OneshotPlan& plan, const OneshotOptions& options) {
 Json to_json(const OneshotReport& report) {
   Json layers = Json::array();
   for (const LayerReport& layer : report.layers) layers.push_back(to_json(layer));
-  return {{"quantized_linears", report.quantized_linears},
+  return {{"result", result_name(report.result)},
+          {"quantized_linears", report.quantized_linears},
           {"calibration_tokens", report.calibration_tokens},
           {"bytes_before", report.bytes_before},
           {"bytes_after", report.bytes_after},

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "quant/group_quantize.h"
 #include "runtime/decoder.h"
+#include "support/compare_checkpoints.h"
 #include "support/golden_model.h"
 #include "support/temporary_directory.h"
 #include "support/tiny_model.h"
@@ -20,11 +21,6 @@ using ::testing::HasSubstr;
 template <typename T>
 bool same(const Tensor& a, const Tensor& b) {
   return a.shape() == b.shape() && std::ranges::equal(a.values<T>(), b.values<T>());
-}
-
-bool same_bytes(const Tensor& a, const Tensor& b) {
-  return a.dtype() == b.dtype() && a.shape() == b.shape() &&
-         std::equal(a.bytes(), a.bytes() + a.byte_size(), b.bytes());
 }
 
 /// The checkpoint that results when every linear of `directory` is replaced by its dequantized weights in

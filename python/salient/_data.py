@@ -1,0 +1,385 @@
+"""Calibration data: whatever the incumbents accept, as sequences of token ids.
+
+Two policies. ``calibration_sequences`` is that of llm-compressor: each sample is a sequence of its own, cut to a length.
+``calibration_blocks`` is that of AutoAWQ: samples are joined and cut into blocks of one length.
+
+Data may be
+  - a path: .txt (one long text), .jsonl (a row for each line), and with `datasets` .json, .csv, .parquet or a directory;
+  - a name: "pileval", "wikitext", "c4", "open_platypus", "gsm8k", "cnn_dailymail", or "owner/name" of the hub, through
+    the package `datasets`;
+  - a list of texts, of lists, arrays or tensors of ids, or of mappings with a text column or "input_ids";
+  - a Dataset, a DatasetDict (with ``split``) or an IterableDataset of `datasets`;
+  - a DataLoader, or any iterable of batches or rows; padding goes by "attention_mask".
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._batch import to_ids
+from ._datasets import Source, is_dataset_dict, open_name, pick_split, shuffled
+from ._tokenizer_options import special_frame
+
+Ids = npt.NDArray[np.int32]  # [tokens]
+
+_AWQ_SEED = 42  # with which AutoAWQ shuffles a data set of the hub
+_CHAT_COLUMNS = ("messages", "conversations", "conversation")
+_NO_LIMIT = 2**31 - 1
+
+
+def calibration_sequences(
+    data: Any,
+    *,
+    tokenizer: Any,
+    max_seq_length: int | None = None,
+    num_samples: int | None = None,
+    text_column: str = "text",
+    split: str | None = None,
+    config_name: str | None = None,
+    shuffle_seed: int | None = None,
+    concatenate: bool = False,
+    add_special_tokens: bool = True,
+    preprocess: Callable[[Any], Any] | str | None = None,
+    streaming: bool | None = None,
+    load_options: Mapping[str, Any] | None = None,
+) -> list[Ids]:
+    """Samples as llm-compressor takes them: each an array [tokens] of its own, nothing padded.
+
+    A text gets its special tokens and is cut to ``max_seq_length`` tokens, at most the tokenizer's model_max_length;
+    special tokens behind the text are kept. Ids are cut only. ``concatenate`` joins the samples and cuts them into
+    sequences of exactly ``max_seq_length``; what fills none is left out, unless it is all there is. A .txt file is
+    always joined, without special tokens. Samples without a token are left out.
+
+    ``num_samples`` at most: with ``shuffle_seed`` drawn at random, the same for the same seed on any machine (a
+    permutation by NumPy's default_rng); without it the longest, the first of equally long ones, in their order. Of an
+    iterable without a length the first ones; a stream of `datasets` is shuffled in a buffer. Batches of a DataLoader
+    are all used.
+
+    ``preprocess``, a function or "file.py:function", gets each row as a mapping and returns what to change in it.
+    ``load_options`` go to datasets.load_dataset.
+
+    Errors: ValueError naming the row and the value; FileNotFoundError; NotImplementedError for conversations.
+    """
+    _check_positive(max_seq_length=max_seq_length, num_samples=num_samples)
+    source = _open(data, split=split, config_name=config_name, streaming=streaming, **dict(load_options or {}))
+    reader = _Reader(source, _Encoder(tokenizer), text_column, add_special_tokens, _function(preprocess))
+    limit = _limit(max_seq_length, tokenizer)
+    if max_seq_length is not None and limit != max_seq_length:
+        reader.warning = f"max_seq_length={max_seq_length}: texts are cut to {limit} tokens, the tokenizer's limit"
+    if concatenate or source.joined:
+        if limit is None:
+            raise ValueError(f"{source.name}: to join samples max_seq_length is needed")
+        return _joined(reader, limit, num_samples, shuffle_seed)
+    return _separate(reader, max_seq_length, limit, num_samples, shuffle_seed)
+
+
+def calibration_blocks(
+    data: Any = "pileval",
+    *,
+    tokenizer: Any,
+    max_calib_samples: int = 128,
+    max_calib_seq_len: int = 512,
+    split: str | None = "train",
+    text_column: str = "text",
+) -> list[Ids]:
+    """Blocks as AutoAWQ makes them: arrays [max_calib_seq_len], at most ``max_calib_samples``.
+
+    Up to ``max_calib_samples`` samples that are not empty, texts without white space around them and with their special
+    tokens, are joined and cut; what fills no block is left out, unless it is all there is. Data sets of the hub are
+    shuffled with AutoAWQ's seed, 42. AutoAWQ drops every sample longer than ``max_calib_seq_len``, and with it most
+    of the text of many data sets; here such samples are kept.
+
+    Errors: as calibration_sequences.
+    """
+    _check_positive(max_calib_samples=max_calib_samples, max_calib_seq_len=max_calib_seq_len)
+    by_name = isinstance(data, (str, os.PathLike))
+    if by_name and data == "pileval":
+        split = None  # there is one only, and AutoAWQ takes it whatever is asked for
+    source = _open(data, split=split)
+    if by_name and hasattr(source.rows, "shuffle"):
+        source = Source(shuffled(source.rows, _AWQ_SEED), source.name, source.template, source.joined)
+    reader = _Reader(source, _Encoder(tokenizer), text_column, strip=True)
+    samples = islice(chain.from_iterable(map(reader.read, _enumerate(source.rows))), max_calib_samples)
+    return _windows(samples, max_calib_seq_len, max_calib_samples, reader)
+
+
+@dataclass
+class _Reader:
+    """Turns rows into sequences of ids that are not cut yet."""
+
+    source: Source
+    encoder: _Encoder
+    text_column: str
+    add_special_tokens: bool = True
+    preprocess: Callable[[Any], Any] | None = None
+    strip: bool = False
+    limit: int | None = None  # to which texts are cut
+    warning: str = ""  # to be given when there is a text
+
+    def read(self, numbered: tuple[int, Any]) -> list[Ids]:
+        """The sequences of a row: none when it is empty, several when it is a batch."""
+        index, row = numbered
+        where = f"{self.source.name}: row {index}"
+        if self.preprocess is not None:
+            row = self._preprocessed(row, where)
+        if isinstance(row, Mapping):
+            return self._read_mapping(row, where)
+        if isinstance(row, str):
+            return self._encode(row)
+        if _is_batched(self.source.rows) and isinstance(row, (list, tuple)) and len(row) != 1:
+            raise ValueError(f"{where}: a batch of {len(row)} parts without names: one with 'input_ids' is expected")
+        return _sequences(row, None, where)
+
+    def _preprocessed(self, row: Any, where: str) -> Any:
+        assert self.preprocess is not None
+        before = dict(row) if isinstance(row, Mapping) else {self.text_column: row}
+        after = self.preprocess(before)
+        if not isinstance(after, Mapping):
+            raise ValueError(f"{where}: the preprocessing function must return a mapping, not {type(after).__name__}")
+        return {**before, **after}
+
+    def _read_mapping(self, row: Mapping[str, Any], where: str) -> list[Ids]:
+        if "input_ids" in row:
+            return _sequences(row["input_ids"], row.get("attention_mask"), where)
+        if self.source.template is not None and self.text_column not in row:
+            return self._encode(self.source.template(row))
+        if self.text_column not in row:
+            raise self._missing(row, where)
+        text = row[self.text_column]
+        if self.text_column in _CHAT_COLUMNS and not isinstance(text, str):
+            raise self._chat(self.text_column, where)
+        if not isinstance(text, str):
+            raise ValueError(f"{where}: column {self.text_column!r} holds {_shorten(text)}, not a text")
+        return self._encode(text)
+
+    def _missing(self, row: Mapping[str, Any], where: str) -> Exception:
+        for column in _CHAT_COLUMNS:
+            if column in row:
+                return self._chat(column, where)
+        there = ", ".join(map(repr, row)) or "none"
+        return ValueError(f"{where}: there is no column {self.text_column!r} and no 'input_ids', only: {there}")
+
+    def _chat(self, column: str, where: str) -> Exception:
+        return NotImplementedError(
+            f"{where}: column {column!r} holds a conversation, and chat templates follow in a later version; write "
+            "conversations out as texts, for example with the tokenizer of transformers, and pass those"
+        )
+
+    def _encode(self, text: str) -> list[Ids]:
+        if self.warning:
+            warnings.warn(self.warning, stacklevel=2)
+            self.warning = ""
+        special = self.add_special_tokens and not self.source.joined
+        ids = self.encoder.encode(text.strip() if self.strip else text, special, self.limit)
+        return [np.asarray(ids, dtype=np.int32)] if ids else []
+
+
+class _Encoder:
+    """A tokenizer of any kind as a function from text to ids."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._frame: tuple[list[int], list[int]] | None = None
+        self._takes_option = True
+        try:
+            self._plain("a", False)
+        except TypeError:
+            self._takes_option = False
+
+    def encode(self, text: str, special: bool, limit: int | None) -> list[int]:
+        """At most ``limit`` ids; special tokens around the text are among them."""
+        ids = self._plain(text, special)
+        if limit is None or len(ids) <= limit:
+            return ids
+        head, tail = self._special_frame() if special else ([], [])
+        room = limit - len(head) - len(tail)
+        return ids[:limit] if room < 1 else ids[: len(head) + room] + tail
+
+    def _special_frame(self) -> tuple[list[int], list[int]]:
+        if self._frame is None:
+            self._frame = special_frame(self._plain) if self._takes_option else ([], [])
+        return self._frame
+
+    def _plain(self, text: str, special: bool) -> list[int]:
+        options = {"add_special_tokens": special} if self._takes_option else {}
+        ids = self._tokenizer.encode(text, **options)
+        return [int(token_id) for token_id in getattr(ids, "ids", ids)]
+
+
+def _limit(max_seq_length: int | None, tokenizer: Any) -> int | None:
+    """To how many tokens a text is cut; None for not at all."""
+    own = getattr(tokenizer, "model_max_length", None)
+    limits = [limit for limit in (max_seq_length, own) if isinstance(limit, int) and 0 < limit < _NO_LIMIT]
+    return min(limits, default=None)
+
+
+def _open(data: Any, *, split: str | None, **options: Any) -> Source:
+    """Errors: ValueError for nothing, TypeError for what holds no rows."""
+    if isinstance(data, (str, os.PathLike)):
+        return open_name(data, split=split, **options)
+    name = "calibration data"
+    if is_dataset_dict(data):
+        return Source(pick_split(data, split, type(data).__name__), name)
+    if isinstance(data, Mapping):
+        return Source([data], name)
+    if hasattr(data, "column_names"):
+        return Source(data, name)
+    if getattr(data, "ndim", None) == 1:
+        data = [data]
+    if not hasattr(data, "__iter__") and not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        raise TypeError(
+            f"{name}: a path, a name, a list of texts or of ids, or a data set is expected, not {type(data).__name__}"
+        )
+    if hasattr(data, "__len__") and len(data) == 0:
+        raise ValueError(f"{name}: the {type(data).__name__} is empty")
+    if isinstance(data, (list, tuple)) and isinstance(data[0], (int, np.integer)):
+        raise ValueError(f"{name}: the list begins with the number {data[0]}: a list of lists of ids is expected")
+    return Source(data, name)
+
+
+def _separate(
+    reader: _Reader, max_seq_length: int | None, limit: int | None, num_samples: int | None, seed: int | None
+) -> list[Ids]:
+    reader.limit = limit
+    cut = _NO_LIMIT if max_seq_length is None else max_seq_length
+    samples = (ids[:cut] for ids in _samples(reader, seed))
+    if seed is not None or not _has_rows(reader.source.rows):
+        whole = _is_batched(reader.source.rows)
+        return _require_some(list(samples if whole else islice(samples, num_samples)), reader)
+    sequences = _require_some(list(samples), reader)
+    longest = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))[:num_samples]
+    return [sequences[index] for index in sorted(longest)]
+
+
+def _joined(reader: _Reader, window: int, num_samples: int | None, seed: int | None) -> list[Ids]:
+    if not reader.source.joined:
+        return _windows(_samples(reader, seed), window, num_samples, reader)
+    windows = _windows(_samples(reader, None), window, None, reader)
+    order = range(len(windows)) if seed is None else np.random.default_rng(seed).permutation(len(windows))
+    return [windows[index] for index in order][:num_samples]
+
+
+def _samples(reader: _Reader, seed: int | None) -> Iterator[Ids]:
+    """The sequences of all rows, lazily, in an order that ``seed`` determines."""
+    rows = reader.source.rows
+    if seed is None:
+        return chain.from_iterable(map(reader.read, _enumerate(rows)))
+    if _has_rows(rows):
+        order = np.random.default_rng(seed).permutation(len(rows))
+        return chain.from_iterable(reader.read((int(index), rows[int(index)])) for index in order)
+    if hasattr(rows, "shuffle"):
+        rows = shuffled(rows, seed)
+    return chain.from_iterable(map(reader.read, _enumerate(rows)))
+
+
+def _windows(samples: Iterable[Ids], window: int, maximum: int | None, reader: _Reader) -> list[Ids]:
+    """Samples joined and cut into windows, no more of them read than needed."""
+    windows: list[Ids] = []
+    rest = np.empty(0, dtype=np.int32)
+    for ids in samples:
+        rest = np.concatenate([rest, ids])
+        while len(rest) >= window and (maximum is None or len(windows) < maximum):
+            windows.append(rest[:window].copy())
+            rest = rest[window:]
+        if maximum is not None and len(windows) >= maximum:
+            break
+    if not windows and len(rest):
+        windows = [rest]
+    return _require_some(windows, reader)
+
+
+def _enumerate(rows: Any) -> Iterator[tuple[int, Any]]:
+    return enumerate(iter(rows))
+
+
+def _has_rows(rows: Any) -> bool:
+    """Whether rows can be asked for by number."""
+    return hasattr(rows, "__len__") and hasattr(rows, "__getitem__")
+
+
+def _is_batched(rows: Any) -> bool:
+    return hasattr(rows, "batch_size") and hasattr(rows, "collate_fn")
+
+
+def _sequences(ids: Any, mask: Any, where: str) -> list[Ids]:
+    """The sequences of ids [tokens] or [batch, tokens] without what the mask, of the same shape, calls padding."""
+    if isinstance(ids, (list, tuple)) and ids and all(isinstance(part, Mapping) for part in ids):
+        raise ValueError(f"{where}: ids are expected, not a list of mappings ({_shorten(ids[0])})")
+    if isinstance(ids, str) or not (hasattr(ids, "__iter__") or hasattr(ids, "tolist")):
+        raise ValueError(f"{where}: token ids are expected, not {_shorten(ids)}")
+    values = _listed(ids, where)
+    kept = None if mask is None else _listed(mask, f"{where}: attention_mask")
+    if not values or not isinstance(values[0], list):
+        return _sequence(values, kept, where)
+    masks = [None] * len(values) if kept is None else kept
+    if len(masks) != len(values):
+        raise ValueError(f"{where}: attention_mask has {len(masks)} rows for {len(values)} of input_ids")
+    parts = (_sequences(row, row_mask, where) for row, row_mask in zip(values, masks, strict=True))
+    return list(chain.from_iterable(parts))
+
+
+def _listed(values: Any, where: str) -> list[Any]:
+    try:
+        listed = to_ids(values, where)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    if isinstance(listed, int):
+        raise ValueError(f"{where}: a list of ids is expected, not the number {listed}")
+    return list(listed)
+
+
+def _sequence(values: list[Any], mask: list[Any] | None, where: str) -> list[Ids]:
+    if mask is not None:
+        if len(mask) != len(values):
+            raise ValueError(f"{where}: attention_mask has {len(mask)} numbers for {len(values)} ids")
+        values = [value for value, keep in zip(values, mask, strict=True) if keep]
+    for position, value in enumerate(values):
+        if not isinstance(value, int):
+            raise ValueError(f"{where}: position {position} holds {_shorten(value)}, not an id")
+        if not 0 <= value < 2**31:
+            raise ValueError(f"{where}: position {position} holds {value}, which is no token id")
+    return [np.asarray(values, dtype=np.int32)] if values else []
+
+
+def _require_some(sequences: list[Ids], reader: _Reader) -> list[Ids]:
+    if not sequences:
+        count = f"none of the {len(reader.source.rows)} rows" if hasattr(reader.source.rows, "__len__") else "no row"
+        raise ValueError(f"{reader.source.name}: {count} holds a token")
+    return sequences
+
+
+def _function(preprocess: Callable[[Any], Any] | str | None) -> Callable[[Any], Any] | None:
+    """A function itself, or that of "file.py:function". Errors: ValueError."""
+    if preprocess is None or callable(preprocess):
+        return preprocess
+    path, _, name = preprocess.rpartition(":")
+    specification = importlib.util.spec_from_file_location("salient_preprocessing", path) if path else None
+    if specification is None or specification.loader is None or not os.path.isfile(path):
+        raise ValueError(f'preprocessing function {preprocess!r}: "file.py:function" of a file that exists is expected')
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ValueError(f"preprocessing function {preprocess!r}: {path} has no function {name!r}")
+    found: Callable[[Any], Any] = function
+    return found
+
+
+def _check_positive(**values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
+            raise ValueError(f"{name}={value!r}: a whole number of at least 1 is expected")
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,142 @@
+"""Calibration data of oneshot: from what the user names to sequences of token ids."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from salient._data import calibration_sequences
+from salient._oneshot_arguments import one_of, split_of
+from salient.model import CausalLM
+from salient.tokenizer import as_tokenizer
+
+Ids = npt.NDArray[np.int32]
+
+_SEED = 0
+_LENGTH_WITHOUT_LIMIT = 2048
+# Names by which llm-compressor says "the file at dataset_path".
+_OF_A_PATH = (None, "custom", "json", "csv", "text")
+
+
+def calibration_job(given: Mapping[str, Any], handle: CausalLM) -> dict[str, Any]:
+    """The arguments of _core.oneshot that say what to calibrate on; none without data."""
+    data = data_of(given)
+    if data is None:
+        return {}
+    tokenizer = as_tokenizer(tokenizer_of(given), tokenizer_directory(handle))
+    length = sequence_length(given["max_seq_length"], handle.config.to_dict(), tokenizer)
+    sequences = collated(_sequences(data, given, tokenizer, length), given)
+    return {
+        "sequences": sequences,
+        "num_samples": len(sequences),
+        "max_seq_length": length,
+        "propagate_error": given["propagate_error"],
+        "calibrate_all_experts": given["moe_calibrate_all_experts"],
+        "min_tokens_per_expert": min_tokens_per_expert(given, sequences),
+    }
+
+
+def data_of(given: Mapping[str, Any]) -> Any:
+    """What to calibrate on, None for nothing. ValueError: two things at once."""
+    dataset, path = given["dataset"], given["dataset_path"]
+    if given["pipeline"] == "datafree":
+        return None
+    if path is None:
+        return dataset
+    if not (dataset is None or isinstance(dataset, str)) or dataset not in _OF_A_PATH:
+        raise ValueError("oneshot: dataset and dataset_path both name calibration data; give one of them")
+    return path
+
+
+def tokenizer_of(given: Mapping[str, Any]) -> Any:
+    """The tokenizer that the user names; of a processor its tokenizer."""
+    chosen = one_of(given, "tokenizer", "processor")
+    return getattr(chosen, "tokenizer", chosen)
+
+
+def tokenizer_directory(handle: CausalLM) -> str:
+    """Where the model's own tokenizer is: a model saved from memory has none beside its weights."""
+    here = os.path.exists(os.path.join(handle.directory, "tokenizer.json"))
+    return handle.directory if here or not os.path.isdir(handle.name_or_path) else handle.name_or_path
+
+
+def sequence_length(wanted: int | None, config: Mapping[str, Any], tokenizer: object) -> int:
+    """Tokens per sequence at most: as wanted, but no more than the model takes."""
+    text_config = config.get("text_config") or config
+    limits = (text_config.get("max_position_embeddings"), getattr(tokenizer, "model_max_length", None))
+    limit = min((int(each) for each in limits if each), default=None)
+    if wanted is None:
+        return min(limit or _LENGTH_WITHOUT_LIMIT, 1 << 20)
+    if limit is not None and wanted > limit:
+        warnings.warn(f"oneshot: max_seq_length={wanted}, but the model takes {limit} tokens", UserWarning, stacklevel=4)
+    return min(wanted, limit or wanted)
+
+
+def _sequences(data: Any, given: Mapping[str, Any], tokenizer: Any, length: int) -> list[Ids]:
+    return calibration_sequences(
+        data,
+        tokenizer=tokenizer,
+        max_seq_length=length,
+        num_samples=given["num_calibration_samples"],
+        text_column=given["text_column"],
+        split=split_of(given["splits"]),
+        config_name=given["dataset_config_name"],
+        shuffle_seed=_SEED if given["shuffle_calibration_samples"] else None,
+        concatenate=given["concatenate_data"],
+        preprocess=given["preprocessing_func"],
+        streaming=given["streaming"],
+        load_options=given["raw_kwargs"],
+    )
+
+
+# ---- batches
+
+
+def collated(sequences: Sequence[Ids], given: Mapping[str, Any]) -> list[Ids]:
+    """The sequences as the data collator leaves them: "truncation" cuts those of a batch to the shortest of them."""
+    collator, size = given["data_collator"], given["batch_size"]
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"oneshot: batch_size={size!r} is no positive number")
+    if collator == "padding":
+        return list(sequences)
+    if collator != "truncation" and not callable(collator):
+        raise ValueError(f'oneshot: data_collator={collator!r} is neither "truncation", "padding" nor a function')
+    batches = [sequences[start : start + size] for start in range(0, len(sequences), size)]
+    collate = _by_function(collator) if callable(collator) else _to_the_shortest
+    return [row for batch in batches for row in collate(batch)]
+
+
+def _to_the_shortest(batch: Sequence[Ids]) -> list[Ids]:
+    shortest = min(len(row) for row in batch)
+    return [row[:shortest] for row in batch]
+
+
+def _by_function(collator: Callable[..., Any]) -> Callable[[Sequence[Ids]], list[Ids]]:
+    def collate(batch: Sequence[Ids]) -> list[Ids]:
+        examples = [{"input_ids": row.tolist(), "attention_mask": [1] * len(row)} for row in batch]
+        made = collator(examples)
+        rows = np.atleast_2d(np.asarray(made["input_ids"]))
+        mask = np.atleast_2d(np.asarray(made.get("attention_mask", np.ones_like(rows)))).astype(bool)
+        return [np.ascontiguousarray(row[seen], dtype=np.int32) for row, seen in zip(rows, mask)]
+
+    return collate
+
+
+def min_tokens_per_expert(given: Mapping[str, Any], sequences: Sequence[Ids]) -> int | None:
+    """min_tokens_per_module is a share of all tokens; it counts where experts see only what is routed to them."""
+    share = given["min_tokens_per_module"]
+    if share is None:
+        return None
+    if not 0 <= share <= 1:
+        raise ValueError(f"oneshot: min_tokens_per_module={share!r} is no share of the tokens, from 0 to 1")
+    if given["moe_calibrate_all_experts"] is not False:
+        why = "with moe_calibrate_all_experts every expert sees all tokens"
+        warnings.warn(f"oneshot: min_tokens_per_module={share!r} has no effect: {why}", UserWarning, stacklevel=5)
+        return None
+    return max(1, math.ceil(share * sum(len(row) for row in sequences)))

@@ -1,0 +1,234 @@
+"""How a prompt is continued: the arguments of `generate`, spelled as in transformers, and streamers."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+import numpy as np
+
+__all__ = ["GenerationOptions", "Streamer", "TextStreamer", "generation_options"]
+
+DEFAULT_NEW_TOKENS = 256
+
+# Arguments of transformers' generate with the one value that is the same as leaving them out, and what holds instead.
+_FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "num_beams": ((1, None), "beam search is not supported; sampling and greedy search are"),
+    "num_beam_groups": ((1, None), "beam search is not supported"),
+    "penalty_alpha": ((None, 0, 0.0), "contrastive search is not supported"),
+    "length_penalty": ((1, 1.0, None), "it steers beam search, which is not supported"),
+    "early_stopping": ((False, None), "it steers beam search, which is not supported"),
+    "no_repeat_ngram_size": ((0, None), "it is not supported; repetition_penalty is"),
+    "encoder_repetition_penalty": ((1, 1.0, None), "it is not supported; repetition_penalty is"),
+    "min_length": ((0, None), "it is not supported; text ends where the model ends it"),
+    "min_new_tokens": ((0, None), "it is not supported; text ends where the model ends it"),
+    "bad_words_ids": ((None,), "it is not supported"),
+    "force_words_ids": ((None,), "it is not supported"),
+    "typical_p": ((1, 1.0, None), "it is not supported; top_k, top_p and min_p are"),
+    "epsilon_cutoff": ((0, 0.0, None), "it is not supported; min_p is"),
+    "eta_cutoff": ((0, 0.0, None), "it is not supported; min_p is"),
+    "logits_processor": ((None, []), "functions on logits are not called"),
+    "stopping_criteria": ((None, []), "it is not supported; stop_strings and a streamer are"),
+    "prefix_allowed_tokens_fn": ((None,), "functions on logits are not called"),
+    "assistant_model": ((None,), "speculative decoding is not supported"),
+    "return_dict_in_generate": ((False, None), "generate returns the ids"),
+    "output_scores": ((False, None), "generate returns the ids; logits and score give numbers"),
+    "output_logits": ((False, None), "generate returns the ids; logits and score give numbers"),
+    "output_attentions": ((False, None), "attention weights are never formed"),
+    "output_hidden_states": ((False, None), "hidden states are not kept"),
+}
+# Those that change nothing here, whatever they say.
+_WITHOUT_EFFECT = ("use_cache", "token_type_ids", "synced_gpus", "tokenizer", "cache_implementation", "use_model_defaults")
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """What counts for one text after defaults, generation_config.json and arguments are put together."""
+
+    max_new_tokens: int | None = None
+    max_length: int | None = None
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    num_return_sequences: int = 1
+    eos_token_id: tuple[int, ...] | None = None
+    pad_token_id: int | None = None
+    stop_strings: tuple[str, ...] = ()
+    seed: int | None = None
+
+    def new_tokens(self, prompt: int) -> int:
+        """Tokens to add to a prompt of so many."""
+        if self.max_new_tokens is not None:
+            return self.max_new_tokens
+        if self.max_length is None:
+            return DEFAULT_NEW_TOKENS
+        if self.max_length <= prompt:
+            raise ValueError(f"generate: the prompt has {prompt} tokens already, max_length is {self.max_length}")
+        return self.max_length - prompt
+
+    def sampling(self) -> dict[str, Any]:
+        """Arguments of _core.Model.generate. Without a seed numpy.random draws one."""
+        shared = {"repetition_penalty": self.repetition_penalty}
+        if not self.do_sample:
+            return {"temperature": 0.0, **shared}
+        seed = int(np.random.randint(2**31)) if self.seed is None else self.seed
+        filters = {"top_k": self.top_k, "top_p": self.top_p, "min_p": self.min_p}
+        return {"temperature": self.temperature, "seed": seed, **filters, **shared}
+
+
+_NAMES = tuple(option.name for option in fields(GenerationOptions))
+
+
+def generation_options(directory: str, given: dict[str, Any]) -> GenerationOptions:
+    """`given` are the arguments of generate; None is as good as absent. What they leave open generation_config.json
+    in `directory` says, as in transformers.
+
+    Errors: TypeError for an unknown argument, with the nearest name; NotImplementedError for what transformers has and
+    Salient has not; ValueError for values that make no sense.
+    """
+    given = {**_config_arguments(given.pop("generation_config", None)), **_checked(given)}
+    values = {**_stored(directory), **{name: value for name, value in given.items() if value is not None}}
+    if given.get("max_new_tokens") is None and given.get("max_length") is not None:
+        values.pop("max_new_tokens", None)
+    if values.get("temperature") == 0 and values.get("do_sample"):
+        values["do_sample"] = False  # the limit of ever lower temperatures
+    for name in ("eos_token_id", "stop_strings"):
+        if name in values:
+            values[name] = _as_tuple(values[name])
+    options = GenerationOptions(**values)
+    _check_ranges(options)
+    return options
+
+
+def _checked(given: dict[str, Any]) -> dict[str, Any]:
+    known = {}
+    for name, value in given.items():
+        if name in _NAMES:
+            known[name] = value
+        elif name in _FIXED:
+            neutral, reason = _FIXED[name]
+            if not any(value is one or value == one for one in neutral):
+                raise NotImplementedError(f"generate: {name}={value!r}: {reason}")
+        elif name not in _WITHOUT_EFFECT:
+            raise _unknown(name)
+    return known
+
+
+def _unknown(name: str) -> TypeError:
+    near = difflib.get_close_matches(name, [*_NAMES, *_FIXED, "input_ids", "attention_mask", "streamer"], 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return TypeError(f"generate() has no argument {name!r}{hint}")
+
+
+def _config_arguments(config: Any) -> dict[str, Any]:
+    """Of a GenerationConfig of transformers, a dict, or None."""
+    if config is None:
+        return {}
+    values = config if isinstance(config, dict) else config.to_dict()
+    return {name: value for name, value in values.items() if name in _NAMES and value is not None}
+
+
+def _stored(directory: str) -> dict[str, Any]:
+    path = os.path.join(directory, "generation_config.json")
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return _config_arguments(json.load(file))
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return (value,) if isinstance(value, (int, str)) else tuple(value)
+
+
+def _check_ranges(options: GenerationOptions) -> None:
+    for name in ("max_new_tokens", "max_length"):
+        value = getattr(options, name)
+        if value is not None and value < (0 if name == "max_new_tokens" else 1):
+            raise ValueError(f"generate: {name} {value} is no number of tokens")
+    if options.num_return_sequences < 1:
+        raise ValueError(f"generate: num_return_sequences {options.num_return_sequences} is less than 1")
+    if options.num_return_sequences > 1 and not options.do_sample:
+        raise ValueError("generate: num_return_sequences above 1 needs do_sample=True: greedy texts would be the same")
+
+
+class Streamer(Protocol):
+    """Sees ids as they come, as those of transformers do: first the prompt's [1, tokens], then each new one [1]."""
+
+    def put(self, value: Any) -> None: ...
+    def end(self) -> None: ...
+
+
+@dataclass
+class TextStreamer:
+    """Prints a text while it is being made, in whole words, as transformers' TextStreamer.
+
+    tokenizer: of Salient or of transformers. skip_prompt: leave the prompt out. decode_kwargs: skip_special_tokens.
+    """
+
+    tokenizer: Any
+    skip_prompt: bool = False
+    decode_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __init__(self, tokenizer: Any, skip_prompt: bool = False, **decode_kwargs: Any) -> None:
+        self.tokenizer, self.skip_prompt, self.decode_kwargs = tokenizer, skip_prompt, decode_kwargs
+        self._ids: list[int] = []
+        self._shown = 0
+        self._is_prompt = True
+
+    def put(self, value: Any) -> None:
+        ids = np.asarray(value)
+        if ids.ndim > 1 and ids.shape[0] > 1:
+            raise ValueError(f"TextStreamer shows one text, not a batch of {ids.shape[0]}")
+        is_prompt, self._is_prompt = self._is_prompt, False
+        if is_prompt and self.skip_prompt:
+            return
+        self._ids.extend(int(one) for one in ids.reshape(-1))
+        self._show(self._whole_words(self._text()))
+
+    def end(self) -> None:
+        text = self._text()
+        self.on_finalized_text(text[self._shown :], stream_end=True)
+        self._ids, self._shown, self._is_prompt = [], 0, True
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Shows what will not change any more; subclasses may do something else with it."""
+        print(text, end="\n" if stream_end else "", flush=True, file=sys.stdout)
+
+    def _text(self) -> str:
+        return str(self.tokenizer.decode(self._ids, **self.decode_kwargs)) if self._ids else ""
+
+    def _whole_words(self, text: str) -> int:
+        """Characters that will not change: up to the last space, or all behind a line's end."""
+        return len(text) if text.endswith("\n") else text.rfind(" ") + 1
+
+    def _show(self, end: int) -> None:
+        text = self._text()
+        if end > self._shown:
+            self.on_finalized_text(text[self._shown : end])
+            self._shown = end
+        if text.endswith("\n"):  # a new line does not depend on those before it
+            self._ids, self._shown = [], 0
+
+
+def stops(text: str, stop_strings: Sequence[str]) -> int | None:
+    """Where the first of `stop_strings` begins in `text`."""
+    found = [place for place in (text.find(stop) for stop in stop_strings) if place >= 0]
+    return min(found) if found else None
+
+
+def pad_rows(rows: Iterable[np.ndarray[Any, Any]], filler: int) -> np.ndarray[Any, Any]:
+    """int64 [rows, longest], filled up on the right."""
+    rows = list(rows)
+    width = max(len(row) for row in rows)
+    padded = np.full((len(rows), width), filler, dtype=np.int64)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = row
+    return padded
