@@ -70,6 +70,10 @@ def block_of(directory: str) -> dict[str, Any]:
     return block
 
 
+def info_of(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    return salient.CausalLM(directory).info
+
+
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     with warnings.catch_warnings():
@@ -259,7 +263,7 @@ def test_helpers() -> None:
 def test_quantize_writes_autoawqs_layout(quantized: str) -> None:
     block = block_of(quantized)
     assert (block["quant_method"], block["version"], block["bits"], block["group_size"]) == ("awq", "gemm", 4, 128)
-    assert salient.inspect(quantized)["quantization"] is not None
+    assert info_of(quantized)["quantization"] is not None
 
 
 def test_quantize_gives_the_bytes_of_the_command_line(tmp_path: pathlib.Path, dense: AutoAWQForCausalLM) -> None:
@@ -457,7 +461,7 @@ def test_quantizers_of_users(dense: AutoAWQForCausalLM) -> None:
 def test_scaled_weights_stay_dense_until_packed(dense: AutoAWQForCausalLM, tmp_path: pathlib.Path) -> None:
     dense.quantize(None, GUIDE, export_compatible=True, **SHORT)
     dense.save_quantized(tmp_path / "scaled")
-    assert salient.inspect(str(tmp_path / "scaled"))["quantization"] is None
+    assert info_of(tmp_path / "scaled")["quantization"] is None
     assert files_of(tmp_path / "scaled")["model.safetensors"] != files_of(DEMO)["model.safetensors"]
     dense.pack()
     dense.save_quantized(tmp_path / "packed")
@@ -498,7 +502,7 @@ def test_save_replaces_models_only(quantized: str, tmp_path: pathlib.Path) -> No
     [
         ({"safetensors": False}, NotImplementedError, "pickled weights"),
         ({"shard_size": "big"}, ValueError, "big"),
-        ({"shard_size": -1}, ValueError, "-1 is no size"),
+        ({"shard_size": -1}, ValueError, "-1"),
     ],
 )
 def test_save_refuses(
@@ -538,13 +542,18 @@ def test_generate_before_quantize(dense: AutoAWQForCausalLM) -> None:
     [
         ([1] * 30, {"max_new_tokens": 3}, "30 tokens of the prompt and 3 new ones are more than max_seq_len 32"),
         (np.ones((2, 31), np.int64), {"max_new_tokens": 2}, "31 tokens of the prompt"),
-        ([[1, 2], [1] * 40], {}, "40 tokens are more than max_seq_len 32"),
-        ([1, 2], {"max_length": 33}, "33 tokens are more than max_seq_len 32"),
+        ([[1, 2], [1] * 40], {}, "40 tokens of the prompt"),
+        ([1, 2], {"max_length": 33}, "2 tokens of the prompt and 31 new ones"),
     ],
 )
 def test_generate_is_bounded(quantized: str, prompt: Any, options: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         AutoAWQForCausalLM.from_quantized(quantized, max_seq_len=32).generate(prompt, **options)
+
+
+def test_new_tokens_nobody_asked_for_fit(quantized: str) -> None:
+    outputs = AutoAWQForCausalLM.from_quantized(quantized, max_seq_len=8).generate(np.array([[5, 6, 7]]))
+    assert 3 < outputs.shape[1] <= 8
 
 
 def test_older_name_of_the_bound(quantized: str) -> None:
@@ -593,5 +602,5 @@ def test_the_guide_runs(tmp_path: pathlib.Path) -> None:
             if info == "python":
                 exec(compile(code, f"{PAGE.name}, snippet {index}", "exec"), names)
     assert 'saved at "demo-awq"' in said.getvalue()
-    assert salient.inspect("demo-scaled")["quantization"] is None
-    assert salient.inspect("demo-packed")["quantization"] is not None
+    assert info_of("demo-scaled")["quantization"] is None
+    assert info_of("demo-packed")["quantization"] is not None

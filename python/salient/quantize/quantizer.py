@@ -49,7 +49,7 @@ class AwqQuantizer:
         max_calib_samples: texts or lists at most.
         max_calib_seq_len: tokens of a block; the samples are joined and cut into such.
         n_parallel_calib_samples, max_chunk_memory: without effect, memory is bounded by one layer.
-        propagate_error: Salient's own: calibrate each layer on the quantized outputs of those before it (True, the default)
+        propagate_error: Salient's own: calibrate each layer on the quantized outputs of those before it (True, also None)
             or on the original ones (False, as AutoAWQ does).
 
     Raises:
@@ -182,6 +182,7 @@ class AwqQuantizer:
             raise
         self.report = json.loads(report)
         self.model.adopt(output, temporary=True)
+        self.model.report = self.report
 
 
 class _NoTokenizer:
@@ -195,7 +196,7 @@ def _check_steps(quantizer: type[AwqQuantizer]) -> None:
     for name in _INNER_STEPS:
         if hasattr(quantizer, name):
             raise NotImplementedError(
-                f"{quantizer.__name__}.{name} would not be called: calibration, scaling, clipping and rounding are C++; "
+                f"{quantizer.__name__}.{name} would not be called: calibration, scales, clips and rounding are C++; "
                 "pass texts or token ids as calib_data, or write a recipe for salient.oneshot"
             )
 
