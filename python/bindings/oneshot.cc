@@ -5,6 +5,7 @@
 #include "bindings/interruptible.h"
 #include "bindings/keywords.h"
 #include "checkpoint/checkpoint_writer.h"
+#include "checkpoint/reshard.h"
 #include "quant/scheme.h"
 #include "recipe/report_json.h"
 

@@ -28,7 +28,7 @@ from salient.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["AutoModelForCausalLM", "CausalLM", "Config", "load", "model_handle", "scratch_directory"]
+__all__ = ["AutoModelForCausalLM", "CausalLM", "Config", "inspect", "load", "model_handle", "scratch_directory"]
 
 Ids = npt.NDArray[np.int32]  # [tokens]
 
@@ -386,6 +386,12 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> CausalLM:
     model = CausalLM(_hub.find_model(path), device=device, name_or_path=os.fspath(path))
     model.core
     return model
+
+
+def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a model directory holds, read from the headers of its files: architecture, parameters, bytes, layers,
+    quantization, ... Errors: as `load`."""
+    return CausalLM(_hub.find_model(path)).info
 
 
 def model_handle(model: Any) -> CausalLM:

@@ -128,15 +128,14 @@ void print_report(const OneshotReport& report, const std::string& output) {
       if (mapping.left_alone) ++left_alone;
     }
   }
+  const double ratio = static_cast<double>(report.bytes_before) / static_cast<double>(report.bytes_after);
+  const bool scaled = report.result == OneshotResult::scaled;
   std::vector<std::pair<std::string, std::string>> rows{
       {"output", output},
-      {"quantized", report.result == OneshotResult::scaled
-                        ? "nothing; the weights are scaled for another program to round"
-                        : fmt::format("{} linears", report.quantized_linears)},
-      {"size",
-       fmt::format("{} -> {} ({:.2f}x smaller)", format_bytes(report.bytes_before),
-                   format_bytes(report.bytes_after),
-                   static_cast<double>(report.bytes_before) / static_cast<double>(report.bytes_after))}};
+      {"quantized", scaled ? "nothing; the weights are scaled for another program to round"
+                           : fmt::format("{} linears", report.quantized_linears)},
+      {"size", fmt::format("{} -> {}{}", format_bytes(report.bytes_before), format_bytes(report.bytes_after),
+                           scaled ? "" : fmt::format(" ({:.2f}x smaller)", ratio))}};
   if (mappings > 0) {
     rows.emplace_back("mappings",
                       fmt::format("{} smoothed, {} left alone", mappings - left_alone, left_alone));

@@ -274,14 +274,22 @@ class RecipeReader {
       constexpr std::string_view kWords[] = {"nearest", "compensated"};
       rounding_ = static_cast<Rounding>(read_word(*rounding, kWords));
     }
-    if (const auto result = view.find("result")) {
-      constexpr std::string_view kWords[] = {"quantized", "scaled"};
-      options_.result = static_cast<OneshotResult>(read_word(*result, kWords));
-    }
+    if (const auto result = view.find("result")) read_result(*result, view);
     if (const auto format = view.find("format")) {
       options_.format = with_context(format->path(), [&] { return format_by_name(format->as_string()); });
     }
     read_calibration(view, options_.calibration);
+  }
+
+  void read_result(const JsonView& result, const JsonView& extras) {
+    constexpr std::string_view kWords[] = {"quantized", "scaled"};
+    options_.result = static_cast<OneshotResult>(read_word(result, kWords));
+    if (options_.result == OneshotResult::quantized) return;
+    for (const std::string_view key : {"format", "rounding"}) {
+      if (const auto value = extras.find(key)) {
+        reject_value(*value, ErrorKind::invalid_argument, "is for integers, but the result is scaled");
+      }
+    }
   }
 
   static void read_calibration(const JsonView& view, CalibrationOptions& calibration) {

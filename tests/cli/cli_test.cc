@@ -120,6 +120,26 @@ TEST_F(CommandLine, DryRunPrintsThePlanAndWritesNothing) {
   EXPECT_EQ(parse_json(json.output, "plan")["calibration_tokens"], 512);
 }
 
+TEST_F(CommandLine, ScaledOnlyLeavesTheWeightsDense) {
+  const auto plan = run_salient(quantize({"--scaled-only", "--dry-run", "--json"}));
+  ASSERT_EQ(plan.status, 0) << plan.errors;
+  const Json planned = parse_json(plan.output, "plan");
+  EXPECT_EQ(planned["result"], "scaled");
+  EXPECT_TRUE(planned["format"].is_null());
+  EXPECT_EQ(planned["bytes_after"], planned["bytes_before"]);
+  const auto scaled = run_salient(quantize({"--scaled-only", "--json"}));
+  ASSERT_EQ(scaled.status, 0) << scaled.errors;
+  const Json report = parse_json(scaled.output, "report");
+  EXPECT_EQ(report["result"], "scaled");
+  EXPECT_EQ(report["quantized_linears"], 0);
+  EXPECT_EQ(report["bytes_after"], report["bytes_before"]);
+  EXPECT_EQ(Checkpoint(out()).config(), Checkpoint(kModel).config());
+  EXPECT_THAT(run_salient(quantize({"--scaled-only", "--format", "autoawq-gemm"})).errors,
+              HasSubstr("--scaled-only"));
+  EXPECT_THAT(run_salient(quantize({"--scaled-only", "--method", "rtn", "--overwrite"})).errors,
+              HasSubstr("scaled weights (--scaled-only"));
+}
+
 TEST_F(CommandLine, ARecipeSaysWhatFlagsSayAndItsRecordGivesTheSameWeights) {
   const std::string recipe = out("awq.yaml");
   write_file_atomically(recipe, R"(

@@ -370,6 +370,17 @@ INSTANTIATE_TEST_SUITE_P(
                 {"observer mse searches group by group"}},
         Mistake{
             weights("num_bits: 4, strategy: channel, group_size: -7"), kWrong, {"group_size -7 contradicts"}},
+        Mistake{"AWQModifier: {}\nQuantizationModifier: {scheme: W4A16}\nsalient: {result: scaled, rounding: "
+                "nearest}",
+                kWrong,
+                {"salient: rounding: \"nearest\" is for integers"}},
+        Mistake{"AWQModifier: {}\nQuantizationModifier: {scheme: W4A16}\nsalient: {format: autoawq-gemm, "
+                "result: scaled}",
+                kWrong,
+                {"salient: format: \"autoawq-gemm\" is for integers"}},
+        Mistake{"QuantizationModifier: {scheme: W4A16}\nsalient: {result: dense}",
+                kWrong,
+                {"salient: result", "dense"}},
         Mistake{"QuantizationModifier: {scheme: W4A16}\nsalient: {rounding: nearest}",
                 kWrong,
                 {"salient: rounding: \"nearest\" is for AWQ"}},

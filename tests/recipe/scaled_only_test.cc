@@ -67,7 +67,9 @@ TEST_P(ScaledFamilies, ComputeWhatTheyDidBefore) {
 
 INSTANTIATE_TEST_SUITE_P(Architectures, ScaledFamilies,
                          ::testing::Values("LlamaForCausalLM", "Phi3ForCausalLM", "OPTForCausalLM",
-                                           "BloomForCausalLM", "MixtralForCausalLM", "Qwen2MoeForCausalLM",
+                                           "BloomForCausalLM", "GPT2LMHeadModel", "Gemma2ForCausalLM",
+                                           "CohereForCausalLM", "Qwen2_5_VLForConditionalGeneration",
+                                           "MixtralForCausalLM", "Qwen2MoeForCausalLM",
                                            "DeepseekV2ForCausalLM", "Qwen3NextForCausalLM"));
 
 /// Experts that a file keeps in one tensor stay there.
