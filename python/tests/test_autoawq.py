@@ -273,7 +273,6 @@ def test_quantize_gives_the_bytes_of_the_command_line(tmp_path: pathlib.Path, de
     (tmp_path / "quant_config.json").write_text(json.dumps(GUIDE))
     calibration = {"max_calib_samples": 4, "max_calib_seq_len": 128}
     dense.quantize(None, GUIDE, calib_data=str(TEXT), **calibration)
-    dense.save_quantized(tmp_path / "python")
     subprocess.run(
         [
             *(program, "quantize", DEMO, "-o", tmp_path / "shell"),
@@ -283,8 +282,7 @@ def test_quantize_gives_the_bytes_of_the_command_line(tmp_path: pathlib.Path, de
         check=True,
         capture_output=True,
     )
-    name = "model.safetensors"
-    assert (tmp_path / "python" / name).read_bytes() == (tmp_path / "shell" / name).read_bytes()
+    assert files_of(dense.model.directory) == files_of(tmp_path / "shell")
 
 
 def test_configs_of_all_kinds_mean_the_same(quantized: str, tmp_path: pathlib.Path) -> None:
@@ -564,16 +562,38 @@ def test_older_name_of_the_bound(quantized: str) -> None:
 # ---- the others read it
 
 
-def test_autoawq_reads_its_layout(quantized: str) -> None:
+def test_autoawq_and_transformers_read_what_is_written(quantized: str) -> None:
     torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
     gemm = pytest.importorskip("awq.modules.linear.gemm")
-    load = pytest.importorskip("safetensors.torch").load_file
-    tensors = load(os.path.join(quantized, "model.safetensors"))
-    name = "model.layers.0.mlp.down_proj"
-    packed = [tensors[f"{name}.{part}"] for part in ("qweight", "qzeros", "scales")]
-    weight = gemm.dequantize_gemm(*packed, 4, 128).T.float()
-    dense = load(str(DEMO / "model.safetensors"))[f"{name}.weight"].float()
-    assert weight.shape == dense.shape and torch.isfinite(weight).all()
+    tensors = pytest.importorskip("safetensors.torch").load_file(os.path.join(quantized, "model.safetensors"))
+    for name in [name for name in tensors if name.endswith(".qweight")]:
+        parts = [tensors.pop(name.replace("qweight", part)) for part in ("qweight", "qzeros", "scales")]
+        tensors[name.replace("qweight", "weight")] = gemm.dequantize_gemm(*parts, 4, 128).T.contiguous()
+    config = transformers.AutoConfig.from_pretrained(quantized)
+    del config.quantization_config
+    theirs = transformers.AutoModelForCausalLM.from_config(config, torch_dtype=torch.float32)
+    assert theirs.load_state_dict(tensors, strict=False).unexpected_keys == []
+    with torch.no_grad():
+        expected = theirs.eval()(torch.tensor([IDS[0]])).logits[0].numpy()
+    logits = AutoAWQForCausalLM.from_quantized(quantized).model.logits(IDS[0])
+    np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_objects_of_torch_and_transformers_are_taken(quantized: str, tmp_path: pathlib.Path) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(DEMO))
+    model = AutoAWQForCausalLM.from_pretrained(str(DEMO), torch_dtype=torch.float16)
+    texts = TEXT.read_text().splitlines()[:16]
+    model.quantize(tokenizer, GUIDE, calib_data=texts, max_calib_samples=8, max_calib_seq_len=64)
+    model.save_quantized(tmp_path / "out")
+    tokenizer.save_pretrained(tmp_path / "out")
+    inputs = tokenizer("The cat", return_tensors="pt", return_token_type_ids=False)
+    outputs = model.generate(**inputs, max_new_tokens=4)
+    assert isinstance(outputs, torch.Tensor) and outputs.shape[1] > inputs.input_ids.shape[1]
+    with pytest.raises(NotImplementedError, match="torch_dtype float32"):
+        AutoAWQForCausalLM.from_pretrained(str(DEMO), torch_dtype=torch.float32)
 
 
 # ---- the guide

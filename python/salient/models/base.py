@@ -335,8 +335,8 @@ class BaseAWQForCausalLM:
     def save_quantized(
         self, save_dir: str | os.PathLike[str], safetensors: bool = True, shard_size: int | str = "5GB"
     ) -> None:
-        """Writes the model directory, whole or not at all; a model that stands there is replaced, what else stands beside
-        it, as a README or a tokenizer, is kept.
+        """Writes the model directory, whole or not at all; of a model that stands there already what is neither weights
+        nor written anew is kept, as a README.
 
         Args:
             shard_size: the largest file, in bytes or as "5GB".

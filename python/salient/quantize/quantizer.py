@@ -49,7 +49,7 @@ class AwqQuantizer:
         max_calib_samples: texts or lists at most.
         max_calib_seq_len: tokens of a block; the samples are joined and cut into such.
         n_parallel_calib_samples, max_chunk_memory: without effect, memory is bounded by one layer.
-        propagate_error: Salient's own: calibrate each layer on the quantized outputs of those before it (True, also None)
+        propagate_error: Salient's own: calibrate each layer on the quantized outputs of those before it (True and None)
             or on the original ones (False, as AutoAWQ does).
 
     Raises:
@@ -111,6 +111,7 @@ class AwqQuantizer:
             "quantizing",
             self.recipe(),
             sequences=self._sequences(),
+            num_samples=self.max_calib_samples,
             max_seq_length=self.max_calib_seq_len,
             propagate_error=self.propagate_error,
             apply_clip=self.apply_clip,
