@@ -23,7 +23,7 @@ from salient import AutoAWQForCausalLM, AwqConfig, _core, get_best_device
 from salient.models import _options
 from salient.models.base import BaseAWQForCausalLM
 from salient.quantize.quantizer import AwqQuantizer
-from salient.utils.utils import clear_memory
+from salient.utils import utils
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "examples" / "demo" / "model"
@@ -172,8 +172,9 @@ def test_guides_arguments_are_silent(quantized: str) -> None:
 
 @pytest.mark.parametrize("name", ["use_exllama", "use_exllama_v2", "use_marlin", "use_ipex", "use_qbits"])
 def test_kernels_are_warned_of_once(quantized: str, name: str) -> None:
+    options: dict[str, Any] = {name: True}
     with pytest.warns(UserWarning, match=name) as caught:
-        AutoAWQForCausalLM.from_quantized(quantized, **{name: True})
+        AutoAWQForCausalLM.from_quantized(quantized, **options)
     assert len(caught) == 1
     assert caught[0].filename == __file__
 
@@ -253,8 +254,8 @@ def test_every_unused_argument_says_why() -> None:
 
 
 def test_helpers() -> None:
-    assert get_best_device() == "cpu" == salient.utils.utils.get_best_device()
-    clear_memory(np.zeros(3))
+    assert get_best_device() == "cpu" and utils.get_best_device is get_best_device
+    utils.clear_memory(np.zeros(3))
 
 
 # ---- quantize
@@ -271,8 +272,7 @@ def test_quantize_gives_the_bytes_of_the_command_line(tmp_path: pathlib.Path, de
     if program is None:
         pytest.skip("the program salient is not installed")
     (tmp_path / "quant_config.json").write_text(json.dumps(GUIDE))
-    calibration = {"max_calib_samples": 4, "max_calib_seq_len": 128}
-    dense.quantize(None, GUIDE, calib_data=str(TEXT), **calibration)
+    dense.quantize(None, GUIDE, calib_data=str(TEXT), max_calib_samples=4, max_calib_seq_len=128)
     subprocess.run(
         [
             *(program, "quantize", DEMO, "-o", tmp_path / "shell"),
@@ -331,6 +331,15 @@ def test_quantize_refuses_configs(
 def test_quantize_refuses_unknown_arguments(dense: AutoAWQForCausalLM, arguments: dict[str, Any], text: str) -> None:
     with pytest.raises(TypeError, match=text):
         dense.quantize(None, GUIDE, **arguments)
+
+
+def test_settings_are_checked_before_data_is_fetched(dense: AutoAWQForCausalLM) -> None:
+    with pytest.raises(NotImplementedError, match="GEMM is"):
+        dense.quantize(None, {**GUIDE, "version": "GEMV"}, calib_data="no/such-data")
+    with pytest.raises(ValueError, match="matches no module"):
+        dense.quantize(None, GUIDE, modules_to_not_convert=["gate"], calib_data="no/such-data")
+    with pytest.raises(TypeError, match="'visual' is a str"):
+        dense.quantize(None, GUIDE, modules_to_not_convert="visual", calib_data="no/such-data")
 
 
 def test_quantize_refuses_what_is_quantized(quantized: str) -> None:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from salient._config import AwqConfig, as_awq_config
+from salient._config import AwqConfig, as_awq_config, module_names
 from salient._hub import find_model
 from salient.generation import generation_options
 from salient.model import CausalLM
@@ -315,7 +315,7 @@ class BaseAWQForCausalLM:
 
     def _dense_modules(self, config: AwqConfig, more: Sequence[str] | None) -> list[str] | None:
         """Those of the class only where the model has such; what the user names has to be there."""
-        named = [*(config.modules_to_not_convert or []), *(more or [])]
+        named = [*(config.modules_to_not_convert or []), *(module_names(more) or [])]
         of_class = parts_present(self.model.directory, self.modules_to_not_convert)
         return list(dict.fromkeys([*named, *of_class])) or None
 

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from salient import _core
 from salient._config import AwqConfig
 from salient._data import calibration_blocks
@@ -17,6 +19,7 @@ from salient.tokenizer import as_tokenizer
 if TYPE_CHECKING:
     from salient.models.base import BaseAWQForCausalLM
 
+_SOURCE = "quant_config.json"
 _INNER_STEPS = (
     "init_quant",
     "pseudo_quantize_tensor",
@@ -107,9 +110,11 @@ class AwqQuantizer:
             ValueError, NotImplementedError: the settings make no sense, or not for this model.
             KeyboardInterrupt: stopped; the model is as it was.
         """
+        recipe = json.dumps(self.recipe())
+        self._check(recipe)
         self._run(
             "quantizing",
-            self.recipe(),
+            recipe,
             sequences=self._sequences(),
             num_samples=self.max_calib_samples,
             max_seq_length=self.max_calib_seq_len,
@@ -119,9 +124,19 @@ class AwqQuantizer:
             scaled_only=self.export_compatible,
         )
 
+    def _check(self, recipe: str) -> None:
+        """Refuses what cannot be done with any data, before data is fetched: the plan is made for a single token."""
+        _core.plan(
+            model=self.model.directory,
+            recipe=recipe,
+            recipe_source=_SOURCE,
+            sequences=[np.zeros(1, dtype=np.int32)],
+            scaled_only=self.export_compatible,
+        )
+
     def pack(self) -> None:
         """Rounds the scaled weights that `export_compatible` left dense to nearest; the handle holds the result."""
-        self._run("packing", self.rounding_recipe())
+        self._run("packing", json.dumps(self.rounding_recipe()))
 
     def recipe(self) -> dict[str, Any]:
         """The settings as AutoAWQ's quant_config."""
@@ -165,15 +180,15 @@ class AwqQuantizer:
             text_column=self.text_column,
         )
 
-    def _run(self, doing: str, recipe: dict[str, Any], **options: Any) -> None:
+    def _run(self, doing: str, recipe: str, **options: Any) -> None:
         output = scratch_directory()
         try:
             with progress(self.model.info["layers"], doing, unit="layer") as bar:
                 report = _core.oneshot(
                     model=self.model.directory,
                     output=output,
-                    recipe=json.dumps(recipe),
-                    recipe_source="quant_config.json",
+                    recipe=recipe,
+                    recipe_source=_SOURCE,
                     overwrite=True,
                     progress=lambda done, *_: bar.update(done),
                     **options,
