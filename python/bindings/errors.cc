@@ -40,11 +40,11 @@ void translate(const std::exception_ptr& pointer, void*) {
 }  // namespace
 
 void bind_errors(nb::module_& module) {
-  format_error = PyErr_NewExceptionWithDoc(
-      "salient.FormatError",
-      "A file does not say what its format promises; the message names file, place and value.",
-      PyExc_ValueError, nullptr);
-  module.attr("FormatError") = nb::borrow(format_error);
+  nb::exception<Error> error(module, "FormatError", PyExc_ValueError);
+  error.attr("__doc__") =
+      "A file does not say what its format promises; the message names file, place and value.";
+  format_error = error.ptr();
+  // Tried before the one that nb::exception brings, as the last one registered.
   nb::register_exception_translator(translate);
 }
 

@@ -6,7 +6,7 @@ namespace salient::python {
 
 NB_MODULE(_core, module) {
   module.doc() = "What of Salient is written in C++: see the package salient for the parts meant for users.";
-  module.attr("__version__") = SALIENT_VERSION;
+  module.attr("version") = SALIENT_VERSION;
   bind_errors(module);
   bind_tensors(module);
   bind_tokenizer(module);

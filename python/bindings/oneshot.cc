@@ -96,9 +96,18 @@ std::string run_plan(const nb::kwargs& arguments) {
   return json.dump();
 }
 
-void check_recipe(const std::string& text, const std::string& source) {
+/// What a recipe says beside what to do to the weights; null where it says nothing.
+std::string read_recipe(const std::string& text, const std::string& source) {
+  constexpr int64_t kUnsaid = -1;
   OneshotOptions options;
+  options.calibration.num_samples = kUnsaid;
+  options.calibration.max_seq_length = kUnsaid;
   parse_recipe(text, source, options);
+  const auto said = [&](int64_t value) { return value == kUnsaid ? Json() : Json(value); };
+  return Json{{"needs_data", options.recipe.awq.has_value()},
+              {"num_calibration_samples", said(options.calibration.num_samples)},
+              {"max_seq_length", said(options.calibration.max_seq_length)}}
+      .dump();
 }
 
 void reshard(const std::string& source, const std::string& target, size_t shard_size, bool overwrite) {
@@ -129,8 +138,9 @@ void bind_oneshot(nb::module_& module) {
       "Quantizes a model directory into another; the report as JSON. `recipe` is the text of a recipe, JSON "
       "where `recipe_source` ends in .json, else YAML. `progress(layers_done, layers, elapsed, left)`.");
   module.def("plan", &run_plan, nb::sig(plan_signature.c_str()), "What oneshot would do, as JSON.");
-  module.def("normalize_recipe", &check_recipe, nb::arg("text"), nb::arg("source"),
-             "Raises what is wrong with a recipe.");
+  module.def("read_recipe", &read_recipe, nb::arg("text"), nb::arg("source"),
+             "Whether a recipe needs_data, and its num_calibration_samples and max_seq_length, as JSON. Raises what is "
+             "wrong with it.");
   module.def("reshard", &reshard, nb::arg("source"), nb::arg("target"), nb::arg("shard_size"),
              nb::arg("overwrite"),
              "Copies a model directory with shards of another size; it appears whole or not at all.");

@@ -6,7 +6,7 @@
 """
 
 from salient._config import AwqConfig
-from salient._core import FormatError, __version__, get_num_threads, set_num_threads
+from salient._core import FormatError, get_num_threads, set_num_threads, version
 from salient._oneshot import oneshot
 from salient.evaluate import Perplexity, perplexity
 from salient.generation import TextStreamer
@@ -15,6 +15,9 @@ from salient.models import AutoAWQForCausalLM
 from salient.tokenizer import AutoTokenizer, Tokenizer
 from salient.utils.utils import get_best_device
 from salient.weights import QuantizedWeight, Tensor, pack, quantize_weight, unpack
+
+__version__: str = version
+FormatError.__module__ = "salient"  # where users find it
 
 __all__ = [
     "AutoAWQForCausalLM",

@@ -77,7 +77,7 @@ class AwqConfig:
         self.do_fuse = bool(modules_to_fuse) if do_fuse is None else do_fuse
         self.fuse_max_seq_len = fuse_max_seq_len
         self.modules_to_fuse = modules_to_fuse
-        self.modules_to_not_convert = _names(modules_to_not_convert)
+        self.modules_to_not_convert = module_names(modules_to_not_convert)
         self.exllama_config = exllama_config
         for name, value in others.items():
             self._set_other(name, value)
@@ -171,9 +171,10 @@ class AwqConfig:
         return f"AwqConfig({', '.join(known)})"
 
 
-def _names(names: Sequence[str] | None) -> list[str] | None:
+def module_names(names: Sequence[str] | None) -> list[str] | None:
+    """A list of what modules_to_not_convert names. TypeError for a str, whose letters nobody means."""
     if isinstance(names, str):
-        raise TypeError(f"AwqConfig: modules_to_not_convert {names!r} is a str; write a list of them")
+        raise TypeError(f"modules_to_not_convert: {names!r} is a str; write a list of them")
     return None if names is None else list(names)
 
 

@@ -134,7 +134,7 @@ def _checked_recipe(given: Mapping[str, Any]) -> tuple[str, str]:
     if given["recipe"] is None:
         raise ValueError("oneshot: recipe is missing; it says what becomes integers, and how")
     text, source = recipe_text(given["recipe"], given["stage"])
-    _core.normalize_recipe(text, source)
+    _core.read_recipe(text, source)
     return text, source
 
 

@@ -23,7 +23,7 @@ from salient import AutoAWQForCausalLM, AwqConfig, _core, get_best_device
 from salient.models import _options
 from salient.models.base import BaseAWQForCausalLM
 from salient.quantize.quantizer import AwqQuantizer
-from salient.utils.utils import clear_memory
+from salient.utils import utils
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "examples" / "demo" / "model"
@@ -68,6 +68,10 @@ def block_of(directory: str) -> dict[str, Any]:
     block = json.loads((pathlib.Path(directory) / "config.json").read_text())["quantization_config"]
     assert isinstance(block, dict)
     return block
+
+
+def info_of(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    return salient.CausalLM(directory).info
 
 
 @contextlib.contextmanager
@@ -168,8 +172,9 @@ def test_guides_arguments_are_silent(quantized: str) -> None:
 
 @pytest.mark.parametrize("name", ["use_exllama", "use_exllama_v2", "use_marlin", "use_ipex", "use_qbits"])
 def test_kernels_are_warned_of_once(quantized: str, name: str) -> None:
+    options: dict[str, Any] = {name: True}
     with pytest.warns(UserWarning, match=name) as caught:
-        AutoAWQForCausalLM.from_quantized(quantized, **{name: True})
+        AutoAWQForCausalLM.from_quantized(quantized, **options)
     assert len(caught) == 1
     assert caught[0].filename == __file__
 
@@ -249,8 +254,8 @@ def test_every_unused_argument_says_why() -> None:
 
 
 def test_helpers() -> None:
-    assert get_best_device() == "cpu" == salient.utils.utils.get_best_device()
-    clear_memory(np.zeros(3))
+    assert get_best_device() == "cpu" and utils.get_best_device is get_best_device
+    utils.clear_memory(np.zeros(3))
 
 
 # ---- quantize
@@ -259,7 +264,7 @@ def test_helpers() -> None:
 def test_quantize_writes_autoawqs_layout(quantized: str) -> None:
     block = block_of(quantized)
     assert (block["quant_method"], block["version"], block["bits"], block["group_size"]) == ("awq", "gemm", 4, 128)
-    assert salient.inspect(quantized)["quantization"] is not None
+    assert info_of(quantized)["quantization"] is not None
 
 
 def test_quantize_gives_the_bytes_of_the_command_line(tmp_path: pathlib.Path, dense: AutoAWQForCausalLM) -> None:
@@ -267,20 +272,17 @@ def test_quantize_gives_the_bytes_of_the_command_line(tmp_path: pathlib.Path, de
     if program is None:
         pytest.skip("the program salient is not installed")
     (tmp_path / "quant_config.json").write_text(json.dumps(GUIDE))
-    calibration = {"max_calib_samples": 4, "max_calib_seq_len": 128}
-    dense.quantize(None, GUIDE, calib_data=str(TEXT), **calibration)
-    dense.save_quantized(tmp_path / "python")
+    dense.quantize(None, GUIDE, calib_data=str(TEXT), max_calib_samples=4, max_calib_seq_len=128)
     subprocess.run(
         [
             *(program, "quantize", DEMO, "-o", tmp_path / "shell"),
-            *("--recipe", tmp_path / "quant_config.json", "--propagation", "original"),
+            *("--recipe", tmp_path / "quant_config.json"),
             *("--data", TEXT, "--num-calibration-samples", "4", "--max-seq-length", "128"),
         ],
         check=True,
         capture_output=True,
     )
-    name = "model.safetensors"
-    assert (tmp_path / "python" / name).read_bytes() == (tmp_path / "shell" / name).read_bytes()
+    assert files_of(dense.model.directory) == files_of(tmp_path / "shell")
 
 
 def test_configs_of_all_kinds_mean_the_same(quantized: str, tmp_path: pathlib.Path) -> None:
@@ -331,6 +333,15 @@ def test_quantize_refuses_unknown_arguments(dense: AutoAWQForCausalLM, arguments
         dense.quantize(None, GUIDE, **arguments)
 
 
+def test_settings_are_checked_before_data_is_fetched(dense: AutoAWQForCausalLM) -> None:
+    with pytest.raises(NotImplementedError, match="GEMM is"):
+        dense.quantize(None, {**GUIDE, "version": "GEMV"}, calib_data="no/such-data")
+    with pytest.raises(ValueError, match="matches no module"):
+        dense.quantize(None, GUIDE, modules_to_not_convert=["gate"], calib_data="no/such-data")
+    with pytest.raises(TypeError, match="'visual' is a str"):
+        dense.quantize(None, GUIDE, modules_to_not_convert="visual", calib_data="no/such-data")
+
+
 def test_quantize_refuses_what_is_quantized(quantized: str) -> None:
     model = AutoAWQForCausalLM.from_pretrained(quantized)
     assert model.is_quantized
@@ -356,11 +367,11 @@ def test_settings_reach_the_core(monkeypatch: pytest.MonkeyPatch, dense: AutoAWQ
         n_parallel_calib_samples=4,
         max_chunk_memory=1 << 20,
         modules_to_not_convert=["down_proj"],
-        propagate_error=True,
+        propagate_error=False,
         **SHORT,
     )
     assert (asked["duo_scaling"], asked["apply_clip"], asked["scaled_only"]) == (False, False, True)
-    assert (asked["propagate_error"], asked["max_seq_length"]) == (True, 64)
+    assert (asked["propagate_error"], asked["max_seq_length"]) == (False, 64)
     assert json.loads(asked["recipe"])["modules_to_not_convert"] == ["down_proj"]
     assert asked["recipe_source"] == "quant_config.json"
     assert [list(ids) for ids in asked["sequences"]] == IDS
@@ -457,7 +468,7 @@ def test_quantizers_of_users(dense: AutoAWQForCausalLM) -> None:
 def test_scaled_weights_stay_dense_until_packed(dense: AutoAWQForCausalLM, tmp_path: pathlib.Path) -> None:
     dense.quantize(None, GUIDE, export_compatible=True, **SHORT)
     dense.save_quantized(tmp_path / "scaled")
-    assert salient.inspect(str(tmp_path / "scaled"))["quantization"] is None
+    assert info_of(tmp_path / "scaled")["quantization"] is None
     assert files_of(tmp_path / "scaled")["model.safetensors"] != files_of(DEMO)["model.safetensors"]
     dense.pack()
     dense.save_quantized(tmp_path / "packed")
@@ -498,7 +509,7 @@ def test_save_replaces_models_only(quantized: str, tmp_path: pathlib.Path) -> No
     [
         ({"safetensors": False}, NotImplementedError, "pickled weights"),
         ({"shard_size": "big"}, ValueError, "big"),
-        ({"shard_size": -1}, ValueError, "-1 is no size"),
+        ({"shard_size": -1}, ValueError, "-1"),
     ],
 )
 def test_save_refuses(
@@ -538,13 +549,18 @@ def test_generate_before_quantize(dense: AutoAWQForCausalLM) -> None:
     [
         ([1] * 30, {"max_new_tokens": 3}, "30 tokens of the prompt and 3 new ones are more than max_seq_len 32"),
         (np.ones((2, 31), np.int64), {"max_new_tokens": 2}, "31 tokens of the prompt"),
-        ([[1, 2], [1] * 40], {}, "40 tokens are more than max_seq_len 32"),
-        ([1, 2], {"max_length": 33}, "33 tokens are more than max_seq_len 32"),
+        ([[1, 2], [1] * 40], {}, "40 tokens of the prompt"),
+        ([1, 2], {"max_length": 33}, "2 tokens of the prompt and 31 new ones"),
     ],
 )
 def test_generate_is_bounded(quantized: str, prompt: Any, options: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         AutoAWQForCausalLM.from_quantized(quantized, max_seq_len=32).generate(prompt, **options)
+
+
+def test_new_tokens_nobody_asked_for_fit(quantized: str) -> None:
+    outputs = AutoAWQForCausalLM.from_quantized(quantized, max_seq_len=8).generate(np.array([[5, 6, 7]]))
+    assert 3 < outputs.shape[1] <= 8
 
 
 def test_older_name_of_the_bound(quantized: str) -> None:
@@ -555,13 +571,35 @@ def test_older_name_of_the_bound(quantized: str) -> None:
 # ---- the others read it
 
 
-def test_autoawq_reads_its_layout(quantized: str) -> None:
+def test_autoawq_and_transformers_read_what_is_written(quantized: str) -> None:
     torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
     gemm = pytest.importorskip("awq.modules.linear.gemm")
-    load = pytest.importorskip("safetensors.torch").load_file
-    tensors = load(os.path.join(quantized, "model.safetensors"))
-    name = "model.layers.0.mlp.down_proj"
-    packed = [tensors[f"{name}.{part}"] for part in ("qweight", "qzeros", "scales")]
-    weight = gemm.dequantize_gemm(*packed, 4, 128).T.float()
-    dense = load(str(DEMO / "model.safetensors"))[f"{name}.weight"].float()
-    assert weight.shape == dense.shape and torch.isfinite(weight).all()
+    tensors = pytest.importorskip("safetensors.torch").load_file(os.path.join(quantized, "model.safetensors"))
+    for name in [name for name in tensors if name.endswith(".qweight")]:
+        parts = [tensors.pop(name.replace("qweight", part)) for part in ("qweight", "qzeros", "scales")]
+        tensors[name.replace("qweight", "weight")] = gemm.dequantize_gemm(*parts, 4, 128).T.contiguous()
+    config = transformers.AutoConfig.from_pretrained(quantized)
+    del config.quantization_config
+    theirs = transformers.AutoModelForCausalLM.from_config(config, torch_dtype=torch.float32)
+    assert theirs.load_state_dict(tensors, strict=False).unexpected_keys == []
+    with torch.no_grad():
+        expected = theirs.eval()(torch.tensor([IDS[0]])).logits[0].numpy()
+    logits = AutoAWQForCausalLM.from_quantized(quantized).model.logits(IDS[0])
+    np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_objects_of_torch_and_transformers_are_taken(quantized: str, tmp_path: pathlib.Path) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(DEMO))
+    model = AutoAWQForCausalLM.from_pretrained(str(DEMO), torch_dtype=torch.float16)
+    texts = TEXT.read_text().splitlines()[:16]
+    model.quantize(tokenizer, GUIDE, calib_data=texts, max_calib_samples=8, max_calib_seq_len=64)
+    model.save_quantized(tmp_path / "out")
+    tokenizer.save_pretrained(tmp_path / "out")
+    inputs = tokenizer("The cat", return_tensors="pt", return_token_type_ids=False)
+    outputs = model.generate(**inputs, max_new_tokens=4)
+    assert isinstance(outputs, torch.Tensor) and outputs.shape[1] > inputs.input_ids.shape[1]
+    with pytest.raises(NotImplementedError, match="torch_dtype float32"):
+        AutoAWQForCausalLM.from_pretrained(str(DEMO), torch_dtype=torch.float32)

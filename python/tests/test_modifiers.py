@@ -42,7 +42,7 @@ def guide_recipe() -> list[Modifier]:
 
 
 def refuse(recipe: object) -> None:
-    _core.normalize_recipe(*recipe_text(recipe))
+    _core.read_recipe(*recipe_text(recipe))
 
 
 # ---- names
@@ -176,7 +176,7 @@ def test_an_unknown_keyword_names_the_nearest(make: Any, keywords: dict[str, Any
 
 def test_the_recipe_of_the_guide_is_read() -> None:
     text, source = recipe_text(guide_recipe())
-    _core.normalize_recipe(text, source)
+    _core.read_recipe(text, source)
     awq_part, quantization_part = json.loads(text)
     assert source.endswith(".json")
     assert awq_part["AWQModifier"]["bits"] == 4
@@ -202,7 +202,7 @@ def test_lists_dicts_and_single_objects_are_recipes() -> None:
 def test_a_section_salient_makes_one_document() -> None:
     section = {"salient": {"rounding": "nearest"}}
     text, source = recipe_text([AWQModifier(), QuantizationModifier(scheme="W4A16"), section])
-    _core.normalize_recipe(text, source)
+    _core.read_recipe(text, source)
     assert list(json.loads(text)) == ["AWQModifier", "QuantizationModifier", "salient"]
     with pytest.raises(ValueError, match="AWQModifier stands twice"):
         recipe_text([AWQModifier(), AWQModifier(), {"salient": {}}])
@@ -249,7 +249,7 @@ salient: {format: pack-quantized}
 
 def test_a_stage_is_chosen_by_its_name() -> None:
     text, source = recipe_text(STAGES, "second")
-    _core.normalize_recipe(text, source)
+    _core.read_recipe(text, source)
     assert "W8A16" in text and "W4A16" not in text and "pack-quantized" in text
     document = {"first_stage": {"a": 1}, "second_stage": {"b": 2}}
     assert json.loads(recipe_text(document, "first")[0]) == {"first_stage": {"a": 1}}
@@ -270,7 +270,7 @@ def test_a_second_modifier_of_one_kind_is_refused_by_the_reader() -> None:
 
 def test_a_quantization_modifier_that_says_nothing_beside_another_is_dropped() -> None:
     text, source = recipe_text([AWQModifier(), QuantizationModifier(), QuantizationModifier(scheme="W4A16")])
-    _core.normalize_recipe(text, source)
+    _core.read_recipe(text, source)
     with pytest.raises(ValueError, match="do not say how to quantize"):
         refuse([AWQModifier(), QuantizationModifier()])
     with pytest.raises(NotImplementedError, match="second QuantizationModifier"):
@@ -315,5 +315,5 @@ def test_objects_of_llm_compressor_are_recipes() -> None:
         [OldAWQ(duo_scaling="both"), PeerQuantization(scheme="W4A16_ASYM", ignore=["lm_head"])],
     ):
         text, source = recipe_text(recipe)
-        _core.normalize_recipe(text, source)
+        _core.read_recipe(text, source)
         assert [next(iter(part)) for part in json.loads(text)] == ["AWQModifier", "QuantizationModifier"]

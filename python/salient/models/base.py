@@ -5,13 +5,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from salient import _core
-from salient._config import AwqConfig, as_awq_config
+from salient._config import AwqConfig, as_awq_config, module_names
 from salient._hub import find_model
+from salient.generation import generation_options
 from salient.model import CausalLM
 from salient.models._names import parts_present
 from salient.models._options import (
-    bytes_of,
     check_device_map,
     check_dtype,
     check_filename,
@@ -27,6 +26,8 @@ from salient.quantize.quantizer import AwqQuantizer
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_INPUTS = ("input_ids", "inputs", "attention_mask", "streamer")
+_LENGTHS = ("max_new_tokens", "max_length", "generation_config")
 _OWN_MAPPINGS = "get_layers_for_scaling"
 
 
@@ -120,7 +121,7 @@ class BaseAWQForCausalLM:
         extras = dict(model_init_kwargs)
         check_dtype(where, extras.pop("dtype", torch_dtype))
         directory = cls._find(where, model_path, safetensors, device_map, download_kwargs, extras)
-        handle = cls._wrap(CausalLM(directory))
+        handle = cls._wrap(CausalLM(directory, name_or_path=os.fspath(model_path)))
         handle._check_model_type(model_type)
         return handle
 
@@ -168,7 +169,7 @@ class BaseAWQForCausalLM:
         directory = cls._find(where, model_path, safetensors, device_map, download_kwargs, extras)
         check_filename(where, directory, model_filename)
         check_memory(where, directory, max_memory)
-        handle = cls._wrap(CausalLM(directory))
+        handle = cls._wrap(CausalLM(directory, name_or_path=os.fspath(model_path)))
         handle._check_model_type(model_type)
         if not handle.is_quantized:
             raise ValueError(f"{where}: the weights in {directory} are not quantized; from_pretrained loads them")
@@ -267,7 +268,7 @@ class BaseAWQForCausalLM:
             quantizer_cls: AwqQuantizer or a subclass.
             modules_to_not_convert: stay dense beside those of quant_config and of the class.
             kwargs: ``propagate_error``, Salient's own: calibrate each layer on the quantized outputs of those before it
-                (True) or on the original ones (None and False, as AutoAWQ does).
+                (True, the default) or on the original ones (False, as AutoAWQ does).
 
         Raises:
             ValueError, NotImplementedError: the settings make no sense, or not for this model.
@@ -314,7 +315,7 @@ class BaseAWQForCausalLM:
 
     def _dense_modules(self, config: AwqConfig, more: Sequence[str] | None) -> list[str] | None:
         """Those of the class only where the model has such; what the user names has to be there."""
-        named = [*(config.modules_to_not_convert or []), *(more or [])]
+        named = [*(config.modules_to_not_convert or []), *(module_names(more) or [])]
         of_class = parts_present(self.model.directory, self.modules_to_not_convert)
         return list(dict.fromkeys([*named, *of_class])) or None
 
@@ -334,7 +335,8 @@ class BaseAWQForCausalLM:
     def save_quantized(
         self, save_dir: str | os.PathLike[str], safetensors: bool = True, shard_size: int | str = "5GB"
     ) -> None:
-        """Writes the model directory, whole or not at all; a model directory that stands there is replaced.
+        """Writes the model directory, whole or not at all; of a model that stands there already what is neither weights
+        nor written anew is kept, as a README.
 
         Args:
             shard_size: the largest file, in bytes or as "5GB".
@@ -348,8 +350,7 @@ class BaseAWQForCausalLM:
             raise RuntimeError(f"save_quantized: {self.model.name_or_path} has not been quantized; call quantize first")
         if not safetensors:
             raise NotImplementedError("save_quantized: safetensors=False: pickled weights are not written")
-        size = bytes_of("save_quantized: shard_size", shard_size)
-        _core.reshard(self.model.directory, os.fspath(save_dir), size, True)
+        self.model.save_pretrained(save_dir, max_shard_size=shard_size)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:
         """Uploads the model as it is now; see ``CausalLM.push_to_hub``."""
@@ -366,20 +367,25 @@ class BaseAWQForCausalLM:
         Raises:
             ValueError: prompt and new tokens are more than `max_seq_len`.
         """
-        self._check_length(args[0] if args else kwargs.get("input_ids", kwargs.get("inputs")), kwargs)
-        return self.model.generate(*args, **kwargs)
+        prompt = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
+        return self.model.generate(*args, **self._bounded(prompt, kwargs))
 
-    def _check_length(self, prompt: Any, options: Mapping[str, Any]) -> None:
-        if self.max_seq_len is None or prompt is None:
-            return
+    def _bounded(self, prompt: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """The options; new tokens that nobody has asked for are no more than fit."""
+        limit = self.max_seq_len
+        if limit is None or prompt is None:
+            return options
         length = self._tokens_of(prompt)
-        new = options.get("max_new_tokens")
-        total = length + new if new is not None else max(length, options.get("max_length") or 0)
-        if total > self.max_seq_len:
-            asked = f"{length} tokens of the prompt and {new} new ones" if new is not None else f"{total} tokens"
+        settings = {name: value for name, value in options.items() if name not in _INPUTS}
+        new = generation_options(self.model.directory, settings).new_tokens(length)
+        if length + new <= limit:
+            return options
+        if length >= limit or not settings.keys().isdisjoint(_LENGTHS):
             raise ValueError(
-                f"generate: {asked} are more than max_seq_len {self.max_seq_len}; from_quantized takes a larger one"
+                f"generate: {length} tokens of the prompt and {new} new ones are more than max_seq_len {limit}; "
+                "from_quantized takes a larger one"
             )
+        return {**options, "max_new_tokens": limit - length}
 
     def _tokens_of(self, prompt: Any) -> int:
         if isinstance(prompt, str):

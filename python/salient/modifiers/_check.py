@@ -48,7 +48,7 @@ def _group(scheme: object) -> dict[str, Any]:
 def _check(name: str, document: list[dict[str, Any]]) -> None:
     source = f"{name}.json"
     try:
-        _core.normalize_recipe(json_text(document), source)
+        _core.read_recipe(json_text(document), source)
     except (ValueError, NotImplementedError) as error:
         raise type(error)(_without_frame(str(error), name)) from None
 

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from salient import _core
 from salient._config import AwqConfig
 from salient._data import calibration_blocks
@@ -17,6 +19,7 @@ from salient.tokenizer import as_tokenizer
 if TYPE_CHECKING:
     from salient.models.base import BaseAWQForCausalLM
 
+_SOURCE = "quant_config.json"
 _INNER_STEPS = (
     "init_quant",
     "pseudo_quantize_tensor",
@@ -49,8 +52,8 @@ class AwqQuantizer:
         max_calib_samples: texts or lists at most.
         max_calib_seq_len: tokens of a block; the samples are joined and cut into such.
         n_parallel_calib_samples, max_chunk_memory: without effect, memory is bounded by one layer.
-        propagate_error: Salient's own: calibrate each layer on the quantized outputs of those before (True) or on the
-            original ones (False).
+        propagate_error: Salient's own: calibrate each layer on the quantized outputs of those before it (True and None)
+            or on the original ones (False, as AutoAWQ does).
 
     Raises:
         NotImplementedError: a subclass replaces a step that is not done in Python.
@@ -107,20 +110,33 @@ class AwqQuantizer:
             ValueError, NotImplementedError: the settings make no sense, or not for this model.
             KeyboardInterrupt: stopped; the model is as it was.
         """
+        recipe = json.dumps(self.recipe())
+        self._check(recipe)
         self._run(
             "quantizing",
-            self.recipe(),
+            recipe,
             sequences=self._sequences(),
+            num_samples=self.max_calib_samples,
             max_seq_length=self.max_calib_seq_len,
-            propagate_error=bool(self.propagate_error),
+            propagate_error=self.propagate_error,
             apply_clip=self.apply_clip,
             duo_scaling=self.duo_scaling,
             scaled_only=self.export_compatible,
         )
 
+    def _check(self, recipe: str) -> None:
+        """Refuses what cannot be done with any data, before data is fetched: the plan is made for a single token."""
+        _core.plan(
+            model=self.model.directory,
+            recipe=recipe,
+            recipe_source=_SOURCE,
+            sequences=[np.zeros(1, dtype=np.int32)],
+            scaled_only=self.export_compatible,
+        )
+
     def pack(self) -> None:
         """Rounds the scaled weights that `export_compatible` left dense to nearest; the handle holds the result."""
-        self._run("packing", self.rounding_recipe())
+        self._run("packing", json.dumps(self.rounding_recipe()))
 
     def recipe(self) -> dict[str, Any]:
         """The settings as AutoAWQ's quant_config."""
@@ -164,15 +180,15 @@ class AwqQuantizer:
             text_column=self.text_column,
         )
 
-    def _run(self, doing: str, recipe: dict[str, Any], **options: Any) -> None:
+    def _run(self, doing: str, recipe: str, **options: Any) -> None:
         output = scratch_directory()
         try:
             with progress(self.model.info["layers"], doing, unit="layer") as bar:
                 report = _core.oneshot(
                     model=self.model.directory,
                     output=output,
-                    recipe=json.dumps(recipe),
-                    recipe_source="quant_config.json",
+                    recipe=recipe,
+                    recipe_source=_SOURCE,
                     overwrite=True,
                     progress=lambda done, *_: bar.update(done),
                     **options,
@@ -182,6 +198,7 @@ class AwqQuantizer:
             raise
         self.report = json.loads(report)
         self.model.adopt(output, temporary=True)
+        self.model.report = self.report
 
 
 class _NoTokenizer:
@@ -195,7 +212,7 @@ def _check_steps(quantizer: type[AwqQuantizer]) -> None:
     for name in _INNER_STEPS:
         if hasattr(quantizer, name):
             raise NotImplementedError(
-                f"{quantizer.__name__}.{name} would not be called: Salient calibrates, scales, clips and rounds in C++; "
+                f"{quantizer.__name__}.{name} would not be called: calibration, scales, clips and rounding are C++; "
                 "pass texts or token ids as calib_data, or write a recipe for salient.oneshot"
             )
 
