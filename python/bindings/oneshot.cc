@@ -139,7 +139,8 @@ void bind_oneshot(nb::module_& module) {
       "where `recipe_source` ends in .json, else YAML. `progress(layers_done, layers, elapsed, left)`.");
   module.def("plan", &run_plan, nb::sig(plan_signature.c_str()), "What oneshot would do, as JSON.");
   module.def("read_recipe", &read_recipe, nb::arg("text"), nb::arg("source"),
-             "Whether a recipe needs_data, and its num_calibration_samples and max_seq_length, as JSON. Raises what is "
+             "Whether a recipe needs_data, and its num_calibration_samples and max_seq_length, as JSON. "
+             "Raises what is "
              "wrong with it.");
   module.def("reshard", &reshard, nb::arg("source"), nb::arg("target"), nb::arg("shard_size"),
              nb::arg("overwrite"),

@@ -116,10 +116,11 @@ def oneshot(
 
 def _run(given: Mapping[str, Any]) -> CausalLM:
     check_arguments(given)
-    text, source = _checked_recipe(given)
+    text, source, said = _checked_recipe(given)
+    given = _with_recipe(given, said)
     handle = model_handle(_at_revision(given["model"], given["model_revision"]))
     _check_model(given, handle.config.to_dict())
-    job = {"recipe": text, "recipe_source": source, "format": given["format"], **calibration_job(given, handle)}
+    job = {"recipe": text, "recipe_source": source, "format": given["format"], **calibration_job(given, handle, said["needs_data"])}
     job |= {"shard_size": _shard_size(given), "overwrite": given["overwrite"]}
     handle.report = _quantize(handle, job, given)
     if given["log_dir"] is not None:
@@ -127,15 +128,22 @@ def _run(given: Mapping[str, Any]) -> CausalLM:
     return handle
 
 
-def _checked_recipe(given: Mapping[str, Any]) -> tuple[str, str]:
+def _checked_recipe(given: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """Text, what to call it, and what it says beside how to quantize."""
     if given["pipeline"] not in _PIPELINES:
         known = ", ".join(str(pipeline) for pipeline in _PIPELINES)
         raise ValueError(f"oneshot: pipeline={given['pipeline']!r} is none of {known}")
     if given["recipe"] is None:
         raise ValueError("oneshot: recipe is missing; it says what becomes integers, and how")
     text, source = recipe_text(given["recipe"], given["stage"])
-    _core.read_recipe(text, source)
-    return text, source
+    return text, source, json.loads(_core.read_recipe(text, source))
+
+
+def _with_recipe(given: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, and where they are left at their defaults what the recipe says."""
+    names = ("num_calibration_samples", "max_seq_length")
+    open_ones = [name for name in names if given[name] == ARGUMENTS[name].default and said[name] is not None]
+    return {**given, **{name: said[name] for name in open_ones}}
 
 
 def _at_revision(model: Any, revision: str) -> Any:

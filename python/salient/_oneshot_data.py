@@ -24,10 +24,15 @@ _LENGTH_WITHOUT_LIMIT = 2048
 _OF_A_PATH = (None, "custom", "json", "csv", "text")
 
 
-def calibration_job(given: Mapping[str, Any], handle: CausalLM) -> dict[str, Any]:
-    """The arguments of _core.oneshot that say what to calibrate on; none without data."""
+def calibration_job(given: Mapping[str, Any], handle: CausalLM, needs_data: bool) -> dict[str, Any]:
+    """The arguments of _core.oneshot that say what to calibrate on; none for a recipe that needs no data."""
     data = data_of(given)
-    if data is None:
+    if data is None and needs_data:
+        raise ValueError(
+            "oneshot: AWQ needs calibration data: name a dataset (a .txt or .jsonl file, texts, token ids, a data set), or "
+            "leave the AWQModifier out"
+        )
+    if not needs_data:
         return {}
     tokenizer = as_tokenizer(tokenizer_of(given), tokenizer_directory(handle))
     length = sequence_length(given["max_seq_length"], handle.config.to_dict(), tokenizer)

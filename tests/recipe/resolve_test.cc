@@ -257,8 +257,8 @@ TEST(ResolveRecipe, ScalesForDuoScalingComeInGroups) {
 
 TEST(ResolveRecipe, TheRegistryHasMappingsForRecipesWithout) {
   OneshotOptions options;
-  const std::vector<AwqMapping> mappings{{"re:.*up_proj$", {"re:.*down_proj$"}}};
-  options.mapping_registry["LlamaForCausalLM"] = mappings;
+  options.mapping_registry["LlamaForCausalLM"] = {{"re:.*up_proj$", {"re:.*down_proj$"}}};
+  const std::vector<AwqMapping> mappings = options.mapping_registry["LlamaForCausalLM"];
   EXPECT_EQ(resolve_recipe(options, spec_with(256, 512)).mappings[2].size(), 1u);
   options.recipe.awq->mappings = {{"re:.*v_proj$", {"re:.*o_proj$"}}, mappings[0]};
   EXPECT_EQ(resolve_recipe(options, spec_with(256, 512)).mappings[2].size(), 2u);
