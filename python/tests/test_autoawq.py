@@ -2,11 +2,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +26,6 @@ from salient.utils import utils
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "examples" / "demo" / "model"
 TEXT = REPOSITORY / "examples" / "demo" / "calibration.txt"
-PAGE = REPOSITORY / "docs" / "coming-from-autoawq.md"
 GUIDE = {"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"}
 IDS = [[(7 * row + 3 * i) % 3000 + 1 for i in range(64)] for row in range(8)]
 SHORT: dict[str, Any] = {"calib_data": IDS, "max_calib_samples": 8, "max_calib_seq_len": 64}
@@ -81,63 +78,12 @@ def silence() -> Iterator[None]:
         yield
 
 
-# ---- AwqConfig
-
-
-def test_config_has_the_names_of_transformers() -> None:
-    config = AwqConfig(bits=4, group_size=64, zero_point=True, version="GEMM")
-    assert config.to_dict() == {
-        "quant_method": "awq",
-        "bits": 4,
-        "group_size": 64,
-        "zero_point": True,
-        "version": "gemm",
-        "backend": "autoawq",
-        "do_fuse": False,
-        "fuse_max_seq_len": None,
-        "modules_to_fuse": None,
-        "modules_to_not_convert": None,
-        "exllama_config": None,
-    }
-    assert AwqConfig.from_dict(config.to_dict()) == config
-
-
-def test_config_has_the_names_of_autoawq() -> None:
-    config = AwqConfig.from_dict(GUIDE)
-    assert (config.w_bit, config.q_group_size, config.zero_point, config.version) == (4, 128, True, "gemm")
-    assert config.to_transformers_dict()["bits"] == 4
-    assert AwqConfig.from_dict({}) == AwqConfig()
-    assert AwqConfig(w_bit=8, q_group_size=32).bits == 8
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "text"),
-    [
-        ({"version": "gem"}, ValueError, "'gem' is none of gemm"),
-        ({"backend": "vllm"}, ValueError, "'vllm' is none of autoawq"),
-        ({"group_sise": 64}, TypeError, "did you mean 'group_size'"),
-        ({"do_fuse": True}, ValueError, "fuse_max_seq_len"),
-        ({"modules_to_fuse": {"mlp": []}, "fuse_max_seq_len": 8}, ValueError, "lacks hidden_size"),
-        ({"modules_to_not_convert": "visual"}, TypeError, "write a list"),
-        ({"quant_method": "gptq"}, ValueError, "'gptq' is none of awq"),
-    ],
-)
-def test_config_refuses(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
-    with pytest.raises(error, match=text):
-        AwqConfig(**arguments)
-
-
-def test_config_refuses_contradictions() -> None:
-    with pytest.raises(TypeError, match="w_bit 8 contradicts bits 4"):
-        AwqConfig.from_dict({"bits": 4, "w_bit": 8})
+# ---- loading
 
 
 def test_config_of_a_directory(quantized: str) -> None:
     assert AwqConfig.from_pretrained(quantized) == AwqConfig()
     assert AwqConfig.from_pretrained(str(DEMO)) == AwqConfig()
-
-
-# ---- loading
 
 
 def test_the_class_is_not_called() -> None:
@@ -291,12 +237,6 @@ def test_configs_of_all_kinds_mean_the_same(quantized: str, tmp_path: pathlib.Pa
         model.quantize(None, config, **SHORT)
         model.save_quantized(tmp_path / "again")
         assert files_of(tmp_path / "again")["model.safetensors"] == files_of(quantized)["model.safetensors"]
-
-
-def test_transformers_config_is_taken() -> None:
-    transformers = pytest.importorskip("transformers")
-    config = salient._config.as_awq_config(transformers.AwqConfig(bits=4, group_size=64))
-    assert (config.bits, config.group_size, config.version) == (4, 64, "gemm")
 
 
 @pytest.mark.parametrize(
@@ -603,33 +543,3 @@ def test_objects_of_torch_and_transformers_are_taken(quantized: str, tmp_path: p
     assert isinstance(outputs, torch.Tensor) and outputs.shape[1] > inputs.input_ids.shape[1]
     with pytest.raises(NotImplementedError, match="torch_dtype float32"):
         AutoAWQForCausalLM.from_pretrained(str(DEMO), torch_dtype=torch.float32)
-
-
-# ---- the guide
-
-
-def snippets() -> list[tuple[str, str]]:
-    """(info string, code) of the fenced Python blocks of the page."""
-    return re.findall(r"^```(python[^\n]*)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-
-
-def test_new_scripts_differ_from_the_old_by_their_imports_only() -> None:
-    blocks = snippets()
-    pairs = [(code, blocks[i + 1]) for i, (info, code) in enumerate(blocks) if info == "python old"]
-    assert len(pairs) >= 6
-    for old, (info, new) in pairs:
-        assert info == "python"
-        assert re.sub(r"^from (awq|transformers)\b", "from salient", old, flags=re.MULTILINE) == new
-
-
-def test_the_guide_runs(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "examples").symlink_to(REPOSITORY / "examples", target_is_directory=True)
-    names: dict[str, Any] = {"__name__": "guide"}
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        for index, (info, code) in enumerate(snippets()):
-            if info == "python":
-                exec(compile(code, f"{PAGE.name}, snippet {index}", "exec"), names)
-    assert 'saved at "demo-awq"' in said.getvalue()
-    assert info_of("demo-scaled")["quantization"] is None
-    assert info_of("demo-packed")["quantization"] is not None
