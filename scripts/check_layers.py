@@ -3,8 +3,8 @@
 
 usage: check_layers.py [ROOT]
 
-A folder of src/ may include itself and folders on lower lines of the table: none beside it, none above it. Public
-headers (include/) include each other and the standard library only. Files never include each other in a circle.
+A folder of src/, and python/ (its bindings), may include itself and folders on lower lines of the table: none beside
+it, none above it. Public headers (include/) include each other and the standard library only. Files never include each other in a circle.
 """
 import pathlib
 import re
@@ -37,17 +37,19 @@ class Tree:
     def __init__(self, root):
         self.root = root
         self.table = read_table((root / "docs/architecture.md").read_text("utf-8"))
-        self.files = sorted(p for top in ("include", "src") for p in (root / top).rglob("*") if p.suffix in SOURCES)
+        self.files = sorted(p for top in ("include", "src", "python") for p in (root / top).rglob("*") if p.suffix in SOURCES)
         self.edges = {}  # file -> [(line, file)]
         self.errors = []
 
     def folder(self, path):
-        """The folder of src/ that a file belongs to; None for a public header."""
+        """The folder of src/ that a file belongs to, or python; None for a public header."""
         parts = path.relative_to(self.root).parts
+        if parts[0] == "python":
+            return "python"
         return parts[1] if parts[0] == "src" else None
 
     def resolve(self, path, name):
-        for base in (self.root / "src", self.root / "include", path.parent):
+        for base in (self.root / "src", self.root / "include", self.root / "python", path.parent):
             if (base / name).is_file():
                 return (base / name).resolve()
         return None

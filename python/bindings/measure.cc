@@ -58,16 +58,21 @@ std::vector<std::string> read_texts(const std::string& path, const std::string& 
 
 void bind_measure(nb::module_& module) {
   module.def("inspect", &inspect, nb::arg("path"), "What a model directory holds, as JSON.");
-  module.def("measure", &measure, nb::arg("model"), nb::arg("windows"), nb::arg("against") = "",
-             nb::arg("progress") = nb::none(),
-             nb::sig("def measure(model: str, windows: collections.abc.Sequence[numpy.typing.NDArray[numpy.int32]], "
-                     "against: str = '', progress: collections.abc.Callable[[int, int], None] | None = None) -> str"),
-             "Perplexity over windows of ids, and how far from the model `against`, as JSON. `progress(step, steps)`.");
-  module.def("read_windows", &read_windows, nb::arg("tokenizer"), nb::arg("path"), nb::arg("text_column") = "text",
-             nb::arg("window") = 512, nb::arg("maximum") = nb::none(),
-             nb::sig("def read_windows(tokenizer: Tokenizer, path: str, text_column: str = 'text', window: int = 512, "
-                     "maximum: int | None = None) -> list[numpy.typing.NDArray[numpy.int32]]"),
-             "The documents of a .txt or .jsonl file joined and cut into windows of `window` tokens.");
+  module.def(
+      "measure", &measure, nb::arg("model"), nb::arg("windows"), nb::arg("against") = "",
+      nb::arg("progress") = nb::none(),
+      nb::sig(
+          "def measure(model: str, windows: collections.abc.Sequence[numpy.typing.NDArray[numpy.int32]], "
+          "against: str = '', progress: collections.abc.Callable[[int, int], None] | None = None) -> str"),
+      "Perplexity over windows of ids, and how far from the model `against`, as JSON. `progress(step, "
+      "steps)`.");
+  module.def(
+      "read_windows", &read_windows, nb::arg("tokenizer"), nb::arg("path"), nb::arg("text_column") = "text",
+      nb::arg("window") = 512, nb::arg("maximum") = nb::none(),
+      nb::sig(
+          "def read_windows(tokenizer: Tokenizer, path: str, text_column: str = 'text', window: int = 512, "
+          "maximum: int | None = None) -> list[numpy.typing.NDArray[numpy.int32]]"),
+      "The documents of a .txt or .jsonl file joined and cut into windows of `window` tokens.");
   module.def("read_texts", &read_texts, nb::arg("path"), nb::arg("text_column") = "text",
              "The documents of a .txt or .jsonl file.");
 }

@@ -61,8 +61,8 @@ class LoadedModel {
   Scores score(std::span<const int32_t> ids, int64_t first, const CancellationFlag* cancelled) const {
     const auto count = static_cast<int64_t>(ids.size());
     if (first < 1 || first >= count) {
-      fail(ErrorKind::invalid_argument, "first {} is no position from 1 to {}: the first token has nothing before it",
-           first, count - 1);
+      fail(ErrorKind::invalid_argument,
+           "first {} is no position from 1 to {}: the first token has nothing before it", first, count - 1);
     }
     check_length(count - 1);
     Scores scores;
@@ -75,7 +75,8 @@ class LoadedModel {
         const int32_t target = ids[static_cast<size_t>(row + i + 1)];
         check_token(target);
         const RowSummary summary = summarize(logits);
-        scores.log_probabilities.push_back(static_cast<double>(logits[static_cast<size_t>(target)]) - summary.log_sum);
+        scores.log_probabilities.push_back(static_cast<double>(logits[static_cast<size_t>(target)]) -
+                                           summary.log_sum);
         scores.most_likely.push_back(summary.top == target ? 1 : 0);
       }
     });
@@ -166,20 +167,23 @@ void bind_model(nb::module_& module) {
   nb::class_<LoadedModel>(module, "Model", "A model directory, dense or quantized, loaded.")
       .def("__init__", &load, nb::arg("path"), nb::arg("device") = "auto")
       .def_prop_ro("device", &LoadedModel::device, "What computes: \"cpu, avx512, 8 threads\".")
-      .def("info", &LoadedModel::info, "JSON: what inspect says, begin and end tokens and the length of the context.")
+      .def("info", &LoadedModel::info,
+           "JSON: what inspect says, begin and end tokens and the length of the context.")
       .def("logits", &logits, nb::arg("ids"), nb::arg("last") = 0,
            nb::sig("def logits(self, ids: numpy.typing.NDArray[numpy.int32], last: int = 0) -> "
                    "numpy.typing.NDArray[numpy.float32]"),
-           "Logits [tokens, vocab] of the token after each position; with `last` above 0 only of the last so many "
+           "Logits [tokens, vocab] of the token after each position; with `last` above 0 only of the last so "
+           "many "
            "positions.")
       .def("score", &score, nb::arg("ids"), nb::arg("first"),
            nb::sig("def score(self, ids: numpy.typing.NDArray[numpy.int32], first: int) -> "
                    "tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.bool_]]"),
-           "Log-probability (nats) of each of ids[first:] given all before it, and whether no token was likelier.")
+           "Log-probability (nats) of each of ids[first:] given all before it, and whether no token was "
+           "likelier.")
       .def(
           "generate",
-          [](const LoadedModel& model, const IdArray& ids, int64_t max_new_tokens, double temperature, int64_t top_k,
-             double top_p, double min_p, double repetition_penalty, uint64_t seed,
+          [](const LoadedModel& model, const IdArray& ids, int64_t max_new_tokens, double temperature,
+             int64_t top_k, double top_p, double min_p, double repetition_penalty, uint64_t seed,
              const std::vector<int32_t>& stop_token_ids, const nb::object& on_token) {
             return generate_ids(model, ids,
                                 {max_new_tokens,
@@ -193,14 +197,16 @@ void bind_model(nb::module_& module) {
                                 on_token);
           },
           nb::arg("ids"), nb::kw_only(), nb::arg("max_new_tokens") = 256, nb::arg("temperature") = 0.0,
-          nb::arg("top_k") = 0, nb::arg("top_p") = 1.0, nb::arg("min_p") = 0.0, nb::arg("repetition_penalty") = 1.0,
-          nb::arg("seed") = 0, nb::arg("stop_token_ids") = std::vector<int32_t>{}, nb::arg("on_token") = nb::none(),
+          nb::arg("top_k") = 0, nb::arg("top_p") = 1.0, nb::arg("min_p") = 0.0,
+          nb::arg("repetition_penalty") = 1.0, nb::arg("seed") = 0,
+          nb::arg("stop_token_ids") = std::vector<int32_t>{}, nb::arg("on_token") = nb::none(),
           nb::sig("def generate(self, ids: numpy.typing.NDArray[numpy.int32], *, max_new_tokens: int = 256, "
                   "temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, "
                   "repetition_penalty: float = 1.0, seed: int = 0, "
                   "stop_token_ids: collections.abc.Sequence[int] = (), "
                   "on_token: collections.abc.Callable[[int], bool] | None = None) -> dict[str, typing.Any]"),
-          "Continues a prompt. `on_token` sees each new token; False ends the text. Returns tokens (int32, without "
+          "Continues a prompt. `on_token` sees each new token; False ends the text. Returns tokens (int32, "
+          "without "
           "prompt and stop token), finish_reason, stop_token and the speeds.");
 }
 

@@ -16,8 +16,9 @@ NB_MODULE(_core, module) {
   bind_weights(module);
   module.def("set_num_threads", &set_thread_count, nb::arg("count"),
              "How many threads all work uses from now on (at least 1).");
-  module.def("get_num_threads", &thread_count,
-             "How many threads work uses: SALIENT_THREADS, else the processors that this process may run on.");
+  module.def(
+      "get_num_threads", &thread_count,
+      "How many threads work uses: SALIENT_THREADS, else the processors that this process may run on.");
 }
 
 }  // namespace salient::python

@@ -19,14 +19,24 @@ DuoScaling duo_scaling_of(const nb::object& value) {
        nb::cast<std::string>(nb::repr(value)));
 }
 
+/// Whoever gives ids has chosen them: none is left out or too long unless a limit is named.
+void take_all_sequences(CalibrationOptions& calibration) {
+  size_t longest = 1;
+  for (const auto& ids : calibration.sequences) longest = std::max(longest, ids.size());
+  calibration.max_seq_length = static_cast<int64_t>(longest);
+  calibration.num_samples = std::max<int64_t>(1, static_cast<int64_t>(calibration.sequences.size()));
+}
+
 void take_calibration(Keywords& keywords, CalibrationOptions& calibration) {
   keywords.take("dataset", calibration.dataset);
   keywords.take("text_column", calibration.text_column);
+  if (const auto sequences = keywords.take<std::vector<IdArray>>("sequences")) {
+    calibration.sequences = to_sequences(*sequences);
+    take_all_sequences(calibration);
+  }
   keywords.take("num_samples", calibration.num_samples);
   keywords.take("max_seq_length", calibration.max_seq_length);
   keywords.take("min_tokens_per_expert", calibration.min_tokens_per_expert);
-  if (const auto sequences = keywords.take<std::vector<IdArray>>("sequences"))
-    calibration.sequences = to_sequences(*sequences);
   if (const auto quantized = keywords.take<bool>("propagate_error"))
     calibration.propagation = *quantized ? Propagation::quantized : Propagation::original;
   if (const auto all = keywords.take<bool>("calibrate_all_experts"))
@@ -67,9 +77,8 @@ std::string run_oneshot(const nb::kwargs& arguments) {
   options.cancelled = job.flag();
   if (!progress.is_none()) {
     options.on_progress = [&](const Progress& state) {
-      job.call_back([&] {
-        progress(state.layers_done, state.layers, state.elapsed_seconds, state.remaining_seconds);
-      });
+      job.call_back(
+          [&] { progress(state.layers_done, state.layers, state.elapsed_seconds, state.remaining_seconds); });
     };
   }
   Json json;
@@ -106,7 +115,8 @@ void bind_oneshot(nb::module_& module) {
       "(*, model: str, recipe: str, recipe_source: str, format: str | None = None, "
       "dataset: str = '', text_column: str = 'text', "
       "sequences: collections.abc.Sequence[numpy.typing.NDArray[numpy.int32]] | None = None, "
-      "num_samples: int | None = None, max_seq_length: int | None = None, propagate_error: bool | None = None, "
+      "num_samples: int | None = None, max_seq_length: int | None = None, propagate_error: bool | None = "
+      "None, "
       "calibrate_all_experts: bool | None = None, min_tokens_per_expert: int | None = None, "
       "apply_clip: bool | None = None, duo_scaling: bool | str | None = None, scaled_only: bool = False";
   static const std::string oneshot_signature = fmt::format(
@@ -114,13 +124,15 @@ void bind_oneshot(nb::module_& module) {
       "progress: collections.abc.Callable[[int, int, float, float], None] | None = None) -> str",
       kSignature);
   static const std::string plan_signature = fmt::format("def plan{}) -> str", kSignature);
-  module.def("oneshot", &run_oneshot, nb::sig(oneshot_signature.c_str()),
-             "Quantizes a model directory into another; the report as JSON. `recipe` is the text of a recipe, JSON "
-             "where `recipe_source` ends in .json, else YAML. `progress(layers_done, layers, elapsed, left)`.");
+  module.def(
+      "oneshot", &run_oneshot, nb::sig(oneshot_signature.c_str()),
+      "Quantizes a model directory into another; the report as JSON. `recipe` is the text of a recipe, JSON "
+      "where `recipe_source` ends in .json, else YAML. `progress(layers_done, layers, elapsed, left)`.");
   module.def("plan", &run_plan, nb::sig(plan_signature.c_str()), "What oneshot would do, as JSON.");
   module.def("normalize_recipe", &check_recipe, nb::arg("text"), nb::arg("source"),
              "Raises what is wrong with a recipe.");
-  module.def("reshard", &reshard, nb::arg("source"), nb::arg("target"), nb::arg("shard_size"), nb::arg("overwrite"),
+  module.def("reshard", &reshard, nb::arg("source"), nb::arg("target"), nb::arg("shard_size"),
+             nb::arg("overwrite"),
              "Copies a model directory with shards of another size; it appears whole or not at all.");
   module.def(
       "parse_byte_size", [](const std::string& text) { return parse_byte_size(text); }, nb::arg("text"),

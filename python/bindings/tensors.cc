@@ -36,8 +36,9 @@ nb::dlpack::dtype dlpack_type(DType type) {
 DType type_of(nb::dlpack::dtype dlpack, std::string_view what) {
   for (const TypeRow& row : kTypes)
     if (row.dlpack == dlpack) return row.type;
-  fail(ErrorKind::invalid_argument, "{}: elements of a type that checkpoints do not have (DLPack code {}, {} bits)",
-       what, dlpack.code, dlpack.bits);
+  fail(ErrorKind::invalid_argument,
+       "{}: elements of a type that checkpoints do not have (DLPack code {}, {} bits)", what, dlpack.code,
+       dlpack.bits);
 }
 
 /// Without a copy; the array keeps the tensor's memory alive.
@@ -46,8 +47,8 @@ nb::ndarray<Framework> share(const Tensor& tensor) {
   auto* keeper = new Tensor(tensor);
   const nb::capsule owner(keeper, [](void* pointer) noexcept { delete static_cast<Tensor*>(pointer); });
   const std::vector<size_t> shape(tensor.shape().begin(), tensor.shape().end());
-  return nb::ndarray<Framework>(const_cast<std::byte*>(keeper->bytes()), shape.size(), shape.data(), owner, nullptr,
-                                dlpack_type(tensor.dtype()));
+  return nb::ndarray<Framework>(const_cast<std::byte*>(keeper->bytes()), shape.size(), shape.data(), owner,
+                                nullptr, dlpack_type(tensor.dtype()));
 }
 
 nb::object numpy_copy(const nb::object& array, const nb::object& type, const nb::object& copy) {
@@ -101,7 +102,8 @@ Tensor to_tensor(nb::handle object, std::string_view what) {
   nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> array;
   if (!nb::try_cast(object, array, false)) {
     fail(ErrorKind::invalid_argument,
-         "{}: expected an array of NumPy, torch or another library with DLPack, contiguous and in the memory of "
+         "{}: expected an array of NumPy, torch or another library with DLPack, contiguous and in the memory "
+         "of "
          "the CPU; got {}",
          what, nb::cast<std::string>(nb::str(object.type().attr("__name__"))));
   }
@@ -119,9 +121,10 @@ DType floating_type(const std::string& name) {
 }
 
 void bind_tensors(nb::module_& module) {
-  nb::class_<Tensor>(module, "Tensor",
-                     "An array as a checkpoint stores it. numpy.asarray(tensor) and torch.from_dlpack(tensor) take "
-                     "it without a copy, but for bfloat16 in NumPy, which becomes float32.")
+  nb::class_<Tensor>(
+      module, "Tensor",
+      "An array as a checkpoint stores it. numpy.asarray(tensor) and torch.from_dlpack(tensor) take "
+      "it without a copy, but for bfloat16 in NumPy, which becomes float32.")
       .def_prop_ro(
           "dtype", [](const Tensor& tensor) { return std::string(torch_name(tensor.dtype())); },
           "Type of the elements by torch's name: \"float32\", \"bfloat16\", \"int32\", ...")

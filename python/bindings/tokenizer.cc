@@ -19,7 +19,8 @@ using Skip = Tokenizer::SkipSpecial;
 Special special(bool add) { return add ? Special::add : Special::omit; }
 Skip skip(bool yes) { return yes ? Skip::yes : Skip::no; }
 
-std::vector<std::vector<int32_t>> encode_batch(const Tokenizer& tokenizer, const std::vector<std::string>& texts,
+std::vector<std::vector<int32_t>> encode_batch(const Tokenizer& tokenizer,
+                                               const std::vector<std::string>& texts,
                                                bool add_special_tokens) {
   std::vector<std::vector<int32_t>> ids(texts.size());
   Interruptible job;
@@ -61,15 +62,18 @@ void bind_tokenizer(nb::module_& module) {
             return tokenizer.decode({ids.data(), ids.size()}, skip(skip_special_tokens));
           },
           nb::arg("ids"), nb::arg("skip_special_tokens") = false,
-          nb::sig("def decode(self, ids: numpy.typing.NDArray[numpy.int32], skip_special_tokens: bool = False) -> str"))
+          nb::sig("def decode(self, ids: numpy.typing.NDArray[numpy.int32], skip_special_tokens: bool = "
+                  "False) -> str"))
       .def(
-          "token_to_id", [](const Tokenizer& tokenizer, const std::string& token) { return tokenizer.token_id(token); },
+          "token_to_id",
+          [](const Tokenizer& tokenizer, const std::string& token) { return tokenizer.token_id(token); },
           nb::arg("token"))
       .def("id_to_token", &id_to_token, nb::arg("id"))
       .def("is_special", &Tokenizer::is_special, nb::arg("id"))
       .def_prop_ro("vocab_size", &Tokenizer::vocabulary_size, "Number of tokens, added ones included.");
 
-  nb::class_<StreamDecoder>(module, "TextStream", "Ids one by one into text, as soon as whole characters are there.")
+  nb::class_<StreamDecoder>(module, "TextStream",
+                            "Ids one by one into text, as soon as whole characters are there.")
       .def(
           "__init__",
           [](StreamDecoder* place, const Tokenizer& tokenizer, bool skip_special_tokens) {

@@ -44,7 +44,8 @@ QuantizedWeight quantize(const nb::object& array, const std::string& args, const
   }
   const nb::gil_scoped_release released;
   if (const int64_t width = group_width(scheme, weight.dim(1)); weight.dim(1) % width != 0) {
-    fail(ErrorKind::invalid_argument, "weight: {} columns are no multiple of the group size {}", weight.dim(1), width);
+    fail(ErrorKind::invalid_argument, "weight: {} columns are no multiple of the group size {}",
+         weight.dim(1), width);
   }
   return with_context("weight", [&] {
     return quantize_to_nearest(weight.to(DType::f32), clip.defined() ? clip.to(DType::f32) : clip, scheme,
@@ -58,7 +59,8 @@ Tensor plain_codes(const QuantizedWeight& weight) {
   const auto out = codes.mutable_values<uint8_t>();
   for (int64_t row = 0; row < weight.out_features; ++row) {
     for (int64_t column = 0; column < weight.in_features; ++column) {
-      out[static_cast<size_t>(row * weight.in_features + column)] = static_cast<uint8_t>(weight.code(row, column));
+      out[static_cast<size_t>(row * weight.in_features + column)] =
+          static_cast<uint8_t>(weight.code(row, column));
     }
   }
   return codes;
@@ -92,16 +94,20 @@ QuantizedWeight unpack(const nb::dict& tensors, const std::string& format, const
 }  // namespace
 
 void bind_weights(nb::module_& module) {
-  nb::class_<QuantizedWeight>(module, "QuantizedWeight",
-                              "A matrix as integers: weight[n, k] = (codes[n, k] - zeros[n, g]) * scales[n, g] for "
-                              "column k of group g = k // group_size.")
+  nb::class_<QuantizedWeight>(
+      module, "QuantizedWeight",
+      "A matrix as integers: weight[n, k] = (codes[n, k] - zeros[n, g]) * scales[n, g] for "
+      "column k of group g = k // group_size.")
       .def_prop_ro(
           "codes", [](const QuantizedWeight& weight) { return to_numpy(plain_codes(weight)); },
           nb::sig("def codes(self) -> numpy.typing.NDArray[numpy.uint8]"), "uint8 [out, in], a copy.")
-      .def_ro("scales", &QuantizedWeight::scales, "[out, groups], in the type in which checkpoints store them.")
+      .def_ro("scales", &QuantizedWeight::scales,
+              "[out, groups], in the type in which checkpoints store them.")
       .def_prop_ro(
           "zeros",
-          [](const QuantizedWeight& weight) { return weight.zeros.defined() ? to_numpy(weight.zeros) : nb::none(); },
+          [](const QuantizedWeight& weight) {
+            return weight.zeros.defined() ? to_numpy(weight.zeros) : nb::none();
+          },
           nb::sig("def zeros(self) -> numpy.typing.NDArray[numpy.uint8] | None"),
           "uint8 [out, groups]; None when symmetric, where it is 2^(num_bits - 1).")
       .def_prop_ro("num_bits", [](const QuantizedWeight& weight) { return weight.scheme.num_bits; })
@@ -111,7 +117,9 @@ void bind_weights(nb::module_& module) {
           "Columns that share a scale; -1 a whole row, 0 the whole matrix.")
       .def_prop_ro(
           "shape",
-          [](const QuantizedWeight& weight) { return nb::make_tuple(weight.out_features, weight.in_features); },
+          [](const QuantizedWeight& weight) {
+            return nb::make_tuple(weight.out_features, weight.in_features);
+          },
           nb::sig("def shape(self) -> tuple[int, int]"))
       .def(
           "dequantize",
@@ -129,11 +137,12 @@ void bind_weights(nb::module_& module) {
                            describe(weight.scheme));
       });
 
-  module.def("quantize_weight", &quantize, nb::arg("weight"), nb::arg("args"), nb::arg("scale_dtype") = "bfloat16",
-             nb::arg("clip") = nb::none(),
+  module.def("quantize_weight", &quantize, nb::arg("weight"), nb::arg("args"),
+             nb::arg("scale_dtype") = "bfloat16", nb::arg("clip") = nb::none(),
              nb::sig("def quantize_weight(weight: object, args: str, scale_dtype: str = 'bfloat16', "
                      "clip: object | None = None) -> QuantizedWeight"),
-             "Rounds [out, in] to nearest; `args` are QuantizationArgs as JSON, `clip` [out, groups] bounds |weight|.");
+             "Rounds [out, in] to nearest; `args` are QuantizationArgs as JSON, `clip` [out, groups] bounds "
+             "|weight|.");
   module.def("pack", &pack, nb::arg("weight"), nb::arg("format"),
              nb::sig("def pack(weight: QuantizedWeight, format: str) -> dict[str, Tensor]"),
              "The tensors that a file of the format holds for one linear, by the ends of their names.");

@@ -1,10 +1,10 @@
 """Calibration data: whatever the incumbents accept, as sequences of token ids.
 
-Two policies. ``calibration_sequences`` is that of llm-compressor: each sample is a sequence of its own, cut to a length.
-``calibration_blocks`` is that of AutoAWQ: samples are joined and cut into blocks of one length.
+Two policies. ``calibration_sequences`` is that of llm-compressor: each sample is a sequence of its own, cut to a
+length. ``calibration_blocks`` is that of AutoAWQ: samples are joined and cut into blocks of one length.
 
 Data may be
-  - a path: .txt (one long text), .jsonl (a row for each line), and with `datasets` .json, .csv, .parquet or a directory;
+  - a path: .txt (one long text), .jsonl (a row for each line), with `datasets` also .json, .csv, .parquet, a directory;
   - a name: "pileval", "wikitext", "c4", "open_platypus", "gsm8k", "cnn_dailymail", or "owner/name" of the hub, through
     the package `datasets`;
   - a list of texts, of lists, arrays or tensors of ids, or of mappings with a text column or "input_ids";
@@ -56,14 +56,16 @@ def calibration_sequences(
 
     A text gets its special tokens and is cut to ``max_seq_length`` tokens, at most the tokenizer's model_max_length;
     special tokens behind the text are kept. Ids are cut only. ``concatenate`` joins the samples and cuts them into
-    sequences of exactly ``max_seq_length``; what fills none is left out, unless it is all there is. A .txt file is
-    always joined, without special tokens. Samples without a token are left out.
+    sequences of exactly ``max_seq_length``; what fills none is left out, unless it is all there is. (llm-compressor
+    cuts each sample before it joins them, and so loses the rest of long ones; here they are joined whole.) A .txt file
+    is always joined, without special tokens. Samples without a token are left out.
 
     ``num_samples`` at most: with ``shuffle_seed`` drawn at random, the same for the same seed on any machine (a
-    permutation by NumPy's default_rng); without it the longest, the first of equally long ones, in their order. Of an
-    iterable without a length the first ones; a stream of `datasets` is shuffled in a buffer. Batches of a DataLoader
-    are all used.
+    permutation by NumPy's default_rng); without it the longest, longest first, so that neighbours that become a batch
+    are of like length. Of an iterable without a length the first ones; a stream of `datasets` is shuffled in a buffer.
+    Batches of a DataLoader are all used.
 
+    ``split`` and ``config_name`` are of names and, the former, of data sets with several splits.
     ``preprocess``, a function or "file.py:function", gets each row as a mapping and returns what to change in it.
     ``load_options`` go to datasets.load_dataset.
 
@@ -189,20 +191,32 @@ class _Encoder:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._frame: tuple[list[int], list[int]] | None = None
-        self._takes_option = True
-        try:
-            self._plain("a", False)
-        except TypeError:
-            self._takes_option = False
+        self._asked: bool | None = None
+
+    @property
+    def _takes_option(self) -> bool:
+        """Whether ``encode`` has the argument add_special_tokens, found by asking once."""
+        if self._asked is None:
+            try:
+                self._tokenizer.encode("a", add_special_tokens=False)
+                self._asked = True
+            except TypeError:
+                self._asked = False
+        return self._asked
 
     def encode(self, text: str, special: bool, limit: int | None) -> list[int]:
-        """At most ``limit`` ids; special tokens around the text are among them."""
+        """At most ``limit`` ids, those at the tokenizer's truncation_side left out; special tokens around the text
+        are among them."""
         ids = self._plain(text, special)
         if limit is None or len(ids) <= limit:
             return ids
         head, tail = self._special_frame() if special else ([], [])
         room = limit - len(head) - len(tail)
-        return ids[:limit] if room < 1 else ids[: len(head) + room] + tail
+        if room < 1:
+            return ids[:limit]
+        inner = ids[len(head) : len(ids) - len(tail)]
+        is_left = getattr(self._tokenizer, "truncation_side", "right") == "left"
+        return head + (inner[len(inner) - room :] if is_left else inner[:room]) + tail
 
     def _special_frame(self) -> tuple[list[int], list[int]]:
         if self._frame is None:
@@ -256,8 +270,7 @@ def _separate(
         whole = _is_batched(reader.source.rows)
         return _require_some(list(samples if whole else islice(samples, num_samples)), reader)
     sequences = _require_some(list(samples), reader)
-    longest = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))[:num_samples]
-    return [sequences[index] for index in sorted(longest)]
+    return sorted(sequences, key=len, reverse=True)[:num_samples]
 
 
 def _joined(reader: _Reader, window: int, num_samples: int | None, seed: int | None) -> list[Ids]:

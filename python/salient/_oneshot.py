@@ -95,33 +95,35 @@ def oneshot(
 
     model: a path, an id of the hub, a handle of Salient (which is returned itself) or a model of transformers (which
     stays as it is). recipe: modifiers, a document as dict, YAML or JSON as text, or the path of such a file. dataset: a
-    file, texts, token ids, a data set of the datasets package or its name, a torch DataLoader; not needed for a
-    recipe without AWQ. num_calibration_samples: sequences at most, None for all. max_seq_length: tokens per sequence
-    at most, None for as many as the model takes. min_tokens_per_module: share of all tokens, 0 to 1, below which an
-    expert takes the statistics of all tokens; for moe_calibrate_all_experts=False. moe_calibrate_all_experts and
-    propagate_error: None for what the recipe says, else True.
+    file, texts, token ids, a data set of the datasets package or its name, a torch DataLoader; None without AWQ.
+    num_calibration_samples: sequences at most, None for all. max_seq_length: tokens per sequence at most, None for as
+    many as the model takes. min_tokens_per_module: share of all tokens, 0 to 1, below which an expert takes the
+    statistics of all tokens; for moe_calibrate_all_experts=False. That and propagate_error: None for what the recipe
+    says, else True.
 
-    output_dir: where the model is written when it is whole; a model directory or an empty one there is replaced
-    unless overwrite=False. Without it the weights wait in a temporary directory for save_pretrained. log_dir: a file with
-    the recipe and the report is written there. format: "pack-quantized" or "autoawq-gemm". shard_size (or
-    max_shard_size): bytes per file, or "5GB". progress: False for no bar, or a function of layers done, layers, seconds
-    elapsed and seconds left.
+    output_dir: where the model is written when it is whole; a model directory or an empty one there is replaced unless
+    overwrite=False. None: a temporary directory, until save_pretrained. log_dir: gets a file with the recipe and the
+    report. format: "pack-quantized" or "autoawq-gemm". shard_size (or max_shard_size): bytes per file, or "5GB".
+    progress: False for no bar, or a function of layers done, layers, seconds elapsed and seconds left.
 
-    Errors: ValueError and NotImplementedError for arguments, recipes and models that make no sense or cannot be run,
-    with a UserWarning for arguments that change nothing; FileNotFoundError; OSError. KeyboardInterrupt leaves nothing
-    behind.
+    Errors: ValueError and NotImplementedError for what makes no sense or cannot be run; FileNotFoundError; OSError. A
+    UserWarning for arguments that change nothing. KeyboardInterrupt leaves nothing behind.
     """
     given = dict(locals())
     reject_unknown("oneshot", given.pop("unknown"), ARGUMENTS)
+    return _run(given)
+
+
+def _run(given: Mapping[str, Any]) -> CausalLM:
     check_arguments(given)
     text, source = _checked_recipe(given)
-    handle = model_handle(_at_revision(model, model_revision))
+    handle = model_handle(_at_revision(given["model"], given["model_revision"]))
     _check_model(given, handle.config.to_dict())
-    job = {"recipe": text, "recipe_source": source, "format": format, **calibration_job(given, handle)}
-    job |= {"shard_size": _shard_size(given), "overwrite": overwrite}
+    job = {"recipe": text, "recipe_source": source, "format": given["format"], **calibration_job(given, handle)}
+    job |= {"shard_size": _shard_size(given), "overwrite": given["overwrite"]}
     handle.report = _quantize(handle, job, given)
-    if log_dir is not None:
-        _write_log(Path(log_dir), text, handle.report)
+    if given["log_dir"] is not None:
+        _write_log(Path(given["log_dir"]), text, handle.report)
     return handle
 
 
@@ -147,8 +149,8 @@ def _check_model(given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "auto")
     wanted = str(given["precision"] or "auto").removeprefix("torch.")
     if _DTYPES.get(wanted, wanted) not in ("auto", dtype):
-        reason = "weights that stay dense keep their type; a recipe's salient: {precision: f32} calibrates in f32"
-        raise NotImplementedError(f"oneshot: precision={wanted!r} is not supported; the checkpoint is {dtype}, and {reason}")
+        reason = f"the checkpoint is {dtype}, and weights that stay dense keep their type"
+        raise NotImplementedError(f"oneshot: precision={wanted!r} is not supported; {reason}")
     if not given["tie_word_embeddings"] and config.get("tie_word_embeddings"):
         raise NotImplementedError("oneshot: tie_word_embeddings=False is not supported; the checkpoint ties them")
 

@@ -89,14 +89,30 @@ ARGUMENTS: dict[str, Argument] = {
 }
 
 
+_COUNTS = ("batch_size", "num_calibration_samples", "max_seq_length")
+
+
 def check_arguments(given: Mapping[str, Any]) -> None:
-    """NotImplementedError for what would change the result and cannot; UserWarning for what changes nothing."""
+    """NotImplementedError for what would change the result and cannot; UserWarning for what changes nothing; ValueError
+    for values of no use."""
+    for name in _COUNTS:
+        _check_count(name, given[name])
+    if not (isinstance(given["progress"], bool) or given["progress"] is None or callable(given["progress"])):
+        raise ValueError(f"oneshot: progress={given['progress']!r} is neither True nor False nor a function")
     for name, argument in ARGUMENTS.items():
         if argument.other == "works" or argument.is_default(given[name]):
             continue
         if argument.other == "refused":
             raise NotImplementedError(f"oneshot: {name}={given[name]!r} {argument.why}")
-        warnings.warn(f"oneshot: {name}={given[name]!r} has no effect: {argument.why}", UserWarning, stacklevel=3)
+        warnings.warn(f"oneshot: {name}={given[name]!r} has no effect: {argument.why}", UserWarning, stacklevel=4)
+
+
+def _check_count(name: str, value: object) -> None:
+    may_be_none = ARGUMENTS[name].default is None or name == "num_calibration_samples"
+    if value is None and may_be_none:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"oneshot: {name}={value!r} is no whole number above 0")
 
 
 def one_of(given: Mapping[str, Any], *names: str) -> Any:

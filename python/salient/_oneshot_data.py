@@ -74,7 +74,8 @@ def sequence_length(wanted: int | None, config: Mapping[str, Any], tokenizer: ob
     if wanted is None:
         return min(limit or _LENGTH_WITHOUT_LIMIT, 1 << 20)
     if limit is not None and wanted > limit:
-        warnings.warn(f"oneshot: max_seq_length={wanted}, but the model takes {limit} tokens", UserWarning, stacklevel=4)
+        message = f"oneshot: max_seq_length={wanted}, but the model takes {limit} tokens"
+        warnings.warn(message, UserWarning, stacklevel=5)
     return min(wanted, limit or wanted)
 
 
@@ -101,8 +102,6 @@ def _sequences(data: Any, given: Mapping[str, Any], tokenizer: Any, length: int)
 def collated(sequences: Sequence[Ids], given: Mapping[str, Any]) -> list[Ids]:
     """The sequences as the data collator leaves them: "truncation" cuts those of a batch to the shortest of them."""
     collator, size = given["data_collator"], given["batch_size"]
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"oneshot: batch_size={size!r} is no positive number")
     if collator == "padding":
         return list(sequences)
     if collator != "truncation" and not callable(collator):
@@ -133,10 +132,10 @@ def min_tokens_per_expert(given: Mapping[str, Any], sequences: Sequence[Ids]) ->
     share = given["min_tokens_per_module"]
     if share is None:
         return None
-    if not 0 <= share <= 1:
+    if not isinstance(share, (int, float)) or not 0 <= share <= 1:
         raise ValueError(f"oneshot: min_tokens_per_module={share!r} is no share of the tokens, from 0 to 1")
     if given["moe_calibrate_all_experts"] is not False:
         why = "with moe_calibrate_all_experts every expert sees all tokens"
         warnings.warn(f"oneshot: min_tokens_per_module={share!r} has no effect: {why}", UserWarning, stacklevel=5)
         return None
-    return max(1, math.ceil(share * sum(len(row) for row in sequences)))
+    return max(1, int(math.ceil(share * sum(len(row) for row in sequences))))

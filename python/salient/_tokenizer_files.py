@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from typing import Any
 
 from ._special_tokens import NAMED_TOKENS, read_object
@@ -77,22 +77,23 @@ def _changed(path: str, changes: dict[str, Any]) -> bytes:
 
 
 def _replace(path: str, content: bytes) -> None:
-    """Writes a file beside its place and moves it there, readable as new files are."""
-    handle, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f".{os.path.basename(path)}.")
+    """Writes a file beside its place and moves it there."""
+    beside = f"{path}.{secrets.token_hex(8)}"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(beside, "xb") as file:
             file.write(content)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(beside, 0o666 & ~mask)
         os.replace(beside, path)
     except BaseException:
-        os.unlink(beside)
+        if os.path.exists(beside):
+            os.unlink(beside)
         raise
 
 
 def _copy_templates(source: str, target: str) -> list[str]:
-    folder, copied = os.path.join(source, "additional_chat_templates"), os.path.join(target, "additional_chat_templates")
+    folder, copied = (
+        os.path.join(source, "additional_chat_templates"),
+        os.path.join(target, "additional_chat_templates"),
+    )
     if not os.path.isdir(folder):
         return []
     if not (os.path.exists(copied) and os.path.samefile(folder, copied)):

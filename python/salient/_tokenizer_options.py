@@ -16,9 +16,23 @@ _NO_PADDING_TOKEN = (
     "`(tokenizer.pad_token = tokenizer.eos_token e.g.)`."
 )
 _HUB_OPTIONS = frozenset({"revision", "cache_dir", "token", "local_files_only", "force_download"})
-_SETTINGS = frozenset({"padding_side", "truncation_side", "model_max_length", "chat_template", "extra_special_tokens"})
+_SETTINGS = frozenset(
+    {
+        *("padding_side", "truncation_side", "model_max_length", "chat_template", "extra_special_tokens"),
+        *("additional_special_tokens", "add_bos_token", "add_eos_token"),
+    }
+)
+_REFUSED = {
+    "add_prefix_space": "tokenizer.json says how a text begins",
+    "fix_mistral_regex": "texts are cut as tokenizer.json says; save the mended tokenizer with transformers first",
+    "gguf_file": "tokenizers are read from tokenizer.json",
+    "split_special_tokens": "special tokens in a text are always recognised",
+}
 _WITHOUT_EFFECT = frozenset(
-    {"clean_up_tokenization_spaces", "legacy", "use_fast", "trust_remote_code", "proxies", "resume_download", "verbose"}
+    {
+        *("clean_up_tokenization_spaces", "legacy", "use_fast", "trust_remote_code", "proxies", "resume_download"),
+        *("verbose", "config", "from_slow"),
+    }
 )
 
 
@@ -28,10 +42,10 @@ def sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     for name, value in options.items():
         if name in _HUB_OPTIONS or name in _WITHOUT_EFFECT:
             continue
-        if name in ("add_bos_token", "add_eos_token", "add_prefix_space"):
-            raise NotImplementedError(
-                f"AutoTokenizer.from_pretrained: {name}={value!r}: what stands around a text is for tokenizer.json to say"
-            )
+        if name in _REFUSED:
+            if value:
+                raise NotImplementedError(f"AutoTokenizer.from_pretrained: {name}={value!r}: {_REFUSED[name]}")
+            continue
         if name not in _SETTINGS and not name.endswith("_token"):
             raise TypeError(f"AutoTokenizer.from_pretrained has no argument {name!r}{_nearest(name)}")
         settings[name] = value
@@ -39,7 +53,7 @@ def sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 
 
 def _nearest(name: str) -> str:
-    known = [*_HUB_OPTIONS, *_SETTINGS, *_WITHOUT_EFFECT, *NAMED_TOKENS]
+    known = [*_HUB_OPTIONS, *_SETTINGS, *_WITHOUT_EFFECT, *_REFUSED, *NAMED_TOKENS]
     found = difflib.get_close_matches(name, known, 1)
     return f" (did you mean {found[0]!r}?)" if found else ""
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs, postproce
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
-from salient.model import CausalLM, model_handle
+from salient.model import CausalLM, load, model_handle
 from salient.tokenizer import AutoTokenizer
 
 __all__ = ["SalientLM"]
@@ -66,6 +66,7 @@ _UNSUPPORTED = {
 _SUPPORTED = ("pretrained", "tokenizer", "max_length", "max_gen_toks", "add_bos_token", "prefix_token_id", "device",
               "batch_size")  # fmt: skip
 _ASKING_NOTHING = (None, False, "", "main")
+_DEVICE_OF_THE_COMMAND_LINE = "cuda:0"  # what lm_eval says when nobody named a device
 _LENGTH_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
 _UNKNOWN_LENGTH = 2048
 _UNLIMITED_LENGTH = 10**9  # tokenizers without a limit report 1e30
@@ -84,35 +85,6 @@ class _Pair(NamedTuple):
         return tuple(self.context + self.continuation[:-1])
 
 
-class _StopFound(Exception):
-    """Ends a generation."""
-
-
-class _StopStrings:
-    """A streamer that collects the tokens of a continuation and ends it at the first stop string."""
-
-    def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
-        self.tokens: list[int] = []
-        self._tokenizer = tokenizer
-        self._stops = stops
-        # A token adds at least one byte, so the newest token completes no stop string that began earlier.
-        self._reach = max((len(stop.encode()) for stop in stops), default=0) + 1
-        self._prompt_seen = False
-
-    def put(self, value: Any) -> None:
-        """Takes the prompt at first, then each new token."""
-        if not self._prompt_seen:
-            self._prompt_seen = True
-            return
-        self.tokens.extend(int(token) for token in np.asarray(value).reshape(-1))
-        tail = self._tokenizer.decode(self.tokens[-self._reach :], skip_special_tokens=False)
-        if any(stop in tail for stop in self._stops):
-            raise _StopFound
-
-    def end(self) -> None:
-        """Nothing is held back."""
-
-
 class SalientLM(TemplateLM):  # type: ignore[misc]
     """The model `salient` of lm_eval: a model directory, dense or quantized, run by Salient.
 
@@ -124,8 +96,8 @@ class SalientLM(TemplateLM):  # type: ignore[misc]
         max_gen_toks: tokens to generate when a task names no number.
         add_bos_token: True puts the begin token in front of every text, False leaves out special tokens. Default:
             as the tokenizer does it.
-        prefix_token_id: the token that stands before texts without context. Default: the begin token, else the end token.
-        device: where to compute, as in `salient.load`.
+        prefix_token_id: the token before texts without context. Default: the begin token, else the end token.
+        device: where to compute, as in `salient.load`. "cuda:0", which lm_eval's command line says unasked, is "auto".
         batch_size: accepted for the sake of scripts; requests run one by one.
 
     Raises:
@@ -291,14 +263,8 @@ class SalientLM(TemplateLM):  # type: ignore[misc]
         settings = dict(normalize_gen_kwargs(options, self.max_gen_toks))
         stops = self._stop_strings(settings.pop("until"))
         prompt, count = self._prompt(context, settings.pop("max_gen_toks"), settings.pop("max_length", None))
-        streamer = _StopStrings(self.tokenizer, stops)
-        try:
-            self.model.generate(
-                np.asarray([prompt], dtype=np.int32), max_new_tokens=count, streamer=streamer, **_sampling(settings)
-            )
-        except _StopFound:
-            pass
-        return str(postprocess_generated_text(self.tok_decode(streamer.tokens), stops, None))
+        ids = self.model.generate([prompt], max_new_tokens=count, stop_strings=stops, **_sampling(settings))
+        return str(postprocess_generated_text(self.tok_decode(ids[0, len(prompt) :].tolist()), stops, None))
 
     def _stop_strings(self, until: list[str]) -> list[str]:
         """The task's, and the text of the end token."""
@@ -313,7 +279,7 @@ class SalientLM(TemplateLM):  # type: ignore[misc]
         """
         room = self.max_length - count
         if room < 1:
-            raise ValueError(f"max_gen_toks {count} leaves no room for a prompt in a context of {self.max_length} tokens")
+            raise ValueError(f"max_gen_toks {count} leaves no room for a prompt in a context of {self.max_length}")
         prompt = self.tok_encode(context)[-room:]
         return prompt, count if total is None else max(int(total) - len(prompt), 1)
 
@@ -356,7 +322,8 @@ def _check_positive(name: str, value: int | None) -> None:
 
 def _load(pretrained: Any, device: str | None) -> CausalLM:
     if isinstance(pretrained, (str, os.PathLike)):
-        return CausalLM.from_pretrained(pretrained, device_map=device or "auto")
+        chosen = "auto" if device is None or device == _DEVICE_OF_THE_COMMAND_LINE else device
+        return load(pretrained, device=chosen)
     if device is not None:
         warnings.warn(f"device={device!r} changes nothing: the model is loaded already", stacklevel=3)
     return model_handle(pretrained)
@@ -398,10 +365,8 @@ def _look_up(logits: npt.NDArray[np.float32], continuation: list[int]) -> LogLik
 
 
 def _sampling(settings: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of generate: greedy without a temperature; a sample by NumPy's generator, which lm_eval seeds."""
-    if not settings["do_sample"]:
-        return {key: value for key, value in settings.items() if key != "temperature"}
-    return {"seed": int(np.random.randint(2**31)), **settings}
+    """Arguments of generate, without the temperature of 0 that lm_eval gives greedy settings."""
+    return {key: value for key, value in settings.items() if key != "temperature" or settings["do_sample"]}
 
 
 def _register() -> None:

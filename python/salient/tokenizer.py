@@ -94,8 +94,9 @@ class _NamedId:
 class Tokenizer:
     """The tokenizer of a model directory; made by ``AutoTokenizer.from_pretrained``.
 
-    ``padding_side``, ``truncation_side`` ("left", "right"), ``model_max_length`` (tokens) and the special tokens may be
-    set. ``core`` is the compiled tokenizer, ``directory`` where the files lie, ``name_or_path`` what the user called it.
+    ``padding_side``, ``truncation_side`` ("left", "right"), ``model_max_length`` (tokens) and the special tokens may
+    be set. ``core`` is the compiled tokenizer, ``directory`` where the files lie, ``name_or_path`` what the user called
+    it.
     """
 
     is_fast = True
@@ -114,11 +115,16 @@ class Tokenizer:
         self._stored = read_settings(self.directory)
         self._vocabulary: dict[str, int] | None = None
         self._frame: tuple[list[int], list[int]] | None = None
-        given = plain_tokens({"extra_special_tokens": self._stored["extra_special_tokens"], **settings})
+        given = plain_tokens(settings)
+        if not given["extra_special_tokens"]:
+            del given["extra_special_tokens"]
         merged = {**self._stored, **given}
-        self._named = named_tokens(self._stored)
+        self._stored_tokens = self._known(named_tokens(self._stored))
+        self._named = dict(self._stored_tokens)
         for name, token in settings.items():
-            if name.endswith("_token"):
+            if name in ("add_bos_token", "add_eos_token"):
+                setattr(self, name, token)
+            elif name.endswith("_token"):
                 self.name_token(name, None if token is None else token_text(token))
         self.extra_special_tokens: list[str] = merged["extra_special_tokens"]
         self.padding_side: str = checked_side("padding_side", merged.get("padding_side", "right"))
@@ -179,6 +185,28 @@ class Tokenizer:
     def all_special_ids(self) -> list[int | None]:
         return [self._token_id(token) for token in self.all_special_tokens]
 
+    @property
+    def add_bos_token(self) -> bool:
+        """Whether ``bos_token`` begins every text; tokenizer.json says it, and it cannot be set otherwise."""
+        return self.bos_token_id in self._special_frame()[0]
+
+    @add_bos_token.setter
+    def add_bos_token(self, value: bool) -> None:
+        self._refuse_frame("add_bos_token", value)
+
+    @property
+    def add_eos_token(self) -> bool:
+        """Whether ``eos_token`` ends every text; tokenizer.json says it, and it cannot be set otherwise."""
+        return self.eos_token_id in self._special_frame()[1]
+
+    @add_eos_token.setter
+    def add_eos_token(self, value: bool) -> None:
+        self._refuse_frame("add_eos_token", value)
+
+    def _refuse_frame(self, name: str, value: bool) -> None:
+        if bool(value) != getattr(self, name):
+            raise NotImplementedError(f"{name}={value!r}: tokenizer.json says what stands around a text")
+
     def name_token(self, name: str, token: str | None) -> None:
         """Gives a special token its name ("pad_token"); None takes it away.
 
@@ -188,7 +216,9 @@ class Tokenizer:
             self._named.pop(name, None)
             return
         if self.core.token_to_id(token) is None:
-            raise ValueError(f"{self.name_or_path}: {name} {token!r} is none of the {len(self)} tokens of the vocabulary")
+            raise ValueError(
+                f"{self.name_or_path}: {name} {token!r} is none of the {len(self)} tokens of the vocabulary"
+            )
         self._named[name] = token
 
     def add_special_tokens(self, special_tokens_dict: dict[str, Any], **_: Any) -> int:
@@ -205,6 +235,10 @@ class Tokenizer:
             else:
                 self.name_token(name, token_text(given))
         return 0
+
+    def _known(self, tokens: dict[str, str]) -> dict[str, str]:
+        """Those that the vocabulary holds."""
+        return {name: token for name, token in tokens.items() if self.core.token_to_id(token) is not None}
 
     def _require_known(self, token: str, name: str) -> None:
         if self.core.token_to_id(token) is None:
@@ -276,7 +310,13 @@ class Tokenizer:
         return encoding
 
     def encode(
-        self, text: str, text_pair: None = None, add_special_tokens: bool = True, *, return_tensors: Any = None, **options: Any
+        self,
+        text: str,
+        text_pair: None = None,
+        add_special_tokens: bool = True,
+        *,
+        return_tensors: Any = None,
+        **options: Any,
     ) -> Any:
         """The ids of one text: a list, or with ``return_tensors`` an array or tensor [1, tokens].
         Options and errors: as calling the tokenizer."""
@@ -349,7 +389,11 @@ class Tokenizer:
                 f"max_length={layout.truncate_to}: {len(head) + len(tail)} special tokens alone stand around each text"
             )
         if len(ids) > room:
-            ids = ids[:room] if checked_side("truncation_side", self.truncation_side) == "right" else ids[len(ids) - room :]
+            ids = (
+                ids[:room]
+                if checked_side("truncation_side", self.truncation_side) == "right"
+                else ids[len(ids) - room :]
+            )
         return head, ids, tail
 
     def _special_frame(self) -> tuple[list[int], list[int]]:
@@ -462,7 +506,7 @@ class Tokenizer:
 
     def _changes(self) -> dict[str, Any]:
         """Settings that differ from what the files say."""
-        stored = {name: None for name in self._named} | named_tokens(self._stored)
+        stored = {name: None for name in self._named} | self._stored_tokens
         changes: dict[str, Any] = {
             name: self._named.get(name) for name, token in stored.items() if token != self._named.get(name)
         }

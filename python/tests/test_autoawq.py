@@ -32,7 +32,7 @@ SHORT: dict[str, Any] = {"calib_data": IDS, "max_calib_samples": 8, "max_calib_s
 
 
 @pytest.fixture(autouse=True)
-def workplace(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+def scratch(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """A folder for temporary models, where a test can see what is left."""
     work = tmp_path / "work"
     work.mkdir()
@@ -254,11 +254,11 @@ def test_configs_of_all_kinds_mean_the_same(quantized: str, tmp_path: pathlib.Pa
     ],
 )
 def test_quantize_refuses_configs(
-    dense: AutoAWQForCausalLM, workplace: pathlib.Path, config: Any, error: type[Exception], text: str
+    dense: AutoAWQForCausalLM, scratch: pathlib.Path, config: Any, error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text):
         dense.quantize(None, config, **SHORT)
-    assert not dense.is_quantized and list(workplace.iterdir()) == []
+    assert not dense.is_quantized and list(scratch.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_settings_reach_the_core(monkeypatch: pytest.MonkeyPatch, dense: AutoAWQ
 
 
 def test_stopping_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch, dense: AutoAWQForCausalLM, workplace: pathlib.Path
+    monkeypatch: pytest.MonkeyPatch, dense: AutoAWQForCausalLM, scratch: pathlib.Path
 ) -> None:
     class Stop:
         def update(self, done: int) -> None:
@@ -332,7 +332,7 @@ def test_stopping_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         dense.quantize(None, GUIDE, **SHORT)
     assert not dense.is_quantized and dense.model.directory == str(DEMO)
-    assert list(workplace.iterdir()) == []
+    assert list(scratch.iterdir()) == []
 
 
 # ---- what stays dense

@@ -23,6 +23,8 @@ TEXTS = ["One river.", "The garden is old and the wall is new.", "", "Letters", 
 class Letters:
     """A tokenizer that anybody could follow: <1> letters as their codes <2>."""
 
+    truncation_side = "right"
+
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         ids = [ord(letter) for letter in text]
         return [1, *ids, 2] if add_special_tokens else ids
@@ -61,7 +63,9 @@ def sequences(data: Any, **options: Any) -> list[list[int]]:
 
 
 def blocks(data: Any, **options: Any) -> list[list[int]]:
-    return [ids.tolist() for ids in calibration_blocks(data, **{"tokenizer": LETTERS, "max_calib_seq_len": 4, **options})]
+    return [
+        ids.tolist() for ids in calibration_blocks(data, **{"tokenizer": LETTERS, "max_calib_seq_len": 4, **options})
+    ]
 
 
 def ids_of(text: str) -> list[int]:
@@ -77,9 +81,17 @@ def test_texts_get_special_tokens_and_are_cut_between_them() -> None:
     assert sequences(["abcdef"], max_seq_length=1) == [[1]]
 
 
+def test_texts_are_cut_at_the_side_of_the_tokenizer() -> None:
+    left = Letters()
+    left.truncation_side = "left"
+    assert sequences(["abcdef"], tokenizer=left, max_seq_length=5) == [ids_of("def")]
+
+
 def test_texts_are_encoded_as_transformers_does(demo: Tokenizer) -> None:
     found = calibration_sequences(TEXTS, tokenizer=demo, max_seq_length=6)
-    assert [ids.tolist() for ids in found] == [demo.encode(text)[:6] for text in TEXTS if text]
+    expected = [demo.encode(text)[:6] for text in TEXTS if text]
+    assert [ids.tolist() for ids in found] == sorted(expected, key=len, reverse=True)
+    assert len({len(ids) for ids in found}) > 1
 
 
 def test_rows_in_every_form() -> None:
@@ -103,7 +115,10 @@ def test_padding_goes_by_the_mask() -> None:
 
 def test_tensors_and_data_loaders() -> None:
     torch = pytest.importorskip("torch")
-    rows = [{"input_ids": [5, 6, 0], "attention_mask": [1, 1, 0]}, {"input_ids": [7, 8, 9], "attention_mask": [1, 1, 1]}]
+    rows = [
+        {"input_ids": [5, 6, 0], "attention_mask": [1, 1, 0]},
+        {"input_ids": [7, 8, 9], "attention_mask": [1, 1, 1]},
+    ]
     dataset = [{name: torch.tensor(value) for name, value in row.items()} for row in rows]
     assert sequences(torch.utils.data.DataLoader(dataset, batch_size=2)) == [[5, 6], [7, 8, 9]]
     assert sequences(torch.utils.data.DataLoader(dataset), num_samples=1) == [[5, 6], [7, 8, 9]]
@@ -142,17 +157,17 @@ def test_preprocessing_changes_rows(tmp_path: pathlib.Path) -> None:
         sequences(["q"], preprocess=f"{file}:thrice")
     with pytest.raises(ValueError, match='"file.py:function"'):
         sequences(["q"], preprocess="twice")
-    with pytest.raises(ValueError, match="row 0: .* must return a mapping, not str"):
+    with pytest.raises(ValueError, match=r"row 0: .* must return a mapping, not str"):
         sequences(["q"], preprocess=lambda row: "text")
 
 
 # ---- which samples
 
 
-def test_without_a_seed_the_longest_are_taken_in_their_order() -> None:
+def test_without_a_seed_the_longest_come_first() -> None:
     data = [[1], [2, 2, 2], [3, 3], [4, 4, 4], [5, 5]]
-    assert sequences(data, num_samples=3) == [[2, 2, 2], [3, 3], [4, 4, 4]]
-    assert sequences(data, num_samples=99) == data
+    assert sequences(data, num_samples=3) == [[2, 2, 2], [4, 4, 4], [3, 3]]
+    assert sequences(data, num_samples=99) == [[2, 2, 2], [4, 4, 4], [3, 3], [5, 5], [1]]
     assert sequences(iter(data), num_samples=2) == data[:2]
 
 
@@ -239,7 +254,7 @@ def test_the_windows_are_those_of_the_program(demo: Tokenizer) -> None:
 def test_a_line_of_jsonl_is_a_row(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "ab"}\n\n{"input_ids": [7]}\n"c\\u2028d"\n', encoding="utf-8")
-    assert sequences(file) == [ids_of("ab"), [7], ids_of("c\u2028d")]
+    assert sequences(file) == [ids_of("c\u2028d"), ids_of("ab"), [7]]
     file.write_text('{"text": "ab"}\n{"text": \n')
     with pytest.raises(ValueError, match=r"rows\.jsonl: line 2: "):
         sequences(file)
@@ -313,7 +328,7 @@ def test_an_unreachable_hub_is_one_sentence(fake_datasets: types.SimpleNamespace
         "(ConnectionError: Couldn't reach it); pass a text file (.txt, .jsonl), a list of texts or a list of lists of "
         "token ids instead"
     )
-    fake_datasets.failure = ValueError("Unknown split \"x\"")
+    fake_datasets.failure = ValueError('Unknown split "x"')
     with pytest.raises(ValueError, match='calibration data "c4": ValueError: Unknown split "x"'):
         sequences("c4")
 
@@ -330,11 +345,13 @@ def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_datasets() -> None:
     datasets = pytest.importorskip("datasets")
     rows = datasets.Dataset.from_dict({"text": ["a", "bcd", "ef", ""]})
-    assert sequences(rows) == [ids_of("a"), ids_of("bcd"), ids_of("ef"), ids_of("")]
+    assert sequences(rows) == [ids_of("bcd"), ids_of("ef"), ids_of("a"), ids_of("")]
     assert sequences(rows, num_samples=1) == [ids_of("bcd")]
     order = np.random.default_rng(5).permutation(4)[:2]
     assert sequences(rows, num_samples=2, shuffle_seed=5) == [ids_of(rows[int(index)]["text"]) for index in order]
-    tokenised = datasets.Dataset.from_dict({"input_ids": [[5, 6, 0]], "attention_mask": [[1, 1, 0]], "labels": [[1, 1, 1]]})
+    tokenised = datasets.Dataset.from_dict(
+        {"input_ids": [[5, 6, 0]], "attention_mask": [[1, 1, 0]], "labels": [[1, 1, 1]]}
+    )
     assert sequences(tokenised) == [[5, 6]]
     assert sequences(tokenised.with_format("numpy")) == [[5, 6]]
     with pytest.raises(ValueError, match="only: 'body'"):
@@ -428,4 +445,15 @@ def test_a_tokenizer_with_encode_alone_will_do() -> None:
         def encode(self, text: str) -> list[int]:
             return [ord(letter) for letter in text]
 
+    class Encoding:
+        def __init__(self, ids: list[int]) -> None:
+            self.ids = ids
+
+    class Rust:
+        """As Tokenizer of the package `tokenizers` answers."""
+
+        def encode(self, text: str, add_special_tokens: bool = True) -> Encoding:
+            return Encoding(LETTERS.encode(text, add_special_tokens))
+
     assert sequences(["abc"], tokenizer=Bare(), max_seq_length=2) == [list(b"ab")]
+    assert sequences(["abcd"], tokenizer=Rust(), max_seq_length=4) == [ids_of("ab")]

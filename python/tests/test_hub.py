@@ -79,7 +79,14 @@ def test_a_tokenizer_needs_no_weights(hub: FakeHub) -> None:
 
 def test_a_mistyped_path_is_not_asked_of_the_hub(hub: FakeHub, tmp_path: pathlib.Path) -> None:
     (tmp_path / "models").mkdir()
-    names = [str(tmp_path / "models" / "lama"), "./models/lama", "models/lama/7b", "../x", "lama/", pathlib.Path("lama")]
+    names: list[str | pathlib.Path] = [
+        str(tmp_path / "models" / "lama"),
+        "./models/lama",
+        "models/lama/7b",
+        "../x",
+        "lama/",
+        pathlib.Path("lama"),
+    ]
     for name in names:
         with pytest.raises(FileNotFoundError, match="there is no such directory") as caught:
             _hub.find_model(name)

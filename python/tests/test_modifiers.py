@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +56,16 @@ def test_every_path_of_llm_compressor_leads_to_the_same_classes() -> None:
 
 
 def test_enums_equal_their_strings() -> None:
-    assert QuantizationType.INT == "int"
-    assert QuantizationStrategy.GROUP == "group"
-    assert ActivationOrdering.WEIGHT == "weight"
+    for enum, text in ((QuantizationType.INT, "int"), (QuantizationStrategy.GROUP, "group")):
+        assert enum == text
+    assert str.__eq__(ActivationOrdering.WEIGHT, "weight")
     assert guide_args() == guide_args(type="int", strategy="group")
     assert guide_args(type="INT").type == "int"
 
 
 def test_a_modifier_that_does_not_exist_says_what_to_write_instead() -> None:
     with pytest.raises(ImportError, match="GPTQModifier: Salient has no such modifier; .*compensated"):
-        from salient.modifiers.quantization import GPTQModifier  # type: ignore[attr-defined]  # noqa: F401
+        from salient.modifiers.quantization import GPTQModifier  # noqa: F401
 
 
 # ---- values
@@ -95,6 +97,11 @@ def test_a_repr_evaluates_back() -> None:
     recipe = [*guide_recipe(), AWQModifier(mappings=[AWQMapping("a", ["b"], activation_hook_target="c")], n_grid=5)]
     assert eval(repr(recipe)) == recipe
     assert repr(AWQModifier(n_grid=5)) == "AWQModifier(n_grid=5)"
+
+
+def test_objects_are_copied_and_pickled() -> None:
+    recipe = guide_recipe()
+    assert copy.deepcopy(recipe) == pickle.loads(pickle.dumps(recipe)) == recipe
 
 
 def test_equality_sees_every_field() -> None:
@@ -130,7 +137,7 @@ def test_nonsense_is_refused_at_its_line(make: Any, message: str) -> None:
         (lambda: guide_args(group_size=17), "^QuantizationArgs: group_size is 17"),
         (lambda: QuantizationArgs(type="float"), '^QuantizationArgs: type'),
         (lambda: AWQModifier(offload_device="cuda:0"), '^AWQModifier: offload_device: "cuda:0" is not supported'),
-        (lambda: AWQModifier(sequential_targets=["LlamaDecoderLayer"]), "^AWQModifier: sequential_targets: .*leave it out"),
+        (lambda: AWQModifier(sequential_targets=["LlamaDecoderLayer"]), "^AWQModifier: sequential_targets: .*leave it"),
         (
             lambda: QuantizationModifier(scheme="W4A16", kv_cache_scheme=QuantizationArgs(num_bits=8)),
             "^QuantizationModifier: kv_cache_scheme: ",
@@ -151,17 +158,17 @@ def test_what_salient_cannot_do_is_refused_by_name(make: Any, message: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "keywords", "message"),
     [
-        (lambda: AWQModifier(n_grdi=5), "AWQModifier: unknown argument 'n_grdi'; did you mean 'n_grid'"),
-        (lambda: guide_args(symetric=True), "QuantizationArgs: unknown argument 'symetric'; did you mean 'symmetric'"),
-        (lambda: QuantizationScheme(targets=[], weight=1), "unknown argument 'weight'; did you mean 'weights'"),  # type: ignore[call-arg]
-        (lambda: AWQMapping("a", ["b"], hook="c"), "AWQMapping: unknown argument 'hook'; the known ones are smooth_layer"),  # type: ignore[call-arg]
+        (AWQModifier, {"n_grdi": 5}, "AWQModifier: unknown argument 'n_grdi'; did you mean 'n_grid'"),
+        (QuantizationArgs, {"symetric": True}, "QuantizationArgs: .* 'symetric'; did you mean 'symmetric'"),
+        (QuantizationScheme, {"targets": [], "weight": 1}, "unknown argument 'weight'; did you mean 'weights'"),
+        (AWQMapping, {"hook": "c"}, "AWQMapping: unknown argument 'hook'; the known ones are smooth_layer"),
     ],
 )
-def test_an_unknown_keyword_names_the_nearest(make: Any, message: str) -> None:
+def test_an_unknown_keyword_names_the_nearest(make: Any, keywords: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        make()
+        make(**keywords)
 
 
 # ---- text
@@ -193,7 +200,8 @@ def test_lists_dicts_and_single_objects_are_recipes() -> None:
 
 
 def test_a_section_salient_makes_one_document() -> None:
-    text, source = recipe_text([AWQModifier(), QuantizationModifier(scheme="W4A16"), {"salient": {"rounding": "nearest"}}])
+    section = {"salient": {"rounding": "nearest"}}
+    text, source = recipe_text([AWQModifier(), QuantizationModifier(scheme="W4A16"), section])
     _core.normalize_recipe(text, source)
     assert list(json.loads(text)) == ["AWQModifier", "QuantizationModifier", "salient"]
     with pytest.raises(ValueError, match="AWQModifier stands twice"):
@@ -260,6 +268,15 @@ def test_a_second_modifier_of_one_kind_is_refused_by_the_reader() -> None:
         refuse([AWQModifier(), *guide_recipe()])
 
 
+def test_a_quantization_modifier_that_says_nothing_beside_another_is_dropped() -> None:
+    text, source = recipe_text([AWQModifier(), QuantizationModifier(), QuantizationModifier(scheme="W4A16")])
+    _core.normalize_recipe(text, source)
+    with pytest.raises(ValueError, match="do not say how to quantize"):
+        refuse([AWQModifier(), QuantizationModifier()])
+    with pytest.raises(NotImplementedError, match="second QuantizationModifier"):
+        refuse([QuantizationModifier(scheme="W4A16"), QuantizationModifier(scheme="W8A16")])
+
+
 def test_model_dump() -> None:
     dumped = guide_args().model_dump()
     assert dumped["zp_dtype"] == "torch.int8" and dumped["strategy"] == "group" and dumped["observer_kwargs"] == {}
@@ -278,7 +295,8 @@ def test_model_dump() -> None:
 
 def test_dumps_agree_with_compressed_tensors() -> None:
     peer = pytest.importorskip("compressed_tensors.quantization")
-    for said in ({"num_bits": 4, "group_size": 128, "symmetric": False}, {}, {"num_bits": 4, "group_size": -1}):
+    saids: list[dict[str, Any]] = [{"num_bits": 4, "group_size": 128, "symmetric": False}, {}, {"group_size": -1}]
+    for said in saids:
         assert QuantizationArgs(**said).model_dump() == peer.QuantizationArgs(**said).model_dump()
 
 
@@ -294,6 +312,7 @@ def test_objects_of_llm_compressor_are_recipes() -> None:
     for recipe in (
         [PeerAWQ(mappings=mappings), PeerQuantization(ignore=["lm_head"], config_groups={"group_0": scheme})],
         OldAWQ(ignore=["lm_head"], scheme="W4A16_ASYM", targets=["Linear"], duo_scaling="both"),
+        [OldAWQ(duo_scaling="both"), PeerQuantization(scheme="W4A16_ASYM", ignore=["lm_head"])],
     ):
         text, source = recipe_text(recipe)
         _core.normalize_recipe(text, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import os
@@ -95,6 +96,16 @@ def run(**arguments: Any) -> salient.CausalLM:
 
 def weights(directory: str | os.PathLike[str]) -> bytes:
     return (Path(directory) / "model.safetensors").read_bytes()
+
+
+def tensors(directory: str | os.PathLike[str]) -> dict[str, bytes]:
+    """By name, in whatever order a file holds them."""
+    content = weights(directory)
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header.pop("__metadata__", None)
+    places = {name: slice(*(start + offset for offset in entry["data_offsets"])) for name, entry in header.items()}
+    return {name: content[place] for name, place in places.items()}
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +220,11 @@ def test_defaults_are_silent(job: Callable[..., dict[str, Any]]) -> None:
         ({"shard_size": 1, "max_shard_size": "1MB"}, ValueError, "shard_size and max_shard_size are two names"),
         ({"dataset_path": "x.json"}, ValueError, "dataset and dataset_path both name"),
         ({"splits": {"train": "train"}}, ValueError, "splits=.* is neither a split"),
-        ({"batch_size": 0}, ValueError, "batch_size=0"),
+        ({"batch_size": 0}, ValueError, "batch_size=0 is no whole number above 0"),
+        ({"num_calibration_samples": "4"}, ValueError, "num_calibration_samples='4' is no whole number above 0"),
+        ({"max_seq_length": True}, ValueError, "max_seq_length=True is no whole number above 0"),
+        ({"progress": "yes"}, ValueError, "progress='yes' is neither True nor False"),
+        ({"preprocessing_func": "nowhere.py:f", "dataset": ["a"]}, Exception, "nowhere.py"),
         ({"data_collator": "stack"}, ValueError, "data_collator='stack' is neither"),
         ({"min_tokens_per_module": 2, "moe_calibrate_all_experts": False}, ValueError, "no share of the tokens"),
         ({"model": "nowhere/at/all"}, FileNotFoundError, "nowhere/at/all"),
@@ -230,6 +245,7 @@ def test_the_job(job: Callable[..., dict[str, Any]]) -> None:
     expected = {"output": "out", "format": "autoawq-gemm", "shard_size": 1_000_000, "overwrite": False}
     assert expected.items() <= given.items()
     assert given["model"] == str(MODEL) and given["max_seq_length"] == WINDOW and given["progress"] is None
+    assert given["num_samples"] == SAMPLES
     assert given["propagate_error"] is None and given["calibrate_all_experts"] is None
 
 
@@ -366,7 +382,19 @@ def test_without_output_dir_the_weights_wait_for_save_pretrained(guide_output: P
     model = run(recipe=guide_recipe())
     assert model.directory != str(MODEL)
     model.save_pretrained(tmp_path / "saved", save_compressed=True)
-    assert weights(tmp_path / "saved") == weights(guide_output)
+    assert tensors(tmp_path / "saved") == tensors(guide_output)
+    scratch = Path(model.directory)
+    assert scratch.exists()
+    del model
+    gc.collect()
+    assert not scratch.exists()
+
+
+def test_the_tokenizer_of_the_caller_is_saved_where_the_model_has_none(tmp_path: Path) -> None:
+    shutil.copytree(MODEL, tmp_path / "bare", ignore=lambda *_: ["tokenizer.json", "tokenizer_config.json"])
+    tokenizer = salient.AutoTokenizer.from_pretrained(str(MODEL))
+    run(model=tmp_path / "bare", tokenizer=tokenizer, recipe=guide_recipe(), output_dir=tmp_path / "out")
+    assert (tmp_path / "out/tokenizer.json").exists()
 
 
 def test_without_data_weights_are_rounded_to_nearest(tmp_path: Path) -> None:
@@ -465,27 +493,7 @@ def test_a_data_set_of_the_datasets_package(job: Callable[..., dict[str, Any]]) 
     assert [row.tolist() for row in job(dataset=rows)["sequences"]] == windows()
 
 
-# ---- the page
-
-SUBSTITUTIONS = (
-    ("from llmcompressor", "from salient"),
-    ("from compressed_tensors.quantization", "from salient.quantization"),
-    ("from transformers import AutoModelForCausalLM, AutoTokenizer", "from salient import AutoModelForCausalLM, AutoTokenizer"),
-)
-
-
-def blocks() -> list[tuple[str, str]]:
-    """Info string and content of the fenced blocks."""
-    return re.findall(r"^```([^\n]*)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-
-
-def test_new_scripts_are_the_old_ones_with_other_imports() -> None:
-    twins = [(old[1], new) for old, new in zip(blocks(), blocks()[1:]) if old[0] == "python old"]
-    assert len(twins) >= 8
-    for old, (info, new) in twins:
-        for before, after in SUBSTITUTIONS:
-            old = old.replace(before, after)
-        assert (info, new) == ("python", old)
+# ---- the page (its snippets: test_docs.py)
 
 
 def test_the_page_has_every_argument() -> None:
@@ -497,16 +505,3 @@ def test_the_page_has_every_argument() -> None:
         shown = defaults * len(names) if len(defaults) == 1 else defaults
         for name, default in zip(names, shown):
             assert json.dumps(ARGUMENTS[name].default) == json.dumps(eval(default)), name
-
-
-def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("datasets")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    monkeypatch.chdir(tmp_path)
-    namespace: dict[str, Any] = {}
-    for info, code in blocks():
-        if info == "python":
-            exec(compile(code, str(PAGE), "exec"), namespace)
-    printed = capsys.readouterr().out
-    assert "Report(28 linears" in printed and "One day in spring," in printed

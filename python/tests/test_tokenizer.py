@@ -1,4 +1,4 @@
-"""The tokenizers against what those of transformers answered (golden/make_tokenizer_goldens.py), and what is our own."""
+"""The tokenizers against the answers of transformers (golden/make_tokenizer_goldens.py), and what is our own."""
 
 from __future__ import annotations
 
@@ -146,6 +146,24 @@ def test_tokens_that_a_model_names_itself(tmp_path: pathlib.Path) -> None:
         _ = tokenizer.audio_token
 
 
+def test_tokens_that_the_vocabulary_lacks_have_no_name(tmp_path: pathlib.Path) -> None:
+    directory = make_directory("plain", tmp_path)
+    (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "Qwen2Tokenizer"}')
+    (directory / "special_tokens_map.json").write_text('{"bos_token": "<none>", "eos_token": "<|end|>"}')
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    assert tokenizer.special_tokens_map == {"eos_token": "<|end|>"}
+    tokenizer.save_pretrained(tmp_path / "saved")
+    assert "<none>" in (tmp_path / "saved" / "special_tokens_map.json").read_text()
+
+
+def test_what_stands_around_a_text_is_fixed(framed: Tokenizer, demo: Tokenizer) -> None:
+    assert framed.add_bos_token and framed.add_eos_token and not demo.add_bos_token
+    framed.add_bos_token = True
+    for name, value in (("add_bos_token", False), ("add_eos_token", False)):
+        with pytest.raises(NotImplementedError, match=f"{name}={value}"):
+            setattr(framed, name, value)
+
+
 def test_settings_of_the_caller_win(tmp_path: pathlib.Path) -> None:
     directory = make_directory(FRAMED, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(directory, pad_token="</s>", truncation_side="right", model_max_length=3)
@@ -155,8 +173,13 @@ def test_settings_of_the_caller_win(tmp_path: pathlib.Path) -> None:
         AutoTokenizer.from_pretrained(directory, paddingside="left")
     with pytest.raises(ValueError, match="padding_side='top'"):
         AutoTokenizer.from_pretrained(directory, padding_side="top")
-    with pytest.raises(NotImplementedError, match="add_bos_token"):
-        AutoTokenizer.from_pretrained(directory, add_bos_token=True)
+    AutoTokenizer.from_pretrained(directory, add_bos_token=True, fix_mistral_regex=False)
+    named = AutoTokenizer.from_pretrained(directory, additional_special_tokens=["a"])
+    assert named.all_special_tokens == ["<s>", "</s>", "<unk>", "a"]
+    refused: list[dict[str, Any]] = [{"add_bos_token": False}, {"fix_mistral_regex": True}, {"gguf_file": "a.gguf"}]
+    for options in refused:
+        with pytest.raises(NotImplementedError, match=f"{next(iter(options))}="):
+            AutoTokenizer.from_pretrained(directory, **options)
 
 
 def test_arguments_without_effect_are_accepted() -> None:
@@ -337,7 +360,7 @@ def test_pickled_tokenizers_keep_their_settings(demo: Tokenizer) -> None:
 
 
 def test_missing_tokenizer_is_named(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no tokenizer.json"):
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer\.json"):
         AutoTokenizer.from_pretrained(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no such directory"):
         AutoTokenizer.from_pretrained(tmp_path / "nothing")

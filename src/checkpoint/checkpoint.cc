@@ -165,6 +165,17 @@ std::vector<std::string> Checkpoint::tensor_names() const {
   return names;
 }
 
+std::vector<std::string> Checkpoint::stored_tensor_names() const {
+  std::vector<std::string> names;
+  for (const auto& file : files_) {
+    for (const std::string& name : file->names()) {
+      const auto found = file_of_.find(name);
+      if (found != file_of_.end() && found->second == file.get()) names.push_back(name);
+    }
+  }
+  return names;
+}
+
 bool Checkpoint::contains(const std::string& name) const { return file_of_.contains(name); }
 
 const SafetensorsFile& Checkpoint::file_of(const std::string& name) const {

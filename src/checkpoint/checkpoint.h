@@ -25,6 +25,8 @@ class Checkpoint {
   JsonView config_view() const { return {config_, (directory_ / "config.json").string()}; }
 
   std::vector<std::string> tensor_names() const;  ///< sorted
+  /// As they follow one another in the files.
+  std::vector<std::string> stored_tensor_names() const;
   bool contains(const std::string& name) const;
   /// Errors: not_found with the nearest existing name, unsupported for a type that Salient does not know.
   Tensor tensor(const std::string& name) const;

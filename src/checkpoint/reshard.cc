@@ -29,7 +29,7 @@ void reshard_checkpoint(const std::string& source, const CheckpointWriter::Optio
                         const CancellationFlag* cancelled) {
   const Checkpoint checkpoint(source);
   if (target.if_exists == OutputDirectory::IfExists::replace) check_replaceable(target.target, {&source, 1});
-  const std::vector<std::string> names = checkpoint.tensor_names();
+  const std::vector<std::string> names = checkpoint.stored_tensor_names();
   CheckpointWriter::Options options = target;
   options.expected_tensors = names.size();
   CheckpointWriter writer(options);

@@ -78,8 +78,8 @@ class Decoder {
     int64_t first_row = 0;
     const CancellationFlag* cancelled = nullptr;
   };
-  /// The same, handing the logits of the tokens from `first_row` on over piece by piece, so that those of a long
-  /// text and a large vocabulary need not be held together.
+  /// The same, handing the logits of the tokens from `first_row` on over piece by piece, so that those of a
+  /// long text and a large vocabulary need not be held together.
   void forward_rows(const LogitRequest& request, KvCache& cache, const LogitConsumer& consume) const;
 
  private:

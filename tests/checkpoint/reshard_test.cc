@@ -48,6 +48,15 @@ TEST_F(Reshard, CopiesTheModelIntoOtherShards) {
   EXPECT_EQ(read_text_file(path("one") + "/generation_config.json"), "content of generation_config.json");
 }
 
+TEST_F(Reshard, KeepsTheOrderOfTheTensors) {
+  const std::vector<std::string> order = Checkpoint(path("source")).stored_tensor_names();
+  EXPECT_FALSE(std::is_sorted(order.begin(), order.end()));
+  reshard_checkpoint(path("source"), {.target = path("many"), .shard_size = 60'000});
+  EXPECT_EQ(Checkpoint(path("many")).stored_tensor_names(), order);
+  reshard_checkpoint(path("many"), {.target = path("one")});
+  EXPECT_EQ(Checkpoint(path("one")).stored_tensor_names(), order);
+}
+
 TEST_F(Reshard, ReplacesAModelOnlyWhenTold) {
   using IfExists = OutputDirectory::IfExists;
   TinyModel{.architecture = "Qwen2ForCausalLM"}.write(path("other"));

@@ -54,6 +54,13 @@ class CheckLayers(unittest.TestCase):
         errors = self.errors({"src/awq/awq.cc": '#include "recipe/recipe.h"\n'})
         self.assertEqual(errors, ["src/awq/awq.cc:1: awq/ includes recipe/, which stands beside it"])
 
+    def test_bindings_for_python_have_their_line_too(self):
+        table = TABLE.replace(" 2   awq/", " 3   python/             bindings\n 2   awq/")
+        binding = {"docs/architecture.md": table, "python/bindings/x.cc": '#include "awq/a.h"\n', "src/awq/a.h": ""}
+        self.assertEqual(self.errors(binding), [])
+        errors = self.errors({**binding, "src/awq/a.h": '#include "bindings/x.h"\n', "python/bindings/x.h": ""})
+        self.assertEqual(errors, ["src/awq/a.h:1: awq/ includes python/, which stands above it"])
+
     def test_a_nested_folder_belongs_to_its_room(self):
         errors = self.errors({"src/tensor/deep/er/x.cc": '# include "awq/a.h"\n', "src/awq/a.h": ""})
         self.assertEqual(errors, ["src/tensor/deep/er/x.cc:1: tensor/ includes awq/, which stands above it"])

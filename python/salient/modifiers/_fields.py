@@ -35,18 +35,22 @@ class Fields:
 
     def model_dump(self, *, exclude_none: bool = False, exclude_defaults: bool = False) -> dict[str, Any]:
         """The fields as plain dicts, lists and values; without those that are None or as they were on request."""
-        fields = self._said() if exclude_defaults else dataclasses.fields(self)  # type: ignore[arg-type]
+        fields = self._said() if exclude_defaults else _fields(type(self))
         values = {field.name: getattr(self, field.name) for field in fields}
         options = {"exclude_none": exclude_none, "exclude_defaults": exclude_defaults}
         return {key: _dumped(value, options) for key, value in values.items() if not (exclude_none and value is None)}
 
     def _said(self) -> list[dataclasses.Field[Any]]:
         """The fields that differ from their defaults."""
-        return [field for field in dataclasses.fields(self) if getattr(self, field.name) != _default(field)]  # type: ignore[arg-type]
+        return [field for field in _fields(type(self)) if getattr(self, field.name) != _default(field)]
 
 
 def field_names(cls: type) -> list[str]:
-    return [field.name for field in dataclasses.fields(cls)]
+    return [field.name for field in _fields(cls)]
+
+
+def _fields(cls: type) -> list[dataclasses.Field[Any]]:
+    return list(dataclasses.fields(cls))
 
 
 def plain(value: object) -> object:

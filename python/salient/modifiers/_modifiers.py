@@ -35,10 +35,10 @@ class AWQModifier(Modifier):
     """Scales the input channels of linears so that the weights that matter most are rounded least.
 
     mappings: AWQMapping objects, their dicts or [[balance layers], smooth layer]; None: what the data flow of the model
-    allows. duo_scaling: True, False or "both". n_grid: candidates per mapping, 2 to 1000. apply_clip: search the largest
-    weight of each group (None: yes). A QuantizationModifier behind it says how weights are stored; or this object
-    itself: by scheme, config_groups, targets and ignore as that one takes them, or by bits, symmetric and group_size.
-    ValueError for values that make no sense, NotImplementedError for what Salient does not do.
+    allows. duo_scaling: True, False or "both". n_grid: candidates per mapping, 2 to 1000. apply_clip: search the
+    largest weight of each group (None: yes). A QuantizationModifier behind it says how weights are stored; or this
+    object itself: by scheme, config_groups, targets and ignore as that one takes them, or by bits, symmetric and
+    group_size. ValueError for values that make no sense, NotImplementedError for what Salient does not do.
     """
 
     mappings: list[Any] | None = None

@@ -72,12 +72,24 @@ def _plain_object(value: object) -> Any:
 def _document(recipe: object) -> Any:
     if isinstance(recipe, Mapping):
         return dict(recipe)
-    modifiers = list(_named(recipe))
+    modifiers = _without_empty(list(_named(recipe)))
     if not modifiers:
         raise ValueError("recipe: has no modifier; it is a list of an AWQModifier and a QuantizationModifier")
     if any("salient" in modifier for modifier in modifiers):
         return _merged(modifiers)
     return modifiers
+
+
+def _without_empty(modifiers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """llm-compressor's older AWQModifier brings a QuantizationModifier along that says nothing when another does."""
+    quantizing = [modifier for modifier in modifiers if "QuantizationModifier" in modifier]
+    empty = [modifier for modifier in quantizing if not _says_something(modifier["QuantizationModifier"])]
+    return [modifier for modifier in modifiers if len(empty) == len(quantizing) or modifier not in empty]
+
+
+def _says_something(quantization: Any) -> bool:
+    fields = quantization if isinstance(quantization, Mapping) else vars(quantization)
+    return any(fields.get(key) for key in ("scheme", "config_groups", "ignore", "kv_cache_scheme", "observer"))
 
 
 def _merged(modifiers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -132,7 +144,7 @@ def _is_path(text: str) -> bool:
 def _front_matter(text: str, source: str) -> str:
     found = re.search(r"^\s*(?:---|\+\+\+)\s*\n(.*?)^(?:---|\+\+\+)\s*$", text, re.DOTALL | re.MULTILINE)
     if found is None:
-        raise ValueError(f"{source}: has no front matter between --- lines, which is where a recipe card has its recipe")
+        raise ValueError(f"{source}: has no front matter between --- lines, where a card has its recipe")
     return found.group(1)
 
 

@@ -1,5 +1,8 @@
 """Makes lm_eval.json: the group `salient_demo` by lm_eval's own `hf` model, on the demo model in float32.
 
+Once with the context that the model has, and once with a short one, for which texts lose tokens on the left, and with
+the begin token in front.
+
     python python/tests/golden/make_lm_eval_golden.py
 
 Needs lm_eval 0.4.13, torch and transformers; the versions that made the file are recorded in it.
@@ -24,13 +27,14 @@ ROOT = HERE.parents[2]
 MODEL = ROOT / "examples" / "demo" / "model"
 TASKS = HERE.parent / "lm_eval_task"
 GROUP = "salient_demo"
+SHORT = {"max_length": 64, "add_bos_token": True}
 PACKAGES = ("lm_eval", "torch", "transformers")
 
 
-def evaluate() -> dict[str, Any]:
+def evaluate(**arguments: Any) -> dict[str, Any]:
     results: dict[str, Any] = lm_eval.simple_evaluate(
         model="hf",
-        model_args=f"pretrained={MODEL},dtype=float32",
+        model_args={"pretrained": str(MODEL), "dtype": "float32", **arguments},
         tasks=[GROUP],
         task_manager=TaskManager(include_path=str(TASKS)),
         device="cpu",
@@ -68,6 +72,10 @@ def task(results: dict[str, Any], name: str) -> dict[str, Any]:
     return {"metrics": figures(results["results"][name]), "responses": documents(results["samples"][name])}
 
 
+def tasks(results: dict[str, Any]) -> dict[str, Any]:
+    return {name: task(results, name) for name in sorted(results["samples"])}
+
+
 def token_ids() -> list[list[int]]:
     """The ids of the rolling documents by transformers' tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
@@ -76,10 +84,10 @@ def token_ids() -> list[list[int]]:
 
 
 def main() -> None:
-    results = evaluate()
     record = {
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "tasks": {name: task(results, name) for name in sorted(results["samples"])},
+        "tasks": tasks(evaluate()),
+        "short": {"arguments": SHORT, "tasks": tasks(evaluate(**SHORT))},
         "token_ids": token_ids(),
     }
     (HERE / "lm_eval.json").write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")

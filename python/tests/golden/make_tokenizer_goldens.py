@@ -13,6 +13,8 @@ import json
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import transformers
@@ -20,7 +22,16 @@ import transformers
 FOLDER = pathlib.Path(__file__).parent
 REPOSITORY = FOLDER.parents[2]
 ATTRIBUTES = [
-    *("bos_token", "eos_token", "unk_token", "pad_token", "bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id"),
+    *(
+        "bos_token",
+        "eos_token",
+        "unk_token",
+        "pad_token",
+        "bos_token_id",
+        "eos_token_id",
+        "unk_token_id",
+        "pad_token_id",
+    ),
     *("padding_side", "truncation_side", "model_max_length", "vocab_size", "special_tokens_map", "all_special_tokens"),
     *("all_special_ids", "chat_template", "is_fast"),
 ]
@@ -28,7 +39,7 @@ ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": F
 FAST = "PreTrainedTokenizerFast"
 
 # name: (file of tests/golden/text, other files of the directory)
-TOKENIZERS = {
+TOKENIZERS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "demo": (None, {}),
     "plain": ("qwen2.json", {}),
     "begin": (
@@ -74,7 +85,13 @@ TOKENIZERS = {
             },
             "special_tokens_map.json": {
                 "bos_token": "<s>",
-                "eos_token": {"content": "<|end|>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False},
+                "eos_token": {
+                    "content": "<|end|>",
+                    "single_word": False,
+                    "lstrip": False,
+                    "rstrip": False,
+                    "normalized": False,
+                },
                 "pad_token": "<|end|>",
             },
         },
@@ -83,7 +100,7 @@ TOKENIZERS = {
 TEXTS = ["the river follows the lamp", "a", "", "it's in 1984\n\nThen \u65e5\u672c"]
 
 
-def calls():
+def calls() -> Iterator[tuple[str, list[Any], dict[str, Any]]]:
     for text in [*TEXTS, TEXTS[:2], TEXTS]:
         yield "__call__", [text], {}
         yield "__call__", [text], {"padding": True}
@@ -132,18 +149,18 @@ def calls():
     yield "pad", [{"input_ids": [5, 6]}], {"padding": "max_length", "max_length": 4, "return_tensors": "np"}
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """As JSON can hold it; an array is {"array": nested lists}."""
     if isinstance(value, transformers.BatchEncoding):
         return {key: plain(part) for key, part in value.items()}
     if isinstance(value, np.ndarray) and value.dtype == object:
-        raise ValueError("an array of arrays of different lengths, which Salient refuses as \"pt\" does")
+        raise ValueError('an array of arrays of different lengths, which Salient refuses as "pt" does')
     if isinstance(value, np.ndarray):
         return {"array": value.tolist(), "shape": list(value.shape), "dtype": str(value.dtype)}
     return value
 
 
-def ask(tokenizer, method, arguments, options):
+def ask(tokenizer: Any, method: str, arguments: list[Any], options: dict[str, Any]) -> dict[str, Any]:
     call = {"method": method, "arguments": arguments, "options": options}
     try:
         return {**call, "answer": plain(getattr(tokenizer, method)(*copy.deepcopy(arguments), **options))}
@@ -151,7 +168,7 @@ def ask(tokenizer, method, arguments, options):
         return {**call, "error": type(error).__name__}
 
 
-def open_tokenizer(directory, source, files):
+def open_tokenizer(directory: str, source: str | None, files: dict[str, Any]) -> Any:
     if source is None:
         for path in (REPOSITORY / "examples/demo/model").glob("*token*.json"):
             shutil.copy(path, directory)
@@ -163,7 +180,7 @@ def open_tokenizer(directory, source, files):
     return transformers.AutoTokenizer.from_pretrained(directory)
 
 
-def main():
+def main() -> None:
     tokenizers = {}
     for name, (source, files) in TOKENIZERS.items():
         with tempfile.TemporaryDirectory() as directory:

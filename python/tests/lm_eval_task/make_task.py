@@ -58,7 +58,8 @@ def errands(count: int) -> list[tuple[str, str]]:
 
 def choice_of_wording(opening: str, message: str, chance: random.Random) -> Document:
     choices = wordings(message, chance)
-    return {"query": opening.rstrip(), "choices": [f'"{choice}"' for choice in choices], "answer": choices.index(message)}
+    quoted = [f'"{choice}"' for choice in choices]
+    return {"query": opening.rstrip(), "choices": quoted, "answer": choices.index(message)}
 
 
 def choices_of_pronoun(count: int) -> list[Document]:

@@ -1,0 +1,344 @@
+"""The handle on a model: what it gives, what it refuses, how it is saved."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import salient
+from salient.model import CausalLM, model_handle, scratch_directory
+
+PROMPT = "Once upon a time"
+
+
+@pytest.fixture(scope="module")
+def model(demo_model: str) -> CausalLM:
+    return salient.load(demo_model)
+
+
+def ids_of(model: CausalLM, text: str = PROMPT) -> np.ndarray[Any, Any]:
+    return np.array([model.tokenizer.encode(text)])
+
+
+# ---- numbers
+
+
+def test_logits_of_all_positions_and_of_the_last(model: CausalLM) -> None:
+    ids = ids_of(model)
+    logits = model.logits(ids)
+    assert logits.shape == (ids.shape[1], model.config.vocab_size) and logits.dtype == np.float32
+    np.testing.assert_allclose(model.logits(ids[0], last=2), logits[-2:], rtol=0, atol=2e-5)
+    np.testing.assert_array_equal(model.logits(list(ids[0])), logits)
+
+
+def test_scores_are_the_log_softmax_of_logits(model: CausalLM) -> None:
+    ids = ids_of(model, "Once upon a time there was a fox. The fox was very happy with the lazy bird.")[0]
+    logits = model.logits(ids).astype(np.float64)
+    expected = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) - logits.max(-1, keepdims=True)
+    for first in (1, 5, len(ids) - 1):
+        scores, is_top = model.score(ids, first)
+        wanted = expected[np.arange(first - 1, len(ids) - 1), ids[first:]]
+        np.testing.assert_allclose(scores, wanted, atol=1e-4)
+        np.testing.assert_array_equal(is_top, logits[first - 1 : -1].argmax(-1) == ids[first:])
+
+
+def test_greedy_text_follows_the_largest_logit(model: CausalLM) -> None:
+    ids = ids_of(model)
+    out = model.generate(ids, max_new_tokens=5)
+    assert out.shape == (1, ids.shape[1] + 5) and out.dtype == np.int64
+    for length in range(ids.shape[1], out.shape[1]):
+        assert model.logits(out[0, :length], last=1)[0].argmax() == out[0, length]
+
+
+def test_text_stream_and_ids_agree(model: CausalLM) -> None:
+    ids = ids_of(model)
+    text = model.generate(PROMPT, max_new_tokens=24)
+    assert "".join(model.stream(PROMPT, max_new_tokens=24)) == text
+    assert model.tokenizer.decode(model.generate(ids, max_new_tokens=24)[0]) == PROMPT + text
+
+
+def test_a_padded_batch_gives_what_each_prompt_gives(model: CausalLM) -> None:
+    tokenizer = salient.AutoTokenizer.from_pretrained(model.directory, padding_side="left")
+    tokenizer.pad_token = tokenizer.eos_token
+    prompts = ["Once upon a time", "The"]
+    batch = tokenizer(prompts, padding=True, return_tensors="np")
+    out = model.generate(**batch, max_new_tokens=6)
+    assert out.shape == (2, batch.input_ids.shape[1] + 6)
+    for row, prompt in zip(out, prompts):
+        alone = model.generate(ids_of(model, prompt), max_new_tokens=6)[0]
+        np.testing.assert_array_equal(row[-len(alone) :], alone)
+
+
+def test_the_token_that_ends_a_text_is_part_of_it(model: CausalLM) -> None:
+    ids = ids_of(model)
+    third = int(model.generate(ids, max_new_tokens=3)[0, -1])
+    out = model.generate(ids, max_new_tokens=10, eos_token_id=third)
+    assert out.shape == (1, ids.shape[1] + 3) and out[0, -1] == third
+
+
+def test_sampling_follows_its_seed(model: CausalLM) -> None:
+    options = {"max_new_tokens": 12, "do_sample": True, "temperature": 1.5}
+    assert model.generate(PROMPT, seed=1, **options) == model.generate(PROMPT, seed=1, **options)
+    texts = {model.generate(PROMPT, seed=seed, **options) for seed in range(4)}
+    assert len(texts) > 1
+    np.random.seed(3)
+    first = model.generate(PROMPT, **options)
+    np.random.seed(3)
+    assert model.generate(PROMPT, **options) == first
+    several = model.generate(ids_of(model), num_return_sequences=3, **options)
+    assert several.shape[0] == 3 and len({tuple(row) for row in several.tolist()}) > 1
+
+
+def test_stop_strings_end_text_before_them_and_ids_behind(model: CausalLM) -> None:
+    whole = model.generate(PROMPT, max_new_tokens=30)
+    stop = whole[10:16]
+    assert model.generate(PROMPT, max_new_tokens=30, stop_strings=[stop]) == whole[: whole.find(stop)]
+    assert "".join(model.stream(PROMPT, max_new_tokens=30, stop_strings=stop)) == whole[: whole.find(stop)]
+    out = model.generate(ids_of(model), max_new_tokens=30, stop_strings=[stop])
+    assert stop in model.tokenizer.decode(out[0]) and out.shape[1] < ids_of(model).shape[1] + 30
+
+
+def test_a_streamer_sees_the_prompt_and_each_token(model: CausalLM, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[Any] = []
+
+    class Recorder:
+        def put(self, value: Any) -> None:
+            seen.append(value.tolist())
+
+        def end(self) -> None:
+            seen.append("end")
+
+    ids = ids_of(model)
+    out = model.generate(ids, max_new_tokens=3, streamer=Recorder())
+    assert seen == [ids.tolist(), *([one] for one in out[0, -3:].tolist()), "end"]
+    model.generate(ids, max_new_tokens=20, streamer=salient.TextStreamer(model.tokenizer, skip_prompt=True))
+    assert capsys.readouterr().out == model.generate(PROMPT, max_new_tokens=20) + "\n"
+
+
+def test_generation_config_is_followed(model: CausalLM, tmp_path: pathlib.Path) -> None:
+    copied = shutil.copytree(model.directory, tmp_path / "model")
+    (copied / "generation_config.json").write_text('{"max_new_tokens": 4, "do_sample": false, "foreign": 1}')
+    out = CausalLM(copied).generate(ids_of(model))
+    assert out.shape[1] == ids_of(model).shape[1] + 4
+    assert CausalLM(copied).generate(ids_of(model), max_new_tokens=2).shape[1] == ids_of(model).shape[1] + 2
+    assert CausalLM(copied).generate(ids_of(model), max_length=7).shape[1] == 7
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({}, ValueError, "input_ids are missing"),
+        ({"input_ids": [[]]}, ValueError, "prompt is empty"),
+        ({"input_ids": [[1, 10**6]]}, ValueError, "vocabulary"),
+        ({"input_ids": [[1.5, 2.0]]}, ValueError, "whole numbers"),
+        ({"input_ids": [[1, 2]], "attention_mask": [[1]]}, ValueError, "attention_mask"),
+        ({"input_ids": [[1, 2]], "max_new_token": 3}, TypeError, "did you mean max_new_tokens"),
+        ({"input_ids": [[1, 2]], "num_beams": 4}, NotImplementedError, "beam search"),
+        ({"input_ids": [[1, 2]], "max_new_tokens": -1}, ValueError, "-1"),
+        ({"input_ids": [[1, 2]], "max_length": 2}, ValueError, "max_length is 2"),
+        ({"input_ids": [[1, 2]], "num_return_sequences": 2}, ValueError, "do_sample"),
+        ({"input_ids": [[1, 2]], "do_sample": True, "top_p": 7.0}, ValueError, "top_p"),
+        ({"input_ids": [[1, 2], [3, 4]], "streamer": salient.TextStreamer(None)}, ValueError, "one text, not 2"),
+        ({"input_ids": {"input_ids": [[1]]}}, TypeError, r"\*\*inputs"),
+    ],
+)
+def test_generate_refuses(model: CausalLM, arguments: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        model.generate(**arguments)
+
+
+def test_rows_of_different_lengths_are_told_to_pad(model: CausalLM) -> None:
+    with pytest.raises(ValueError, match="pad"):
+        model.generate([[1, 2], [3]])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda m: m.logits([1, 2], last=3), ValueError, "last 3"),
+        (lambda m: m.logits([[1], [2]]), ValueError, r"\[2, 1\]"),
+        (lambda m: m.score([1, 2], 0), ValueError, "first 0"),
+        (lambda m: m.logits([1] * 100_000), ValueError, "100000 tokens"),
+    ],
+)
+def test_logits_and_score_refuse(model: CausalLM, call: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call(model)
+
+
+def test_loading_refuses(tmp_path: pathlib.Path, demo_model: str) -> None:
+    with pytest.raises(FileNotFoundError, match="nope"):
+        salient.load(tmp_path / "nope")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(salient.FormatError, match="config.json"):
+        salient.load(tmp_path)
+    with pytest.raises(ValueError, match="tpu"):
+        salient.load(demo_model, device="tpu")
+    with pytest.raises(TypeError, match="model"):
+        model_handle(3)
+    with pytest.raises(OSError, match="from_pretrained"):
+        salient.AutoModelForCausalLM()
+    with pytest.raises(TypeError, match="foo"):
+        salient.AutoModelForCausalLM.from_pretrained(demo_model, foo=1)
+    with pytest.raises(ValueError, match="dense"):
+        salient.AutoModelForCausalLM.from_pretrained(demo_model, quantization_config=salient.AwqConfig(bits=4))
+
+
+def test_other_devices_are_named_in_a_warning(demo_model: str) -> None:
+    with pytest.warns(UserWarning, match="cuda"):
+        loaded = salient.AutoModelForCausalLM.from_pretrained(demo_model, device_map="cuda:0", torch_dtype="auto")
+    with pytest.warns(UserWarning, match="cuda"):
+        assert loaded.to("cuda") is loaded
+    assert loaded.eval().cpu() is loaded
+
+
+# ---- files
+
+
+def test_repr_says_family_size_scheme_and_device(model: CausalLM) -> None:
+    assert repr(model) == "CausalLM(LlamaForCausalLM, 3.9M parameters, 7.9 MB, dense BF16, cpu)"
+
+
+def test_save_and_load_again(model: CausalLM, tmp_path: pathlib.Path) -> None:
+    target = tmp_path / "deep" / "saved"
+    model.save_pretrained(target, max_shard_size="2MB")
+    assert len(list(target.glob("*.safetensors"))) > 1
+    (target / "README.md").write_text("mine")
+    model.save_pretrained(target)
+    assert (target / "model.safetensors").exists() and len(list(target.glob("*.safetensors"))) == 1
+    assert (target / "README.md").read_text() == "mine"
+    assert not list(tmp_path.glob("**/.*"))
+    np.testing.assert_array_equal(salient.load(target).logits(ids_of(model)), model.logits(ids_of(model)))
+    model.save_pretrained(model.directory)
+
+
+def test_changes_of_the_configuration_are_saved(demo_model: str, tmp_path: pathlib.Path) -> None:
+    handle = CausalLM(demo_model)
+    handle.config.note = "changed"
+    handle.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved/config.json").read_text())["note"] == "changed"
+
+
+def test_saving_replaces_nothing_but_models(model: CausalLM, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/summer.jpg").write_text("")
+    with pytest.raises(ValueError, match="summer.jpg"):
+        model.save_pretrained(tmp_path / "photos")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file"):
+        model.save_pretrained(tmp_path / "file")
+    with pytest.raises(ValueError, match="5QB"):
+        model.save_pretrained(tmp_path / "x", max_shard_size="5QB")
+    with pytest.raises(NotImplementedError, match="safe_serialization"):
+        model.save_pretrained(tmp_path / "x", safe_serialization=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "photos"]
+
+
+def test_temporary_weights_go_with_their_handle(model: CausalLM, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    monkeypatch.setenv("SALIENT_WORK", str(tmp_path / "work"))
+    directory = scratch_directory()
+    shutil.copytree(model.directory, directory, dirs_exist_ok=True)
+    handle = CausalLM(model.directory)
+    handle.adopt(directory, temporary=True)
+    assert handle.generate(PROMPT, max_new_tokens=3) == model.generate(PROMPT, max_new_tokens=3)
+    del handle
+    gc.collect()
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+# ---- threads and signals
+
+
+def test_long_calls_let_other_threads_run(model: CausalLM) -> None:
+    ticks = []
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.is_set():
+            ticks.append(time.monotonic())
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    model.generate(ids_of(model), max_new_tokens=100)
+    done.set()
+    thread.join()
+    assert len(ticks) > 20
+
+
+def test_a_stream_that_is_dropped_ends(model: CausalLM) -> None:
+    stream = model.stream(PROMPT, max_new_tokens=100_000_000)
+    assert next(stream)
+    stream.close()
+    assert threading.active_count() == 1 or not any(t.name.startswith("Thread-") and t.daemon for t in threading.enumerate())
+
+
+def test_errors_of_a_stream_come_out(model: CausalLM) -> None:
+    with pytest.raises(ValueError, match="UTF-8|surrogates"):
+        list(model.stream("\ud800"))
+
+
+def test_ctrl_c_stops_generation(demo_model: str) -> None:
+    script = f"""
+        import salient, sys
+        model = salient.load({demo_model!r})
+        print("ready", flush=True)
+        try:
+            while True:
+                model.generate("Once upon a time", max_new_tokens=200, eos_token_id=-1)
+        except KeyboardInterrupt:
+            print("stopped", model.generate("The", max_new_tokens=1) != "")
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert out == "stopped True\n" and process.returncode == 0
+
+
+def test_a_forked_child_computes_too(model: CausalLM) -> None:
+    expected = model.logits(ids_of(model))
+    child = os.fork()
+    if child == 0:
+        same = np.array_equal(model.logits(ids_of(model)), expected)
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+# ---- torch
+
+
+def test_tensors_of_torch_come_back_as_such(model: CausalLM) -> None:
+    torch = pytest.importorskip("torch")
+    ids = torch.tensor(ids_of(model))
+    out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=3)
+    assert isinstance(out, torch.Tensor) and out.dtype == torch.int64
+    np.testing.assert_array_equal(out.numpy(), model.generate(ids_of(model), max_new_tokens=3))
+
+
+def test_models_and_streamers_of_transformers(model: CausalLM, capsys: pytest.CaptureFixture[str]) -> None:
+    transformers = pytest.importorskip("transformers")
+    dense = transformers.AutoModelForCausalLM.from_pretrained(model.directory)
+    handle = model_handle(dense)
+    assert handle.directory != model.directory
+    np.testing.assert_array_equal(handle.logits(ids_of(model)), model.logits(ids_of(model)))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model.directory)
+    model.generate(ids_of(model), max_new_tokens=8, streamer=transformers.TextStreamer(tokenizer))
+    assert capsys.readouterr().out.startswith(PROMPT)
