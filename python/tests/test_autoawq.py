@@ -2,11 +2,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -28,14 +26,13 @@ from salient.utils import utils
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "examples" / "demo" / "model"
 TEXT = REPOSITORY / "examples" / "demo" / "calibration.txt"
-PAGE = REPOSITORY / "docs" / "coming-from-autoawq.md"
 GUIDE = {"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"}
 IDS = [[(7 * row + 3 * i) % 3000 + 1 for i in range(64)] for row in range(8)]
 SHORT: dict[str, Any] = {"calib_data": IDS, "max_calib_samples": 8, "max_calib_seq_len": 64}
 
 
 @pytest.fixture(autouse=True)
-def workplace(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+def scratch(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """A folder for temporary models, where a test can see what is left."""
     work = tmp_path / "work"
     work.mkdir()
@@ -81,63 +78,12 @@ def silence() -> Iterator[None]:
         yield
 
 
-# ---- AwqConfig
-
-
-def test_config_has_the_names_of_transformers() -> None:
-    config = AwqConfig(bits=4, group_size=64, zero_point=True, version="GEMM")
-    assert config.to_dict() == {
-        "quant_method": "awq",
-        "bits": 4,
-        "group_size": 64,
-        "zero_point": True,
-        "version": "gemm",
-        "backend": "autoawq",
-        "do_fuse": False,
-        "fuse_max_seq_len": None,
-        "modules_to_fuse": None,
-        "modules_to_not_convert": None,
-        "exllama_config": None,
-    }
-    assert AwqConfig.from_dict(config.to_dict()) == config
-
-
-def test_config_has_the_names_of_autoawq() -> None:
-    config = AwqConfig.from_dict(GUIDE)
-    assert (config.w_bit, config.q_group_size, config.zero_point, config.version) == (4, 128, True, "gemm")
-    assert config.to_transformers_dict()["bits"] == 4
-    assert AwqConfig.from_dict({}) == AwqConfig()
-    assert AwqConfig(w_bit=8, q_group_size=32).bits == 8
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "text"),
-    [
-        ({"version": "gem"}, ValueError, "'gem' is none of gemm"),
-        ({"backend": "vllm"}, ValueError, "'vllm' is none of autoawq"),
-        ({"group_sise": 64}, TypeError, "did you mean 'group_size'"),
-        ({"do_fuse": True}, ValueError, "fuse_max_seq_len"),
-        ({"modules_to_fuse": {"mlp": []}, "fuse_max_seq_len": 8}, ValueError, "lacks hidden_size"),
-        ({"modules_to_not_convert": "visual"}, TypeError, "write a list"),
-        ({"quant_method": "gptq"}, ValueError, "'gptq' is none of awq"),
-    ],
-)
-def test_config_refuses(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
-    with pytest.raises(error, match=text):
-        AwqConfig(**arguments)
-
-
-def test_config_refuses_contradictions() -> None:
-    with pytest.raises(TypeError, match="w_bit 8 contradicts bits 4"):
-        AwqConfig.from_dict({"bits": 4, "w_bit": 8})
+# ---- loading
 
 
 def test_config_of_a_directory(quantized: str) -> None:
     assert AwqConfig.from_pretrained(quantized) == AwqConfig()
     assert AwqConfig.from_pretrained(str(DEMO)) == AwqConfig()
-
-
-# ---- loading
 
 
 def test_the_class_is_not_called() -> None:
@@ -293,12 +239,6 @@ def test_configs_of_all_kinds_mean_the_same(quantized: str, tmp_path: pathlib.Pa
         assert files_of(tmp_path / "again")["model.safetensors"] == files_of(quantized)["model.safetensors"]
 
 
-def test_transformers_config_is_taken() -> None:
-    transformers = pytest.importorskip("transformers")
-    config = salient._config.as_awq_config(transformers.AwqConfig(bits=4, group_size=64))
-    assert (config.bits, config.group_size, config.version) == (4, 64, "gemm")
-
-
 @pytest.mark.parametrize(
     ("config", "error", "text"),
     [
@@ -314,11 +254,11 @@ def test_transformers_config_is_taken() -> None:
     ],
 )
 def test_quantize_refuses_configs(
-    dense: AutoAWQForCausalLM, workplace: pathlib.Path, config: Any, error: type[Exception], text: str
+    dense: AutoAWQForCausalLM, scratch: pathlib.Path, config: Any, error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text):
         dense.quantize(None, config, **SHORT)
-    assert not dense.is_quantized and list(workplace.iterdir()) == []
+    assert not dense.is_quantized and list(scratch.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -378,7 +318,7 @@ def test_settings_reach_the_core(monkeypatch: pytest.MonkeyPatch, dense: AutoAWQ
 
 
 def test_stopping_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch, dense: AutoAWQForCausalLM, workplace: pathlib.Path
+    monkeypatch: pytest.MonkeyPatch, dense: AutoAWQForCausalLM, scratch: pathlib.Path
 ) -> None:
     class Stop:
         def update(self, done: int) -> None:
@@ -392,7 +332,7 @@ def test_stopping_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         dense.quantize(None, GUIDE, **SHORT)
     assert not dense.is_quantized and dense.model.directory == str(DEMO)
-    assert list(workplace.iterdir()) == []
+    assert list(scratch.iterdir()) == []
 
 
 # ---- what stays dense

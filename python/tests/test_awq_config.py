@@ -1,0 +1,65 @@
+"""AwqConfig under the names of transformers and of AutoAWQ."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from salient import AwqConfig
+from salient._config import as_awq_config
+
+GUIDE = {"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"}
+
+
+def test_config_has_the_names_of_transformers() -> None:
+    config = AwqConfig(bits=4, group_size=64, zero_point=True, version="GEMM")
+    assert config.to_dict() == {
+        "quant_method": "awq",
+        "bits": 4,
+        "group_size": 64,
+        "zero_point": True,
+        "version": "gemm",
+        "backend": "autoawq",
+        "do_fuse": False,
+        "fuse_max_seq_len": None,
+        "modules_to_fuse": None,
+        "modules_to_not_convert": None,
+        "exllama_config": None,
+    }
+    assert AwqConfig.from_dict(config.to_dict()) == config
+
+
+def test_config_has_the_names_of_autoawq() -> None:
+    config = AwqConfig.from_dict(GUIDE)
+    assert (config.w_bit, config.q_group_size, config.zero_point, config.version) == (4, 128, True, "gemm")
+    assert config.to_transformers_dict()["bits"] == 4
+    assert AwqConfig.from_dict({}) == AwqConfig()
+    assert AwqConfig(w_bit=8, q_group_size=32).bits == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"version": "gem"}, ValueError, "'gem' is none of gemm"),
+        ({"backend": "vllm"}, ValueError, "'vllm' is none of autoawq"),
+        ({"group_sise": 64}, TypeError, "did you mean 'group_size'"),
+        ({"do_fuse": True}, ValueError, "fuse_max_seq_len"),
+        ({"modules_to_fuse": {"mlp": []}, "fuse_max_seq_len": 8}, ValueError, "lacks hidden_size"),
+        ({"modules_to_not_convert": "visual"}, TypeError, "write a list"),
+        ({"quant_method": "gptq"}, ValueError, "'gptq' is none of awq"),
+    ],
+)
+def test_config_refuses(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        AwqConfig(**arguments)
+
+
+def test_config_refuses_contradictions() -> None:
+    with pytest.raises(TypeError, match="w_bit 8 contradicts bits 4"):
+        AwqConfig.from_dict({"bits": 4, "w_bit": 8})
+
+
+def test_transformers_config_is_taken() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = as_awq_config(transformers.AwqConfig(bits=4, group_size=64))
+    assert (config.bits, config.group_size, config.version) == (4, 64, "gemm")
