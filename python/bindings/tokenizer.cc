@@ -16,12 +16,21 @@ namespace {
 using Special = Tokenizer::SpecialTokens;
 using Skip = Tokenizer::SkipSpecial;
 
+/// Errors: UnicodeEncodeError for half a surrogate pair, which UTF-8 has no bytes for.
+std::string to_utf8(nb::handle text) {
+  Py_ssize_t size = 0;
+  const char* bytes = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
+  if (bytes == nullptr) throw nb::python_error();
+  return {bytes, static_cast<size_t>(size)};
+}
+
 Special special(bool add) { return add ? Special::add : Special::omit; }
 Skip skip(bool yes) { return yes ? Skip::yes : Skip::no; }
 
-std::vector<std::vector<int32_t>> encode_batch(const Tokenizer& tokenizer,
-                                               const std::vector<std::string>& texts,
+std::vector<std::vector<int32_t>> encode_batch(const Tokenizer& tokenizer, const std::vector<nb::str>& given,
                                                bool add_special_tokens) {
+  std::vector<std::string> texts;
+  for (const nb::str& text : given) texts.push_back(to_utf8(text));
   std::vector<std::vector<int32_t>> ids(texts.size());
   Interruptible job;
   job.run([&] {
@@ -49,7 +58,8 @@ void bind_tokenizer(nb::module_& module) {
                   "From the content of a tokenizer.json; `source` leads every message.")
       .def(
           "encode",
-          [](const Tokenizer& tokenizer, const std::string& text, bool add_special_tokens) {
+          [](const Tokenizer& tokenizer, const nb::str& given, bool add_special_tokens) {
+            const std::string text = to_utf8(given);
             const nb::gil_scoped_release released;
             return tokenizer.encode(text, special(add_special_tokens));
           },

@@ -148,7 +148,20 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
     return (value,) if isinstance(value, (int, str)) else tuple(value)
 
 
+_INTEGERS = ("max_new_tokens", "max_length", "top_k", "num_return_sequences", "pad_token_id", "seed")
+_NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
+
+
+def _check_types(options: GenerationOptions) -> None:
+    for names, kinds, word in ((_INTEGERS, (int, np.integer), "whole number"), (_NUMBERS, (int, float, np.number), "number")):
+        for name in names:
+            value = getattr(options, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
+                raise TypeError(f"generate: {name} {value!r} is no {word}")
+
+
 def _check_ranges(options: GenerationOptions) -> None:
+    _check_types(options)
     for name in ("max_new_tokens", "max_length"):
         value = getattr(options, name)
         if value is not None and value < (0 if name == "max_new_tokens" else 1):

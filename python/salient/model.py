@@ -509,9 +509,10 @@ def _check_quantization(model: CausalLM, wanted: Any) -> None:
 
 
 def _as_array(ids: Any) -> np.ndarray[Any, Any]:
-    array = ids.detach().cpu().numpy() if hasattr(ids, "detach") else np.asarray(ids)
-    if array.dtype == object:
-        raise ValueError("input_ids: rows of different lengths; pad them (tokenizer(..., padding=True))")
+    try:
+        array = ids.detach().cpu().numpy() if hasattr(ids, "detach") else np.asarray(ids)
+    except ValueError:
+        raise ValueError("input_ids: rows of different lengths; pad them (tokenizer(..., padding=True))") from None
     if array.size and array.dtype.kind not in "iu":
         raise ValueError(f"input_ids: whole numbers are expected, not {array.dtype}")
     return array

@@ -22,6 +22,7 @@ import salient
 from salient.model import CausalLM, model_handle, scratch_directory
 
 PROMPT = "Once upon a time"
+GREEDY = {"do_sample": False}  # the demo model's generation_config.json has it sample
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_scores_are_the_log_softmax_of_logits(model: CausalLM) -> None:
 
 def test_greedy_text_follows_the_largest_logit(model: CausalLM) -> None:
     ids = ids_of(model)
-    out = model.generate(ids, max_new_tokens=5)
+    out = model.generate(ids, max_new_tokens=5, **GREEDY)
     assert out.shape == (1, ids.shape[1] + 5) and out.dtype == np.int64
     for length in range(ids.shape[1], out.shape[1]):
         assert model.logits(out[0, :length], last=1)[0].argmax() == out[0, length]
@@ -65,9 +66,9 @@ def test_greedy_text_follows_the_largest_logit(model: CausalLM) -> None:
 
 def test_text_stream_and_ids_agree(model: CausalLM) -> None:
     ids = ids_of(model)
-    text = model.generate(PROMPT, max_new_tokens=24)
-    assert "".join(model.stream(PROMPT, max_new_tokens=24)) == text
-    assert model.tokenizer.decode(model.generate(ids, max_new_tokens=24)[0]) == PROMPT + text
+    text = model.generate(PROMPT, max_new_tokens=24, **GREEDY)
+    assert "".join(model.stream(PROMPT, max_new_tokens=24, **GREEDY)) == text
+    assert model.tokenizer.decode(model.generate(ids, max_new_tokens=24, **GREEDY)[0]) == PROMPT + text
 
 
 def test_a_padded_batch_gives_what_each_prompt_gives(model: CausalLM) -> None:
@@ -75,17 +76,17 @@ def test_a_padded_batch_gives_what_each_prompt_gives(model: CausalLM) -> None:
     tokenizer.pad_token = tokenizer.eos_token
     prompts = ["Once upon a time", "The"]
     batch = tokenizer(prompts, padding=True, return_tensors="np")
-    out = model.generate(**batch, max_new_tokens=6)
+    out = model.generate(**batch, max_new_tokens=6, **GREEDY)
     assert out.shape == (2, batch.input_ids.shape[1] + 6)
     for row, prompt in zip(out, prompts):
-        alone = model.generate(ids_of(model, prompt), max_new_tokens=6)[0]
+        alone = model.generate(ids_of(model, prompt), max_new_tokens=6, **GREEDY)[0]
         np.testing.assert_array_equal(row[-len(alone) :], alone)
 
 
 def test_the_token_that_ends_a_text_is_part_of_it(model: CausalLM) -> None:
     ids = ids_of(model)
-    third = int(model.generate(ids, max_new_tokens=3)[0, -1])
-    out = model.generate(ids, max_new_tokens=10, eos_token_id=third)
+    third = int(model.generate(ids, max_new_tokens=3, **GREEDY)[0, -1])
+    out = model.generate(ids, max_new_tokens=10, eos_token_id=third, **GREEDY)
     assert out.shape == (1, ids.shape[1] + 3) and out[0, -1] == third
 
 
@@ -103,11 +104,11 @@ def test_sampling_follows_its_seed(model: CausalLM) -> None:
 
 
 def test_stop_strings_end_text_before_them_and_ids_behind(model: CausalLM) -> None:
-    whole = model.generate(PROMPT, max_new_tokens=30)
+    whole = model.generate(PROMPT, max_new_tokens=30, **GREEDY)
     stop = whole[10:16]
-    assert model.generate(PROMPT, max_new_tokens=30, stop_strings=[stop]) == whole[: whole.find(stop)]
-    assert "".join(model.stream(PROMPT, max_new_tokens=30, stop_strings=stop)) == whole[: whole.find(stop)]
-    out = model.generate(ids_of(model), max_new_tokens=30, stop_strings=[stop])
+    assert model.generate(PROMPT, max_new_tokens=30, stop_strings=[stop], **GREEDY) == whole[: whole.find(stop)]
+    assert "".join(model.stream(PROMPT, max_new_tokens=30, stop_strings=stop, **GREEDY)) == whole[: whole.find(stop)]
+    out = model.generate(ids_of(model), max_new_tokens=30, stop_strings=[stop], **GREEDY)
     assert stop in model.tokenizer.decode(out[0]) and out.shape[1] < ids_of(model).shape[1] + 30
 
 
@@ -124,8 +125,8 @@ def test_a_streamer_sees_the_prompt_and_each_token(model: CausalLM, capsys: pyte
     ids = ids_of(model)
     out = model.generate(ids, max_new_tokens=3, streamer=Recorder())
     assert seen == [ids.tolist(), *([one] for one in out[0, -3:].tolist()), "end"]
-    model.generate(ids, max_new_tokens=20, streamer=salient.TextStreamer(model.tokenizer, skip_prompt=True))
-    assert capsys.readouterr().out == model.generate(PROMPT, max_new_tokens=20) + "\n"
+    model.generate(ids, max_new_tokens=20, streamer=salient.TextStreamer(model.tokenizer, skip_prompt=True), **GREEDY)
+    assert capsys.readouterr().out == model.generate(PROMPT, max_new_tokens=20, **GREEDY) + "\n"
 
 
 def test_generation_config_is_followed(model: CausalLM, tmp_path: pathlib.Path) -> None:
@@ -151,8 +152,10 @@ def test_generation_config_is_followed(model: CausalLM, tmp_path: pathlib.Path) 
         ({"input_ids": [[1, 2]], "max_new_token": 3}, TypeError, "did you mean max_new_tokens"),
         ({"input_ids": [[1, 2]], "num_beams": 4}, NotImplementedError, "beam search"),
         ({"input_ids": [[1, 2]], "max_new_tokens": -1}, ValueError, "-1"),
+        ({"input_ids": [[1, 2]], "max_new_tokens": "3"}, TypeError, "max_new_tokens '3'"),
+        ({"input_ids": [[1, 2]], "temperature": "hot", "do_sample": True}, TypeError, "temperature 'hot'"),
         ({"input_ids": [[1, 2]], "max_length": 2}, ValueError, "max_length is 2"),
-        ({"input_ids": [[1, 2]], "num_return_sequences": 2}, ValueError, "do_sample"),
+        ({"input_ids": [[1, 2]], "num_return_sequences": 2, "do_sample": False}, ValueError, "do_sample"),
         ({"input_ids": [[1, 2]], "do_sample": True, "top_p": 7.0}, ValueError, "top_p"),
         ({"input_ids": [[1, 2], [3, 4]], "streamer": salient.TextStreamer(None)}, ValueError, "one text, not 2"),
         ({"input_ids": {"input_ids": [[1]]}}, TypeError, r"\*\*inputs"),
@@ -256,7 +259,7 @@ def test_temporary_weights_go_with_their_handle(model: CausalLM, monkeypatch: py
     shutil.copytree(model.directory, directory, dirs_exist_ok=True)
     handle = CausalLM(model.directory)
     handle.adopt(directory, temporary=True)
-    assert handle.generate(PROMPT, max_new_tokens=3) == model.generate(PROMPT, max_new_tokens=3)
+    assert handle.generate(PROMPT, max_new_tokens=3, **GREEDY) == model.generate(PROMPT, max_new_tokens=3, **GREEDY)
     del handle
     gc.collect()
     assert list((tmp_path / "work").iterdir()) == []
@@ -290,7 +293,7 @@ def test_a_stream_that_is_dropped_ends(model: CausalLM) -> None:
 
 
 def test_errors_of_a_stream_come_out(model: CausalLM) -> None:
-    with pytest.raises(ValueError, match="UTF-8|surrogates"):
+    with pytest.raises(ValueError, match="surrogates"):
         list(model.stream("\ud800"))
 
 
@@ -328,9 +331,9 @@ def test_a_forked_child_computes_too(model: CausalLM) -> None:
 def test_tensors_of_torch_come_back_as_such(model: CausalLM) -> None:
     torch = pytest.importorskip("torch")
     ids = torch.tensor(ids_of(model))
-    out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=3)
+    out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, **GREEDY)
     assert isinstance(out, torch.Tensor) and out.dtype == torch.int64
-    np.testing.assert_array_equal(out.numpy(), model.generate(ids_of(model), max_new_tokens=3))
+    np.testing.assert_array_equal(out.numpy(), model.generate(ids_of(model), max_new_tokens=3, **GREEDY))
 
 
 def test_models_and_streamers_of_transformers(model: CausalLM, capsys: pytest.CaptureFixture[str]) -> None:

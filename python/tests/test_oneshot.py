@@ -286,7 +286,19 @@ def test_texts_columns_and_preprocessing(job: Callable[..., dict[str, Any]], tmp
 
 
 def test_data_free(job: Callable[..., dict[str, Any]]) -> None:
-    assert "sequences" not in job(pipeline="datafree") and "sequences" not in job(dataset=None)
+    rounding = QuantizationModifier(scheme="W4A16")
+    assert "sequences" not in job(recipe=rounding) and "sequences" not in job(recipe=rounding, dataset=None)
+    for arguments in ({"pipeline": "datafree"}, {"dataset": None}):
+        with pytest.raises(ValueError, match="AWQ needs calibration data"):
+            run(recipe=guide_recipe(), **arguments)
+
+
+def test_what_the_recipe_says_of_its_data_counts_unless_arguments_do(job: Callable[..., dict[str, Any]]) -> None:
+    recipe = [*guide_recipe(), {"salient": {"num_calibration_samples": 3, "max_seq_length": 32}}]
+    by_recipe = job(recipe=recipe, num_calibration_samples=512, max_seq_length=None)
+    assert (by_recipe["num_samples"], by_recipe["max_seq_length"]) == (3, 32)
+    by_argument = job(recipe=recipe, num_calibration_samples=2, max_seq_length=48)
+    assert (by_argument["num_samples"], by_argument["max_seq_length"]) == (2, 48)
 
 
 def given_data(**arguments: Any) -> dict[str, Any]:
