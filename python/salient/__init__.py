@@ -1,8 +1,8 @@
 """Salient quantizes large language models to 4- and 8-bit weights with AWQ, and runs them.
 
-    from salient import AutoAWQForCausalLM, AutoTokenizer      # as scripts for AutoAWQ have it
-    from salient import oneshot                                # as scripts for LLM Compressor have it
-    import salient; model = salient.load("path/to/model")      # Salient's own
+from salient import AutoAWQForCausalLM, AutoTokenizer      # as scripts for AutoAWQ have it
+from salient import oneshot                                # as scripts for LLM Compressor have it
+import salient; model = salient.load("path/to/model")      # Salient's own
 """
 
 from salient._config import AwqConfig

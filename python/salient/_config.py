@@ -1,12 +1,14 @@
 """AwqConfig: what AutoAWQ and transformers call the description of an AWQ checkpoint."""
+
 from __future__ import annotations
 
-import difflib
 import enum
 import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from salient._arguments import unknown_argument
 
 _VERSIONS = ("gemm", "gemv", "gemv_fast", "marlin", "exllama", "exllamav2", "ipex", "llm-awq")
 _BACKENDS = ("autoawq", "llm-awq")
@@ -92,9 +94,7 @@ class AwqConfig:
             setattr(self, _OTHER_NAMES[name], value)
         else:
             known = [*self.__dict__, *_OTHER_NAMES, "quant_method"]
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-            raise TypeError(f"AwqConfig: unknown key {name!r}; {hint}")
+            raise unknown_argument("AwqConfig", name, known)
 
     def _check_fusing(self) -> None:
         if not self.do_fuse:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._arguments import warn_user
 from ._batch import to_ids
 from ._datasets import Source, is_dataset_dict, open_name, pick_split, shuffled
 from ._tokenizer_options import special_frame
@@ -178,7 +178,7 @@ class _Reader:
 
     def _encode(self, text: str) -> list[Ids]:
         if self.warning:
-            warnings.warn(self.warning, stacklevel=2)
+            warn_user(self.warning)
             self.warning = ""
         special = self.add_special_tokens and not self.source.joined
         ids = self.encoder.encode(text.strip() if self.strip else text, special, self.limit)

@@ -58,7 +58,9 @@ def _check_replaceable(path: Path) -> None:
         raise ValueError(f"{path} is a file; a model is saved as a directory")
     for entry in path.iterdir():
         if entry.is_dir() or not entry.name.endswith((*_MODEL_FILES, "LICENSE", "NOTICE")):
-            raise ValueError(f"{path} is not replaced: {entry.name} in it is no file of a model; name an empty or new place")
+            raise ValueError(
+                f"{path} is not replaced: {entry.name} in it is no file of a model; name an empty or new place"
+            )
 
 
 def _keep_others(old: Path, new: Path) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from salient import _core
+from salient._arguments import reject_unknown
 from salient._hub import find_model
 from salient._oneshot_arguments import ARGUMENTS, check_arguments, one_of
 from salient._oneshot_data import calibration_job, tokenizer_of
 from salient._progress import progress as progress_bar
 from salient.model import CausalLM, model_handle, scratch_directory
-from salient.modifiers._fields import reject_unknown
 from salient.modifiers._text import recipe_text
 
 __all__ = ["Report", "oneshot"]
@@ -120,7 +120,12 @@ def _run(given: Mapping[str, Any]) -> CausalLM:
     given = _with_recipe(given, said)
     handle = model_handle(_at_revision(given["model"], given["model_revision"]))
     _check_model(given, handle.config.to_dict())
-    job = {"recipe": text, "recipe_source": source, "format": given["format"], **calibration_job(given, handle, said["needs_data"])}
+    job = {
+        "recipe": text,
+        "recipe_source": source,
+        "format": given["format"],
+        **calibration_job(given, handle, said["needs_data"]),
+    }
     job |= {"shard_size": _shard_size(given), "overwrite": given["overwrite"]}
     handle.report = _quantize(handle, job, given)
     if given["log_dir"] is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from salient._arguments import warn_user
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
             continue
         if argument.other == "refused":
             raise NotImplementedError(f"oneshot: {name}={given[name]!r} {argument.why}")
-        warnings.warn(f"oneshot: {name}={given[name]!r} has no effect: {argument.why}", UserWarning, stacklevel=4)
+        warn_user(f"oneshot: {name}={given[name]!r} has no effect: {argument.why}")
 
 
 def _check_count(name: str, value: object) -> None:

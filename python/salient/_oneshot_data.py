@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from salient._arguments import warn_user
 from salient._data import calibration_sequences
 from salient._oneshot_arguments import one_of, split_of
 from salient.model import CausalLM
@@ -29,8 +29,8 @@ def calibration_job(given: Mapping[str, Any], handle: CausalLM, needs_data: bool
     data = data_of(given)
     if data is None and needs_data:
         raise ValueError(
-            "oneshot: AWQ needs calibration data: name a dataset (a .txt or .jsonl file, texts, token ids, a data set), or "
-            "leave the AWQModifier out"
+            "oneshot: AWQ needs calibration data: name a dataset (a .txt or .jsonl file, texts, ids, a data set), "
+            "or leave the AWQModifier out"
         )
     if not needs_data:
         return {}
@@ -79,8 +79,7 @@ def sequence_length(wanted: int | None, config: Mapping[str, Any], tokenizer: ob
     if wanted is None:
         return min(limit or _LENGTH_WITHOUT_LIMIT, 1 << 20)
     if limit is not None and wanted > limit:
-        message = f"oneshot: max_seq_length={wanted}, but the model takes {limit} tokens"
-        warnings.warn(message, UserWarning, stacklevel=5)
+        warn_user(f"oneshot: max_seq_length={wanted}, but the model takes {limit} tokens")
     return min(wanted, limit or wanted)
 
 
@@ -141,6 +140,6 @@ def min_tokens_per_expert(given: Mapping[str, Any], sequences: Sequence[Ids]) ->
         raise ValueError(f"oneshot: min_tokens_per_module={share!r} is no share of the tokens, from 0 to 1")
     if given["moe_calibrate_all_experts"] is not False:
         why = "with moe_calibrate_all_experts every expert sees all tokens"
-        warnings.warn(f"oneshot: min_tokens_per_module={share!r} has no effect: {why}", UserWarning, stacklevel=5)
+        warn_user(f"oneshot: min_tokens_per_module={share!r} has no effect: {why}")
         return None
     return max(1, int(math.ceil(share * sum(len(row) for row in sequences))))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ._arguments import unknown_argument
 from ._special_tokens import NAMED_TOKENS
 
 _LARGEST_LIMIT = int(1e20)  # a longer model_max_length means that there is none
 
 _NO_PADDING_TOKEN = (
-    "Asking to pad but the tokenizer does not have a padding token. Please select a token to use as `pad_token` "
-    "`(tokenizer.pad_token = tokenizer.eos_token e.g.)`."
+    "padding needs a token to pad with, and this tokenizer names none: set one, as in "
+    "tokenizer.pad_token = tokenizer.eos_token"
 )
 _HUB_OPTIONS = frozenset({"revision", "cache_dir", "token", "local_files_only", "force_download"})
 _SETTINGS = frozenset(
@@ -47,15 +47,10 @@ def sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
                 raise NotImplementedError(f"AutoTokenizer.from_pretrained: {name}={value!r}: {_REFUSED[name]}")
             continue
         if name not in _SETTINGS and not name.endswith("_token"):
-            raise TypeError(f"AutoTokenizer.from_pretrained has no argument {name!r}{_nearest(name)}")
+            known = [*_HUB_OPTIONS, *_SETTINGS, *_WITHOUT_EFFECT, *_REFUSED, *NAMED_TOKENS]
+            raise unknown_argument("AutoTokenizer.from_pretrained", name, known)
         settings[name] = value
     return {name: options[name] for name in _HUB_OPTIONS & options.keys()}, settings
-
-
-def _nearest(name: str) -> str:
-    known = [*_HUB_OPTIONS, *_SETTINGS, *_WITHOUT_EFFECT, *_REFUSED, *NAMED_TOKENS]
-    found = difflib.get_close_matches(name, known, 1)
-    return f" (did you mean {found[0]!r}?)" if found else ""
 
 
 @dataclass(frozen=True)
@@ -155,8 +150,7 @@ def refuse(text_pair: Any, options: dict[str, Any]) -> None:
         raise NotImplementedError("tokenizer: pairs of texts are not supported: pass a list of texts")
     for name, value in options.items():
         if name not in _NOT_SUPPORTED:
-            found = difflib.get_close_matches(name, [*_NOT_SUPPORTED, *_ARGUMENTS], 1)
-            raise TypeError(f"tokenizer: no argument {name!r}" + (f" (did you mean {found[0]!r}?)" if found else ""))
+            raise unknown_argument("tokenizer", name, [*_NOT_SUPPORTED, *_ARGUMENTS])
         if value:
             raise NotImplementedError(f"tokenizer: {name}={value!r}: {_NOT_SUPPORTED[name]} are not supported")
 

@@ -64,7 +64,9 @@ def perplexity(
     if not progress:
         return _result(json.loads(_core.measure(handle.directory, windows, directory)))
     with progress_bar(100, "evaluating", unit="%") as bar:
-        report = _core.measure(handle.directory, windows, directory, lambda step, steps: bar.update(100 * step // steps))
+        report = _core.measure(
+            handle.directory, windows, directory, lambda step, steps: bar.update(100 * step // steps)
+        )
     return _result(json.loads(report))
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
+
+from salient._arguments import unknown_argument
 
 __all__ = ["GenerationOptions", "Streamer", "TextStreamer", "generation_options"]
 
@@ -43,7 +44,14 @@ _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "output_hidden_states": ((False, None), "hidden states are not kept"),
 }
 # Those that change nothing here, whatever they say.
-_WITHOUT_EFFECT = ("use_cache", "token_type_ids", "synced_gpus", "tokenizer", "cache_implementation", "use_model_defaults")
+_WITHOUT_EFFECT = (
+    "use_cache",
+    "token_type_ids",
+    "synced_gpus",
+    "tokenizer",
+    "cache_implementation",
+    "use_model_defaults",
+)
 
 
 @dataclass(frozen=True)
@@ -118,14 +126,9 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
             if not any(value is one or value == one for one in neutral):
                 raise NotImplementedError(f"generate: {name}={value!r}: {reason}")
         elif name not in _WITHOUT_EFFECT:
-            raise _unknown(name)
+            known = (*_NAMES, *_FIXED, "input_ids", "attention_mask", "streamer")
+            raise unknown_argument("generate", name, known)
     return known
-
-
-def _unknown(name: str) -> TypeError:
-    near = difflib.get_close_matches(name, [*_NAMES, *_FIXED, "input_ids", "attention_mask", "streamer"], 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return TypeError(f"generate() has no argument {name!r}{hint}")
 
 
 def _config_arguments(config: Any) -> dict[str, Any]:
@@ -153,7 +156,10 @@ _NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
 
 
 def _check_types(options: GenerationOptions) -> None:
-    for names, kinds, word in ((_INTEGERS, (int, np.integer), "whole number"), (_NUMBERS, (int, float, np.number), "number")):
+    for names, kinds, word in (
+        (_INTEGERS, (int, np.integer), "whole number"),
+        (_NUMBERS, (int, float, np.number), "number"),
+    ):
         for name in names:
             value = getattr(options, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
@@ -235,13 +241,3 @@ def stops(text: str, stop_strings: Sequence[str]) -> int | None:
     """Where the first of `stop_strings` begins in `text`."""
     found = [place for place in (text.find(stop) for stop in stop_strings) if place >= 0]
     return min(found) if found else None
-
-
-def pad_rows(rows: Iterable[np.ndarray[Any, Any]], filler: int) -> np.ndarray[Any, Any]:
-    """int64 [rows, longest], filled up on the right."""
-    rows = list(rows)
-    width = max(len(row) for row in rows)
-    padded = np.full((len(rows), width), filler, dtype=np.int64)
-    for index, row in enumerate(rows):
-        padded[index, : len(row)] = row
-    return padded

@@ -12,9 +12,7 @@ Importing this module registers the model; the harness has no other way to learn
 
 from __future__ import annotations
 
-import difflib
 import os
-import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -22,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 try:
-    import lm_eval.models  # the registry takes up lm_eval's own models only while it is empty, so they go first
+    import lm_eval.models  # noqa: F401  the registry takes up lm_eval's own models only while it is empty: they go first
 except ImportError as error:
     raise ImportError("salient.lm_eval needs lm-evaluation-harness: pip install lm_eval") from error
 from lm_eval.api.model import TemplateLM
@@ -31,6 +29,7 @@ from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs, postproce
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
+from salient._arguments import unknown_argument, warn_user
 from salient.model import CausalLM, load, model_handle
 from salient.tokenizer import AutoTokenizer
 
@@ -295,7 +294,7 @@ def _check_options(options: dict[str, Any]) -> None:
         elif name in _WITHOUT_EFFECT:
             _warn_without_effect(name, value)
         else:
-            raise TypeError(_unknown(name))
+            raise unknown_argument("the lm_eval model salient", name, [*_SUPPORTED, *_WITHOUT_EFFECT, *_UNSUPPORTED])
 
 
 def _refuse_unsupported(name: str, value: Any) -> None:
@@ -306,13 +305,7 @@ def _refuse_unsupported(name: str, value: Any) -> None:
 def _warn_without_effect(name: str, value: Any) -> None:
     usual = _WITHOUT_EFFECT[name]
     if usual and value is not None and value not in usual:
-        warnings.warn(f"the lm_eval model salient ignores {name}={value!r}: it changes nothing", stacklevel=4)
-
-
-def _unknown(name: str) -> str:
-    known = [*_SUPPORTED, *_WITHOUT_EFFECT, *_UNSUPPORTED]
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-    return f"the lm_eval model salient has no argument {name!r}; the nearest is {nearest!r}"
+        warn_user(f"the lm_eval model salient ignores {name}={value!r}: it changes nothing")
 
 
 def _check_positive(name: str, value: int | None) -> None:
@@ -325,7 +318,7 @@ def _load(pretrained: Any, device: str | None) -> CausalLM:
         chosen = "auto" if device is None or device == _DEVICE_OF_THE_COMMAND_LINE else device
         return load(pretrained, device=chosen)
     if device is not None:
-        warnings.warn(f"device={device!r} changes nothing: the model is loaded already", stacklevel=3)
+        warn_user(f"device={device!r} changes nothing: the model is loaded already")
     return model_handle(pretrained)
 
 

@@ -9,7 +9,6 @@ import queue
 import shutil
 import tempfile
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -20,17 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from salient import _core, _hub
-from salient._batch import Array
+from salient._arguments import check_device_map, is_accelerator, reject_unknown, unknown_argument
 from salient._files import save_directory, scratch_directory
-from salient.generation import GenerationOptions, Streamer, generation_options, pad_rows, stops
+from salient._ids import Ids, id_masks, id_rows, like, one_row, pad_rows
+from salient.generation import GenerationOptions, Streamer, generation_options, stops
 from salient.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["AutoModelForCausalLM", "CausalLM", "Config", "inspect", "load", "model_handle", "scratch_directory"]
-
-Ids = npt.NDArray[np.int32]  # [tokens]
 
 # Arguments of transformers' from_pretrained that change nothing here, whatever they say.
 _WITHOUT_EFFECT = frozenset(
@@ -156,8 +154,8 @@ class CausalLM:
         settings = generation_options(self.directory, dict(options))
         if isinstance(prompt, str):
             return self._continue_text(prompt, settings, streamer)
-        rows, is_flat = _rows(prompt)
-        masks = _masks(attention_mask, rows)
+        rows, is_flat = id_rows(prompt)
+        masks = id_masks(attention_mask, rows)
         if streamer is not None and len(rows) * settings.num_return_sequences > 1:
             raise ValueError(f"generate: a streamer shows one text, not {len(rows) * settings.num_return_sequences}")
         texts = []
@@ -165,7 +163,7 @@ class CausalLM:
             for _ in range(settings.num_return_sequences):
                 texts.append(np.concatenate([row, self._new_ids(row[mask], settings, streamer)]))
         result = pad_rows(texts, self._filler(settings))
-        return _like(prompt, result[0] if is_flat and len(texts) == 1 else result)
+        return like(prompt, result[0] if is_flat and len(texts) == 1 else result)
 
     def stream(self, prompt: str, **options: Any) -> Iterator[str]:
         """The text that follows `prompt`, piece by piece as it is made. Options and errors: as `generate`."""
@@ -201,11 +199,11 @@ class CausalLM:
 
         Errors: ValueError for ids that are none of the vocabulary or more than the context holds.
         """
-        return self.core.logits(_one_row(ids), last)
+        return self.core.logits(one_row(ids), last)
 
     def score(self, ids: Any, first: int = 1) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         """Log-probability (nats) of each of ids[first:] given all before it, and whether no token was likelier."""
-        return self.core.score(_one_row(ids), first)
+        return self.core.score(one_row(ids), first)
 
     def _continue_text(self, prompt: str, settings: GenerationOptions, streamer: Streamer | None) -> Any:
         if streamer is not None or settings.num_return_sequences > 1:
@@ -296,9 +294,11 @@ class CausalLM:
         if not safe_serialization:
             raise NotImplementedError("save_pretrained: safe_serialization=False: pickled weights are not written")
         if not save_compressed and self.info["quantization"] is not None:
-            raise NotImplementedError("save_pretrained: save_compressed=False: quantized weights are written as integers")
+            raise NotImplementedError(
+                "save_pretrained: save_compressed=False: quantized weights are written as integers"
+            )
         if options and not push_to_hub:
-            raise TypeError(f"save_pretrained() has no argument {next(iter(options))!r}")
+            raise unknown_argument("save_pretrained", next(iter(options)), ("max_shard_size", "push_to_hub"))
         _save(self, save_directory, max_shard_size)
         if push_to_hub:
             name = os.path.basename(os.path.abspath(save_directory))
@@ -323,7 +323,8 @@ class CausalLM:
     def to(self, *where: Any, **options: Any) -> Self:
         """The model itself, which stays on the CPU; a warning says so where another device is named."""
         for place in (*where, options.get("device")):
-            _note_device(place)
+            if is_accelerator(str(place)):
+                check_device_map("to", str(place))
         return self
 
     def cuda(self, device: Any = None) -> Self:
@@ -356,11 +357,11 @@ class CausalLM:
         Errors: FileNotFoundError; salient.FormatError; NotImplementedError; TypeError for an unknown option;
         ValueError when quantization_config contradicts the checkpoint.
         """
-        unknown = options.keys() - _WITHOUT_EFFECT - _DOWNLOAD
-        if unknown:
-            raise TypeError(f"from_pretrained() has no argument {sorted(unknown)[0]!r}")
-        for place in device_map.values() if isinstance(device_map, Mapping) else [device_map]:
-            _note_device(place)
+        known = _WITHOUT_EFFECT | _DOWNLOAD
+        reject_unknown(
+            "from_pretrained", options, known | {"device_map", "torch_dtype", "dtype", "quantization_config"}
+        )
+        check_device_map("from_pretrained", device_map)
         download = {name: value for name, value in options.items() if name in _DOWNLOAD}
         directory = _hub.find_model(pretrained_model_name_or_path, **download)
         model = cls(directory, name_or_path=os.fspath(pretrained_model_name_or_path))
@@ -487,76 +488,15 @@ def _checked_device(device: str) -> str:
     raise ValueError(f"device {device!r} is not known (auto, cpu)")
 
 
-def _note_device(place: Any) -> None:
-    name = str(place).lower()
-    if isinstance(place, int) or name.split(":")[0] in ("cuda", "xpu", "mps", "npu", "hpu"):
-        warnings.warn(f"device {place} is not used: this build of Salient computes on the CPU", stacklevel=3)
-
-
 def _check_quantization(model: CausalLM, wanted: Any) -> None:
     values = wanted if isinstance(wanted, Mapping) else wanted.to_dict()
     stored = model.config.get("quantization_config")
     if stored is None:
-        raise ValueError(f"{model.name_or_path}: quantization_config is given, but the weights are dense; quantize them first")
+        raise ValueError(
+            f"{model.name_or_path}: quantization_config is given, but the weights are dense; quantize them first"
+        )
     for name in ("quant_method", "bits", "group_size", "zero_point"):
         if name in values and name in stored and values[name] != stored[name]:
             raise ValueError(
                 f"{model.name_or_path}: quantization_config says {name}={values[name]!r}, config.json {stored[name]!r}"
             )
-
-
-# ---- ids in and out
-
-
-def _as_array(ids: Any) -> np.ndarray[Any, Any]:
-    try:
-        array = ids.detach().cpu().numpy() if hasattr(ids, "detach") else np.asarray(ids)
-    except ValueError:
-        raise ValueError("input_ids: rows of different lengths; pad them (tokenizer(..., padding=True))") from None
-    if array.size and array.dtype.kind not in "iu":
-        raise ValueError(f"input_ids: whole numbers are expected, not {array.dtype}")
-    return array
-
-
-def _rows(prompt: Any) -> tuple[list[Ids], bool]:
-    """The rows of [batch, tokens], and whether it was only [tokens]."""
-    if prompt is None:
-        raise ValueError("generate: input_ids are missing")
-    if isinstance(prompt, Mapping):
-        raise TypeError("generate: pass an encoding as **inputs, or its input_ids")
-    try:
-        array = _as_array(prompt)
-    except ValueError as error:
-        raise ValueError(f"generate: {error}") from None
-    if array.ndim not in (1, 2) or array.shape[0] == 0:
-        raise ValueError(f"generate: input_ids [batch, tokens] or [tokens] are expected, not {list(array.shape)}")
-    return [np.ascontiguousarray(row, dtype=np.int32) for row in np.atleast_2d(array)], array.ndim == 1
-
-
-def _masks(attention_mask: Any, rows: list[Ids]) -> list[npt.NDArray[np.bool_]]:
-    if attention_mask is None:
-        return [np.ones(len(row), dtype=bool) for row in rows]
-    masks = np.atleast_2d(_as_array(attention_mask)) != 0
-    if masks.shape != (len(rows), len(rows[0])):
-        raise ValueError(
-            f"generate: attention_mask {list(masks.shape)} does not fit input_ids {[len(rows), len(rows[0])]}"
-        )
-    return list(masks)
-
-
-def _one_row(ids: Any) -> Ids:
-    array = _as_array(ids)
-    if array.ndim == 2 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim != 1:
-        raise ValueError(f"ids [tokens] or [1, tokens] are expected, not {list(array.shape)}")
-    return np.ascontiguousarray(array, dtype=np.int32)
-
-
-def _like(prompt: Any, ids: npt.NDArray[np.int64]) -> Any:
-    """torch's where the prompt was."""
-    if type(prompt).__module__.partition(".")[0] == "torch":
-        import torch
-
-        return torch.from_numpy(ids)
-    return ids.view(Array)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from . import _core, _hub, _tokenizer_files
+from ._arguments import warn_user
 from ._batch import Array, BatchEncoding, to_ids, to_tensors
 from ._special_tokens import named_tokens, plain_tokens, read_settings, token_text
 from ._tokenizer_options import Layout, checked_side, checked_texts, make_layout, refuse, sort_options, special_frame
@@ -427,7 +427,7 @@ class Tokenizer:
         clean_up_tokenization_spaces has no effect on byte-pair tokenizers, as in transformers 5.
         """
         if clean_up_tokenization_spaces:
-            warnings.warn("clean_up_tokenization_spaces has no effect on byte-pair tokenizers", stacklevel=2)
+            warn_user("clean_up_tokenization_spaces has no effect on byte-pair tokenizers")
         ids = to_ids(token_ids)
         if isinstance(ids, int):
             ids = [ids]

@@ -42,7 +42,9 @@ def pack(weight: QuantizedWeight, format: str = "pack-quantized") -> dict[str, T
     return _core.pack(weight, format)
 
 
-def unpack(tensors: Mapping[str, Any], format: str = "pack-quantized", args: Any = None, **more: Any) -> QuantizedWeight:
+def unpack(
+    tensors: Mapping[str, Any], format: str = "pack-quantized", args: Any = None, **more: Any
+) -> QuantizedWeight:
     """The inverse of `pack`; tensors of NumPy, torch or `pack`. args: as in `quantize_weight`.
 
     Errors: salient.FormatError for tensors that do not fit together.

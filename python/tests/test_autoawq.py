@@ -1,4 +1,5 @@
 """AutoAWQ's surface: what its scripts call, with what they pass."""
+
 from __future__ import annotations
 
 import contextlib
@@ -174,9 +175,7 @@ def test_from_pretrained_refuses(arguments: dict[str, Any], error: type[Exceptio
         ({"fuse_layer": True}, TypeError, "did you mean 'fuse_layers'"),
     ],
 )
-def test_from_quantized_refuses(
-    quantized: str, arguments: dict[str, Any], error: type[Exception], text: str
-) -> None:
+def test_from_quantized_refuses(quantized: str, arguments: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         AutoAWQForCausalLM.from_quantized(quantized, **arguments)
 

@@ -1,4 +1,5 @@
 """AwqConfig under the names of transformers and of AutoAWQ."""
+
 from __future__ import annotations
 
 from typing import Any

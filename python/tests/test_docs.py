@@ -23,6 +23,7 @@ import textwrap
 from dataclasses import dataclass
 
 import pytest
+
 from conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

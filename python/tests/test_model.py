@@ -48,7 +48,11 @@ def test_logits_of_all_positions_and_of_the_last(model: CausalLM) -> None:
 def test_scores_are_the_log_softmax_of_logits(model: CausalLM) -> None:
     ids = ids_of(model, "Once upon a time there was a fox. The fox was very happy with the lazy bird.")[0]
     logits = model.logits(ids).astype(np.float64)
-    expected = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) - logits.max(-1, keepdims=True)
+    expected = (
+        logits
+        - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
+        - logits.max(-1, keepdims=True)
+    )
     for first in (1, 5, len(ids) - 1):
         scores, is_top = model.score(ids, first)
         wanted = expected[np.arange(first - 1, len(ids) - 1), ids[first:]]
@@ -253,7 +257,9 @@ def test_saving_replaces_nothing_but_models(model: CausalLM, tmp_path: pathlib.P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "photos"]
 
 
-def test_temporary_weights_go_with_their_handle(model: CausalLM, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+def test_temporary_weights_go_with_their_handle(
+    model: CausalLM, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
     monkeypatch.setenv("SALIENT_WORK", str(tmp_path / "work"))
     directory = scratch_directory()
     shutil.copytree(model.directory, directory, dirs_exist_ok=True)
@@ -289,7 +295,9 @@ def test_a_stream_that_is_dropped_ends(model: CausalLM) -> None:
     stream = model.stream(PROMPT, max_new_tokens=100_000_000)
     assert next(stream)
     stream.close()
-    assert threading.active_count() == 1 or not any(t.name.startswith("Thread-") and t.daemon for t in threading.enumerate())
+    assert threading.active_count() == 1 or not any(
+        t.name.startswith("Thread-") and t.daemon for t in threading.enumerate()
+    )
 
 
 def test_errors_of_a_stream_come_out(model: CausalLM) -> None:

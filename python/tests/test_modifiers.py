@@ -135,7 +135,7 @@ def test_nonsense_is_refused_at_its_line(make: Any, message: str) -> None:
     [
         (lambda: AWQModifier(bits=5), "^AWQModifier: num_bits is 5"),
         (lambda: guide_args(group_size=17), "^QuantizationArgs: group_size is 17"),
-        (lambda: QuantizationArgs(type="float"), '^QuantizationArgs: type'),
+        (lambda: QuantizationArgs(type="float"), "^QuantizationArgs: type"),
         (lambda: AWQModifier(offload_device="cuda:0"), '^AWQModifier: offload_device: "cuda:0" is not supported'),
         (lambda: AWQModifier(sequential_targets=["LlamaDecoderLayer"]), "^AWQModifier: sequential_targets: .*leave it"),
         (
@@ -302,10 +302,12 @@ def test_dumps_agree_with_compressed_tensors() -> None:
 
 def test_objects_of_llm_compressor_are_recipes() -> None:
     pytest.importorskip("llmcompressor")
-    from compressed_tensors.quantization import QuantizationArgs as PeerArgs, QuantizationScheme as PeerScheme
+    from compressed_tensors.quantization import QuantizationArgs as PeerArgs
+    from compressed_tensors.quantization import QuantizationScheme as PeerScheme
     from llmcompressor.modifiers.awq import AWQModifier as OldAWQ
     from llmcompressor.modifiers.quantization import QuantizationModifier as PeerQuantization
-    from llmcompressor.modifiers.transform.awq import AWQMapping as PeerMapping, AWQModifier as PeerAWQ
+    from llmcompressor.modifiers.transform.awq import AWQMapping as PeerMapping
+    from llmcompressor.modifiers.transform.awq import AWQModifier as PeerAWQ
 
     scheme = PeerScheme(targets=["Linear"], weights=PeerArgs(num_bits=4, symmetric=False, group_size=128))
     mappings = [PeerMapping("re:.*up_proj$", ["re:.*down_proj$"])]

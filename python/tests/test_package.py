@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
 import salient
 from salient import _progress
+
+from conftest import ROOT
 
 TEXT = ROOT / "examples/demo/evaluation.txt"
 
@@ -37,7 +38,9 @@ def test_the_program_comes_with_the_package() -> None:
 
 
 def test_neither_torch_nor_transformers_are_imported() -> None:
-    code = "import salient, salient.modifiers.awq, sys; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    code = (
+        "import salient, salient.modifiers.awq, sys; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
     assert run(sys.executable, "-c", code).stdout == "[]\n"
 
 
@@ -52,9 +55,25 @@ def test_types_hold(tmp_path: pathlib.Path) -> None:
         "text: float = salient.perplexity(model, 'text').perplexity\n"
         "AWQModifier(duo_scaling='both')\n"
     )
-    mypy = (sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(tmp_path))
+    mypy = (
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file",
+        str(ROOT / "pyproject.toml"),
+        "--cache-dir",
+        str(tmp_path),
+    )
     for subject in (("-p", "salient"), (str(use),)):
         checked = run(*mypy, *subject, cwd=tmp_path)
+        assert checked.returncode == 0, checked.stdout
+
+
+def test_the_code_is_laid_out() -> None:
+    pytest.importorskip("ruff")
+    for command in (["check"], ["format", "--check"]):
+        checked = run(sys.executable, "-m", "ruff", *command, "--no-cache", str(ROOT / "python"), cwd=ROOT)
         assert checked.returncode == 0, checked.stdout
 
 
@@ -106,7 +125,9 @@ def test_perplexity_refuses(demo_model: str, data: Any, options: dict[str, int],
 # ---- progress
 
 
-def test_a_bar_without_tqdm_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bar_without_tqdm_says_how_long_it_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with _progress.progress(30, "quantizing", unit="layer") as bar:
         for done in range(1, 31):
@@ -149,8 +170,13 @@ def test_it_works_in_a_notebook(tmp_path: pathlib.Path, demo_model: str) -> None
         "print(model.generate('Once upon a time', max_new_tokens=4))",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    client.NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
-    shown = [[output.get("data", {}).get("text/plain", output.get("text", "")) for output in cell.outputs] for cell in notebook.cells]
+    client.NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    shown = [
+        [output.get("data", {}).get("text/plain", output.get("text", "")) for output in cell.outputs]
+        for cell in notebook.cells
+    ]
     assert "LlamaForCausalLM" in shown[1][-1]
     assert "int4 symmetric, group 128" in shown[2][-1]
     assert any("quantizing" in text for text in shown[2])

@@ -38,7 +38,10 @@ def test_rounding_is_the_formula(bits: int) -> None:
 
 
 def test_arguments_as_object_dict_and_keywords_are_the_same() -> None:
-    given = [salient.quantize_weight(matrix(), QuantizationArgs(**SCHEME, strategy="group")), salient.quantize_weight(matrix(), SCHEME)]
+    given = [
+        salient.quantize_weight(matrix(), QuantizationArgs(**SCHEME, strategy="group")),
+        salient.quantize_weight(matrix(), SCHEME),
+    ]
     keywords = salient.quantize_weight(matrix(), **SCHEME)
     for one in given:
         np.testing.assert_array_equal(one.codes, keywords.codes)
@@ -106,7 +109,9 @@ def test_half_precision_and_strided_arrays_are_taken() -> None:
         salient.quantize_weight(half, SCHEME).codes, salient.quantize_weight(half.astype(np.float32), SCHEME).codes
     )
     wide = np.asfortranarray(matrix())
-    np.testing.assert_array_equal(salient.quantize_weight(wide, SCHEME).codes, salient.quantize_weight(matrix(), SCHEME).codes)
+    np.testing.assert_array_equal(
+        salient.quantize_weight(wide, SCHEME).codes, salient.quantize_weight(matrix(), SCHEME).codes
+    )
 
 
 def test_read_only_arrays_are_taken() -> None:

@@ -1,4 +1,5 @@
 """Which modules a checkpoint holds, from the headers of its files."""
+
 from __future__ import annotations
 
 import json

@@ -1,17 +1,15 @@
 """Arguments of AutoAWQ that ask for a kernel, a device or a way to load: what becomes of each."""
+
 from __future__ import annotations
 
-import difflib
 import os
-import sys
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from salient import _core
+from salient._arguments import is_accelerator, unknown_argument, warn_user
 
-_PACKAGE = os.path.dirname(os.path.dirname(__file__))
 _PROCESSOR: Final = "the kernels are those of the processor"
 
 
@@ -48,24 +46,7 @@ UNUSED: Final[Mapping[str, Unused]] = {
 }
 
 DOWNLOAD: Final = ("revision", "token", "use_auth_token", "cache_dir", "local_files_only", "force_download")
-_PLACEMENTS: Final = ("auto", "balanced", "balanced_low_0", "sequential", "cpu")
-_ACCELERATORS: Final = ("cuda", "mps", "xpu", "npu", "hpu")
 _DTYPES: Final = ("auto", "float16", "bfloat16")
-
-
-def warn_user(text: str) -> None:
-    """A UserWarning at the line that called into Salient."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(text, UserWarning, stacklevel=level)
-
-
-def unknown_argument(where: str, name: str, known: Iterable[str]) -> TypeError:
-    """The error for an argument that `where` does not have."""
-    close = difflib.get_close_matches(name, list(known), 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return TypeError(f"{where}: unknown argument {name!r}{hint}")
 
 
 def note_unused(where: str, options: Mapping[str, Any]) -> None:
@@ -105,28 +86,6 @@ def check_dtype(where: str, dtype: object) -> None:
         raise NotImplementedError(
             f"{where}: torch_dtype {name} is not supported; what stays dense is written as float16 in AutoAWQ's layout"
         )
-
-
-def is_accelerator(device: str) -> bool:
-    """Whether it names one: "cuda:0", "0"."""
-    return device.isdigit() or device.startswith(_ACCELERATORS)
-
-
-def check_device_map(where: str, device_map: object) -> None:
-    """Warns where an accelerator is named.
-
-    Raises:
-        ValueError: a word that is no device and no way to place a model.
-    """
-    devices = list(device_map.values()) if isinstance(device_map, Mapping) else [device_map]
-    for device in devices:
-        name = str(device)
-        if device is None or name in (*_PLACEMENTS, "disk"):
-            continue
-        if not is_accelerator(name):
-            raise ValueError(f"{where}: device_map {name!r} is no device and none of {', '.join(_PLACEMENTS)}")
-        warn_user(f"{where}: device_map names {name}, but the model runs on the processor")
-        return
 
 
 def bytes_of(where: str, size: object) -> int:

@@ -1,11 +1,11 @@
 """AutoAWQForCausalLM: the class that scripts of AutoAWQ begin with."""
+
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from salient.models._options import note_unused
 from salient.models.base import BaseAWQForCausalLM
 
 if TYPE_CHECKING:

@@ -1,26 +1,18 @@
 """BaseAWQForCausalLM: what a model of AutoAWQ can do."""
+
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from salient._arguments import check_device_map, is_accelerator, unknown_argument, warn_user
 from salient._config import AwqConfig, as_awq_config, module_names
 from salient._hub import find_model
 from salient.generation import generation_options
 from salient.model import CausalLM
 from salient.models._names import parts_present
-from salient.models._options import (
-    check_device_map,
-    check_dtype,
-    check_filename,
-    check_memory,
-    is_accelerator,
-    note_unused,
-    take_extras,
-    unknown_argument,
-    warn_user,
-)
+from salient.models._options import check_dtype, check_filename, check_memory, note_unused, take_extras
 from salient.quantize.quantizer import AwqQuantizer
 
 if TYPE_CHECKING:

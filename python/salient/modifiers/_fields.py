@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable
 from enum import Enum
 from typing import Any, TypeVar
 
+from salient._arguments import reject_unknown
+
 T = TypeVar("T")
-
-
-def reject_unknown(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raises TypeError for the first name in `given` that is not in `known`, with the nearest one that is."""
-    names = list(known)
-    for name in given:
-        if name in names:
-            continue
-        nearest = difflib.get_close_matches(name, names, 1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"the known ones are {', '.join(names)}"
-        raise TypeError(f"{owner}: unknown argument {name!r}; {hint}")
 
 
 class Fields:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from salient.modifiers._fields import Fields, plain
 from salient.modifiers._check import check_args, check_group
+from salient.modifiers._fields import Fields, plain
 
 __all__ = [
     "ActivationOrdering",

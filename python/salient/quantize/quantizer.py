@@ -1,4 +1,5 @@
 """AwqQuantizer: settings of AutoAWQ in, a quantized directory out."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,5 @@
 """AutoAWQ's helpers that scripts call."""
+
 from __future__ import annotations
 
 import gc

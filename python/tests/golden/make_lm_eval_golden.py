@@ -60,12 +60,11 @@ def answer(response: Any) -> Any:
 
 def responses(sample: dict[str, Any]) -> list[Any]:
     """What the model answered to each request of one document."""
-    return [answer(one) for one, in sample["resps"]]
+    return [answer(one) for (one,) in sample["resps"]]
 
 
 def documents(samples: list[dict[str, Any]]) -> list[list[Any]]:
     return [responses(sample) for sample in sorted(samples, key=lambda sample: sample["doc_id"])]
-
 
 
 def task(results: dict[str, Any], name: str) -> dict[str, Any]:

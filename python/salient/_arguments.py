@@ -1,0 +1,63 @@
+"""What all functions with keywords of other packages say about them: nearest names, devices that are not there."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+__all__ = ["check_device_map", "is_accelerator", "nearest_name", "reject_unknown", "unknown_argument", "warn_user"]
+
+_PACKAGE = os.path.dirname(__file__)
+_PLACEMENTS: Final = ("auto", "balanced", "balanced_low_0", "sequential", "cpu", "disk")
+_ACCELERATORS: Final = ("cuda", "mps", "xpu", "npu", "hpu")
+
+
+def warn_user(text: str) -> None:
+    """A UserWarning at the line that called into Salient."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, UserWarning, stacklevel=level)
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'n_grid'?", or nothing."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def unknown_argument(where: str, name: str, known: Iterable[str]) -> TypeError:
+    """The error for an argument that `where` does not have."""
+    return TypeError(f"{where}: unknown argument {name!r}{nearest_name(name, known)}")
+
+
+def reject_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises `unknown_argument` for the first name in `given` that is not known."""
+    names = list(known)
+    for name in given:
+        if name not in names:
+            raise unknown_argument(where, name, names)
+
+
+def is_accelerator(device: str) -> bool:
+    """Whether it names one: "cuda:0", "0"."""
+    return device.isdigit() or device.startswith(_ACCELERATORS)
+
+
+def check_device_map(where: str, device_map: Any) -> None:
+    """Warns where an accelerator is named; of a mapping once.
+
+    Errors: ValueError for a word that is no device and no way to place a model.
+    """
+    for device in device_map.values() if isinstance(device_map, Mapping) else [device_map]:
+        name = str(device).lower()
+        if device is None or name in _PLACEMENTS:
+            continue
+        if not is_accelerator(name):
+            raise ValueError(f"{where}: device {name!r} is not known, nor one of {', '.join(_PLACEMENTS)}")
+        warn_user(f"{where}: device {name} is not used: this build of Salient computes on the CPU")
+        return
