@@ -138,8 +138,7 @@ void bind_tensors(nb::module_& module) {
             return numpy_copy(as_numpy(tensor), type, copy);
           },
           nb::arg("dtype") = nb::none(), nb::arg("copy") = nb::none(),
-          nb::sig("def __array__(self, dtype: typing.Any = None, copy: bool | None = None) -> "
-                  "numpy.typing.NDArray[typing.Any]"))
+          nb::sig("def __array__(self, dtype: typing.Any = None, copy: bool | None = None) -> typing.Any"))
       .def(
           "__dlpack__",
           [](const Tensor& tensor, const nb::kwargs& arguments) {

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 __all__ = ["check_device_map", "is_accelerator", "nearest_name", "reject_unknown", "unknown_argument", "warn_user"]
 
+_FEW: Final = 12
 _PACKAGE = os.path.dirname(__file__)
 _PLACEMENTS: Final = ("auto", "balanced", "balanced_low_0", "sequential", "cpu", "disk")
 _ACCELERATORS: Final = ("cuda", "mps", "xpu", "npu", "hpu")
@@ -25,9 +26,12 @@ def warn_user(text: str) -> None:
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'n_grid'?", or nothing."""
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    """ "; did you mean 'n_grid'?"; of few names all when none is near."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, 1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known are {', '.join(names)}" if len(names) <= _FEW else ""
 
 
 def unknown_argument(where: str, name: str, known: Iterable[str]) -> TypeError:

@@ -126,8 +126,8 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
             if not any(value is one or value == one for one in neutral):
                 raise NotImplementedError(f"generate: {name}={value!r}: {reason}")
         elif name not in _WITHOUT_EFFECT:
-            known = (*_NAMES, *_FIXED, "input_ids", "attention_mask", "streamer")
-            raise unknown_argument("generate", name, known)
+            arguments = (*_NAMES, *_FIXED, "input_ids", "attention_mask", "streamer")
+            raise unknown_argument("generate", name, arguments)
     return known
 
 

@@ -232,7 +232,7 @@ def test_chat_templates_are_refused(lm: SalientLM) -> None:
 
 
 def test_unknown_arguments_name_the_nearest() -> None:
-    with pytest.raises(TypeError, match="no argument 'max_len'; the nearest is 'max_length'"):
+    with pytest.raises(TypeError, match="unknown argument 'max_len'; did you mean 'max_length'"):
         SalientLM(pretrained=str(MODEL), max_len=4)
 
 

@@ -153,7 +153,7 @@ def test_generation_config_is_followed(model: CausalLM, tmp_path: pathlib.Path) 
         ({"input_ids": [[1, 10**6]]}, ValueError, "vocabulary"),
         ({"input_ids": [[1.5, 2.0]]}, ValueError, "whole numbers"),
         ({"input_ids": [[1, 2]], "attention_mask": [[1]]}, ValueError, "attention_mask"),
-        ({"input_ids": [[1, 2]], "max_new_token": 3}, TypeError, "did you mean max_new_tokens"),
+        ({"input_ids": [[1, 2]], "max_new_token": 3}, TypeError, "did you mean 'max_new_tokens'"),
         ({"input_ids": [[1, 2]], "num_beams": 4}, NotImplementedError, "beam search"),
         ({"input_ids": [[1, 2]], "max_new_tokens": -1}, ValueError, "-1"),
         ({"input_ids": [[1, 2]], "max_new_tokens": "3"}, TypeError, "max_new_tokens '3'"),

@@ -163,7 +163,7 @@ def test_what_salient_cannot_do_is_refused_by_name(make: Any, message: str) -> N
         (AWQModifier, {"n_grdi": 5}, "AWQModifier: unknown argument 'n_grdi'; did you mean 'n_grid'"),
         (QuantizationArgs, {"symetric": True}, "QuantizationArgs: .* 'symetric'; did you mean 'symmetric'"),
         (QuantizationScheme, {"targets": [], "weight": 1}, "unknown argument 'weight'; did you mean 'weights'"),
-        (AWQMapping, {"hook": "c"}, "AWQMapping: unknown argument 'hook'; the known ones are smooth_layer"),
+        (AWQMapping, {"hook": "c"}, "AWQMapping: unknown argument 'hook'; known are smooth_layer"),
     ],
 )
 def test_an_unknown_keyword_names_the_nearest(make: Any, keywords: dict[str, Any], message: str) -> None:
