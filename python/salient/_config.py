@@ -11,7 +11,11 @@ from typing import Any
 from salient._arguments import unknown_argument
 
 _VERSIONS = ("gemm", "gemv", "gemv_fast", "marlin", "exllama", "exllamav2", "ipex", "llm-awq")
-_BACKENDS = ("autoawq", "llm-awq")
+# Of transformers 4 ("autoawq", "llm-awq") and 5, where the word names a kernel.
+_BACKENDS = (
+    *("autoawq", "llm-awq", "auto", "auto_trainable", "machete", "marlin", "exllama_v2", "exllama_v1"),
+    *("gemm", "gemm_triton", "gemv", "gemv_fast", "torch_awq", "torch_fused_awq"),
+)
 _FUSING_KEYS = (
     "hidden_size",
     "num_attention_heads",
@@ -45,7 +49,7 @@ class AwqConfig:
         group_size: columns that share a scale; -1 is a whole row (also ``q_group_size``).
         zero_point: whether groups have a zero of their own.
         version: the layout, "gemm" (also ``format``). Salient writes and reads "gemm".
-        backend: "autoawq".
+        backend: one of transformers' words for kernels; without effect here, like those below.
         do_fuse, fuse_max_seq_len, modules_to_fuse, exllama_config: choose kernels of transformers; kept and checked
             as there, without effect here, where the processor decides.
         modules_to_not_convert: parts of names of modules that stay dense, in whole words.
@@ -191,4 +195,6 @@ def as_awq_config(config: object) -> AwqConfig:
     to_dict = getattr(config, "to_dict", None)
     if to_dict is None:
         raise TypeError(f"quant_config: {type(config).__name__} is neither a dict nor an AwqConfig")
-    return AwqConfig.from_dict(to_dict())
+    # transformers keeps its settings for other formats in the same object.
+    known = {*vars(AwqConfig()), *_OTHER_NAMES}
+    return AwqConfig.from_dict({name: value for name, value in to_dict().items() if name in known})

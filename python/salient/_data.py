@@ -297,7 +297,7 @@ def _samples(reader: _Reader, seed: int | None) -> Iterator[Ids]:
 def _windows(samples: Iterable[Ids], window: int, maximum: int | None, reader: _Reader) -> list[Ids]:
     """Samples joined and cut into windows, no more of them read than needed."""
     windows: list[Ids] = []
-    rest = np.empty(0, dtype=np.int32)
+    rest: Ids = np.empty(0, dtype=np.int32)
     for ids in samples:
         rest = np.concatenate([rest, ids])
         while len(rest) >= window and (maximum is None or len(windows) < maximum):

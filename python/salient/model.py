@@ -250,7 +250,7 @@ class CausalLM:
         if streamer is not None:
             streamer.end()
         ended = [] if result["stop_token"] is None else [result["stop_token"]]
-        return np.concatenate([result["tokens"], np.array(ended, dtype=np.int64)]).astype(np.int64)
+        return np.array([*result["tokens"].tolist(), *ended], dtype=np.int64)
 
     def _run(self, prompt: Ids, settings: GenerationOptions, on_token: Callable[[int], bool] | None) -> dict[str, Any]:
         return self.core.generate(
