@@ -33,7 +33,12 @@ void translate(const std::exception_ptr& pointer, void*) {
   try {
     std::rethrow_exception(pointer);
   } catch (const Error& error) {
-    PyErr_SetString(exception_of(error.kind()), error.what());
+    // Names of files and texts from outside may be no UTF-8.
+    const std::string_view text = error.what();
+    PyObject* message = PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace");
+    if (message == nullptr) return;
+    PyErr_SetObject(exception_of(error.kind()), message);
+    Py_DECREF(message);
   }
 }
 

@@ -1,5 +1,7 @@
 #include "bindings/interruptible.h"
 
+#include <cxxabi.h>
+
 #include <chrono>
 #include <thread>
 
@@ -13,26 +15,41 @@ constexpr auto kSignalInterval = std::chrono::milliseconds(50);
 
 }  // namespace
 
-void Interruptible::run(const std::function<void()>& work) {
-  std::thread worker([&] {
-    try {
-      work();
-    } catch (...) {
-      work_error_ = std::current_exception();
-    }
-    const std::lock_guard lock(mutex_);
-    finished_ = true;
-    changed_.notify_all();
-  });
-  while (true) {
-    wait_for_work();
-    serve_callback();
-    if (finished_) break;
-    check_signals();
+/// The thread that works. However the calling thread leaves, the work ends before what it refers to is gone.
+class Interruptible::Worker {
+ public:
+  Worker(Interruptible& job, const std::function<void()>& work)
+      : job_(job), thread_([&job, &work] {
+          try {
+            work();
+          } catch (...) {
+            job.work_error_ = std::current_exception();
+          }
+          const std::lock_guard lock(job.mutex_);
+          job.finished_ = true;
+          job.changed_.notify_all();
+        }) {}
+  ~Worker() {
+    job_.abandon();
+    thread_.join();
   }
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+ private:
+  Interruptible& job_;
+  std::thread thread_;
+};
+
+void Interruptible::run(const std::function<void()>& work) {
   {
-    const nb::gil_scoped_release released;
-    worker.join();
+    const Worker worker(*this, work);
+    bool finished = false;
+    while (!finished) {
+      finished = wait_for_work();
+      serve_callback();
+      if (!finished) check_signals();
+    }
   }
   if (caller_error_) std::rethrow_exception(caller_error_);
   if (work_error_) std::rethrow_exception(work_error_);
@@ -40,15 +57,24 @@ void Interruptible::run(const std::function<void()>& work) {
 
 void Interruptible::call_back(const std::function<void()>& callback) {
   std::unique_lock lock(mutex_);
+  if (abandoned_) return;
   callback_ = &callback;
   changed_.notify_all();
   changed_.wait(lock, [this] { return callback_ == nullptr; });
 }
 
-void Interruptible::wait_for_work() {
-  const nb::gil_scoped_release released;
-  std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, kSignalInterval, [this] { return finished_ || callback_ != nullptr; });
+bool Interruptible::wait_for_work() {
+  // Not by a guard: while the interpreter shuts down, taking the lock back may end this thread by unwinding
+  // its stack, which no destructor survives.
+  PyThreadState* state = PyEval_SaveThread();
+  bool finished = false;
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, kSignalInterval, [this] { return finished_ || callback_ != nullptr; });
+    finished = finished_;
+  }
+  PyEval_RestoreThread(state);
+  return finished;
 }
 
 void Interruptible::serve_callback() {
@@ -60,6 +86,8 @@ void Interruptible::serve_callback() {
   if (callback == nullptr) return;
   try {
     if (!caller_error_) (*callback)();
+  } catch (const abi::__forced_unwind&) {  // the interpreter ends this thread
+    throw;
   } catch (...) {
     caller_error_ = std::current_exception();
     flag_ = true;
@@ -73,6 +101,15 @@ void Interruptible::check_signals() {
   if (caller_error_ || PyErr_CheckSignals() == 0) return;
   caller_error_ = std::make_exception_ptr(nb::python_error());
   flag_ = true;
+}
+
+/// The work has ended, or is to end as soon as it can, without callbacks.
+void Interruptible::abandon() {
+  const std::lock_guard lock(mutex_);
+  flag_ = true;
+  abandoned_ = true;
+  callback_ = nullptr;
+  changed_.notify_all();
 }
 
 }  // namespace salient::python

@@ -25,15 +25,20 @@ class Interruptible {
   void call_back(const std::function<void()>& callback);
 
  private:
-  void wait_for_work();
+  class Worker;
+
+  /// Whether the work is done.
+  bool wait_for_work();
   void serve_callback();
   void check_signals();
+  void abandon();
 
   CancellationFlag flag_{false};
   std::mutex mutex_{};
   std::condition_variable changed_{};
   const std::function<void()>* callback_ = nullptr;
   bool finished_ = false;
+  bool abandoned_ = false;  // nobody is there any more to run callbacks
   std::exception_ptr work_error_{};
   std::exception_ptr caller_error_{};  // of a callback or a signal handler
 };

@@ -1,3 +1,5 @@
+#include <nanobind/stl/filesystem.h>
+
 #include "base/json.h"
 #include "bindings/arrays.h"
 #include "bindings/interruptible.h"
@@ -9,9 +11,9 @@
 namespace salient::python {
 namespace {
 
-std::string inspect(const std::string& path) {
+std::string inspect(const std::filesystem::path& path) {
   const nb::gil_scoped_release released;
-  return inspection_json(ModelWeights(path)).dump();
+  return inspection_json(ModelWeights(path.string())).dump();
 }
 
 Json measure_windows(const std::string& model, const std::string& against, const TokenWindows& windows,
@@ -22,8 +24,8 @@ Json measure_windows(const std::string& model, const std::string& against, const
   return to_json(measure_divergence(*backend, weights, ModelWeights(against), windows, options));
 }
 
-std::string measure(const std::string& model, const std::vector<IdArray>& arrays, const std::string& against,
-                    const nb::object& progress) {
+std::string measure(const std::filesystem::path& model, const std::vector<IdArray>& arrays,
+                    const std::filesystem::path& against, const nb::object& progress) {
   const TokenWindows windows = to_sequences(arrays);
   Interruptible job;
   EvaluationOptions options{.cancelled = job.flag()};
@@ -31,27 +33,28 @@ std::string measure(const std::string& model, const std::vector<IdArray>& arrays
     options.on_progress = [&](int64_t step, int64_t steps) { job.call_back([&] { progress(step, steps); }); };
   }
   Json json;
-  job.run([&] { json = measure_windows(model, against, windows, options); });
+  job.run([&] { json = measure_windows(model.string(), against.string(), windows, options); });
   return json.dump();
 }
 
-nb::list read_windows(const Tokenizer& tokenizer, const std::string& path, const std::string& text_column,
-                      size_t window, std::optional<size_t> maximum) {
+nb::list read_windows(const Tokenizer& tokenizer, const std::filesystem::path& path,
+                      const std::string& text_column, size_t window, std::optional<size_t> maximum) {
   std::vector<std::vector<int32_t>> windows;
-  {
-    const nb::gil_scoped_release released;
-    WindowOptions options{.window = window};
-    if (maximum) options.maximum = *maximum;
-    windows = read_token_windows(tokenizer, {.path = path, .text_column = text_column}, options);
-  }
+  Interruptible job;
+  WindowOptions options{.window = window};
+  options.cancelled = job.flag();
+  if (maximum) options.maximum = *maximum;
+  job.run([&] {
+    windows = read_token_windows(tokenizer, {.path = path.string(), .text_column = text_column}, options);
+  });
   nb::list result;
   for (auto& ids : windows) result.append(to_numpy(std::move(ids)));
   return result;
 }
 
-std::vector<std::string> read_texts(const std::string& path, const std::string& text_column) {
+std::vector<std::string> read_texts(const std::filesystem::path& path, const std::string& text_column) {
   const nb::gil_scoped_release released;
-  return read_documents({.path = path, .text_column = text_column});
+  return read_documents({.path = path.string(), .text_column = text_column});
 }
 
 }  // namespace
@@ -59,7 +62,7 @@ std::vector<std::string> read_texts(const std::string& path, const std::string& 
 void bind_measure(nb::module_& module) {
   module.def("inspect", &inspect, nb::arg("path"), "What a model directory holds, as JSON.");
   module.def(
-      "measure", &measure, nb::arg("model"), nb::arg("windows"), nb::arg("against") = "",
+      "measure", &measure, nb::arg("model"), nb::arg("windows").noconvert(), nb::arg("against") = "",
       nb::arg("progress") = nb::none(),
       nb::sig(
           "def measure(model: str, windows: collections.abc.Sequence[numpy.typing.NDArray[numpy.int32]], "

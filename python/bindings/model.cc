@@ -1,3 +1,4 @@
+#include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -8,7 +9,6 @@
 #include "bindings/arrays.h"
 #include "bindings/interruptible.h"
 #include "evaluate/window_scores.h"
-#include "recipe/inspection.h"
 #include "runtime/generate.h"
 
 namespace salient::python {
@@ -22,20 +22,11 @@ std::unique_ptr<Backend> backend_of(const std::string& device) {
 /// A model directory, loaded.
 class LoadedModel {
  public:
-  LoadedModel(const std::string& path, const std::string& device)
-      : backend_(backend_of(device)), decoder_(Decoder::load(path, *backend_)) {}
+  LoadedModel(const std::string& path, const std::string& device, const CancellationFlag* cancelled)
+      : backend_(backend_of(device)), decoder_(Decoder::load(path, *backend_, cancelled)) {}
 
   std::string device() const { return backend_->description(); }
   const Decoder& decoder() const { return decoder_; }
-
-  std::string info() const {
-    const DecoderSpec& spec = decoder_.spec();
-    Json json = inspection_json(decoder_.weights());
-    json["bos_token_id"] = spec.bos_token ? Json(*spec.bos_token) : Json();
-    json["eos_token_ids"] = spec.eos_tokens;
-    json["context_length"] = context_limit(spec);
-    return json.dump();
-  }
 
   /// f32 [last or tokens, vocab]
   Tensor logits(std::span<const int32_t> ids, int64_t last, const CancellationFlag* cancelled) const {
@@ -60,11 +51,13 @@ class LoadedModel {
   /// Of ids[first:], each given all before it.
   Scores score(std::span<const int32_t> ids, int64_t first, const CancellationFlag* cancelled) const {
     const auto count = static_cast<int64_t>(ids.size());
+    if (count < 2) fail(ErrorKind::invalid_argument, "a text of {} tokens has none to predict", count);
     if (first < 1 || first >= count) {
       fail(ErrorKind::invalid_argument,
            "first {} is no position from 1 to {}: the first token has nothing before it", first, count - 1);
     }
     check_length(count - 1);
+    check_token(ids.back());
     Scores scores;
     KvCache cache = decoder_.make_cache();
     const auto context = ids.first(ids.size() - 1);
@@ -73,7 +66,6 @@ class LoadedModel {
       for (int64_t i = 0; i < part.dim(0); ++i) {
         const auto logits = part.values<float>().subspan(static_cast<size_t>(i) * vocabulary, vocabulary);
         const int32_t target = ids[static_cast<size_t>(row + i + 1)];
-        check_token(target);
         const RowSummary summary = summarize(logits);
         scores.log_probabilities.push_back(static_cast<double>(logits[static_cast<size_t>(target)]) -
                                            summary.log_sum);
@@ -99,9 +91,14 @@ class LoadedModel {
   Decoder decoder_;
 };
 
-void load(LoadedModel* place, const std::string& path, const std::string& device) {
-  const nb::gil_scoped_release released;
-  new (place) LoadedModel(path, device);
+void load(LoadedModel* place, const std::filesystem::path& path, const std::string& device) {
+  Interruptible job;
+  job.run([&] { new (place) LoadedModel(path.string(), device, job.flag()); });
+}
+
+nb::object begin_token(const LoadedModel& model) {
+  const auto& token = model.decoder().spec().bos_token;
+  return token ? nb::cast(*token) : nb::none();
 }
 
 nb::object logits(const LoadedModel& model, const IdArray& array, int64_t last) {
@@ -123,43 +120,40 @@ nb::tuple score(const LoadedModel& model, const IdArray& array, int64_t first) {
                         to_numpy(likely).attr("astype")("bool"));
 }
 
-struct GenerateArguments {
-  int64_t max_new_tokens;
-  SamplingOptions sampling;
-  std::vector<int32_t> stop_token_ids;
+/// What a user asks for, kept as long as the text is in the making.
+class TextInTheMaking {
+ public:
+  TextInTheMaking(const LoadedModel& model, const GenerateRequest& request)
+      : stream_(model.decoder(), request) {}
+
+  /// None once the text has ended.
+  nb::object next() {
+    std::optional<int32_t> token;
+    run([&] { token = stream_.next(); });
+    return token ? nb::cast(*token) : nb::none();
+  }
+
+  /// Every token that is left.
+  nb::object rest() {
+    const size_t before = stream_.result().tokens.size();
+    run([&] {
+      while (stream_.next()) continue;
+    });
+    const std::vector<int32_t>& tokens = stream_.result().tokens;
+    return to_numpy(std::vector<int32_t>(tokens.begin() + static_cast<std::ptrdiff_t>(before), tokens.end()));
+  }
+
+  const GenerateResult& result() const { return stream_.result(); }
+
+ private:
+  void run(const std::function<void()>& work) {
+    Interruptible job;
+    stream_.set_cancelled(job.flag());
+    job.run(work);
+  }
+
+  TokenStream stream_;
 };
-
-nb::dict to_dict(const GenerateResult& result) {
-  nb::dict dict;
-  dict["tokens"] = to_numpy(result.tokens);
-  dict["finish_reason"] = std::string(to_string(result.reason));
-  dict["stop_token"] = result.stop_token ? nb::cast(*result.stop_token) : nb::none();
-  dict["prefill_tokens_per_second"] = result.prefill_tokens_per_second();
-  dict["decode_tokens_per_second"] = result.decode_tokens_per_second();
-  return dict;
-}
-
-nb::dict generate_ids(const LoadedModel& model, const IdArray& prompt, const GenerateArguments& arguments,
-                      const nb::object& on_token) {
-  const std::vector<int32_t> ids = to_ids(prompt);
-  GenerateResult result;
-  Interruptible job;
-  const auto tell = [&](int32_t token) {
-    bool goes_on = true;
-    if (!on_token.is_none()) job.call_back([&] { goes_on = nb::cast<bool>(on_token(token)); });
-    return goes_on;
-  };
-  job.run([&] {
-    result = generate(model.decoder(),
-                      {.prompt = ids,
-                       .max_tokens = arguments.max_new_tokens,
-                       .sampling = arguments.sampling,
-                       .stop_tokens = arguments.stop_token_ids,
-                       .cancelled = job.flag()},
-                      tell);
-  });
-  return to_dict(result);
-}
 
 }  // namespace
 
@@ -167,47 +161,68 @@ void bind_model(nb::module_& module) {
   nb::class_<LoadedModel>(module, "Model", "A model directory, dense or quantized, loaded.")
       .def("__init__", &load, nb::arg("path"), nb::arg("device") = "auto")
       .def_prop_ro("device", &LoadedModel::device, "What computes: \"cpu, avx512, 8 threads\".")
-      .def("info", &LoadedModel::info,
-           "JSON: what inspect says, begin and end tokens and the length of the context.")
-      .def("logits", &logits, nb::arg("ids"), nb::arg("last") = 0,
+      .def_prop_ro("bos_token_id", &begin_token, nb::sig("def bos_token_id(self) -> int | None"))
+      .def_prop_ro(
+          "eos_token_ids", [](const LoadedModel& model) { return model.decoder().spec().eos_tokens; },
+          "The tokens that end a text.")
+      .def_prop_ro(
+          "context_length", [](const LoadedModel& model) { return context_limit(model.decoder().spec()); },
+          "Positions that the model can use.")
+      .def("logits", &logits, nb::arg("ids").noconvert(), nb::arg("last") = 0,
            nb::sig("def logits(self, ids: numpy.typing.NDArray[numpy.int32], last: int = 0) -> "
                    "numpy.typing.NDArray[numpy.float32]"),
            "Logits [tokens, vocab] of the token after each position; with `last` above 0 only of the last so "
            "many "
            "positions.")
-      .def("score", &score, nb::arg("ids"), nb::arg("first"),
+      .def("score", &score, nb::arg("ids").noconvert(), nb::arg("first"),
            nb::sig("def score(self, ids: numpy.typing.NDArray[numpy.int32], first: int) -> "
                    "tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.bool_]]"),
-           "Log-probability (nats) of each of ids[first:] given all before it, and whether no token was "
-           "likelier.")
+           "Log-probability (nats) of each of ids[first:] given all before it, and whether it was the most "
+           "likely one.")
       .def(
-          "generate",
-          [](const LoadedModel& model, const IdArray& ids, int64_t max_new_tokens, double temperature,
+          "start",
+          [](const LoadedModel& model, const IdArray& prompt, int64_t max_new_tokens, double temperature,
              int64_t top_k, double top_p, double min_p, double repetition_penalty, uint64_t seed,
-             const std::vector<int32_t>& stop_token_ids, const nb::object& on_token) {
-            return generate_ids(model, ids,
-                                {max_new_tokens,
-                                 {.repetition_penalty = repetition_penalty,
-                                  .temperature = temperature,
-                                  .top_k = top_k,
-                                  .top_p = top_p,
-                                  .min_p = min_p,
-                                  .seed = seed},
-                                 stop_token_ids},
-                                on_token);
+             const std::vector<int32_t>& stop_token_ids) {
+            return new TextInTheMaking(model, {.prompt = {prompt.data(), prompt.size()},
+                                               .max_tokens = max_new_tokens,
+                                               .sampling = {.repetition_penalty = repetition_penalty,
+                                                            .temperature = temperature,
+                                                            .top_k = top_k,
+                                                            .top_p = top_p,
+                                                            .min_p = min_p,
+                                                            .seed = seed},
+                                               .stop_tokens = stop_token_ids});
           },
-          nb::arg("ids"), nb::kw_only(), nb::arg("max_new_tokens") = 256, nb::arg("temperature") = 0.0,
-          nb::arg("top_k") = 0, nb::arg("top_p") = 1.0, nb::arg("min_p") = 0.0,
+          nb::arg("ids").noconvert(), nb::kw_only(), nb::arg("max_new_tokens") = 256,
+          nb::arg("temperature") = 0.0, nb::arg("top_k") = 0, nb::arg("top_p") = 1.0, nb::arg("min_p") = 0.0,
           nb::arg("repetition_penalty") = 1.0, nb::arg("seed") = 0,
-          nb::arg("stop_token_ids") = std::vector<int32_t>{}, nb::arg("on_token") = nb::none(),
-          nb::sig("def generate(self, ids: numpy.typing.NDArray[numpy.int32], *, max_new_tokens: int = 256, "
+          nb::arg("stop_token_ids") = std::vector<int32_t>{}, nb::keep_alive<0, 1>(),
+          nb::sig("def start(self, ids: numpy.typing.NDArray[numpy.int32], *, max_new_tokens: int = 256, "
                   "temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, "
                   "repetition_penalty: float = 1.0, seed: int = 0, "
-                  "stop_token_ids: collections.abc.Sequence[int] = (), "
-                  "on_token: collections.abc.Callable[[int], bool] | None = None) -> dict[str, typing.Any]"),
-          "Continues a prompt. `on_token` sees each new token; False ends the text. Returns tokens (int32, "
-          "without "
-          "prompt and stop token), finish_reason, stop_token and the speeds.");
+                  "stop_token_ids: collections.abc.Sequence[int] = ()) -> TokenStream"),
+          "What follows a prompt, token by token.");
+
+  nb::class_<TextInTheMaking>(module, "TokenStream", "A text in the making.")
+      .def("next", &TextInTheMaking::next, nb::sig("def next(self) -> int | None"),
+           "The next token; None once the text has ended. The first call runs the prompt.")
+      .def("rest", &TextInTheMaking::rest, nb::sig("def rest(self) -> numpy.typing.NDArray[numpy.int32]"),
+           "Every token that is left, without the one that ends the text.")
+      .def_prop_ro(
+          "stop_token",
+          [](const TextInTheMaking& text) {
+            return text.result().stop_token ? nb::cast(*text.result().stop_token) : nb::none();
+          },
+          nb::sig("def stop_token(self) -> int | None"), "The token that ended the text.")
+      .def_prop_ro(
+          "finish_reason",
+          [](const TextInTheMaking& text) { return std::string(to_string(text.result().reason)); },
+          "\"stop_token\", \"max_tokens\" or \"context_limit\", once it has ended.")
+      .def_prop_ro("prefill_tokens_per_second",
+                   [](const TextInTheMaking& text) { return text.result().prefill_tokens_per_second(); })
+      .def_prop_ro("decode_tokens_per_second",
+                   [](const TextInTheMaking& text) { return text.result().decode_tokens_per_second(); });
 }
 
 }  // namespace salient::python

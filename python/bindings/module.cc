@@ -7,6 +7,7 @@ namespace salient::python {
 NB_MODULE(_core, module) {
   module.doc() = "What of Salient is written in C++: see the package salient for the parts meant for users.";
   module.attr("version") = SALIENT_VERSION;
+  nb::set_leak_warnings(false);  // a library never prints; a model may be alive when the interpreter ends
   bind_errors(module);
   bind_tensors(module);
   bind_tokenizer(module);

@@ -28,9 +28,9 @@ void take_all_sequences(CalibrationOptions& calibration) {
 }
 
 void take_calibration(Keywords& keywords, CalibrationOptions& calibration) {
-  keywords.take("dataset", calibration.dataset);
+  keywords.take_path("dataset", calibration.dataset);
   keywords.take("text_column", calibration.text_column);
-  if (const auto sequences = keywords.take<std::vector<IdArray>>("sequences")) {
+  if (const auto sequences = keywords.take<std::vector<IdArray>>("sequences", Keywords::Convert::no)) {
     calibration.sequences = to_sequences(*sequences);
     take_all_sequences(calibration);
   }
@@ -47,7 +47,9 @@ void take_calibration(Keywords& keywords, CalibrationOptions& calibration) {
 void take_awq(Keywords& keywords, Recipe& recipe) {
   const auto clip = keywords.take<bool>("apply_clip");
   const nb::object duo = keywords.take_object("duo_scaling");
-  if (!recipe.awq) return;
+  if (!clip && duo.is_none()) return;
+  if (!recipe.awq)
+    fail(ErrorKind::invalid_argument, "apply_clip and duo_scaling are for AWQ, which the recipe lacks");
   if (clip) recipe.awq->clip = *clip ? ClipSearch::on : ClipSearch::off;
   if (!duo.is_none()) recipe.awq->duo_scaling = duo_scaling_of(duo);
 }
@@ -55,7 +57,7 @@ void take_awq(Keywords& keywords, Recipe& recipe) {
 /// Without output.
 OneshotOptions job_options(Keywords& keywords) {
   OneshotOptions options;
-  keywords.take("model", options.model);
+  keywords.take_path("model", options.model);
   keywords.take("recipe_source", options.recipe_source);
   parse_recipe(keywords.take<std::string>("recipe").value_or(""), options.recipe_source, options);
   take_awq(keywords, options.recipe);
@@ -68,7 +70,7 @@ OneshotOptions job_options(Keywords& keywords) {
 std::string run_oneshot(const nb::kwargs& arguments) {
   Keywords keywords(arguments);
   OneshotOptions options = job_options(keywords);
-  keywords.take("output", options.output);
+  keywords.take_path("output", options.output);
   keywords.take("shard_size", options.shard_size);
   keywords.take("overwrite", options.overwrite);
   const nb::object progress = keywords.take_object("progress");
@@ -88,10 +90,11 @@ std::string run_oneshot(const nb::kwargs& arguments) {
 
 std::string run_plan(const nb::kwargs& arguments) {
   Keywords keywords(arguments);
-  const OneshotOptions options = job_options(keywords);
+  OneshotOptions options = job_options(keywords);
   keywords.finish();
   Json json;
   Interruptible job;
+  options.cancelled = job.flag();
   job.run([&] { json = to_json(plan_oneshot(options), options); });
   return json.dump();
 }
@@ -110,11 +113,12 @@ std::string read_recipe(const std::string& text, const std::string& source) {
       .dump();
 }
 
-void reshard(const std::string& source, const std::string& target, size_t shard_size, bool overwrite) {
-  CheckpointWriter::Options options{.target = target, .shard_size = shard_size};
+void reshard(const std::filesystem::path& source, const std::filesystem::path& target, size_t shard_size,
+             bool overwrite) {
+  CheckpointWriter::Options options{.target = target.string(), .shard_size = shard_size};
   if (overwrite) options.if_exists = OutputDirectory::IfExists::replace;
   Interruptible job;
-  job.run([&] { reshard_checkpoint(source, options, job.flag()); });
+  job.run([&] { reshard_checkpoint(source.string(), options, job.flag()); });
 }
 
 }  // namespace

@@ -42,23 +42,43 @@ DType type_of(nb::dlpack::dtype dlpack, std::string_view what) {
 }
 
 /// Without a copy; the array keeps the tensor's memory alive.
-template <typename Framework>
-nb::ndarray<Framework> share(const Tensor& tensor) {
+template <typename... Config>
+nb::ndarray<Config...> share(const Tensor& tensor) {
   auto* keeper = new Tensor(tensor);
   const nb::capsule owner(keeper, [](void* pointer) noexcept { delete static_cast<Tensor*>(pointer); });
   const std::vector<size_t> shape(tensor.shape().begin(), tensor.shape().end());
-  return nb::ndarray<Framework>(const_cast<std::byte*>(keeper->bytes()), shape.size(), shape.data(), owner,
+  return nb::ndarray<Config...>(const_cast<std::byte*>(keeper->bytes()), shape.size(), shape.data(), owner,
                                 nullptr, dlpack_type(tensor.dtype()));
 }
 
-nb::object numpy_copy(const nb::object& array, const nb::object& type, const nb::object& copy) {
-  const bool copies = !copy.is_none() && nb::cast<bool>(copy);
-  if (type.is_none()) return copies ? array.attr("copy")() : array;
-  return array.attr("astype")(type, nb::arg("copy") = copies);
+nb::object as_numpy(const Tensor& tensor) {
+  return tensor.dtype() == DType::bf16 ? to_numpy(tensor.to(DType::f32)) : to_numpy_view(tensor);
 }
 
-nb::object as_numpy(const Tensor& tensor) {
-  return to_numpy(tensor.dtype() == DType::bf16 ? tensor.to(DType::f32) : tensor);
+/// NumPy's protocol: `copy` None copies where it must, False never does.
+nb::object as_array(const Tensor& tensor, const nb::object& type, const nb::object& copy) {
+  nb::object array = as_numpy(tensor);
+  const bool converts =
+      tensor.dtype() == DType::bf16 || (!type.is_none() && !array.attr("dtype").equal(type));
+  if (!copy.is_none() && !nb::cast<bool>(copy) && converts) {
+    throw nb::value_error("copy=False, but NumPy cannot show this tensor in that type without a copy");
+  }
+  if (!type.is_none()) array = array.attr("astype")(type, nb::arg("copy") = false);
+  const bool copies = !copy.is_none() && nb::cast<bool>(copy);
+  return copies && !converts ? array.attr("copy")() : array;
+}
+
+/// DLPack's, where `copy` true asks for memory of its own.
+nb::object as_dlpack(const Tensor& tensor, const nb::kwargs& arguments) {
+  nb::dict options(arguments);
+  bool copies = false;
+  if (options.contains("copy")) {
+    const nb::object copy = options["copy"];
+    copies = !copy.is_none() && nb::cast<bool>(copy);
+    nb::del(options["copy"]);
+  }
+  return nb::cast(share<nb::array_api>(copies ? tensor.to(tensor.dtype()) : tensor))
+      .attr("__dlpack__")(**options);
 }
 
 nb::tuple shape_of(const Tensor& tensor) {
@@ -97,6 +117,8 @@ nb::object to_numpy(std::vector<int32_t> values) {
 
 nb::object to_numpy(const Tensor& tensor) { return nb::cast(share<nb::numpy>(tensor)); }
 
+nb::object to_numpy_view(const Tensor& tensor) { return nb::cast(share<nb::numpy, nb::ro>(tensor)); }
+
 Tensor to_tensor(nb::handle object, std::string_view what) {
   if (nb::isinstance<Tensor>(object)) return nb::cast<Tensor>(object);
   nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> array;
@@ -132,19 +154,9 @@ void bind_tensors(nb::module_& module) {
       .def_prop_ro("nbytes", &Tensor::byte_size)
       .def("numpy", &as_numpy, nb::sig("def numpy(self) -> numpy.typing.NDArray[typing.Any]"),
            "A view of the memory; bfloat16, which NumPy lacks, as a float32 copy.")
-      .def(
-          "__array__",
-          [](const Tensor& tensor, const nb::object& type, const nb::object& copy) {
-            return numpy_copy(as_numpy(tensor), type, copy);
-          },
-          nb::arg("dtype") = nb::none(), nb::arg("copy") = nb::none(),
-          nb::sig("def __array__(self, dtype: typing.Any = None, copy: bool | None = None) -> typing.Any"))
-      .def(
-          "__dlpack__",
-          [](const Tensor& tensor, const nb::kwargs& arguments) {
-            return nb::cast(share<nb::array_api>(tensor)).attr("__dlpack__")(**arguments);
-          },
-          nb::sig("def __dlpack__(self, **kwargs: typing.Any) -> object"))
+      .def("__array__", &as_array, nb::arg("dtype") = nb::none(), nb::arg("copy") = nb::none(),
+           nb::sig("def __array__(self, dtype: typing.Any = None, copy: bool | None = None) -> typing.Any"))
+      .def("__dlpack__", &as_dlpack, nb::sig("def __dlpack__(self, **kwargs: typing.Any) -> object"))
       .def(
           "__dlpack_device__", [](const Tensor&) { return nb::make_tuple(1, 0); },
           nb::sig("def __dlpack_device__(self) -> tuple[int, int]"))

@@ -1,5 +1,6 @@
 #include "text/tokenizer.h"
 
+#include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
@@ -45,14 +46,29 @@ std::vector<std::vector<int32_t>> encode_batch(const Tokenizer& tokenizer, const
   return ids;
 }
 
-std::string id_to_token(const Tokenizer& tokenizer, int32_t id) { return std::string(tokenizer.token(id)); }
+std::string id_to_token(const Tokenizer& tokenizer, int32_t id) {
+  try {
+    return std::string(tokenizer.token(id));
+  } catch (const Error& error) {
+    throw nb::index_error(error.what());
+  }
+}
+
+Tokenizer from_directory(const std::filesystem::path& path) {
+  const nb::gil_scoped_release released;
+  return Tokenizer::from_directory(path.string());
+}
+
+std::string decode(const Tokenizer& tokenizer, const IdArray& ids, bool skip_special_tokens) {
+  const nb::gil_scoped_release released;
+  return tokenizer.decode({ids.data(), ids.size()}, skip(skip_special_tokens));
+}
 
 }  // namespace
 
 void bind_tokenizer(nb::module_& module) {
   nb::class_<Tokenizer>(module, "Tokenizer", "Text to token ids and back, as a tokenizer.json describes it.")
-      .def_static("from_directory", &Tokenizer::from_directory, nb::arg("path"),
-                  nb::call_guard<nb::gil_scoped_release>())
+      .def_static("from_directory", &from_directory, nb::arg("path"))
       .def_static("from_json", &Tokenizer::from_json, nb::arg("text"), nb::arg("source"),
                   nb::call_guard<nb::gil_scoped_release>(),
                   "From the content of a tokenizer.json; `source` leads every message.")
@@ -66,14 +82,9 @@ void bind_tokenizer(nb::module_& module) {
           nb::arg("text"), nb::arg("add_special_tokens") = true)
       .def("encode_batch", &encode_batch, nb::arg("texts"), nb::arg("add_special_tokens") = true,
            "The ids of each text; several threads share the texts.")
-      .def(
-          "decode",
-          [](const Tokenizer& tokenizer, const IdArray& ids, bool skip_special_tokens) {
-            return tokenizer.decode({ids.data(), ids.size()}, skip(skip_special_tokens));
-          },
-          nb::arg("ids"), nb::arg("skip_special_tokens") = false,
-          nb::sig("def decode(self, ids: numpy.typing.NDArray[numpy.int32], skip_special_tokens: bool = "
-                  "False) -> str"))
+      .def("decode", &decode, nb::arg("ids").noconvert(), nb::arg("skip_special_tokens") = false,
+           nb::sig("def decode(self, ids: numpy.typing.NDArray[numpy.int32], skip_special_tokens: bool = "
+                   "False) -> str"))
       .def(
           "token_to_id",
           [](const Tokenizer& tokenizer, const std::string& token) { return tokenizer.token_id(token); },

@@ -26,6 +26,11 @@ Tensor to_matrix(nb::handle object, std::string_view what) {
 }
 
 void check_clip(const Tensor& clip, const QuantizationScheme& scheme, const Tensor& weight) {
+  if (scheme.group_size == QuantizationScheme::kWholeMatrix) {
+    fail(ErrorKind::invalid_argument,
+         "clip: the strategy tensor has one range for the whole matrix, which no clip of "
+         "rows or groups bounds");
+  }
   const Shape expected{weight.dim(0), group_count(scheme, weight.dim(1))};
   if (clip.shape() == expected) return;
   fail(ErrorKind::invalid_argument, "clip: expected one bound for each group {}, got {}", to_string(expected),
@@ -55,6 +60,7 @@ QuantizedWeight quantize(const nb::object& array, const std::string& args, const
 
 /// One byte for each code, u8 [out, in].
 Tensor plain_codes(const QuantizedWeight& weight) {
+  const nb::gil_scoped_release released;
   Tensor codes = Tensor::empty(DType::u8, {weight.out_features, weight.in_features});
   const auto out = codes.mutable_values<uint8_t>();
   for (int64_t row = 0; row < weight.out_features; ++row) {
@@ -67,10 +73,13 @@ Tensor plain_codes(const QuantizedWeight& weight) {
 }
 
 nb::dict pack(const QuantizedWeight& weight, const std::string& format) {
-  nb::dict tensors;
-  for (auto& [suffix, tensor] : packing_of(format_by_name(format)).pack(weight)) {
-    tensors[suffix.c_str()] = nb::cast(tensor);
+  PackedTensors packed;
+  {
+    const nb::gil_scoped_release released;
+    packed = packing_of(format_by_name(format)).pack(weight);
   }
+  nb::dict tensors;
+  for (auto& [suffix, tensor] : packed) tensors[suffix.c_str()] = nb::cast(tensor);
   return tensors;
 }
 
@@ -88,7 +97,9 @@ QuantizedWeight unpack(const nb::dict& tensors, const std::string& format, const
     check_suffix(packing, suffix, format);
     packed[suffix] = to_tensor(value, suffix);
   }
-  return with_context(format, [&] { return packing.unpack(packed, scheme_of_json(args)); });
+  const QuantizationScheme scheme = scheme_of_json(args);
+  const nb::gil_scoped_release released;
+  return with_context(format, [&] { return packing.unpack(packed, scheme); });
 }
 
 }  // namespace
@@ -106,10 +117,10 @@ void bind_weights(nb::module_& module) {
       .def_prop_ro(
           "zeros",
           [](const QuantizedWeight& weight) {
-            return weight.zeros.defined() ? to_numpy(weight.zeros) : nb::none();
+            return weight.zeros.defined() ? to_numpy_view(weight.zeros) : nb::none();
           },
           nb::sig("def zeros(self) -> numpy.typing.NDArray[numpy.uint8] | None"),
-          "uint8 [out, groups]; None when symmetric, where it is 2^(num_bits - 1).")
+          "uint8 [out, groups], read-only; None when symmetric, where it is 2^(num_bits - 1).")
       .def_prop_ro("num_bits", [](const QuantizedWeight& weight) { return weight.scheme.num_bits; })
       .def_prop_ro("symmetric", [](const QuantizedWeight& weight) { return weight.scheme.symmetric; })
       .def_prop_ro(

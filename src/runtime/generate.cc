@@ -28,66 +28,6 @@ void check(const DecoderSpec& spec, const GenerateRequest& request) {
   }
 }
 
-/// One text in the making.
-class TokenLoop {
- public:
-  TokenLoop(const Decoder& decoder, const GenerateRequest& request)
-      : decoder_(decoder),
-        request_(request),
-        sampler_(request.sampling),
-        cache_(decoder.make_cache()),
-        seen_(request.prompt.begin(), request.prompt.end()) {
-    result_.prompt_tokens = static_cast<int64_t>(request.prompt.size());
-  }
-
-  GenerateResult run(const TokenCallback& on_token) {
-    try {
-      result_.reason = loop(on_token);
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::cancelled) throw;
-      result_.reason = FinishReason::cancelled;
-    }
-    return std::move(result_);
-  }
-
- private:
-  FinishReason loop(const TokenCallback& on_token) {
-    auto start = Clock::now();
-    Tensor logits = forward(request_.prompt);
-    result_.prefill_seconds = seconds_since(start);
-    start = Clock::now();
-    while (static_cast<int64_t>(result_.tokens.size()) < request_.max_tokens) {
-      const int32_t token = sampler_.sample(logits.values<float>(), seen_);
-      result_.decode_seconds = seconds_since(start);
-      if (std::ranges::find(request_.stop_tokens, token) != request_.stop_tokens.end()) {
-        result_.stop_token = token;
-        return FinishReason::stop_token;
-      }
-      seen_.push_back(token);
-      result_.tokens.push_back(token);
-      if (!on_token(token)) return FinishReason::callback;
-      if (static_cast<int64_t>(result_.tokens.size()) == request_.max_tokens) break;
-      if (cache_.length() == context_limit(decoder_.spec())) return FinishReason::context_limit;
-      logits = forward({&token, 1});
-      ++result_.decode_steps;
-      result_.decode_seconds = seconds_since(start);
-    }
-    return FinishReason::max_tokens;
-  }
-
-  Tensor forward(std::span<const int32_t> tokens) {
-    throw_if_cancelled(request_.cancelled);
-    return decoder_.forward(tokens, cache_, {LogitRows::last, request_.cancelled});
-  }
-
-  const Decoder& decoder_;
-  const GenerateRequest& request_;
-  Sampler sampler_;
-  KvCache cache_;
-  std::vector<int32_t> seen_;
-  GenerateResult result_;
-};
-
 }  // namespace
 
 std::string_view to_string(FinishReason reason) {
@@ -133,10 +73,79 @@ void check_window(const DecoderSpec& spec, int64_t tokens) {
        context_limit(spec));
 }
 
+TokenStream::TokenStream(const Decoder& decoder, const GenerateRequest& request)
+    : decoder_(decoder),
+      max_tokens_((check(decoder.spec(), request), request.max_tokens)),
+      stop_tokens_(request.stop_tokens.begin(), request.stop_tokens.end()),
+      cancelled_(request.cancelled),
+      sampler_(request.sampling),
+      cache_(decoder.make_cache()),
+      seen_(request.prompt.begin(), request.prompt.end()) {
+  result_.prompt_tokens = static_cast<int64_t>(request.prompt.size());
+}
+
+std::optional<int32_t> TokenStream::next() {
+  if (ended_) return std::nullopt;
+  try {
+    return step();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::cancelled) throw;
+    end(FinishReason::cancelled);
+    return std::nullopt;
+  }
+}
+
+std::optional<int32_t> TokenStream::step() {
+  if (!prepare_logits()) return std::nullopt;
+  const auto start = Clock::now();
+  const int32_t token = sampler_.sample(logits_.values<float>(), seen_);
+  result_.decode_seconds += seconds_since(start);
+  if (std::ranges::find(stop_tokens_, token) != stop_tokens_.end()) {
+    result_.stop_token = token;
+    end(FinishReason::stop_token);
+    return std::nullopt;
+  }
+  seen_.push_back(token);
+  result_.tokens.push_back(token);
+  return token;
+}
+
+/// False when no token may follow.
+bool TokenStream::prepare_logits() {
+  const auto start = Clock::now();
+  if (!logits_.defined()) {
+    forward(seen_);
+    result_.prefill_seconds = seconds_since(start);
+  }
+  if (static_cast<int64_t>(result_.tokens.size()) >= max_tokens_) {
+    end(FinishReason::max_tokens);
+  } else if (!result_.tokens.empty() && cache_.length() == context_limit(decoder_.spec())) {
+    end(FinishReason::context_limit);
+  } else if (!result_.tokens.empty()) {
+    forward({&seen_.back(), 1});
+    ++result_.decode_steps;
+    result_.decode_seconds += seconds_since(start);
+  }
+  return !ended_;
+}
+
+void TokenStream::forward(std::span<const int32_t> tokens) {
+  throw_if_cancelled(cancelled_);
+  logits_ = decoder_.forward(tokens, cache_, {LogitRows::last, cancelled_});
+}
+
+void TokenStream::end(FinishReason reason) {
+  ended_ = true;
+  result_.reason = reason;
+}
+
 GenerateResult generate(const Decoder& decoder, const GenerateRequest& request,
                         const TokenCallback& on_token) {
-  check(decoder.spec(), request);
-  return TokenLoop(decoder, request).run(on_token);
+  TokenStream stream(decoder, request);
+  while (const std::optional<int32_t> token = stream.next()) {
+    if (!on_token(*token)) stream.stop();
+  }
+  return stream.result();
 }
 
 }  // namespace salient

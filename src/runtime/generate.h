@@ -35,18 +35,53 @@ struct GenerateResult {
   double decode_tokens_per_second() const;
 };
 
-/// Sees each token as it comes; false ends the text.
-using TokenCallback = std::function<bool(int32_t token)>;
-
 /// Positions that the model can use: max_position_embeddings, stretched where the rope scaling stretches it.
 int64_t context_limit(const DecoderSpec& spec);
 
 /// Errors: invalid_argument when a window of this many tokens is longer than what the model can use.
 void check_window(const DecoderSpec& spec, int64_t tokens);
 
-/// Continues the prompt. Cancellation is a result, no error. Errors: invalid_argument for an empty prompt,
-/// one beyond the context limit, a token outside the vocabulary, bad sampling options or a negative
-/// max_tokens.
+/// A text in the making, token by token.
+class TokenStream {
+ public:
+  /// Copies what the request points to, but for `cancelled`; the decoder must outlive the stream. Errors:
+  /// invalid_argument for an empty prompt, one beyond the context limit, bad sampling options or a negative
+  /// max_tokens.
+  TokenStream(const Decoder& decoder, const GenerateRequest& request);
+
+  /// The next token; nothing once the text has ended, for the reason that the result tells. The first call
+  /// runs the prompt. Errors: invalid_argument for a token outside the vocabulary.
+  std::optional<int32_t> next();
+
+  /// Another flag to poll from now on.
+  void set_cancelled(const CancellationFlag* cancelled) { cancelled_ = cancelled; }
+  /// The caller wants no more tokens.
+  void stop() { end(FinishReason::callback); }
+
+  const GenerateResult& result() const { return result_; }
+
+ private:
+  std::optional<int32_t> step();
+  bool prepare_logits();
+  void forward(std::span<const int32_t> tokens);
+  void end(FinishReason reason);
+
+  const Decoder& decoder_;
+  int64_t max_tokens_;
+  std::vector<int32_t> stop_tokens_;
+  const CancellationFlag* cancelled_;
+  Sampler sampler_;
+  KvCache cache_;
+  std::vector<int32_t> seen_;  // the prompt and what follows
+  Tensor logits_;              // of the token after `seen_`, once the prompt has been run
+  bool ended_ = false;
+  GenerateResult result_;
+};
+
+/// Sees each token as it comes; false ends the text.
+using TokenCallback = std::function<bool(int32_t token)>;
+
+/// The whole text. Cancellation is a result, no error. Errors: those of TokenStream.
 GenerateResult generate(const Decoder& decoder, const GenerateRequest& request,
                         const TokenCallback& on_token);
 
