@@ -6,6 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -409,10 +410,8 @@ def _saved_handle(model: Any) -> CausalLM:
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
     scratch = Scratch()
     model.save_pretrained(scratch.path)
-    try:
+    with suppress(FileNotFoundError, ValueError):  # made in memory, perhaps; who needs a tokenizer says there is none
         Tokenizer(_hub.find_model(name, weights=False)).save_pretrained(scratch.path)
-    except (FileNotFoundError, ValueError):
-        pass  # made in memory, perhaps; who needs a tokenizer says that there is none
     handle = CausalLM(scratch.path, name_or_path=name)
     handle.adopt(scratch.path, scratch)
     return handle
@@ -481,3 +480,9 @@ def _check_quantization(model: CausalLM, wanted: Any) -> None:
             raise ValueError(
                 f"{model.name_or_path}: quantization_config says {name}={values[name]!r}, config.json {stored[name]!r}"
             )
+
+
+def scratch_directory() -> str:  # until _oneshot and quantizer hold a Scratch
+    import tempfile
+
+    return tempfile.mkdtemp(prefix="salient-")
