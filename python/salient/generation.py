@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from salient._arguments import unknown_argument, warn_user
-from salient._core import FormatError
 
 __all__ = ["GenerationOptions", "Streamer", "TextStreamer", "generation_options"]
 
@@ -165,8 +164,6 @@ def _stored(directory: str) -> dict[str, Any]:
         return {}
     with open(path, encoding="utf-8") as file:
         values = json.load(file)
-    if not isinstance(values, dict):
-        raise FormatError(f"{path}: an object is expected")
     known = {}
     for name, value in _config_arguments(values).items():
         try:
