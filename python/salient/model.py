@@ -33,6 +33,7 @@ _WITHOUT_EFFECT = frozenset(
     "low_cpu_mem_usage use_safetensors trust_remote_code attn_implementation offload_folder offload_state_dict "
     "use_cache max_memory offload_buffers tp_plan use_kernels".split()
 )
+_ASKING_NOTHING = ("use_cache", "return_dict", "token_type_ids")  # of a call
 _DOWNLOAD = frozenset("revision cache_dir token local_files_only force_download".split())
 
 
@@ -145,8 +146,8 @@ class CausalLM:
         input_ids (or inputs): int [batch, tokens] or [tokens], of NumPy, torch or lists; or a text, of which the new
         text is returned. attention_mask: like input_ids, 0 where there is padding. streamer: of Salient or of
         transformers, for one prompt. options, spelled as in transformers: max_new_tokens (256), max_length,
-        min_new_tokens, do_sample, temperature, top_k, top_p, min_p, repetition_penalty, num_return_sequences, eos_token_id,
-        pad_token_id, stop_strings, seed (none: numpy.random draws one), generation_config.
+        min_new_tokens, do_sample, temperature, top_k, top_p, min_p, repetition_penalty, num_return_sequences,
+        eos_token_id, pad_token_id, stop_strings, seed (none: numpy.random draws one), generation_config.
 
         Returns ids [batch * num_return_sequences, longest] of prompts as they came and what follows them, shorter
         ones padded on the right: torch's if the prompt was, else int64 of NumPy.
@@ -193,12 +194,7 @@ class CausalLM:
         Errors: NotImplementedError for more than logits (labels, caches, hidden states).
         """
         for name, value in options.items():
-            if value not in (None, False) and name not in (
-                "use_cache",
-                "return_dict",
-                "token_type_ids",
-                "position_ids",
-            ):
+            if value is not None and value is not False and name not in _ASKING_NOTHING:
                 raise NotImplementedError(f"calling the model gives logits; {name} is not supported")
         rows, _ = id_rows(input_ids)
         logits = np.zeros((len(rows), len(rows[0]), int(self.info["vocab_size"])), dtype=np.float32)
