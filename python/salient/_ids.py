@@ -27,10 +27,10 @@ def id_rows(prompt: Any) -> tuple[list[Ids], bool]:
     return [np.ascontiguousarray(row, dtype=np.int32) for row in np.atleast_2d(array)], array.ndim == 1
 
 
-def id_masks(attention_mask: Any, rows: list[Ids]) -> list[npt.NDArray[np.bool_]]:
-    """Which ids of each row count."""
+def id_masks(attention_mask: Any, rows: list[Ids], padding: int | None) -> list[npt.NDArray[np.bool_]]:
+    """Which ids of each row count; without a mask those that are not `padding`, if that is one."""
     if attention_mask is None:
-        return [np.ones(len(row), dtype=bool) for row in rows]
+        return [np.ones(len(row), dtype=bool) if padding is None else row != padding for row in rows]
     masks = np.atleast_2d(_as_array("generate: attention_mask", attention_mask)) != 0
     if masks.shape != (len(rows), len(rows[0])):
         expected = [len(rows), len(rows[0])]
