@@ -1,19 +1,18 @@
-"""How a prompt is continued: the arguments of `generate`, spelled as in transformers, and streamers."""
+"""How a prompt is continued: the arguments of `generate`, spelled as in transformers."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
 
 from salient._arguments import unknown_argument, warn_user
 
-__all__ = ["GenerationOptions", "Streamer", "TextStreamer", "generation_options"]
+__all__ = ["GenerationOptions", "Streamer", "generation_options"]
 
 DEFAULT_NEW_TOKENS = 256
 
@@ -232,58 +231,6 @@ class Streamer(Protocol):
 
     def put(self, value: Any) -> None: ...
     def end(self) -> None: ...
-
-
-@dataclass
-class TextStreamer:
-    """Prints a text while it is being made, in whole words, as transformers' TextStreamer.
-
-    tokenizer: of Salient or of transformers. skip_prompt: leave the prompt out. decode_kwargs: skip_special_tokens.
-    """
-
-    tokenizer: Any
-    skip_prompt: bool = False
-    decode_kwargs: dict[str, Any] = field(default_factory=dict)
-
-    def __init__(self, tokenizer: Any, skip_prompt: bool = False, **decode_kwargs: Any) -> None:
-        self.tokenizer, self.skip_prompt, self.decode_kwargs = tokenizer, skip_prompt, decode_kwargs
-        self._ids: list[int] = []
-        self._shown = 0
-        self._is_prompt = True
-
-    def put(self, value: Any) -> None:
-        ids = np.asarray(value)
-        if ids.ndim > 1 and ids.shape[0] > 1:
-            raise ValueError(f"TextStreamer shows one text, not a batch of {ids.shape[0]}")
-        is_prompt, self._is_prompt = self._is_prompt, False
-        if is_prompt and self.skip_prompt:
-            return
-        self._ids.extend(int(one) for one in ids.reshape(-1))
-        self._show(self._whole_words(self._text()))
-
-    def end(self) -> None:
-        text = self._text()
-        self.on_finalized_text(text[self._shown :], stream_end=True)
-        self._ids, self._shown, self._is_prompt = [], 0, True
-
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Shows what will not change any more; subclasses may do something else with it."""
-        print(text, end="\n" if stream_end else "", flush=True, file=sys.stdout)
-
-    def _text(self) -> str:
-        return str(self.tokenizer.decode(self._ids, **self.decode_kwargs)) if self._ids else ""
-
-    def _whole_words(self, text: str) -> int:
-        """Characters that will not change: up to the last space, or all behind a line's end."""
-        return len(text) if text.endswith("\n") else text.rfind(" ") + 1
-
-    def _show(self, end: int) -> None:
-        text = self._text()
-        if end > self._shown:
-            self.on_finalized_text(text[self._shown : end])
-            self._shown = end
-        if text.endswith("\n"):  # a new line does not depend on those before it
-            self._ids, self._shown = [], 0
 
 
 def stops(text: str, stop_strings: Sequence[str]) -> int | None:
