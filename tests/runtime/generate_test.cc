@@ -49,6 +49,8 @@ TEST_F(Generate, StopsBeforeAStopToken) {
   const std::vector<int32_t> stop{free.tokens[3]};
   const auto stopped = run({.max_tokens = 6, .stop_tokens = stop});
   EXPECT_EQ(stopped.reason, FinishReason::stop_token);
+  EXPECT_EQ(stopped.stop_token, stop[0]);
+  EXPECT_EQ(free.stop_token, std::nullopt);
   const auto first = std::find(free.tokens.begin(), free.tokens.end(), stop[0]);
   EXPECT_EQ(stopped.tokens, std::vector<int32_t>(free.tokens.begin(), first));
 }
