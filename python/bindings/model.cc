@@ -22,8 +22,8 @@ std::unique_ptr<Backend> backend_of(const std::string& device) {
 /// A model directory, loaded.
 class LoadedModel {
  public:
-  LoadedModel(const std::string& path, const std::string& device, const CancellationFlag*)
-      : backend_(backend_of(device)), decoder_(Decoder::load(path, *backend_)) {}
+  LoadedModel(const std::string& path, const std::string& device, const CancellationFlag* cancelled)
+      : backend_(backend_of(device)), decoder_(Decoder::load(path, *backend_, cancelled)) {}
 
   std::string device() const { return backend_->description(); }
   const Decoder& decoder() const { return decoder_; }
