@@ -53,8 +53,10 @@ nb::list read_windows(const Tokenizer& tokenizer, const std::filesystem::path& p
 }
 
 std::vector<std::string> read_texts(const std::filesystem::path& path, const std::string& text_column) {
-  const nb::gil_scoped_release released;
-  return read_documents({.path = path.string(), .text_column = text_column});
+  std::vector<std::string> texts;
+  Interruptible job;
+  job.run([&] { texts = read_documents({.path = path.string(), .text_column = text_column}, job.flag()); });
+  return texts;
 }
 
 }  // namespace

@@ -63,7 +63,8 @@ OneshotOptions job_options(Keywords& keywords) {
   take_awq(keywords, options.recipe);
   if (const auto format = keywords.take<std::string>("format")) options.format = format_by_name(*format);
   take_calibration(keywords, options.calibration);
-  if (keywords.take<bool>("scaled_only").value_or(false)) options.result = OneshotResult::scaled;
+  if (const auto scaled = keywords.take<bool>("scaled_only"))
+    options.result = *scaled ? OneshotResult::scaled : OneshotResult::quantized;
   return options;
 }
 
@@ -131,7 +132,7 @@ void bind_oneshot(nb::module_& module) {
       "num_samples: int | None = None, max_seq_length: int | None = None, propagate_error: bool | None = "
       "None, "
       "calibrate_all_experts: bool | None = None, min_tokens_per_expert: int | None = None, "
-      "apply_clip: bool | None = None, duo_scaling: bool | str | None = None, scaled_only: bool = False";
+      "apply_clip: bool | None = None, duo_scaling: bool | str | None = None, scaled_only: bool | None = None";
   static const std::string oneshot_signature = fmt::format(
       "def oneshot{}, output: str, shard_size: int = 5000000000, overwrite: bool = False, "
       "progress: collections.abc.Callable[[int, int, float, float], None] | None = None) -> str",
