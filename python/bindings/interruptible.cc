@@ -1,6 +1,7 @@
 #include "bindings/interruptible.h"
 
 #include <cxxabi.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <thread>
@@ -64,8 +65,6 @@ void Interruptible::call_back(const std::function<void()>& callback) {
 }
 
 bool Interruptible::wait_for_work() {
-  // Not by a guard: while the interpreter shuts down, taking the lock back may end this thread by unwinding
-  // its stack, which no destructor survives.
   PyThreadState* state = PyEval_SaveThread();
   bool finished = false;
   {
@@ -73,7 +72,14 @@ bool Interruptible::wait_for_work() {
     changed_.wait_for(lock, kSignalInterval, [this] { return finished_ || callback_ != nullptr; });
     finished = finished_;
   }
-  PyEval_RestoreThread(state);
+  try {
+    PyEval_RestoreThread(state);
+  } catch (const abi::__forced_unwind&) {
+    // The interpreter shuts down and ends this thread by unwinding its stack, which the functions between
+    // here and Python's do not survive. So it stays here until the process ends, as Python 3.14 has it.
+    abandon();
+    while (true) pause();
+  }
   return finished;
 }
 
@@ -86,8 +92,6 @@ void Interruptible::serve_callback() {
   if (callback == nullptr) return;
   try {
     if (!caller_error_) (*callback)();
-  } catch (const abi::__forced_unwind&) {  // the interpreter ends this thread
-    throw;
   } catch (...) {
     caller_error_ = std::current_exception();
     flag_ = true;

@@ -9,9 +9,9 @@ from salient._config import AwqConfig
 from salient._core import FormatError, get_num_threads, set_num_threads, version
 from salient._oneshot import oneshot
 from salient.evaluate import Perplexity, perplexity
-from salient.generation import TextStreamer
 from salient.model import AutoModelForCausalLM, CausalLM, inspect, load
 from salient.models import AutoAWQForCausalLM
+from salient.streaming import TextStreamer
 from salient.tokenizer import AutoTokenizer, Tokenizer
 from salient.utils.utils import get_best_device
 from salient.weights import QuantizedWeight, Tensor, pack, quantize_weight, unpack

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ._values import shorten
+
 
 class _Size(int):
     """An element count that can also be called, as ``tensor.size()`` and ``tensor.size(dim)`` are."""
@@ -144,7 +146,7 @@ def to_ids(ids: Any, what: str = "ids") -> Any:
     if isinstance(ids, dict):
         ids = ids["input_ids"]
     if isinstance(ids, str):
-        raise TypeError(f"{what}: whole numbers are expected, not the text {_shorten(ids)}")
+        raise TypeError(f"{what}: whole numbers are expected, not the text {shorten(ids)}")
     if callable(getattr(ids, "tolist", None)):
         ids = ids.tolist()
     if isinstance(ids, list) and set(map(type, ids)) <= {int}:
@@ -158,9 +160,4 @@ def to_ids(ids: Any, what: str = "ids") -> Any:
     except TypeError:
         if hasattr(ids, "__iter__"):
             raise
-        raise TypeError(f"{what}: whole numbers are expected, not {_shorten(ids)}") from None
-
-
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+        raise TypeError(f"{what}: whole numbers are expected, not {shorten(ids)}") from None

@@ -1,69 +1,117 @@
-"""Model directories on disk: temporary ones, and copies that appear whole or not at all."""
+"""Model directories on disk: temporary ones, and such as appear whole or not at all."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from salient import _core
 
-__all__ = ["save_directory", "scratch_directory"]
+__all__ = ["Scratch", "check_target", "model_target", "save_directory"]
 
-_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
-_MODEL_FILES = (".json", ".jinja", ".model", ".txt", ".md", ".yaml", ".gitattributes", *_WEIGHTS)
-
-
-def scratch_directory() -> str:
-    """A fresh directory for weights that nobody has named a place for yet: in $SALIENT_WORK, else where Python puts
-    temporary files ($TMPDIR). Whoever asks for it removes it."""
-    parent = os.environ.get("SALIENT_WORK")
-    if parent:
-        os.makedirs(parent, exist_ok=True)
-    return tempfile.mkdtemp(prefix="salient-", dir=parent or None)
+# What describes weights or their use, and is wrong beside others: it goes when a model takes another one's place.
+_OF_THE_WEIGHTS = re.compile(
+    r"model.*\.safetensors|model\.safetensors\.index\.json|pytorch_model.*\.bin(\.index\.json)?"
+    r"|quant_config\.json|quantize_config\.json|recipe\.yaml|generation_config\.json"
+)
 
 
-def save_directory(source: str, target: str | os.PathLike[str], shard_size: int | str = "5GB") -> None:
-    """Copies a model directory, its weights in files of at most `shard_size` (bytes, or "5GB").
+class Scratch:
+    """A temporary directory for weights that nobody has named a place for yet, in $SALIENT_WORK, else where Python puts
+    temporary files ($TMPDIR). It goes with the last one who holds this object, or with the process."""
 
-    A directory that stands there is replaced if it is empty or holds nothing but files such as models have; those
-    that are neither weights nor written anew (a README, a tokenizer saved before) are kept.
+    def __init__(self) -> None:
+        parent = os.environ.get("SALIENT_WORK")
+        if parent:
+            os.makedirs(parent, exist_ok=True)
+        self.path = tempfile.mkdtemp(prefix="salient-", dir=parent or None)
+        self._finalizer = weakref.finalize(self, _remove, self.path, os.getpid())
 
-    Errors: ValueError when anything else stands there; OSError; KeyboardInterrupt, which leaves the target as it was.
+    def remove(self) -> None:
+        self._finalizer()
+
+
+def _remove(path: str, process: int) -> None:
+    if os.getpid() == process:  # a forked child leaves it to its parent
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def check_target(target: str | os.PathLike[str], *, overwrite: bool = True) -> Path:
+    """Where a model named `target` will lie, symbolic links followed.
+
+    Errors: ValueError for a file, a config.json there that is no model's, or with overwrite=False anything there.
     """
-    path = Path(os.path.abspath(target))
-    size = _core.parse_byte_size(str(shard_size))
-    if os.path.realpath(path) == os.path.realpath(source):
-        return
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _core.reshard(source, str(path), size, False)
-        return
-    _check_replaceable(path)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        _core.reshard(source, str(fresh / "new"), size, False)
-        _keep_others(path, fresh / "new")
-        os.rename(path, fresh / "old")
-        os.rename(fresh / "new", path)
-    finally:
-        if not path.exists() and (fresh / "old").exists():
-            os.rename(fresh / "old", path)
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _check_replaceable(path: Path) -> None:
+    path = Path(os.path.realpath(target))
+    if not os.path.lexists(path):
+        return path
     if not path.is_dir():
         raise ValueError(f"{path} is a file; a model is saved as a directory")
+    if not overwrite and any(path.iterdir()):
+        raise ValueError(f"{path} exists already, and overwrite is False")
+    config = path / "config.json"
+    if config.exists() and not _is_model_config(config):
+        raise ValueError(f"{config} is no model's and would be replaced; name another directory")
+    return path
+
+
+def _is_model_config(path: Path) -> bool:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(config, dict) and bool(config.keys() & {"architectures", "model_type"})
+
+
+@contextmanager
+def model_target(target: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[str]:
+    """A name for a directory to write, which at the end of the `with` takes the place `target`: whole, or after an
+    exception not at all. Of what stands there the weights of another model and what describes them go, and files of
+    the same names are replaced; everything else stays.
+
+    Errors: those of `check_target`; OSError.
+    """
+    path = check_target(target, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # On the same file system, though it be a mounted one.
+    with tempfile.TemporaryDirectory(prefix=".salient-", dir=path if path.exists() else path.parent) as fresh:
+        new = Path(fresh, "model")
+        yield str(new)
+        if path.exists():
+            _move_in(new, path)
+        else:
+            os.rename(new, path)
+
+
+def _move_in(new: Path, path: Path) -> None:
+    """Without config.json a directory is no model: it goes first and comes last."""
+    config = path / "config.json"
+    config.unlink(missing_ok=True)
     for entry in path.iterdir():
-        if entry.is_dir() or not entry.name.endswith((*_MODEL_FILES, "LICENSE", "NOTICE")):
-            raise ValueError(
-                f"{path} is not replaced: {entry.name} in it is no file of a model; name an empty or new place"
-            )
+        if entry.is_file() and _OF_THE_WEIGHTS.fullmatch(entry.name):
+            entry.unlink()
+    for entry in sorted(new.iterdir(), key=lambda entry: entry.name == "config.json"):
+        os.replace(entry, path / entry.name)
 
 
-def _keep_others(old: Path, new: Path) -> None:
-    for entry in old.iterdir():
-        if not entry.name.endswith(_WEIGHTS) and not (new / entry.name).exists():
-            shutil.copy2(entry, new / entry.name)
+def save_directory(
+    source: str, target: str | os.PathLike[str], shard_size: int | str = "5GB", *, config: str | None = None
+) -> None:
+    """Copies a model directory to `target` as `model_target` has it, its weights in files of at most `shard_size`
+    (bytes, or "5GB"), with the text `config` as its config.json where one is given.
+
+    Errors: as `model_target`; ValueError for a size that is none; KeyboardInterrupt.
+    """
+    size = _core.parse_byte_size(str(shard_size))
+    if os.path.realpath(target) == os.path.realpath(source) and config is None:
+        return
+    with model_target(target) as fresh:
+        _core.reshard(source, fresh, size, False)
+        if config is not None:
+            Path(fresh, "config.json").write_text(config, encoding="utf-8")

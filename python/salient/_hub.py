@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
+from typing import Any
+
+from ._arguments import reject_unknown
 
 CONFIGURATION_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model")
 MODEL_FILES = (*CONFIGURATION_FILES, "*.safetensors")
+
+DOWNLOAD_OPTIONS = frozenset({"revision", "cache_dir", "token", "local_files_only", "force_download"})
+PUSH_OPTIONS = frozenset({"token", "private", "commit_message", "commit_description", "revision", "create_pr"})
+# Of the push_to_hub of transformers, and without effect here.
+_PUSH_WITHOUT_EFFECT = frozenset({"use_temp_dir", "safe_serialization", "max_shard_size"})
 
 _REPOSITORY_ID = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
 
@@ -92,6 +100,17 @@ def push(
     except Exception as error:
         raise OSError(f"{repo_id}: the Hugging Face hub did not take the upload: {cause_of(error)}") from error
     return str(getattr(commit, "commit_url", commit))
+
+
+def push_options(where: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``push`` among the arguments of somebody's push_to_hub, to be called before there is anything to upload.
+
+    Errors: NotImplementedError for tags of a model card; TypeError for unknown arguments.
+    """
+    if options.get("tags"):
+        raise NotImplementedError(f"{where}: tags={options['tags']!r}: no model card is written")
+    reject_unknown(where, options, PUSH_OPTIONS | _PUSH_WITHOUT_EFFECT | {"tags"})
+    return {name: value for name, value in options.items() if name in PUSH_OPTIONS}
 
 
 def is_repository_id(name: str) -> bool:

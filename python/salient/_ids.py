@@ -27,10 +27,10 @@ def id_rows(prompt: Any) -> tuple[list[Ids], bool]:
     return [np.ascontiguousarray(row, dtype=np.int32) for row in np.atleast_2d(array)], array.ndim == 1
 
 
-def id_masks(attention_mask: Any, rows: list[Ids]) -> list[npt.NDArray[np.bool_]]:
-    """Which ids of each row count."""
+def id_masks(attention_mask: Any, rows: list[Ids], padding: int | None) -> list[npt.NDArray[np.bool_]]:
+    """Which ids of each row count; without a mask those that are not `padding`, if that is one."""
     if attention_mask is None:
-        return [np.ones(len(row), dtype=bool) for row in rows]
+        return [np.ones(len(row), dtype=bool) if padding is None else row != padding for row in rows]
     masks = np.atleast_2d(_as_array("generate: attention_mask", attention_mask)) != 0
     if masks.shape != (len(rows), len(rows[0])):
         expected = [len(rows), len(rows[0])]
@@ -57,7 +57,7 @@ def pad_rows(rows: Iterable[npt.NDArray[Any]], filler: int) -> npt.NDArray[np.in
     return padded
 
 
-def like(prompt: Any, ids: npt.NDArray[np.int64]) -> Any:
+def like(prompt: Any, ids: npt.NDArray[Any]) -> Any:
     """torch's where the prompt was."""
     if type(prompt).__module__.partition(".")[0] == "torch":
         import torch
@@ -71,6 +71,8 @@ def _as_array(what: str, ids: Any) -> npt.NDArray[Any]:
         array = ids.detach().cpu().numpy() if hasattr(ids, "detach") else np.asarray(ids)
     except ValueError:
         raise ValueError(f"{what}: rows of different lengths; pad them (tokenizer(..., padding=True))") from None
+    if array.dtype.kind in "US":
+        raise TypeError(f'{what}: texts are encoded first: tokenizer(texts, padding=True, return_tensors="np")')
     if array.size and array.dtype.kind not in "iub":
         raise ValueError(f"{what}: whole numbers are expected, not {array.dtype}")
     if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int32).max):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
+
+from ._core import FormatError
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -25,21 +28,23 @@ _CLASS_DEFAULTS: dict[str, dict[str, str]] = {
 }
 
 
-def read_settings(directory: str) -> dict[str, Any]:
+def read_settings(directory: str, files: Mapping[str, bytes]) -> dict[str, Any]:
     """tokenizer_config.json with what special_tokens_map.json adds to it, tokens as plain strings, the tokens without
-    a name as ``extra_special_tokens``.
+    a name as ``extra_special_tokens``; ``files`` are contents by name, those of ``directory``.
 
     As in transformers, special_tokens_map.json counts only where tokenizer_config.json lists no
-    ``added_tokens_decoder``, and then it has the last word.
+    ``added_tokens_decoder``, and then it has the last word. Errors: salient.FormatError.
     """
-    settings = read_object(os.path.join(directory, "tokenizer_config.json"))
+    settings = _read(directory, files, "tokenizer_config.json")
     if "added_tokens_decoder" not in settings:
-        settings.update(read_object(os.path.join(directory, "special_tokens_map.json")))
-    template = os.path.join(directory, "chat_template.jinja")
-    if os.path.isfile(template):
-        with open(template, encoding="utf-8") as file:
-            settings["chat_template"] = file.read()
+        settings.update(_read(directory, files, "special_tokens_map.json"))
+    if "chat_template.jinja" in files:
+        settings["chat_template"] = files["chat_template.jinja"].decode("utf-8", errors="replace")
     return with_class_defaults(plain_tokens(settings))
+
+
+def _read(directory: str, files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    return parse_object(files[name], os.path.join(directory, name)) if name in files else {}
 
 
 def with_class_defaults(settings: dict[str, Any]) -> dict[str, Any]:
@@ -78,18 +83,12 @@ def token_text(token: Any) -> str:
     return str(token["content"]) if isinstance(token, dict) else str(token)
 
 
-def read_object(path: str) -> dict[str, Any]:
-    """A JSON file's object; empty where there is no such file. Errors: salient.FormatError."""
-    from ._core import FormatError
-
-    if not os.path.isfile(path):
-        return {}
-    with open(path, "rb") as file:
-        content = file.read()
+def parse_object(content: bytes, source: str) -> dict[str, Any]:
+    """The object that a JSON file holds; ``source`` leads the message. Errors: salient.FormatError."""
     try:
         value = json.loads(content)
     except ValueError as error:
-        raise FormatError(f"{path}: {error}") from None
+        raise FormatError(f"{source}: {error}") from None
     if not isinstance(value, dict):
-        raise FormatError(f"{path}: an object is expected, not {type(value).__name__}")
+        raise FormatError(f"{source}: an object is expected, not {type(value).__name__}")
     return value

@@ -1,75 +1,116 @@
-"""The files of a tokenizer in a model directory: what their vocabulary is, and copies of them."""
+"""The files of a tokenizer: read once, so that they may go; what their vocabulary is; copies of them."""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
-import shutil
+import tempfile
+from collections.abc import Mapping
 from typing import Any
 
-from ._special_tokens import NAMED_TOKENS, read_object
+from . import _core
+from ._special_tokens import NAMED_TOKENS, parse_object
 
-NAMES = (
-    "tokenizer_config.json",
+_TEMPLATE = "chat_template.jinja"
+_TEMPLATES = "additional_chat_templates"
+_SETTINGS = "tokenizer_config.json"
+_NAMES = (
+    _SETTINGS,
     "special_tokens_map.json",
     "tokenizer.json",
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
-    "chat_template.jinja",
+    _TEMPLATE,
     "chat_template.json",
 )
 
+Files = dict[str, bytes]  # content by path within the directory
 
-def base_vocabulary(directory: str) -> dict[str, int]:
+
+def read(directory: str) -> Files:
+    """Those that there are. Errors: OSError."""
+    names = [name for name in _NAMES if os.path.isfile(os.path.join(directory, name))]
+    templates = os.path.join(directory, _TEMPLATES)
+    if os.path.isdir(templates):
+        names += [os.path.join(_TEMPLATES, name) for name in sorted(os.listdir(templates)) if name.endswith(".jinja")]
+    contents = {}
+    for name in names:
+        with open(os.path.join(directory, name), "rb") as file:
+            contents[name] = file.read()
+    return contents
+
+
+def compiled(files: Files) -> _core.Tokenizer:
+    """The tokenizer of files whose directory may be gone."""
+    with tempfile.TemporaryDirectory(prefix="salient-") as directory:
+        for name in ("tokenizer.json", _SETTINGS):
+            if name in files:
+                _replace(os.path.join(directory, name), files[name])
+        return _core.Tokenizer.from_directory(directory)
+
+
+def json_object(files: Files, name: str) -> dict[str, Any]:
+    """A file's object; empty where there is no such file. Errors: salient.FormatError."""
+    return parse_object(files[name], name) if name in files else {}
+
+
+def base_vocabulary(files: Files) -> dict[str, int]:
     """Token to id, without added tokens."""
-    vocabulary: dict[str, int] = read_object(os.path.join(directory, "tokenizer.json"))["model"]["vocab"]
+    vocabulary: dict[str, int] = json_object(files, "tokenizer.json")["model"]["vocab"]
     return vocabulary
 
 
-def added_tokens(directory: str) -> list[str]:
+def added_tokens(files: Files) -> list[str]:
     """The added tokens of tokenizer.json and tokenizer_config.json."""
-    entries = list(read_object(os.path.join(directory, "tokenizer.json")).get("added_tokens", []))
-    configuration = read_object(os.path.join(directory, "tokenizer_config.json"))
-    entries += configuration.get("added_tokens_decoder", {}).values()
+    entries = list(json_object(files, "tokenizer.json").get("added_tokens", []))
+    entries += json_object(files, _SETTINGS).get("added_tokens_decoder", {}).values()
     return [entry["content"] for entry in entries]
 
 
-def copy(source: str, target: str, changes: dict[str, Any]) -> tuple[str, ...]:
-    """Copies the files that there are, with ``changes`` of settings (None removes one); each appears whole or not at
-    all. Gives the paths. Errors: FileNotFoundError when the source holds no tokenizer, OSError."""
-    if not os.path.isfile(os.path.join(source, "tokenizer.json")):
-        raise FileNotFoundError(f"{source}: there is no tokenizer.json to copy")
+def write(files: Files, target: str, changes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Writes the files with ``changes`` of settings (None removes one); each appears whole or not at all. Gives the
+    paths. Errors: OSError."""
     if os.path.exists(target) and not os.path.isdir(target):
         raise NotADirectoryError(f"{target} is a file: a directory to save the tokenizer in is expected")
     os.makedirs(target, exist_ok=True)
-    contents = {name: _content(source, name, changes) for name in NAMES}
+    contents = _changed_files(files, dict(changes))
     paths = []
-    for name, content in contents.items():
-        if content is not None:
-            path = os.path.join(target, name)
-            _replace(path, content)
-            paths.append(path)
-    return tuple(paths + _copy_templates(source, target))
+    for name in sorted(contents, key=_place):
+        path = os.path.join(target, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _replace(path, contents[name])
+        paths.append(path)
+    stale = os.path.join(target, _TEMPLATE)
+    if "chat_template" in changes and _TEMPLATE not in contents and os.path.exists(stale):
+        os.unlink(stale)
+    return tuple(paths)
 
 
-def _content(source: str, name: str, changes: dict[str, Any]) -> bytes | None:
-    path = os.path.join(source, name)
-    if name == "special_tokens_map.json":
-        changes = {key: value for key, value in changes.items() if key in (*NAMED_TOKENS, "extra_special_tokens")}
-    is_settings = name in ("tokenizer_config.json", "special_tokens_map.json")
-    if changes and is_settings and (os.path.isfile(path) or name == "tokenizer_config.json"):
-        return _changed(path, changes)
-    if not os.path.isfile(path):
-        return None
-    with open(path, "rb") as file:
-        return file.read()
+def _place(name: str) -> tuple[int, str]:
+    return (_NAMES.index(name) if name in _NAMES else len(_NAMES), name)
 
 
-def _changed(path: str, changes: dict[str, Any]) -> bytes:
-    settings = read_object(path)
+def _changed_files(files: Files, changes: dict[str, Any]) -> Files:
+    """A template that is one text has a file of its own, several stand among the settings, as in transformers."""
+    contents = dict(files)
+    if "chat_template" in changes:
+        contents.pop(_TEMPLATE, None)
+        if isinstance(changes["chat_template"], str):
+            contents[_TEMPLATE] = changes["chat_template"].encode()
+            changes["chat_template"] = None
+    if changes:
+        contents[_SETTINGS] = _changed(files, _SETTINGS, changes)
+    tokens = {key: value for key, value in changes.items() if key in (*NAMED_TOKENS, "extra_special_tokens")}
+    if tokens and "special_tokens_map.json" in files:
+        contents["special_tokens_map.json"] = _changed(files, "special_tokens_map.json", tokens)
+    return contents
+
+
+def _changed(files: Files, name: str, changes: Mapping[str, Any]) -> bytes:
+    settings = json_object(files, name)
     if "extra_special_tokens" in changes:
         settings.pop("additional_special_tokens", None)
     settings = {key: value for key, value in {**settings, **changes}.items() if value is not None or key not in changes}
@@ -87,15 +128,3 @@ def _replace(path: str, content: bytes) -> None:
         if os.path.exists(beside):
             os.unlink(beside)
         raise
-
-
-def _copy_templates(source: str, target: str) -> list[str]:
-    folder, copied = (
-        os.path.join(source, "additional_chat_templates"),
-        os.path.join(target, "additional_chat_templates"),
-    )
-    if not os.path.isdir(folder):
-        return []
-    if not (os.path.exists(copied) and os.path.samefile(folder, copied)):
-        shutil.copytree(folder, copied, dirs_exist_ok=True)
-    return [os.path.join(copied, name) for name in sorted(os.listdir(copied))]

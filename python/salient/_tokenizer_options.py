@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._arguments import unknown_argument
+from ._hub import DOWNLOAD_OPTIONS
 from ._special_tokens import NAMED_TOKENS
 
 _LARGEST_LIMIT = int(1e20)  # a longer model_max_length means that there is none
@@ -15,7 +16,6 @@ _NO_PADDING_TOKEN = (
     "padding needs a token to pad with, and this tokenizer names none: set one, as in "
     "tokenizer.pad_token = tokenizer.eos_token"
 )
-_HUB_OPTIONS = frozenset({"revision", "cache_dir", "token", "local_files_only", "force_download"})
 _SETTINGS = frozenset(
     {
         *("padding_side", "truncation_side", "model_max_length", "chat_template", "extra_special_tokens"),
@@ -40,17 +40,17 @@ def sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     """Options of the hub, and settings of the tokenizer."""
     settings = {}
     for name, value in options.items():
-        if name in _HUB_OPTIONS or name in _WITHOUT_EFFECT:
+        if name in DOWNLOAD_OPTIONS or name in _WITHOUT_EFFECT:
             continue
         if name in _REFUSED:
             if value:
                 raise NotImplementedError(f"AutoTokenizer.from_pretrained: {name}={value!r}: {_REFUSED[name]}")
             continue
         if name not in _SETTINGS and not name.endswith("_token"):
-            known = [*_HUB_OPTIONS, *_SETTINGS, *_WITHOUT_EFFECT, *_REFUSED, *NAMED_TOKENS]
+            known = [*DOWNLOAD_OPTIONS, *_SETTINGS, *_WITHOUT_EFFECT, *_REFUSED, *NAMED_TOKENS]
             raise unknown_argument("AutoTokenizer.from_pretrained", name, known)
         settings[name] = value
-    return {name: options[name] for name in _HUB_OPTIONS & options.keys()}, settings
+    return {name: options[name] for name in DOWNLOAD_OPTIONS & options.keys()}, settings
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,18 @@
-"""How a prompt is continued: the arguments of `generate`, spelled as in transformers, and streamers."""
+"""How a prompt is continued: the arguments of `generate`, spelled as in transformers."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
 
-from salient._arguments import unknown_argument
+from salient._arguments import unknown_argument, warn_user
 
-__all__ = ["GenerationOptions", "Streamer", "TextStreamer", "generation_options"]
+__all__ = ["GenerationOptions", "Streamer", "generation_options"]
 
 DEFAULT_NEW_TOKENS = 256
 
@@ -26,8 +25,6 @@ _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "early_stopping": ((False, None), "it steers beam search, which is not supported"),
     "no_repeat_ngram_size": ((0, None), "it is not supported; repetition_penalty is"),
     "encoder_repetition_penalty": ((1, 1.0, None), "it is not supported; repetition_penalty is"),
-    "min_length": ((0, None), "it is not supported; text ends where the model ends it"),
-    "min_new_tokens": ((0, None), "it is not supported; text ends where the model ends it"),
     "bad_words_ids": ((None,), "it is not supported"),
     "force_words_ids": ((None,), "it is not supported"),
     "typical_p": ((1, 1.0, None), "it is not supported; top_k, top_p and min_p are"),
@@ -42,6 +39,16 @@ _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "output_logits": ((False, None), "generate returns the ids; logits and score give numbers"),
     "output_attentions": ((False, None), "attention weights are never formed"),
     "output_hidden_states": ((False, None), "hidden states are not kept"),
+    "suppress_tokens": ((None, []), "it is not supported"),
+    "begin_suppress_tokens": ((None, []), "it is not supported"),
+    "sequence_bias": ((None,), "it is not supported"),
+    "guidance_scale": ((None, 1, 1.0), "guidance by a second prompt is not supported"),
+    "forced_bos_token_id": ((None,), "it is not supported"),
+    "forced_eos_token_id": ((None,), "it is not supported"),
+    "max_time": ((None,), "it is not supported; a streamer that raises ends the text"),
+    "negative_prompt_ids": ((None,), "it is not supported"),
+    "past_key_values": ((None,), "caches are not handed around"),
+    "inputs_embeds": ((None,), "the model takes ids"),
 }
 # Those that change nothing here, whatever they say.
 _WITHOUT_EFFECT = (
@@ -51,6 +58,8 @@ _WITHOUT_EFFECT = (
     "tokenizer",
     "cache_implementation",
     "use_model_defaults",
+    "bos_token_id",
+    "decoder_start_token_id",
 )
 
 
@@ -60,6 +69,8 @@ class GenerationOptions:
 
     max_new_tokens: int | None = None
     max_length: int | None = None
+    min_new_tokens: int = 0
+    min_length: int = 0
     do_sample: bool = False
     temperature: float = 1.0
     top_k: int = 50
@@ -82,12 +93,21 @@ class GenerationOptions:
             raise ValueError(f"generate: the prompt has {prompt} tokens already, max_length is {self.max_length}")
         return self.max_length - prompt
 
-    def sampling(self) -> dict[str, Any]:
-        """Arguments of _core.Model.generate. Without a seed numpy.random draws one."""
+    def least_new_tokens(self, prompt: int) -> int:
+        """Before which no end token is drawn, behind a prompt of so many."""
+        return max(self.min_new_tokens, self.min_length - prompt)
+
+    def padding(self) -> int | None:
+        """The id that stands for nothing in a prompt without a mask, as transformers has it."""
+        ends = self.eos_token_id or ()
+        return None if self.pad_token_id in ends else self.pad_token_id
+
+    def sampling(self, index: int = 0) -> dict[str, Any]:
+        """Arguments of _core.Model.start for text number `index` of a call. Without a seed numpy.random draws one."""
         shared = {"repetition_penalty": self.repetition_penalty}
         if not self.do_sample:
             return {"temperature": 0.0, **shared}
-        seed = int(np.random.randint(2**31)) if self.seed is None else self.seed
+        seed = int(np.random.randint(2**31)) if self.seed is None else (self.seed + index) % 2**64
         filters = {"top_k": self.top_k, "top_p": self.top_p, "min_p": self.min_p}
         return {"temperature": self.temperature, "seed": seed, **filters, **shared}
 
@@ -102,7 +122,8 @@ def generation_options(directory: str, given: dict[str, Any]) -> GenerationOptio
     Errors: TypeError for an unknown argument, with the nearest name; NotImplementedError for what transformers has and
     Salient has not; ValueError for values that make no sense.
     """
-    given = {**_config_arguments(given.pop("generation_config", None)), **_checked(given)}
+    config = given.pop("generation_config", None)
+    given = {**_checked(_config_arguments(config)), **_checked(given)}
     values = {**_stored(directory), **{name: value for name, value in given.items() if value is not None}}
     if given.get("max_new_tokens") is None and given.get("max_length") is not None:
         values.pop("max_new_tokens", None)
@@ -132,30 +153,55 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _config_arguments(config: Any) -> dict[str, Any]:
-    """Of a GenerationConfig of transformers, a dict, or None."""
+    """Of a GenerationConfig of transformers, a dict, or None; without what says nothing of how to generate."""
     if config is None:
         return {}
     values = config if isinstance(config, dict) else config.to_dict()
-    return {name: value for name, value in values.items() if name in _NAMES and value is not None}
+    return {name: value for name, value in values.items() if value is not None and name in (*_NAMES, *_FIXED)}
 
 
 def _stored(directory: str) -> dict[str, Any]:
+    """Of generation_config.json; what Salient has not is left out with a warning."""
     path = os.path.join(directory, "generation_config.json")
     if not os.path.exists(path):
         return {}
     with open(path, encoding="utf-8") as file:
-        return _config_arguments(json.load(file))
+        values = json.load(file)
+    known = {}
+    for name, value in _config_arguments(values).items():
+        try:
+            known.update(_checked({name: value}))
+        except NotImplementedError as error:
+            warn_user(f"{path}: left out: {error}")
+    return known
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return (value,) if isinstance(value, (int, str)) else tuple(value)
+    return tuple(value) if isinstance(value, (list, tuple, set, frozenset)) else (value,)
 
 
-_INTEGERS = ("max_new_tokens", "max_length", "top_k", "num_return_sequences", "pad_token_id", "seed")
+_INTEGERS = (
+    "max_new_tokens",
+    "max_length",
+    "min_new_tokens",
+    "min_length",
+    "top_k",
+    "num_return_sequences",
+    "pad_token_id",
+    "seed",
+)
 _NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
 
 
 def _check_types(options: GenerationOptions) -> None:
+    if not isinstance(options.do_sample, bool):
+        raise TypeError(f"generate: do_sample {options.do_sample!r} is neither True nor False")
+    for token in options.eos_token_id or ():
+        if isinstance(token, bool) or not isinstance(token, (int, np.integer)):
+            raise TypeError(f"generate: eos_token_id {token!r} is no whole number")
+    for text in options.stop_strings:
+        if not isinstance(text, str) or not text:
+            raise ValueError(f"generate: stop_strings: {text!r} is no text to stop at")
     for names, kinds, word in (
         (_INTEGERS, (int, np.integer), "whole number"),
         (_NUMBERS, (int, float, np.number), "number"),
@@ -172,6 +218,8 @@ def _check_ranges(options: GenerationOptions) -> None:
         value = getattr(options, name)
         if value is not None and value < (0 if name == "max_new_tokens" else 1):
             raise ValueError(f"generate: {name} {value} is no number of tokens")
+    if options.seed is not None and not 0 <= options.seed < 2**64:
+        raise ValueError(f"generate: seed {options.seed} is not from 0 to 2**64 - 1")
     if options.num_return_sequences < 1:
         raise ValueError(f"generate: num_return_sequences {options.num_return_sequences} is less than 1")
     if options.num_return_sequences > 1 and not options.do_sample:
@@ -183,58 +231,6 @@ class Streamer(Protocol):
 
     def put(self, value: Any) -> None: ...
     def end(self) -> None: ...
-
-
-@dataclass
-class TextStreamer:
-    """Prints a text while it is being made, in whole words, as transformers' TextStreamer.
-
-    tokenizer: of Salient or of transformers. skip_prompt: leave the prompt out. decode_kwargs: skip_special_tokens.
-    """
-
-    tokenizer: Any
-    skip_prompt: bool = False
-    decode_kwargs: dict[str, Any] = field(default_factory=dict)
-
-    def __init__(self, tokenizer: Any, skip_prompt: bool = False, **decode_kwargs: Any) -> None:
-        self.tokenizer, self.skip_prompt, self.decode_kwargs = tokenizer, skip_prompt, decode_kwargs
-        self._ids: list[int] = []
-        self._shown = 0
-        self._is_prompt = True
-
-    def put(self, value: Any) -> None:
-        ids = np.asarray(value)
-        if ids.ndim > 1 and ids.shape[0] > 1:
-            raise ValueError(f"TextStreamer shows one text, not a batch of {ids.shape[0]}")
-        is_prompt, self._is_prompt = self._is_prompt, False
-        if is_prompt and self.skip_prompt:
-            return
-        self._ids.extend(int(one) for one in ids.reshape(-1))
-        self._show(self._whole_words(self._text()))
-
-    def end(self) -> None:
-        text = self._text()
-        self.on_finalized_text(text[self._shown :], stream_end=True)
-        self._ids, self._shown, self._is_prompt = [], 0, True
-
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Shows what will not change any more; subclasses may do something else with it."""
-        print(text, end="\n" if stream_end else "", flush=True, file=sys.stdout)
-
-    def _text(self) -> str:
-        return str(self.tokenizer.decode(self._ids, **self.decode_kwargs)) if self._ids else ""
-
-    def _whole_words(self, text: str) -> int:
-        """Characters that will not change: up to the last space, or all behind a line's end."""
-        return len(text) if text.endswith("\n") else text.rfind(" ") + 1
-
-    def _show(self, end: int) -> None:
-        text = self._text()
-        if end > self._shown:
-            self.on_finalized_text(text[self._shown : end])
-            self._shown = end
-        if text.endswith("\n"):  # a new line does not depend on those before it
-            self._ids, self._shown = [], 0
 
 
 def stops(text: str, stop_strings: Sequence[str]) -> int | None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import os
-import queue
-import shutil
-import tempfile
-import threading
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from salient import _core, _hub
-from salient._arguments import check_device_map, is_accelerator, reject_unknown, unknown_argument
-from salient._files import save_directory, scratch_directory
+from salient._arguments import check_device_map, is_accelerator, reject_unknown, unknown_argument, warn_user
+from salient._files import Scratch
+from salient._files import save_directory as write_directory
 from salient._ids import Ids, id_masks, id_rows, like, one_row, pad_rows
 from salient.generation import GenerationOptions, Streamer, generation_options, stops
 from salient.tokenizer import Tokenizer
@@ -28,13 +26,14 @@ from salient.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["AutoModelForCausalLM", "CausalLM", "Config", "inspect", "load", "model_handle", "scratch_directory"]
+__all__ = ["AutoModelForCausalLM", "CausalLM", "Config", "inspect", "load", "model_handle"]
 
 # Arguments of transformers' from_pretrained that change nothing here, whatever they say.
 _WITHOUT_EFFECT = frozenset(
     "low_cpu_mem_usage use_safetensors trust_remote_code attn_implementation offload_folder offload_state_dict "
     "use_cache max_memory offload_buffers tp_plan use_kernels".split()
 )
+_ASKING_NOTHING = ("use_cache", "return_dict", "token_type_ids")  # of a call
 _DOWNLOAD = frozenset("revision cache_dir token local_files_only force_download".split())
 
 
@@ -50,10 +49,19 @@ class Config(dict[str, Any]):
         self[name] = value
 
     def __delattr__(self, name: str) -> None:
+        if name not in self:
+            raise AttributeError(f"config.json has no {name!r}")
         del self[name]
 
     def to_dict(self) -> dict[str, Any]:
         return copy.deepcopy(dict(self))
+
+
+@dataclass
+class CausalLMOutput:
+    """What calling a model gives."""
+
+    logits: Any
 
 
 class CausalLM:
@@ -75,7 +83,7 @@ class CausalLM:
         self.name_or_path = self.directory if name_or_path is None else name_or_path
         self.report: Any = None
         self._device = _checked_device(device)
-        self._cleanup: Any = None
+        self._owner: Scratch | None = None
         self.info  # an unreadable model is told of here, not when it is first used
 
     # ---- what it is
@@ -92,7 +100,9 @@ class CausalLM:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer(self.directory)
+        tokenizer = Tokenizer(self.directory)
+        tokenizer.owner = self._owner
+        return tokenizer
 
     @cached_property
     def core(self) -> _core.Model:
@@ -114,15 +124,11 @@ class CausalLM:
         size = f"{info['parameters'] / 1e6:.1f}M parameters, {info['bytes'] / 1e6:.1f} MB"
         return f"{type(self).__name__}({info['architecture']}, {size}, {_scheme_text(info)}, {self.device})"
 
-    def adopt(self, directory: str | os.PathLike[str], *, temporary: bool) -> None:
-        """From now on the model is what lies there; a temporary directory is removed with the handle."""
-        previous = self._cleanup
-        self.directory = os.fspath(directory)
-        self._cleanup = weakref.finalize(self, shutil.rmtree, self.directory, True) if temporary else None
+    def adopt(self, directory: str | os.PathLike[str], owner: Scratch | None) -> None:
+        """From now on the model is what lies there; `owner` keeps a temporary directory as long as anybody uses it."""
+        self.directory, self._owner = os.fspath(directory), owner
         for name in ("info", "config", "tokenizer", "core"):
             self.__dict__.pop(name, None)
-        if previous is not None:
-            previous()
 
     # ---- running
 
@@ -140,8 +146,8 @@ class CausalLM:
         input_ids (or inputs): int [batch, tokens] or [tokens], of NumPy, torch or lists; or a text, of which the new
         text is returned. attention_mask: like input_ids, 0 where there is padding. streamer: of Salient or of
         transformers, for one prompt. options, spelled as in transformers: max_new_tokens (256), max_length,
-        do_sample, temperature, top_k, top_p, min_p, repetition_penalty, num_return_sequences, eos_token_id,
-        pad_token_id, stop_strings, seed (none: numpy.random draws one), generation_config.
+        min_new_tokens, do_sample, temperature, top_k, top_p, min_p, repetition_penalty, num_return_sequences,
+        eos_token_id, pad_token_id, stop_strings, seed (none: numpy.random draws one), generation_config.
 
         Returns ids [batch * num_return_sequences, longest] of prompts as they came and what follows them, shorter
         ones padded on the right: torch's if the prompt was, else int64 of NumPy.
@@ -150,48 +156,51 @@ class CausalLM:
         that make no sense; NotImplementedError for what transformers has and Salient has not; TypeError for unknown
         arguments. KeyboardInterrupt stops it.
         """
+        if inputs is not None and input_ids is not None:
+            raise ValueError("generate: input_ids and inputs are two names of one thing; give one of them")
         prompt = inputs if input_ids is None else input_ids
         settings = generation_options(self.directory, dict(options))
         if isinstance(prompt, str):
-            return self._continue_text(prompt, settings, streamer)
+            if streamer is not None or attention_mask is not None or settings.num_return_sequences > 1:
+                raise ValueError("generate: of a text only the text that follows is given; pass ids for anything more")
+            return "".join(self._text_after(prompt, settings))
         rows, is_flat = id_rows(prompt)
-        masks = id_masks(attention_mask, rows)
-        if streamer is not None and len(rows) * settings.num_return_sequences > 1:
-            raise ValueError(f"generate: a streamer shows one text, not {len(rows) * settings.num_return_sequences}")
+        masks = id_masks(attention_mask, rows, settings.padding())
+        count = settings.num_return_sequences
+        if streamer is not None and len(rows) * count > 1:
+            raise ValueError(f"generate: a streamer shows one text, not {len(rows) * count}")
         texts = []
-        for row, mask in zip(rows, masks):
-            for _ in range(settings.num_return_sequences):
-                texts.append(np.concatenate([row, self._new_ids(row[mask], settings, streamer)]))
+        for index, (row, mask) in enumerate((row, mask) for row, mask in zip(rows, masks) for _ in range(count)):
+            text = self._start(row[mask], settings, length=len(row), index=index)
+            texts.append(np.concatenate([row, self._new_ids(row[mask], text, settings, streamer)]))
         result = pad_rows(texts, self._filler(settings))
         return like(prompt, result[0] if is_flat and len(texts) == 1 else result)
 
     def stream(self, prompt: str, **options: Any) -> Iterator[str]:
         """The text that follows `prompt`, piece by piece as it is made. Options and errors: as `generate`."""
+        if not isinstance(prompt, str):
+            raise TypeError(
+                f"stream: a text is expected, not {type(prompt).__name__}; generate takes ids and a streamer"
+            )
         settings = generation_options(self.directory, dict(options))
-        pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
-        stopped = threading.Event()
+        if settings.num_return_sequences > 1:
+            raise ValueError("stream: num_return_sequences is for generate")
+        return self._text_after(prompt, settings)
 
-        def show(piece: str) -> bool:
-            pieces.put(piece)
-            return not stopped.is_set()
+    def __call__(self, input_ids: Any = None, attention_mask: Any = None, **options: Any) -> CausalLMOutput:
+        """One pass over a batch, as a model of transformers does it: ``.logits`` float32 [batch, tokens, vocab], zeros
+        where there is padding; torch's if the ids were.
 
-        def work() -> None:
-            try:
-                self._text_after(prompt, settings, show)
-                pieces.put(None)
-            except BaseException as error:  # comes out in the thread that reads the pieces
-                pieces.put(error)
-
-        worker = threading.Thread(target=work, daemon=True)
-        worker.start()
-        try:
-            while (piece := pieces.get()) is not None:
-                if isinstance(piece, BaseException):
-                    raise piece
-                yield piece
-        finally:
-            stopped.set()
-            worker.join()
+        Errors: NotImplementedError for more than logits (labels, caches, hidden states).
+        """
+        for name, value in options.items():
+            if value is not None and value is not False and name not in _ASKING_NOTHING:
+                raise NotImplementedError(f"calling the model gives logits; {name} is not supported")
+        rows, _ = id_rows(input_ids)
+        logits = np.zeros((len(rows), len(rows[0]), int(self.info["vocab_size"])), dtype=np.float32)
+        for index, (row, mask) in enumerate(zip(rows, id_masks(attention_mask, rows, None))):
+            logits[index, mask] = self.core.logits(np.ascontiguousarray(row[mask]))
+        return CausalLMOutput(like(input_ids, logits))
 
     def logits(self, ids: Any, last: int = 0) -> npt.NDArray[np.float32]:
         """Logits float32 [tokens, vocab] of the token after each position of ids [tokens] or [1, tokens]; with `last`
@@ -205,66 +214,71 @@ class CausalLM:
         """Log-probability (nats) of each of ids[first:] given all before it, and whether no token was likelier."""
         return self.core.score(one_row(ids), first)
 
-    def _continue_text(self, prompt: str, settings: GenerationOptions, streamer: Streamer | None) -> Any:
-        if streamer is not None or settings.num_return_sequences > 1:
-            raise ValueError("generate: a streamer or num_return_sequences is for a prompt of ids; stream() gives text")
-        return self._text_after(prompt, settings, lambda piece: True)
-
-    def _text_after(self, prompt: str, settings: GenerationOptions, show: Callable[[str], bool]) -> str:
-        """Also in pieces, to `show`, which may end it by False; no piece reaches into a stop string."""
+    def _text_after(self, prompt: str, settings: GenerationOptions) -> Iterator[str]:
+        """In pieces, none of which reaches into a stop string."""
         ids = self._prompt_ids(prompt)
         decoder = _core.TextStream(self.tokenizer.core)
         for one in ids:
             decoder.push(int(one))
-        shown = _ShownText(settings.stop_strings, show)
-        self._run(ids, settings, lambda token: shown.add(decoder.push(token)))
-        if not shown.stopped:
-            shown.add(decoder.finish())
-        shown.finish()
-        return shown.text
+        held = _HeldText(settings.stop_strings)
+        tokens = self._start(ids, settings, length=len(ids))
+        while not held.stopped and (token := tokens.next()) is not None:
+            if piece := held.add(decoder.push(token)):
+                yield piece
+        if piece := held.add(decoder.finish()) + held.rest():
+            yield piece
 
     def _prompt_ids(self, prompt: str) -> Ids:
         ids = self.tokenizer.core.encode(prompt)
-        bos = json.loads(self.core.info())["bos_token_id"]
-        if not ids and bos is not None:
-            ids = [bos]
+        if not ids and self.core.bos_token_id is not None:
+            ids = [self.core.bos_token_id]
         return np.array(ids, dtype=np.int32)
 
-    def _new_ids(self, prompt: Ids, settings: GenerationOptions, streamer: Streamer | None) -> npt.NDArray[np.int64]:
+    def _new_ids(
+        self, prompt: Ids, text: _core.TokenStream, settings: GenerationOptions, streamer: Streamer | None
+    ) -> npt.NDArray[np.int64]:
         """What follows the prompt, the token that ended it included."""
-        decoder = _core.TextStream(self.tokenizer.core, False) if settings.stop_strings else None
-        text = ""
+        if streamer is None and not settings.stop_strings:
+            new = [int(one) for one in text.rest()]
+        else:
+            new = self._watched_ids(prompt, text, settings, streamer)
+        ended = [] if text.stop_token is None else [text.stop_token]
+        if text.finish_reason == "context_limit":
+            warn_user(f"generate: the text ends where the model's context of {self.core.context_length} tokens does")
+        if streamer is not None:
+            if ended:
+                streamer.put(np.array(ended, dtype=np.int64))
+            streamer.end()
+        return np.array([*new, *ended], dtype=np.int64)
 
-        def on_token(token: int) -> bool:
-            nonlocal text
-            if streamer is not None:
-                streamer.put(np.array([token], dtype=np.int64))
-            if decoder is None:
-                return True
-            text += decoder.push(token)
-            return stops(text, settings.stop_strings) is None
-
+    def _watched_ids(
+        self, prompt: Ids, text: _core.TokenStream, settings: GenerationOptions, streamer: Streamer | None
+    ) -> list[int]:
+        """Token by token, until a stop string stands in the text."""
+        decoder = _core.TextStream(self.tokenizer.core, False)
         if streamer is not None:
             streamer.put(prompt.astype(np.int64)[None])
-        result = self._run(prompt, settings, None if streamer is None and decoder is None else on_token)
-        if streamer is not None:
-            streamer.end()
-        ended = [] if result["stop_token"] is None else [result["stop_token"]]
-        return np.array([*result["tokens"].tolist(), *ended], dtype=np.int64)
+        new: list[int] = []
+        so_far = ""
+        while stops(so_far, settings.stop_strings) is None and (token := text.next()) is not None:
+            new.append(token)
+            so_far += decoder.push(token)
+            if streamer is not None:
+                streamer.put(np.array([token], dtype=np.int64))
+        return new
 
-    def _run(self, prompt: Ids, settings: GenerationOptions, on_token: Callable[[int], bool] | None) -> dict[str, Any]:
-        return self.core.generate(
+    def _start(self, prompt: Ids, settings: GenerationOptions, *, length: int, index: int = 0) -> _core.TokenStream:
+        """`length`: of the prompt with its padding. `index`: of the text among those of one call."""
+        return self.core.start(
             prompt,
-            max_new_tokens=settings.new_tokens(len(prompt)),
+            max_new_tokens=settings.new_tokens(length),
+            min_new_tokens=settings.least_new_tokens(length),
             stop_token_ids=list(self._end_tokens(settings)),
-            on_token=on_token,
-            **settings.sampling(),
+            **settings.sampling(index),
         )
 
     def _end_tokens(self, settings: GenerationOptions) -> Sequence[int]:
-        if settings.eos_token_id is not None:
-            return settings.eos_token_id
-        return list(json.loads(self.core.info())["eos_token_ids"])
+        return self.core.eos_token_ids if settings.eos_token_id is None else settings.eos_token_id
 
     def _filler(self, settings: GenerationOptions) -> int:
         if settings.pad_token_id is not None:
@@ -299,7 +313,9 @@ class CausalLM:
             )
         if options and not push_to_hub:
             raise unknown_argument("save_pretrained", next(iter(options)), ("max_shard_size", "push_to_hub"))
-        _save(self, save_directory, max_shard_size)
+        changed = self.config.to_dict() != self._stored_config()
+        config = json.dumps(self.config.to_dict(), indent=2) + "\n" if changed else None
+        write_directory(self.directory, save_directory, max_shard_size, config=config)
         if push_to_hub:
             name = os.path.basename(os.path.abspath(save_directory))
             _hub.push(save_directory, options.pop("repo_id", name), **options)
@@ -307,14 +323,28 @@ class CausalLM:
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Uploads the model directory; options: token, private, commit_message, revision, create_pr, max_shard_size.
         Gives the address of the commit. Errors: NotImplementedError without huggingface_hub; OSError."""
-        size = options.pop("max_shard_size", "5GB")
-        options.pop("safe_serialization", None)
-        with tempfile.TemporaryDirectory(dir=os.environ.get("SALIENT_WORK") or None) as parent:
-            directory = os.path.join(parent, "model")
-            self.save_pretrained(directory, max_shard_size=size)
+        saving = {name: options.pop(name) for name in ("max_shard_size", "safe_serialization") if name in options}
+        known = ("token", "private", "commit_message", "commit_description", "revision", "create_pr")
+        reject_unknown("push_to_hub", options, (*known, "max_shard_size"))
+        scratch = Scratch()
+        try:
+            directory = os.path.join(scratch.path, "model")
+            self.save_pretrained(directory, **saving)
             return _hub.push(directory, repo_id, **options)
+        finally:
+            scratch.remove()
 
     # ---- what torch's modules have
+
+    @property
+    def generation_config(self) -> Config:
+        """What generation_config.json says; arguments of `generate` count more."""
+        path = Path(self.directory, "generation_config.json")
+        return Config(json.loads(path.read_text(encoding="utf-8")) if path.exists() else {})
+
+    def get_memory_footprint(self) -> int:
+        """Bytes of the weights."""
+        return int(self.info["bytes"])
 
     def eval(self) -> Self:
         """The model itself: it is never trained."""
@@ -415,59 +445,46 @@ def model_handle(model: Any) -> CausalLM:
 def _saved_handle(model: Any) -> CausalLM:
     """Of a model of transformers; its tokenizer's files are taken from where it came from."""
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
-    directory = scratch_directory()
-    try:
-        model.save_pretrained(directory)
-        if os.path.isdir(name) and os.path.exists(os.path.join(name, "tokenizer.json")):
-            Tokenizer(name).save_pretrained(directory)
-        handle = CausalLM(directory, name_or_path=name)
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
-    handle.adopt(directory, temporary=True)
+    scratch = Scratch()
+    model.save_pretrained(scratch.path)
+    with suppress(FileNotFoundError, ValueError):  # made in memory, perhaps; who needs a tokenizer says there is none
+        Tokenizer(_hub.find_model(name, weights=False)).save_pretrained(scratch.path)
+    handle = CausalLM(scratch.path, name_or_path=name)
+    handle.adopt(scratch.path, scratch)
     return handle
 
 
-class _ShownText:
+class _HeldText:
     """Text on its way to the user: held back as long as it may be the beginning of a stop string."""
 
-    def __init__(self, stop_strings: Sequence[str], show: Callable[[str], bool]) -> None:
-        self.text = ""
+    def __init__(self, stop_strings: Sequence[str]) -> None:
         self.stopped = False
-        self._stop_strings, self._show = stop_strings, show
+        self._stop_strings = stop_strings
         self._held = ""
 
-    def add(self, piece: str) -> bool:
-        """False once the text is to end."""
+    def add(self, piece: str) -> str:
+        """What may be shown now."""
+        if self.stopped:
+            return ""
         self._held += piece
         end = stops(self._held, self._stop_strings)
         if end is not None:
-            self._held, self.stopped = self._held[:end], True
-        else:
-            end = len(self._held) - self._overlap()
-        return self._pass_on(end) and not self.stopped
+            self.stopped = True
+            self._held = self._held[:end]
+            return self.rest()
+        shown = self._held[: len(self._held) - self._overlap()]
+        self._held = self._held[len(shown) :]
+        return shown
 
-    def finish(self) -> None:
-        self._pass_on(len(self._held))
+    def rest(self) -> str:
+        """What is still held, at the end of the text."""
+        rest, self._held = self._held, ""
+        return rest
 
     def _overlap(self) -> int:
         """Characters at the end that begin a stop string."""
         sizes = range(min(len(self._held), max(map(len, self._stop_strings), default=0)), 0, -1)
         return next((size for size in sizes if any(s.startswith(self._held[-size:]) for s in self._stop_strings)), 0)
-
-    def _pass_on(self, end: int) -> bool:
-        piece, self._held = self._held[:end], self._held[end:]
-        self.text += piece
-        return self._show(piece) if piece else True
-
-
-def _save(model: CausalLM, target: str | os.PathLike[str], shard_size: int | str) -> None:
-    save_directory(model.directory, target, shard_size)
-    if model.config != model._stored_config():
-        path = Path(target, "config.json")
-        fresh = path.with_name(".config.json.new")
-        fresh.write_text(json.dumps(model.config.to_dict(), indent=2) + "\n", encoding="utf-8")
-        os.replace(fresh, path)
 
 
 def _scheme_text(info: Mapping[str, Any]) -> str:
@@ -500,3 +517,9 @@ def _check_quantization(model: CausalLM, wanted: Any) -> None:
             raise ValueError(
                 f"{model.name_or_path}: quantization_config says {name}={values[name]!r}, config.json {stored[name]!r}"
             )
+
+
+def scratch_directory() -> str:  # until _oneshot and quantizer hold a Scratch
+    import tempfile
+
+    return tempfile.mkdtemp(prefix="salient-")

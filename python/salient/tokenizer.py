@@ -10,21 +10,23 @@ Ids, lengths and masks are those of transformers 5 for the same directory.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, Protocol, overload
 
 import numpy as np
 
 from . import _core, _hub, _tokenizer_files
-from ._arguments import warn_user
+from ._arguments import unknown_argument, warn_user
 from ._batch import Array, BatchEncoding, to_ids, to_tensors
+from ._files import Scratch
 from ._special_tokens import named_tokens, plain_tokens, read_settings, token_text
 from ._tokenizer_options import Layout, checked_side, checked_texts, make_layout, refuse, sort_options, special_frame
 
 __all__ = ["Array", "AutoTokenizer", "BatchEncoding", "Encoder", "Tokenizer", "as_tokenizer"]
 
 NO_LIMIT = int(1e30)  # what transformers calls the length of a model that states none
+_SAVING_WITHOUT_EFFECT = ("legacy_format", "filename_prefix", "save_jinja_files")
 
 
 class Encoder(Protocol):
@@ -37,7 +39,7 @@ class AutoTokenizer:
     """Opens the tokenizer of a model directory or of an id of the hub."""
 
     def __init__(self) -> None:
-        raise TypeError("AutoTokenizer is not made but asked: AutoTokenizer.from_pretrained(path)")
+        raise OSError("AutoTokenizer is not made but asked: AutoTokenizer.from_pretrained(path)")
 
     @staticmethod
     def from_pretrained(
@@ -70,8 +72,12 @@ class _NamedToken:
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, tokenizer: Tokenizer, owner: type) -> str | None:
-        return tokenizer.special_tokens_map.get(self._name)
+    @overload
+    def __get__(self, tokenizer: None, owner: type) -> _NamedToken: ...
+    @overload
+    def __get__(self, tokenizer: Tokenizer, owner: type) -> str | None: ...
+    def __get__(self, tokenizer: Tokenizer | None, owner: type) -> _NamedToken | str | None:
+        return self if tokenizer is None else tokenizer.special_tokens_map.get(self._name)
 
     def __set__(self, tokenizer: Tokenizer, token: Any) -> None:
         tokenizer.name_token(self._name, None if token is None else token_text(token))
@@ -83,7 +89,13 @@ class _NamedId:
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name.removesuffix("_id")
 
-    def __get__(self, tokenizer: Tokenizer, owner: type) -> int | None:
+    @overload
+    def __get__(self, tokenizer: None, owner: type) -> _NamedId: ...
+    @overload
+    def __get__(self, tokenizer: Tokenizer, owner: type) -> int | None: ...
+    def __get__(self, tokenizer: Tokenizer | None, owner: type) -> _NamedId | int | None:
+        if tokenizer is None:
+            return self
         token = tokenizer.special_tokens_map.get(self._name)
         return None if token is None else tokenizer.core.token_to_id(token)
 
@@ -95,8 +107,8 @@ class Tokenizer:
     """The tokenizer of a model directory; made by ``AutoTokenizer.from_pretrained``.
 
     ``padding_side``, ``truncation_side`` ("left", "right"), ``model_max_length`` (tokens) and the special tokens may
-    be set. ``core`` is the compiled tokenizer, ``directory`` where the files lie, ``name_or_path`` what the user called
-    it.
+    be set. ``core`` is the compiled tokenizer, ``directory`` where its files lay when they were read, ``name_or_path``
+    what the user called it, ``owner`` whatever is to live as long as the tokenizer, as a temporary directory.
     """
 
     is_fast = True
@@ -107,12 +119,21 @@ class Tokenizer:
     bos_token_id, eos_token_id, unk_token_id = _NamedId(), _NamedId(), _NamedId()
     sep_token_id, pad_token_id, cls_token_id, mask_token_id = _NamedId(), _NamedId(), _NamedId(), _NamedId()
 
-    def __init__(self, directory: str | os.PathLike[str], *, name_or_path: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        name_or_path: str | None = None,
+        owner: object = None,
+        **settings: Any,
+    ) -> None:
         """``settings`` stand above those of tokenizer_config.json. Errors: as AutoTokenizer.from_pretrained."""
         self.directory = os.fspath(directory)
         self.name_or_path = self.directory if name_or_path is None else name_or_path
+        self.owner = owner
         self.core = _core.Tokenizer.from_directory(self.directory)
-        self._stored = read_settings(self.directory)
+        self._files = _tokenizer_files.read(self.directory)
+        self._stored = read_settings(self.directory, self._files)
         self._vocabulary: dict[str, int] | None = None
         self._frame: tuple[list[int], list[int]] | None = None
         given = plain_tokens(settings)
@@ -158,16 +179,16 @@ class Tokenizer:
         raise AttributeError(f"Tokenizer has no attribute {name!r}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "core"}
+        return {**self.__dict__, "core": None, "owner": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.core = _core.Tokenizer.from_directory(self.directory)
+        self.core = _tokenizer_files.compiled(self._files)
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
         """Number of tokens of the base vocabulary, added ones left out; ``len`` counts them too."""
-        return len(_tokenizer_files.base_vocabulary(self.directory))
+        return len(_tokenizer_files.base_vocabulary(self._files))
 
     @property
     def special_tokens_map(self) -> dict[str, str]:
@@ -250,8 +271,8 @@ class Tokenizer:
     def get_vocab(self) -> dict[str, int]:
         """Every token and its id."""
         if self._vocabulary is None:
-            vocabulary = dict(_tokenizer_files.base_vocabulary(self.directory))
-            for token in [*_tokenizer_files.added_tokens(self.directory), *self.all_special_tokens]:
+            vocabulary = dict(_tokenizer_files.base_vocabulary(self._files))
+            for token in [*_tokenizer_files.added_tokens(self._files), *self.all_special_tokens]:
                 token_id = self.core.token_to_id(token)
                 if token_id is not None:
                     vocabulary[token] = token_id
@@ -471,7 +492,7 @@ class Tokenizer:
     def _spelling(self, token_id: int) -> str | None:
         try:
             return self.core.id_to_token(token_id)
-        except (FileNotFoundError, TypeError):  # no token, or no 32-bit number
+        except (IndexError, TypeError):  # no token, or no 32-bit number
             return None
 
     # ---- files
@@ -479,30 +500,38 @@ class Tokenizer:
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *, push_to_hub: bool = False, **options: Any
     ) -> tuple[str, ...]:
-        """Copies the tokenizer's files, with what was set since, into a directory and gives their paths. Each file
+        """Writes the files that the tokenizer was read from, with what was set since, into a directory and gives their paths. Each file
         appears whole or not at all; other files are not touched.
 
-        Options: legacy_format, filename_prefix=None and save_jinja_files are accepted and change nothing; those of
-        ``push_to_hub`` with push_to_hub=True.
+        Options: legacy_format, filename_prefix=None and save_jinja_files are accepted and change nothing; repo_id
+        and those of ``push_to_hub`` with push_to_hub=True.
         """
-        for name in ("legacy_format", "save_jinja_files"):
-            options.pop(name, None)
-        if options.pop("filename_prefix", None):
+        if options.get("filename_prefix"):
             raise NotImplementedError("save_pretrained: filename_prefix: files keep the names by which they are found")
+        options = {name: value for name, value in options.items() if name not in _SAVING_WITHOUT_EFFECT}
+        repo_id = options.pop("repo_id", None) or os.path.basename(os.path.abspath(save_directory))
         if options and not push_to_hub:
-            raise TypeError(f"save_pretrained has no argument {next(iter(options))!r}")
-        paths = _tokenizer_files.copy(self.directory, os.fspath(save_directory), self._changes())
+            known = (*_SAVING_WITHOUT_EFFECT, "push_to_hub")
+            raise unknown_argument("save_pretrained", next(iter(options)), known)
+        upload = _hub.push_options("save_pretrained", options)
+        paths = _tokenizer_files.write(self._files, os.fspath(save_directory), self._changes())
         if push_to_hub:
-            name = os.path.basename(os.path.abspath(save_directory))
-            self.push_to_hub(options.pop("repo_id", name), **options)
+            self.push_to_hub(repo_id, **upload)
         return paths
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads the tokenizer's files; options as ``salient._hub.push``: token, private, commit_message, revision,
-        create_pr. Gives the address of the commit."""
-        with tempfile.TemporaryDirectory() as directory:
-            self.save_pretrained(directory)
-            return _hub.push(directory, repo_id, **options)
+        """Uploads the tokenizer's files; options: token, private, commit_message, commit_description, revision,
+        create_pr. Gives the address of the commit.
+
+        Errors: NotImplementedError without huggingface_hub; OSError; TypeError for unknown options.
+        """
+        upload = _hub.push_options("push_to_hub", options)
+        scratch = Scratch()
+        try:
+            self.save_pretrained(scratch.path)
+            return _hub.push(scratch.path, repo_id, **upload)
+        finally:
+            scratch.remove()
 
     def _changes(self) -> dict[str, Any]:
         """Settings that differ from what the files say."""
@@ -514,6 +543,8 @@ class Tokenizer:
         for name, default in defaults.items():
             if getattr(self, name) != self._stored.get(name, default):
                 changes[name] = getattr(self, name)
+        if self.chat_template != self._stored.get("chat_template"):
+            changes["chat_template"] = self.chat_template
         if self.extra_special_tokens != self._stored["extra_special_tokens"]:
             changes["extra_special_tokens"] = self.extra_special_tokens
         return changes

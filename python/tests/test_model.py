@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import os
@@ -19,7 +20,8 @@ import numpy as np
 import pytest
 
 import salient
-from salient.model import CausalLM, model_handle, scratch_directory
+from salient._files import Scratch
+from salient.model import CausalLM, model_handle
 
 PROMPT = "Once upon a time"
 GREEDY = {"do_sample": False}  # the demo model's generation_config.json has it sample
@@ -87,11 +89,43 @@ def test_a_padded_batch_gives_what_each_prompt_gives(model: CausalLM) -> None:
         np.testing.assert_array_equal(row[-len(alone) :], alone)
 
 
+def test_padding_without_a_mask_is_no_text(model: CausalLM) -> None:
+    ids = ids_of(model)[0].tolist()
+    padded = np.array([[1, 1, *ids], [*ids, *ids[:2]]])
+    out = model.generate(padded, pad_token_id=1, max_new_tokens=4, **GREEDY)
+    alone = model.generate(np.array([ids]), max_new_tokens=4, **GREEDY)
+    np.testing.assert_array_equal(out[0, 2:], alone[0])
+    assert model.generate(padded, pad_token_id=1, max_length=9, **GREEDY).shape == (2, 9)
+
+
 def test_the_token_that_ends_a_text_is_part_of_it(model: CausalLM) -> None:
     ids = ids_of(model)
     third = int(model.generate(ids, max_new_tokens=3, **GREEDY)[0, -1])
     out = model.generate(ids, max_new_tokens=10, eos_token_id=third, **GREEDY)
     assert out.shape == (1, ids.shape[1] + 3) and out[0, -1] == third
+
+
+def test_no_end_before_the_least_number_of_tokens(model: CausalLM) -> None:
+    ids = ids_of(model)
+    second = int(model.generate(ids, max_new_tokens=2, **GREEDY)[0, -1])
+    for least in ({"min_new_tokens": 6}, {"min_length": ids.shape[1] + 6}):
+        out = model.generate(ids, max_new_tokens=8, eos_token_id=second, **least, **GREEDY)
+        assert out.shape[1] >= ids.shape[1] + 6 and second not in out[0, ids.shape[1] : ids.shape[1] + 6]
+
+
+def test_calling_the_model_gives_logits(model: CausalLM) -> None:
+    ids = ids_of(model)[0]
+    logits = model(np.array([ids, [1, *ids[:-1]]]), attention_mask=[[1] * len(ids), [0] + [1] * (len(ids) - 1)]).logits
+    np.testing.assert_array_equal(logits[0], model.logits(ids))
+    np.testing.assert_array_equal(logits[1, 1:], model.logits(ids[:-1]))
+    assert not logits[1, 0].any()
+    with pytest.raises(NotImplementedError, match="labels"):
+        model(ids[None], labels=ids[None])
+
+
+def test_a_text_cut_by_the_context_is_told_of(model: CausalLM) -> None:
+    with pytest.warns(UserWarning, match="context of 512 tokens"):
+        assert model.generate([[5] * 510], max_new_tokens=50, eos_token_id=-1).shape[1] < 520
 
 
 def test_sampling_follows_its_seed(model: CausalLM) -> None:
@@ -103,8 +137,9 @@ def test_sampling_follows_its_seed(model: CausalLM) -> None:
     first = model.generate(PROMPT, **options)
     np.random.seed(3)
     assert model.generate(PROMPT, **options) == first
-    several = model.generate(ids_of(model), num_return_sequences=3, **options)
-    assert several.shape[0] == 3 and len({tuple(row) for row in several.tolist()}) > 1
+    for seed in (None, 5):
+        several = model.generate(ids_of(model), num_return_sequences=3, seed=seed, **options)
+        assert several.shape[0] == 3 and len({tuple(row) for row in several.tolist()}) == 3
 
 
 def test_stop_strings_end_text_before_them_and_ids_behind(model: CausalLM) -> None:
@@ -142,6 +177,16 @@ def test_generation_config_is_followed(model: CausalLM, tmp_path: pathlib.Path) 
     assert CausalLM(copied).generate(ids_of(model), max_length=7).shape[1] == 7
 
 
+def test_what_generation_config_has_beyond_us_is_told(model: CausalLM, tmp_path: pathlib.Path) -> None:
+    copied = shutil.copytree(model.directory, tmp_path / "model")
+    (copied / "generation_config.json").write_text('{"num_beams": 4, "max_new_tokens": 2}')
+    with pytest.warns(UserWarning, match="left out: generate: num_beams=4"):
+        assert CausalLM(copied).generate(ids_of(model)).shape[1] == ids_of(model).shape[1] + 2
+    (copied / "generation_config.json").write_text("[]")
+    with pytest.raises(salient.FormatError, match="generation_config.json: expected an object"):
+        CausalLM(copied).generate(ids_of(model))
+
+
 # ---- refusals
 
 
@@ -152,6 +197,7 @@ def test_generation_config_is_followed(model: CausalLM, tmp_path: pathlib.Path) 
         ({"input_ids": [[]]}, ValueError, "prompt is empty"),
         ({"input_ids": [[1, 10**6]]}, ValueError, "vocabulary"),
         ({"input_ids": [[1.5, 2.0]]}, ValueError, "whole numbers"),
+        ({"input_ids": ["a", "b"]}, TypeError, "texts are encoded first"),
         ({"input_ids": [[1, 2]], "attention_mask": [[1]]}, ValueError, "attention_mask"),
         ({"input_ids": [[1, 2]], "max_new_token": 3}, TypeError, "did you mean 'max_new_tokens'"),
         ({"input_ids": [[1, 2]], "num_beams": 4}, NotImplementedError, "beam search"),
@@ -163,6 +209,13 @@ def test_generation_config_is_followed(model: CausalLM, tmp_path: pathlib.Path) 
         ({"input_ids": [[1, 2]], "do_sample": True, "top_p": 7.0}, ValueError, "top_p"),
         ({"input_ids": [[1, 2], [3, 4]], "streamer": salient.TextStreamer(None)}, ValueError, "one text, not 2"),
         ({"input_ids": {"input_ids": [[1]]}}, TypeError, r"\*\*inputs"),
+        ({"input_ids": [[1, 2]], "inputs": [[1]]}, ValueError, "two names"),
+        ({"input_ids": [[1, 2]], "generation_config": {"num_beams": 4}}, NotImplementedError, "num_beams=4"),
+        ({"input_ids": [[1, 2]], "stop_strings": [""]}, ValueError, "no text to stop at"),
+        ({"input_ids": [[1, 2]], "eos_token_id": "a"}, TypeError, "eos_token_id 'a'"),
+        ({"input_ids": [[1, 2]], "seed": -1}, ValueError, "seed -1"),
+        ({"input_ids": [[1, 2]], "do_sample": "no"}, TypeError, "do_sample 'no'"),
+        ({"input_ids": PROMPT, "attention_mask": [[1]]}, ValueError, "pass ids"),
     ],
 )
 def test_generate_refuses(model: CausalLM, arguments: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -242,33 +295,105 @@ def test_changes_of_the_configuration_are_saved(demo_model: str, tmp_path: pathl
     assert json.loads((tmp_path / "saved/config.json").read_text())["note"] == "changed"
 
 
-def test_saving_replaces_nothing_but_models(model: CausalLM, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/summer.jpg").write_text("")
-    with pytest.raises(ValueError, match="summer.jpg"):
-        model.save_pretrained(tmp_path / "photos")
+def test_saving_keeps_what_is_no_model(model: CausalLM, tmp_path: pathlib.Path) -> None:
+    own = {"notes.txt": "mine", "photos/summer.jpg": "", "embeddings.bin": "x", "adapter_model.safetensors": "y"}
+    for name, content in own.items():
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text(content)
+    model.save_pretrained(tmp_path / "out", max_shard_size="2MB")
+    for leftover in ("quant_config.json", "recipe.yaml", "model-00009-of-00009.safetensors"):
+        (tmp_path / "out" / leftover).write_text("{}")
+    model.save_pretrained(tmp_path / "out")
+    assert {name: (tmp_path / "out" / name).read_text() for name in own} == own
+    assert repr(salient.load(tmp_path / "out")) == repr(model)
+    assert not (tmp_path / "out/quant_config.json").exists() and not (tmp_path / "out/recipe.yaml").exists()
+    assert [path.name for path in (tmp_path / "out").glob("model*")] == ["model.safetensors"]
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_saving_into_the_working_folder_and_through_links(
+    model: CausalLM, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    monkeypatch.chdir(tmp_path / "real")
+    model.save_pretrained(".")
+    assert os.path.exists("config.json")
+    model.save_pretrained(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real/model.safetensors").exists()
+
+
+def test_saving_refuses(model: CausalLM, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/config.json").write_text('{"port": 80}')
+    with pytest.raises(ValueError, match="app/config.json is no model's"):
+        model.save_pretrained(tmp_path / "app")
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="file"):
+    with pytest.raises(ValueError, match="is a file"):
         model.save_pretrained(tmp_path / "file")
     with pytest.raises(ValueError, match="5QB"):
         model.save_pretrained(tmp_path / "x", max_shard_size="5QB")
     with pytest.raises(NotImplementedError, match="safe_serialization"):
         model.save_pretrained(tmp_path / "x", safe_serialization=False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "photos"]
+    with pytest.raises(TypeError, match="max_shard_sise.*did you mean 'max_shard_size'"):
+        model.save_pretrained(tmp_path / "x", max_shard_sise="5GB")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["app", "file"]
 
 
-def test_temporary_weights_go_with_their_handle(
-    model: CausalLM, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+def test_a_save_that_is_stopped_leaves_what_was_there(
+    model: CausalLM, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SALIENT_WORK", str(tmp_path / "work"))
-    directory = scratch_directory()
-    shutil.copytree(model.directory, directory, dirs_exist_ok=True)
+    model.save_pretrained(tmp_path / "out")
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("salient._core.reshard", stop)
+    for target in ("out", "new"):
+        with pytest.raises(KeyboardInterrupt):
+            model.save_pretrained(tmp_path / target)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def adopted(model: CausalLM) -> CausalLM:
+    """A handle on a copy in a temporary directory."""
+    scratch = Scratch()
+    shutil.copytree(model.directory, scratch.path, dirs_exist_ok=True)
     handle = CausalLM(model.directory)
-    handle.adopt(directory, temporary=True)
+    handle.adopt(scratch.path, scratch)
+    return handle
+
+
+@pytest.fixture
+def work(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    monkeypatch.setenv("SALIENT_WORK", str(tmp_path / "work"))
+    return tmp_path / "work"
+
+
+def test_temporary_weights_go_with_the_last_who_uses_them(model: CausalLM, work: pathlib.Path) -> None:
+    handle = adopted(model)
     assert handle.generate(PROMPT, max_new_tokens=3, **GREEDY) == model.generate(PROMPT, max_new_tokens=3, **GREEDY)
+    other, tokenizer = copy.copy(handle), handle.tokenizer
     del handle
     gc.collect()
-    assert list((tmp_path / "work").iterdir()) == []
+    assert other.logits(ids_of(model)).shape[0] == ids_of(model).shape[1]
+    del other
+    gc.collect()
+    assert tokenizer.save_pretrained(work / "tokenizer")
+    shutil.rmtree(work / "tokenizer")
+    del tokenizer
+    gc.collect()
+    assert list(work.iterdir()) == []
+
+
+def test_a_forked_child_leaves_temporary_weights_alone(model: CausalLM, work: pathlib.Path) -> None:
+    handle = adopted(model)
+    script = "import os, sys, salient\nfrom salient._files import Scratch\ns = Scratch()\n"
+    script += "if os.fork() == 0: sys.exit(0)\nos.wait()\nprint(os.path.exists(s.path))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "True\n"
+    assert os.listdir(work) == [os.path.basename(handle.directory)]
 
 
 # ---- threads and signals
@@ -292,17 +417,31 @@ def test_long_calls_let_other_threads_run(model: CausalLM) -> None:
 
 
 def test_a_stream_that_is_dropped_ends(model: CausalLM) -> None:
+    before = threading.active_count()
     stream = model.stream(PROMPT, max_new_tokens=100_000_000)
-    assert next(stream)
-    stream.close()
-    assert threading.active_count() == 1 or not any(
-        t.name.startswith("Thread-") and t.daemon for t in threading.enumerate()
-    )
+    assert next(iter(stream))
+    del stream
+    assert threading.active_count() == before
+
+
+LEFT_OPEN = {
+    "a stream": "stream = model.stream('Once'); next(iter(stream))",
+    "a thread": "threading.Thread(target=lambda: [model.logits([1] * 500) for _ in range(1000)], daemon=True).start()",
+}
+
+
+@pytest.mark.parametrize("code", LEFT_OPEN.values(), ids=LEFT_OPEN.keys())
+def test_the_interpreter_ends_well_with_work_left(demo_model: str, code: str) -> None:
+    script = f"import salient, threading, time\nmodel = salient.load({demo_model!r})\n{code}\ntime.sleep(0.2)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_errors_of_a_stream_come_out(model: CausalLM) -> None:
     with pytest.raises(ValueError, match="surrogates"):
         list(model.stream("\ud800"))
+    with pytest.raises(TypeError, match="a text is expected, not list"):
+        model.stream([[1, 2]])  # type: ignore[arg-type]
 
 
 def test_ctrl_c_stops_generation(demo_model: str) -> None:

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import sys
 import warnings
+import weakref
 from typing import Any
 
 import numpy as np
@@ -335,7 +336,7 @@ def test_saving_into_a_file_is_refused(demo: Tokenizer, tmp_path: pathlib.Path) 
     (tmp_path / "taken").write_text("")
     with pytest.raises(NotADirectoryError, match="taken is a file"):
         demo.save_pretrained(tmp_path / "taken")
-    with pytest.raises(TypeError, match="no argument 'safe'"):
+    with pytest.raises(TypeError, match="save_pretrained: unknown argument 'safe'"):
         demo.save_pretrained(tmp_path, safe=True)
 
 
@@ -352,6 +353,78 @@ def test_push_uploads_the_tokenizer_files(demo: Tokenizer, monkeypatch: pytest.M
     assert seen == {"names": names, "repo_id": "me/mine", "private": True}
 
 
+@pytest.mark.parametrize("call", ["push_to_hub", "save_pretrained"])
+def test_uploads_are_refused_before_anything_is_written(demo: Tokenizer, tmp_path: pathlib.Path, call: str) -> None:
+    target = tmp_path / "target"
+    options = {"push_to_hub": True} if call == "save_pretrained" else {}
+    with pytest.raises(TypeError, match=f"{call}: unknown argument 'privat'; did you mean 'private'"):
+        getattr(demo, call)(str(target), privat=True, **options)
+    with pytest.raises(NotImplementedError, match=f"{call}: tags="):
+        getattr(demo, call)(str(target), tags=["awq"], **options)
+    assert not target.exists()
+
+
+def test_uploads_lie_where_temporary_models_do(
+    demo: Tokenizer, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[pathlib.Path] = []
+    monkeypatch.setattr(_hub, "push", lambda directory, repo_id, **options: seen.append(pathlib.Path(directory)))
+    monkeypatch.setenv("SALIENT_WORK", str(tmp_path / "work" / "place"))
+    demo.push_to_hub("me/mine", use_temp_dir=True)
+    assert seen[0].parent == tmp_path / "work" / "place" and not seen[0].exists()
+
+
+def test_a_chat_template_is_saved(tmp_path: pathlib.Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(make_directory(FRAMED, tmp_path))
+    tokenizer.chat_template = "{{ messages[0] }}"
+    paths = tokenizer.save_pretrained(tmp_path / "saved")
+    assert str(tmp_path / "saved" / "chat_template.jinja") in paths
+    again = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert again.chat_template == "{{ messages[0] }}" and again.bos_token == tokenizer.bos_token
+    again.chat_template = [{"name": "default", "template": "{{ messages[0] }}"}]
+    again.save_pretrained(tmp_path / "saved")
+    several = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert several.chat_template == again.chat_template
+    several.chat_template = None
+    several.save_pretrained(tmp_path / "saved")
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").chat_template is None
+
+
+def test_a_tokenizer_outlives_its_directory(tmp_path: pathlib.Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(DEMO / name, source)
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "tool.jinja").write_text("tool")
+    tokenizer, whole = AutoTokenizer.from_pretrained(source), AutoTokenizer.from_pretrained(DEMO)
+    shutil.rmtree(source)
+    assert tokenizer.vocab_size == whole.vocab_size and tokenizer.get_vocab() == whole.get_vocab()
+    again = pickle.loads(pickle.dumps(tokenizer))
+    paths = again.save_pretrained(tmp_path / "saved")
+    assert paths[-1] == str(tmp_path / "saved" / "additional_chat_templates" / "tool.jinja")
+    saved = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert saved.encode("one river") == again.encode("one river") == whole.encode("one river")
+
+
+def test_a_tokenizer_keeps_its_owner_alive() -> None:
+    class Owner:
+        pass
+
+    owner = Owner()
+    watch = weakref.ref(owner)
+    tokenizer = Tokenizer(DEMO, owner=owner)
+    del owner
+    assert watch() is tokenizer.owner and copy.deepcopy(tokenizer).owner is None
+    tokenizer.owner = None
+    assert watch() is None
+
+
+def test_names_of_tokens_are_known_to_the_class() -> None:
+    for name in ("pad_token", "pad_token_id", "vocab_size"):
+        assert getattr(Tokenizer, name) is vars(Tokenizer)[name]
+
+
 def test_pickled_tokenizers_keep_their_settings(demo: Tokenizer) -> None:
     demo.pad_token, demo.padding_side = "!", "left"
     again = pickle.loads(pickle.dumps(demo))
@@ -364,7 +437,7 @@ def test_missing_tokenizer_is_named(tmp_path: pathlib.Path) -> None:
         AutoTokenizer.from_pretrained(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no such directory"):
         AutoTokenizer.from_pretrained(tmp_path / "nothing")
-    with pytest.raises(TypeError, match="from_pretrained"):
+    with pytest.raises(OSError, match="from_pretrained"):
         AutoTokenizer()
 
 
