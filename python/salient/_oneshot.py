@@ -122,7 +122,7 @@ def _run(given: Mapping[str, Any]) -> CausalLM:
     given = checked_arguments(given)
     text, source, said = _checked_recipe(given)
     given = _with_recipe(given, said)
-    check_data_arguments(given, said)
+    check_data_arguments(given, said["needs_data"])
     shard_size = _shard_size(given)
     if given["output_dir"] is not None:
         check_target(given["output_dir"], overwrite=given["overwrite"])
@@ -170,8 +170,8 @@ def _checked_recipe(given: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]
 
 def _with_recipe(given: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments, and where they are left at their defaults what the recipe says."""
-    names = ("num_calibration_samples", "max_seq_length")
-    open_ones = [name for name in names if given[name] == ARGUMENTS[name].default and said[name] is not None]
+    names = ("num_calibration_samples", "max_seq_length", "moe_calibrate_all_experts")
+    open_ones = [name for name in names if given[name] == ARGUMENTS[name].default and said.get(name) is not None]
     return {**given, **{name: said[name] for name in open_ones}}
 
 
@@ -243,4 +243,3 @@ def _reporter(progress: Any, stack: ExitStack) -> Callable[[int, int, float, flo
         bars[0].update(done)
 
     return show
-

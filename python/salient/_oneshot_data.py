@@ -24,16 +24,16 @@ _LENGTH_WITHOUT_LIMIT = 2048
 _OF_A_PATH = (None, "custom", "json", "csv", "text")
 
 
-def check_data_arguments(given: Mapping[str, Any], said: Mapping[str, Any]) -> None:
-    """What can be wrong with them before any data is fetched; `said` by the recipe."""
+def check_data_arguments(given: Mapping[str, Any], needs_data: bool) -> None:
+    """What can be wrong with them before any data is fetched."""
     split_of(given["splits"])
     tokenizer_of(given)
     _check_collator(given["data_collator"])
-    _check_share(given, said)
-    nothing = data_of(given) is None
-    if said["needs_data"] and given["pipeline"] == "datafree":
+    _check_share(given)
+    data = data_of(given)
+    if needs_data and given["pipeline"] == "datafree":
         raise ValueError('oneshot: pipeline="datafree" excludes AWQ: leave it out, or the AWQModifier')
-    if said["needs_data"] and nothing:
+    if needs_data and data is None:
         raise ValueError(
             "oneshot: AWQ needs calibration data: name a dataset (a .txt or .jsonl file, texts, ids, a data set), "
             "or leave the AWQModifier out"
@@ -149,26 +149,20 @@ def _by_function(collator: Callable[..., Any]) -> Callable[[Sequence[Ids]], list
     return collate
 
 
-def _check_share(given: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+def _check_share(given: Mapping[str, Any]) -> None:
     share = given["min_tokens_per_module"]
     if share is None:
         return
     if not isinstance(share, numbers.Real) or isinstance(share, bool) or not 0 <= share <= 1:
         raise ValueError(f"oneshot: min_tokens_per_module={share!r} is no share of the tokens, from 0 to 1")
-    if sees_all_tokens(given, said):
+    if given["moe_calibrate_all_experts"] is not False:
         why = "with moe_calibrate_all_experts every expert sees all tokens"
         warn_user(f"oneshot: min_tokens_per_module={share!r} has no effect: {why}")
 
 
-def sees_all_tokens(given: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
-    """Whether every expert does: as the argument says, else the recipe, else they do."""
-    choices = (given["moe_calibrate_all_experts"], said.get("moe_calibrate_all_experts"))
-    return bool(next((choice for choice in choices if choice is not None), True))
-
-
 def min_tokens_per_expert(given: Mapping[str, Any], sequences: Sequence[Ids]) -> int | None:
-    """min_tokens_per_module, a share, as a number of tokens."""
+    """min_tokens_per_module, a share, as a number of tokens, where experts see only what is routed to them."""
     share = given["min_tokens_per_module"]
-    if share is None:
+    if share is None or given["moe_calibrate_all_experts"] is not False:
         return None
     return max(1, int(math.ceil(float(share) * sum(len(row) for row in sequences))))
