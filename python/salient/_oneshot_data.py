@@ -153,7 +153,7 @@ def _check_share(given: Mapping[str, Any]) -> None:
     share = given["min_tokens_per_module"]
     if share is None:
         return
-    if not isinstance(share, numbers.Real) or isinstance(share, bool) or not 0 <= share <= 1:
+    if not isinstance(share, numbers.Real) or isinstance(share, bool) or not 0 <= float(share) <= 1:
         raise ValueError(f"oneshot: min_tokens_per_module={share!r} is no share of the tokens, from 0 to 1")
     if given["moe_calibrate_all_experts"] is not False:
         why = "with moe_calibrate_all_experts every expert sees all tokens"

@@ -69,19 +69,21 @@ def test_config_refuses_contradictions() -> None:
 
 def test_only_what_was_given_can_contradict_a_checkpoint() -> None:
     stored = {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True, "version": "GEMM"}
-    for wanted in (
+    agreeing: list[Any] = [
         AwqConfig(bits=4, fuse_max_seq_len=512, do_fuse=True),
         AwqConfig(q_group_size=64),
         {"bits": 4, "version": "gemm"},
-    ):
-        check_agreement("m", stored, wanted)
-    for wanted, text in (
+    ]
+    contradicting: list[tuple[Any, str]] = [
         (AwqConfig(4, 128), "group_size=128, config.json 64"),
         (AwqConfig(group_size=32), "group_size=32"),
         (AwqConfig(zero_point=False), "zero_point=False"),
         ({"w_bit": 8}, "bits=8"),
         ({"quant_method": "gptq", "bits": 4}, "quant_method='gptq'"),
-    ):
+    ]
+    for wanted in agreeing:
+        check_agreement("m", stored, wanted)
+    for wanted, text in contradicting:
         with pytest.raises(ValueError, match=text):
             check_agreement("m", stored, wanted)
     with pytest.raises(ValueError, match="the weights are dense"):
