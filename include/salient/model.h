@@ -26,6 +26,7 @@ std::string_view to_string(FinishReason reason);
 struct LoadOptions {
   /// "auto" or "cpu".
   std::string device = "auto";
+  const std::atomic<bool>* cancelled = nullptr;
 };
 
 /// How a prompt is continued. Filters apply in the order repetition penalty, temperature, top-k, top-p,
@@ -54,7 +55,7 @@ struct Generation {
 /// A model directory, dense or quantized, ready to continue texts.
 class Model {
  public:
-  /// Errors: not_found, bad_format, unsupported, invalid_argument for an unknown device.
+  /// Errors: not_found, bad_format, unsupported, invalid_argument for an unknown device, cancelled.
   static Model load(const std::string& path, const LoadOptions& options = {});
   ~Model();
   Model(Model&&) noexcept;

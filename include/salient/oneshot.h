@@ -97,7 +97,12 @@ struct OneshotOptions {
   CalibrationOptions calibration;
   std::string output;
   OneshotResult result = OneshotResult::quantized;
-  Format format = Format::pack_quantized;  ///< of integers
+  /// Of integers; absent: recipe_format. Not for OneshotResult::scaled.
+  std::optional<Format> format{};
+  /// What the kind of recipe stands for: AutoAWQ's quant_config for Format::autoawq_gemm.
+  Format recipe_format = Format::pack_quantized;
+  Format integer_format() const { return format.value_or(recipe_format); }
+
   uint64_t shard_size = 5'000'000'000;
   bool overwrite = false;
   std::function<void(const Progress&)> on_progress;
@@ -183,7 +188,7 @@ void read_recipe_file(const std::string& path, OneshotOptions& options);
 
 /// Errors: those of opening the model and the data set; invalid_argument for a recipe that does not fit it
 /// (group sizes that do not divide the columns, with the layers and the sizes that would fit; an ignore entry
-/// that matches nothing).
+/// that matches nothing), for options that contradict each other and numbers out of range; cancelled.
 OneshotPlan plan_oneshot(const OneshotOptions& options);
 
 /// Quantizes a checkpoint directory into another. Errors: those of `plan_oneshot`, before any work;

@@ -47,7 +47,8 @@ struct AwqModifier {
   /// Search the largest weight of each group as well (AutoAWQ's apply_clip). A linear whose
   /// QuantizationArgs name an observer follows that instead.
   ClipSearch clip = ClipSearch::on;
-  Rounding rounding = Rounding::compensated;
+  /// Absent: compensated. Not for OneshotResult::scaled.
+  std::optional<Rounding> rounding{};
 };
 
 enum class QuantizationType { integer, floating };

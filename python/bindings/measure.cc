@@ -42,6 +42,7 @@ nb::list read_windows(const Tokenizer& tokenizer, const std::filesystem::path& p
   std::vector<std::vector<int32_t>> windows;
   Interruptible job;
   WindowOptions options{.window = window};
+  options.cancelled = job.flag();
   if (maximum) options.maximum = *maximum;
   job.run([&] {
     windows = read_token_windows(tokenizer, {.path = path.string(), .text_column = text_column}, options);

@@ -22,8 +22,8 @@ std::unique_ptr<Backend> backend_of(const std::string& device) {
 /// A model directory, loaded.
 class LoadedModel {
  public:
-  LoadedModel(const std::string& path, const std::string& device, const CancellationFlag*)
-      : backend_(backend_of(device)), decoder_(Decoder::load(path, *backend_)) {}
+  LoadedModel(const std::string& path, const std::string& device, const CancellationFlag* cancelled)
+      : backend_(backend_of(device)), decoder_(Decoder::load(path, *backend_, cancelled)) {}
 
   std::string device() const { return backend_->description(); }
   const Decoder& decoder() const { return decoder_; }
@@ -181,11 +181,12 @@ void bind_model(nb::module_& module) {
            "likely one.")
       .def(
           "start",
-          [](const LoadedModel& model, const IdArray& prompt, int64_t max_new_tokens, double temperature,
-             int64_t top_k, double top_p, double min_p, double repetition_penalty, uint64_t seed,
-             const std::vector<int32_t>& stop_token_ids) {
+          [](const LoadedModel& model, const IdArray& prompt, int64_t max_new_tokens, int64_t min_new_tokens,
+             double temperature, int64_t top_k, double top_p, double min_p, double repetition_penalty,
+             uint64_t seed, const std::vector<int32_t>& stop_token_ids) {
             return new TextInTheMaking(model, {.prompt = {prompt.data(), prompt.size()},
                                                .max_tokens = max_new_tokens,
+                                               .min_tokens = min_new_tokens,
                                                .sampling = {.repetition_penalty = repetition_penalty,
                                                             .temperature = temperature,
                                                             .top_k = top_k,
@@ -195,10 +196,11 @@ void bind_model(nb::module_& module) {
                                                .stop_tokens = stop_token_ids});
           },
           nb::arg("ids").noconvert(), nb::kw_only(), nb::arg("max_new_tokens") = 256,
-          nb::arg("temperature") = 0.0, nb::arg("top_k") = 0, nb::arg("top_p") = 1.0, nb::arg("min_p") = 0.0,
-          nb::arg("repetition_penalty") = 1.0, nb::arg("seed") = 0,
-          nb::arg("stop_token_ids") = std::vector<int32_t>{}, nb::keep_alive<0, 1>(),
+          nb::arg("min_new_tokens") = 0, nb::arg("temperature") = 0.0, nb::arg("top_k") = 0,
+          nb::arg("top_p") = 1.0, nb::arg("min_p") = 0.0, nb::arg("repetition_penalty") = 1.0,
+          nb::arg("seed") = 0, nb::arg("stop_token_ids") = std::vector<int32_t>{}, nb::keep_alive<0, 1>(),
           nb::sig("def start(self, ids: numpy.typing.NDArray[numpy.int32], *, max_new_tokens: int = 256, "
+                  "min_new_tokens: int = 0, "
                   "temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, "
                   "repetition_penalty: float = 1.0, seed: int = 0, "
                   "stop_token_ids: collections.abc.Sequence[int] = ()) -> TokenStream"),

@@ -57,7 +57,7 @@ def pad_rows(rows: Iterable[npt.NDArray[Any]], filler: int) -> npt.NDArray[np.in
     return padded
 
 
-def like(prompt: Any, ids: npt.NDArray[np.int64]) -> Any:
+def like(prompt: Any, ids: npt.NDArray[Any]) -> Any:
     """torch's where the prompt was."""
     if type(prompt).__module__.partition(".")[0] == "torch":
         import torch
@@ -71,6 +71,8 @@ def _as_array(what: str, ids: Any) -> npt.NDArray[Any]:
         array = ids.detach().cpu().numpy() if hasattr(ids, "detach") else np.asarray(ids)
     except ValueError:
         raise ValueError(f"{what}: rows of different lengths; pad them (tokenizer(..., padding=True))") from None
+    if array.dtype.kind in "US":
+        raise TypeError(f'{what}: texts are encoded first: tokenizer(texts, padding=True, return_tensors="np")')
     if array.size and array.dtype.kind not in "iub":
         raise ValueError(f"{what}: whole numbers are expected, not {array.dtype}")
     if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int32).max):

@@ -25,8 +25,6 @@ _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "early_stopping": ((False, None), "it steers beam search, which is not supported"),
     "no_repeat_ngram_size": ((0, None), "it is not supported; repetition_penalty is"),
     "encoder_repetition_penalty": ((1, 1.0, None), "it is not supported; repetition_penalty is"),
-    "min_length": ((0, None), "it is not supported; text ends where the model ends it"),
-    "min_new_tokens": ((0, None), "it is not supported; text ends where the model ends it"),
     "bad_words_ids": ((None,), "it is not supported"),
     "force_words_ids": ((None,), "it is not supported"),
     "typical_p": ((1, 1.0, None), "it is not supported; top_k, top_p and min_p are"),
@@ -71,6 +69,8 @@ class GenerationOptions:
 
     max_new_tokens: int | None = None
     max_length: int | None = None
+    min_new_tokens: int = 0
+    min_length: int = 0
     do_sample: bool = False
     temperature: float = 1.0
     top_k: int = 50
@@ -92,6 +92,10 @@ class GenerationOptions:
         if self.max_length <= prompt:
             raise ValueError(f"generate: the prompt has {prompt} tokens already, max_length is {self.max_length}")
         return self.max_length - prompt
+
+    def least_new_tokens(self, prompt: int) -> int:
+        """Before which no end token is drawn, behind a prompt of so many."""
+        return max(self.min_new_tokens, self.min_length - prompt)
 
     def padding(self) -> int | None:
         """The id that stands for nothing in a prompt without a mask, as transformers has it."""
@@ -176,7 +180,16 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, (list, tuple, set, frozenset)) else (value,)
 
 
-_INTEGERS = ("max_new_tokens", "max_length", "top_k", "num_return_sequences", "pad_token_id", "seed")
+_INTEGERS = (
+    "max_new_tokens",
+    "max_length",
+    "min_new_tokens",
+    "min_length",
+    "top_k",
+    "num_return_sequences",
+    "pad_token_id",
+    "seed",
+)
 _NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
 
 

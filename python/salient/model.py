@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from salient import _core, _hub
-from salient._arguments import check_device_map, is_accelerator, reject_unknown, unknown_argument
+from salient._arguments import check_device_map, is_accelerator, reject_unknown, unknown_argument, warn_user
 from salient._files import Scratch
 from salient._files import save_directory as write_directory
 from salient._ids import Ids, id_masks, id_rows, like, one_row, pad_rows
@@ -32,6 +33,7 @@ _WITHOUT_EFFECT = frozenset(
     "low_cpu_mem_usage use_safetensors trust_remote_code attn_implementation offload_folder offload_state_dict "
     "use_cache max_memory offload_buffers tp_plan use_kernels".split()
 )
+_ASKING_NOTHING = ("use_cache", "return_dict", "token_type_ids")  # of a call
 _DOWNLOAD = frozenset("revision cache_dir token local_files_only force_download".split())
 
 
@@ -53,6 +55,13 @@ class Config(dict[str, Any]):
 
     def to_dict(self) -> dict[str, Any]:
         return copy.deepcopy(dict(self))
+
+
+@dataclass
+class CausalLMOutput:
+    """What calling a model gives."""
+
+    logits: Any
 
 
 class CausalLM:
@@ -137,8 +146,8 @@ class CausalLM:
         input_ids (or inputs): int [batch, tokens] or [tokens], of NumPy, torch or lists; or a text, of which the new
         text is returned. attention_mask: like input_ids, 0 where there is padding. streamer: of Salient or of
         transformers, for one prompt. options, spelled as in transformers: max_new_tokens (256), max_length,
-        do_sample, temperature, top_k, top_p, min_p, repetition_penalty, num_return_sequences, eos_token_id,
-        pad_token_id, stop_strings, seed (none: numpy.random draws one), generation_config.
+        min_new_tokens, do_sample, temperature, top_k, top_p, min_p, repetition_penalty, num_return_sequences,
+        eos_token_id, pad_token_id, stop_strings, seed (none: numpy.random draws one), generation_config.
 
         Returns ids [batch * num_return_sequences, longest] of prompts as they came and what follows them, shorter
         ones padded on the right: torch's if the prompt was, else int64 of NumPy.
@@ -177,6 +186,21 @@ class CausalLM:
         if settings.num_return_sequences > 1:
             raise ValueError("stream: num_return_sequences is for generate")
         return self._text_after(prompt, settings)
+
+    def __call__(self, input_ids: Any = None, attention_mask: Any = None, **options: Any) -> CausalLMOutput:
+        """One pass over a batch, as a model of transformers does it: ``.logits`` float32 [batch, tokens, vocab], zeros
+        where there is padding; torch's if the ids were.
+
+        Errors: NotImplementedError for more than logits (labels, caches, hidden states).
+        """
+        for name, value in options.items():
+            if value is not None and value is not False and name not in _ASKING_NOTHING:
+                raise NotImplementedError(f"calling the model gives logits; {name} is not supported")
+        rows, _ = id_rows(input_ids)
+        logits = np.zeros((len(rows), len(rows[0]), int(self.info["vocab_size"])), dtype=np.float32)
+        for index, (row, mask) in enumerate(zip(rows, id_masks(attention_mask, rows, None))):
+            logits[index, mask] = self.core.logits(np.ascontiguousarray(row[mask]))
+        return CausalLMOutput(like(input_ids, logits))
 
     def logits(self, ids: Any, last: int = 0) -> npt.NDArray[np.float32]:
         """Logits float32 [tokens, vocab] of the token after each position of ids [tokens] or [1, tokens]; with `last`
@@ -219,6 +243,8 @@ class CausalLM:
         else:
             new = self._watched_ids(prompt, text, settings, streamer)
         ended = [] if text.stop_token is None else [text.stop_token]
+        if text.finish_reason == "context_limit":
+            warn_user(f"generate: the text ends where the model's context of {self.core.context_length} tokens does")
         if streamer is not None:
             if ended:
                 streamer.put(np.array(ended, dtype=np.int64))
@@ -246,6 +272,7 @@ class CausalLM:
         return self.core.start(
             prompt,
             max_new_tokens=settings.new_tokens(length),
+            min_new_tokens=settings.least_new_tokens(length),
             stop_token_ids=list(self._end_tokens(settings)),
             **settings.sampling(index),
         )
@@ -308,6 +335,16 @@ class CausalLM:
             scratch.remove()
 
     # ---- what torch's modules have
+
+    @property
+    def generation_config(self) -> Config:
+        """What generation_config.json says; arguments of `generate` count more."""
+        path = Path(self.directory, "generation_config.json")
+        return Config(json.loads(path.read_text(encoding="utf-8")) if path.exists() else {})
+
+    def get_memory_footprint(self) -> int:
+        """Bytes of the weights."""
+        return int(self.info["bytes"])
 
     def eval(self) -> Self:
         """The model itself: it is never trained."""

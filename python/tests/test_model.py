@@ -105,6 +105,29 @@ def test_the_token_that_ends_a_text_is_part_of_it(model: CausalLM) -> None:
     assert out.shape == (1, ids.shape[1] + 3) and out[0, -1] == third
 
 
+def test_no_end_before_the_least_number_of_tokens(model: CausalLM) -> None:
+    ids = ids_of(model)
+    second = int(model.generate(ids, max_new_tokens=2, **GREEDY)[0, -1])
+    for least in ({"min_new_tokens": 6}, {"min_length": ids.shape[1] + 6}):
+        out = model.generate(ids, max_new_tokens=8, eos_token_id=second, **least, **GREEDY)
+        assert out.shape[1] >= ids.shape[1] + 6 and second not in out[0, ids.shape[1] : ids.shape[1] + 6]
+
+
+def test_calling_the_model_gives_logits(model: CausalLM) -> None:
+    ids = ids_of(model)[0]
+    logits = model(np.array([ids, [1, *ids[:-1]]]), attention_mask=[[1] * len(ids), [0] + [1] * (len(ids) - 1)]).logits
+    np.testing.assert_array_equal(logits[0], model.logits(ids))
+    np.testing.assert_array_equal(logits[1, 1:], model.logits(ids[:-1]))
+    assert not logits[1, 0].any()
+    with pytest.raises(NotImplementedError, match="labels"):
+        model(ids[None], labels=ids[None])
+
+
+def test_a_text_cut_by_the_context_is_told_of(model: CausalLM) -> None:
+    with pytest.warns(UserWarning, match="context of 512 tokens"):
+        assert model.generate([[5] * 510], max_new_tokens=50, eos_token_id=-1).shape[1] < 520
+
+
 def test_sampling_follows_its_seed(model: CausalLM) -> None:
     options = {"max_new_tokens": 12, "do_sample": True, "temperature": 1.5}
     assert model.generate(PROMPT, seed=1, **options) == model.generate(PROMPT, seed=1, **options)
@@ -174,6 +197,7 @@ def test_what_generation_config_has_beyond_us_is_told(model: CausalLM, tmp_path:
         ({"input_ids": [[]]}, ValueError, "prompt is empty"),
         ({"input_ids": [[1, 10**6]]}, ValueError, "vocabulary"),
         ({"input_ids": [[1.5, 2.0]]}, ValueError, "whole numbers"),
+        ({"input_ids": ["a", "b"]}, TypeError, "texts are encoded first"),
         ({"input_ids": [[1, 2]], "attention_mask": [[1]]}, ValueError, "attention_mask"),
         ({"input_ids": [[1, 2]], "max_new_token": 3}, TypeError, "did you mean 'max_new_tokens'"),
         ({"input_ids": [[1, 2]], "num_beams": 4}, NotImplementedError, "beam search"),

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -70,11 +71,13 @@ void exchange(const fs::path& a, const fs::path& b) {
 /// Removes what killed processes left: entries "<prefix><pid>-..." whose process is gone.
 void remove_stale_partials(const fs::path& parent, const std::string& prefix) {
   std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(parent, ignored)) {
-    const std::string name = entry.path().filename().string();
+  fs::directory_iterator entry(parent, ignored);
+  for (; !ignored && entry != fs::directory_iterator(); entry.increment(ignored)) {
+    const std::string name = entry->path().filename().string();
     if (!name.starts_with(prefix)) continue;
     const auto pid = static_cast<pid_t>(std::strtol(name.c_str() + prefix.size(), nullptr, 10));
-    if (pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH) fs::remove_all(entry.path(), ignored);
+    std::error_code kept;
+    if (pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH) fs::remove_all(entry->path(), kept);
   }
 }
 
@@ -122,6 +125,35 @@ bool path_exists(const fs::path& path) {
   return exists;
 }
 
+bool file_exists(const fs::path& path) {
+  std::error_code code;
+  const fs::file_status status = fs::status(path, code);
+  if (status.type() == fs::file_type::none)
+    fail(ErrorKind::io, "{}: cannot look: {}", path.string(), code.message());
+  return fs::is_regular_file(status);
+}
+
+std::vector<fs::path> list_directory(const fs::path& directory) {
+  std::vector<fs::path> paths;
+  std::error_code code;
+  fs::directory_iterator entry(directory, code);
+  for (; !code && entry != fs::directory_iterator(); entry.increment(code)) paths.push_back(entry->path());
+  if (code) fail_errno(directory.string(), "list", code.value());
+  return paths;
+}
+
+bool contains_path(const fs::path& directory, const fs::path& inner) {
+  const auto canonical = [](const fs::path& path) {
+    std::error_code code;
+    const fs::path result = fs::weakly_canonical(path, code);
+    if (code) fail(ErrorKind::io, "{}: cannot follow: {}", path.string(), code.message());
+    return result;
+  };
+  const fs::path outer = canonical(directory);
+  const fs::path path = canonical(inner);
+  return std::mismatch(outer.begin(), outer.end(), path.begin(), path.end()).first == outer.end();
+}
+
 std::string read_text_file(const std::string& path) {
   const MappedFile file(path);
   const auto bytes = file.bytes();
@@ -164,7 +196,7 @@ OutputDirectory::~OutputDirectory() {
 }
 
 void OutputDirectory::commit() {
-  for (const auto& entry : fs::directory_iterator(partial_)) sync_path(entry.path());
+  for (const fs::path& file : list_directory(partial_)) sync_path(file);
   sync_path(partial_);
   if (if_exists_ == IfExists::replace && path_exists(target_)) {
     exchange(partial_, target_);

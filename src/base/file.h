@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace salient {
 
@@ -32,6 +33,15 @@ class MappedFile {
 /// Whether something stands at `path`. Errors: io where std::filesystem cannot tell (a name too long, a
 /// folder that may not be searched).
 bool path_exists(const std::filesystem::path& path);
+
+/// Whether a regular file, or a link to one, stands at `path`. Errors: io, as path_exists.
+bool file_exists(const std::filesystem::path& path);
+
+/// What lies in a directory, in no order. Errors: not_found, io.
+std::vector<std::filesystem::path> list_directory(const std::filesystem::path& directory);
+
+/// Whether `directory` is `inner` or a folder above it, links followed. Errors: io.
+bool contains_path(const std::filesystem::path& directory, const std::filesystem::path& inner);
 
 /// Reads a whole file. Errors: not_found, io.
 std::string read_text_file(const std::string& path);

@@ -4,18 +4,13 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/spelling.h"
 
 namespace salient {
 namespace {
 
-std::string shorten(std::string text) {
-  constexpr size_t kLimit = 60;
-  if (text.size() <= kLimit) return text;
-  return text.substr(0, kLimit) + "...";
-}
-
 std::string describe(const Json& value) {
-  return shorten(value.dump(-1, ' ', true, Json::error_handler_t::replace));
+  return shortened(value.dump(-1, ' ', true, Json::error_handler_t::replace));
 }
 
 /// Builds the document itself, for two reasons: the ordered map of nlohmann looks for every new key among all

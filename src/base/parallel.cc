@@ -70,10 +70,12 @@ void pause_briefly() {
 class ThreadPool {
  public:
   explicit ThreadPool(size_t threads) : wanted_(threads) {
+    // Where the system allows no more threads or has no memory for them, those that started do the work.
     try {
+      workers_.reserve(threads - 1);
       for (size_t i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
     } catch (const std::system_error&) {
-      // The system allows no more threads: those that started do the work.
+    } catch (const std::bad_alloc&) {
     }
   }
   ~ThreadPool() {
@@ -141,6 +143,8 @@ class ThreadPool {
   bool stop_ = false;
 };
 
+constexpr int kMostThreads = 1024;
+
 size_t processors_by_affinity() {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -161,54 +165,70 @@ size_t default_thread_count() {
   if (const char* text = std::getenv("SALIENT_THREADS")) {
     char* end = nullptr;
     const long value = std::strtol(text, &end, 10);
-    if (*text != '\0' && *end == '\0' && value >= 1 && value <= 1024) return static_cast<size_t>(value);
-    fail(ErrorKind::invalid_argument, "SALIENT_THREADS: \"{}\" is no number of threads from 1 to 1024", text);
+    if (*text != '\0' && *end == '\0' && value >= 1 && value <= kMostThreads)
+      return static_cast<size_t>(value);
+    fail(ErrorKind::invalid_argument, "SALIENT_THREADS: \"{}\" is no number of threads from 1 to {}", text,
+         kMostThreads);
   }
-  return std::min(processors_by_affinity(), processors_by_cgroup());
+  return std::min({processors_by_affinity(), processors_by_cgroup(), size_t{kMostThreads}});
 }
 
-std::mutex pool_mutex;
-std::unique_ptr<ThreadPool> pool;
-size_t wanted_threads = 0;
+std::atomic<size_t> wanted_threads{0};  // 0: not known yet
+
+void survive_forks();
+
+/// The pool and the lock of the job that owns it. Never destroyed: threads may be at work while the process
+/// exits.
+struct SharedPool {
+  SharedPool() { survive_forks(); }
+
+  std::mutex mutex;
+  std::unique_ptr<ThreadPool> pool;
+};
+
+SharedPool& shared_pool() {
+  static SharedPool& shared = *new SharedPool;
+  return shared;
+}
 
 /// A forked process has a copy of the pool but none of its threads, and a lock whose owner may be gone.
 void forget_pool_in_child() {
-  static ThreadPool* abandoned = nullptr;  // reachable, so that no checker takes it for a leak
-  abandoned = pool.release();              // to destroy it would be to join threads that are not there
+  static ThreadPool* abandoned = nullptr;    // reachable, so that no checker takes it for a leak
+  abandoned = shared_pool().pool.release();  // to destroy it would be to join threads that are not there
   static_cast<void>(abandoned);
-  new (&pool_mutex) std::mutex;
+  new (&shared_pool().mutex) std::mutex;
   inside_parallel_for = false;
 }
 
 /// Forking waits for the job at work, so that no lock of a library that it calls is copied as held. A body
 /// that forks would wait for itself.
 void survive_forks() {
-  static const int registered = pthread_atfork(
+  // It can only fail for lack of memory, and matters in processes that fork.
+  static_cast<void>(pthread_atfork(
       [] {
-        if (!inside_parallel_for) pool_mutex.lock();
+        if (!inside_parallel_for) shared_pool().mutex.lock();
       },
       [] {
-        if (!inside_parallel_for) pool_mutex.unlock();
+        if (!inside_parallel_for) shared_pool().mutex.unlock();
       },
-      forget_pool_in_child);
-  static_cast<void>(registered);  // it can only fail for lack of memory, and matters in processes that fork
-}
-
-size_t wanted_locked() {
-  if (wanted_threads == 0) wanted_threads = default_thread_count();
-  return wanted_threads;
+      forget_pool_in_child));
 }
 
 }  // namespace
 
 size_t thread_count() {
-  const std::lock_guard lock(pool_mutex);
-  return wanted_locked();
+  size_t wanted = wanted_threads.load();
+  if (wanted != 0) return wanted;
+  const size_t found = default_thread_count();
+  // Whoever has named a number meanwhile is right.
+  return wanted_threads.compare_exchange_strong(wanted, found) ? found : wanted;
 }
 
 void set_thread_count(size_t count) {
-  const std::lock_guard lock(pool_mutex);
-  wanted_threads = std::max<size_t>(1, count);
+  if (count < 1 || count > kMostThreads) {
+    fail(ErrorKind::invalid_argument, "{} is no number of threads from 1 to {}", count, kMostThreads);
+  }
+  wanted_threads = count;
 }
 
 void parallel_for(size_t count, size_t grain, const std::function<void(size_t, size_t)>& body) {
@@ -218,15 +238,17 @@ void parallel_for(size_t count, size_t grain, const std::function<void(size_t, s
   if (inside_parallel_for || job.chunks == 1) {
     job.run();
   } else {
+    SharedPool& shared = shared_pool();
     // The lock keeps callers in different threads apart: one job owns the pool at a time.
-    const std::lock_guard lock(pool_mutex);
-    if (wanted_locked() == 1) {
+    const std::lock_guard lock(shared.mutex);
+    const size_t threads = thread_count();
+    if (threads == 1) {
       const InsideScope scope;
       job.run();
     } else {
-      survive_forks();
-      if (!pool || pool->wanted() != wanted_threads) pool = std::make_unique<ThreadPool>(wanted_threads);
-      pool->run(job);
+      if (!shared.pool || shared.pool->wanted() != threads)
+        shared.pool = std::make_unique<ThreadPool>(threads);
+      shared.pool->run(job);
     }
   }
   if (job.error) std::rethrow_exception(job.error);

@@ -9,7 +9,8 @@ namespace salient {
 /// (affinity mask and cgroup quota).
 size_t thread_count();
 
-/// Overrides the number of threads (at least 1) from now on. Not to be called inside `parallel_for`.
+/// Overrides the number of threads from the next job on. Errors: invalid_argument for less than 1 or more
+/// than 1024.
 void set_thread_count(size_t count);
 
 /// Runs `body(begin, end)` over [0, count) in chunks of `grain`. The chunks depend on `count` and `grain`

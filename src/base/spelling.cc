@@ -56,4 +56,18 @@ std::string suggest(std::string_view word, std::span<const std::string_view> kno
   return fmt::format("the known ones are {}", fmt::join(known, ", "));
 }
 
+std::string_view whole_characters(std::string_view text, size_t limit) {
+  if (text.size() <= limit) return text;
+  constexpr size_t kLongestTail = 3;  // of a character; what is no UTF-8 is cut somewhere
+  size_t end = limit;
+  while (end > 0 && limit - end < kLongestTail && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80)
+    --end;
+  return text.substr(0, end);
+}
+
+std::string shortened(std::string_view text, size_t limit) {
+  const std::string_view start = whole_characters(text, limit);
+  return start.size() == text.size() ? std::string(text) : std::string(start) + "...";
+}
+
 }  // namespace salient

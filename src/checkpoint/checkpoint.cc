@@ -41,8 +41,8 @@ WeightMap read_weight_map(const fs::path& index) {
 
 std::vector<fs::path> files_with_extension(const fs::path& directory, std::string_view extension) {
   std::vector<fs::path> result;
-  for (const auto& entry : fs::directory_iterator(directory)) {
-    if (entry.path().extension() == extension) result.push_back(entry.path());
+  for (const fs::path& path : list_directory(directory)) {
+    if (path.extension() == extension) result.push_back(path);
   }
   std::sort(result.begin(), result.end());
   return result;

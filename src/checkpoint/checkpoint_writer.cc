@@ -94,11 +94,10 @@ bool is_companion(const fs::path& file) {
                      [&](std::string_view start) { return name.starts_with(start); });
 }
 
-/// `directory` is `inner` or a folder above it.
-bool contains_path(const fs::path& directory, const fs::path& inner) {
-  const auto outer = fs::weakly_canonical(directory);
-  const auto path = fs::weakly_canonical(inner);
-  return std::mismatch(outer.begin(), outer.end(), path.begin(), path.end()).first == outer.end();
+const CheckpointWriter::Options& checked(const CheckpointWriter::Options& options) {
+  if (options.shard_size == 0)
+    fail(ErrorKind::invalid_argument, "{}: a shard size of 0 bytes; at least 1 is needed", options.target);
+  return options;
 }
 
 }  // namespace
@@ -134,7 +133,7 @@ size_t parse_byte_size(const std::string& text) {
 
 /// Shards have numbers until their count is known.
 struct CheckpointWriter::State {
-  explicit State(const Options& chosen) : options(chosen), output(chosen.target, chosen.if_exists) {}
+  explicit State(const Options& chosen) : options(checked(chosen)), output(chosen.target, chosen.if_exists) {}
 
   void require_new_name(const std::string& name) const {
     if (shard_of.contains(name)) {
@@ -213,14 +212,10 @@ void CheckpointWriter::add_file(const std::string& name, std::string_view conten
 }
 
 void CheckpointWriter::copy_companions(const fs::path& from) {
-  std::error_code code;
-  fs::directory_iterator files(from, code);
-  if (code) fail(ErrorKind::not_found, "{}: cannot list: {}", from.string(), code.message());
-  for (const auto& entry : files) {
-    const std::string name = entry.path().filename().string();
-    if (!entry.is_regular_file() || !is_companion(entry.path()) || fs::exists(state_->output.path() / name))
-      continue;
-    add_file(name, read_text_file(entry.path().string()));
+  for (const fs::path& file : list_directory(from)) {
+    const std::string name = file.filename().string();
+    if (!is_companion(file) || !file_exists(file) || path_exists(state_->output.path() / name)) continue;
+    add_file(name, read_text_file(file.string()));
   }
 }
 

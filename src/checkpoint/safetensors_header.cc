@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/spelling.h"
 
 namespace salient {
 namespace {
@@ -174,7 +175,7 @@ class HeaderReader {
 std::string quoted_name(std::string_view name) {
   constexpr size_t kLimit = 120;
   const bool cut = name.size() > kLimit;
-  return Json(name.substr(0, kLimit)).dump(-1, ' ', true, Json::error_handler_t::replace) +
+  return Json(whole_characters(name, kLimit)).dump(-1, ' ', true, Json::error_handler_t::replace) +
          (cut ? "..." : "");
 }
 

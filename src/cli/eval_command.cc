@@ -37,8 +37,9 @@ class EvaluationStatus {
 TokenWindows evaluation_windows(const EvaluationArguments& arguments, const ModelWeights& weights) {
   check_window(weights.spec(), static_cast<int64_t>(arguments.window));
   const Tokenizer tokenizer = Tokenizer::from_directory(arguments.model);
-  return read_token_windows(tokenizer, {.path = arguments.text, .text_column = arguments.text_column},
-                            {.window = arguments.window, .maximum = arguments.max_windows});
+  return read_token_windows(
+      tokenizer, {.path = arguments.text, .text_column = arguments.text_column},
+      {.window = arguments.window, .maximum = arguments.max_windows, .cancelled = &interrupted()});
 }
 
 EvaluationResult evaluate(const EvaluationArguments& arguments) {

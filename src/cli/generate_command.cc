@@ -46,7 +46,7 @@ bool print_piece(std::string_view piece) {
 void run_generate(GenerateArguments& arguments) {
   arguments.options.cancelled = &interrupted();
   const std::string prompt = read_prompt(arguments);
-  const Model model = Model::load(arguments.model);
+  const Model model = Model::load(arguments.model, {.cancelled = &interrupted()});
   Generation result;
   if (arguments.json) {
     result = model.generate(prompt, arguments.options);

@@ -21,7 +21,7 @@ struct QuantizeArguments {
   std::vector<std::string> ignore;
   std::string method = "awq";
   std::string duo_scaling = "true";
-  std::string rounding = "compensated";
+  std::optional<std::string> rounding;
   int n_grid = 20;
   bool no_clip = false;
   std::optional<std::string> format;
@@ -61,7 +61,8 @@ void take_recipe_flags(QuantizeArguments& arguments) {
   AwqModifier& awq = options.recipe.awq.emplace();
   awq.n_grid = arguments.n_grid;
   awq.clip = arguments.no_clip ? ClipSearch::off : ClipSearch::on;
-  awq.rounding = arguments.rounding == "nearest" ? Rounding::nearest : Rounding::compensated;
+  if (arguments.rounding)
+    awq.rounding = *arguments.rounding == "nearest" ? Rounding::nearest : Rounding::compensated;
   if (arguments.duo_scaling == "false") awq.duo_scaling = DuoScaling::off;
   if (arguments.duo_scaling == "both") awq.duo_scaling = DuoScaling::both;
 }
@@ -251,11 +252,8 @@ void add_quantize_command(CLI::App& app) {
       ->add_option("--moe-calibrate", arguments->experts,
                    "Tokens that an expert's statistics come from: all (default) or those routed to it")
       ->check(CLI::IsMember({"all", "routed"}));
-  command
-      ->add_flag("--scaled-only", arguments->scaled_only,
-                 "Smooth and clip, but leave the weights dense, for other quantizers")
-      ->excludes("--format")
-      ->excludes("--rounding");
+  command->add_flag("--scaled-only", arguments->scaled_only,
+                    "Smooth and clip, but leave the weights dense, for other quantizers");
   command->add_option("--shard-size", arguments->shard_size, "Largest file to write (default 5GB)");
   command->add_option("--eval", arguments->evaluation.text,
                       "Text to measure perplexity on afterwards, before against after");

@@ -30,7 +30,7 @@ void check_output(const OneshotOptions& options) {
   if (!path_exists(options.output)) return;
   if (!options.overwrite)
     fail(ErrorKind::invalid_argument,
-         "{}: the output exists already; overwrite (--overwrite) replaces a model directory", options.output);
+         "{}: the output exists already (the option overwrite replaces a model directory)", options.output);
   const std::string inputs[] = {options.model, options.calibration.dataset};
   check_replaceable(options.output, inputs);
 }
@@ -248,7 +248,7 @@ class OneshotRun {
     if (!job_.weights.spec().text_part) return module;
     const size_t layers = module.find("layers.");
     const std::string end = module.substr(layers != std::string::npos ? layers : module.rfind('.') + 1);
-    return options_.format == Format::autoawq_gemm ? end : "re:.*" + end + "$";
+    return job_.format == Format::autoawq_gemm ? end : "re:.*" + end + "$";
   }
 
   /// Entries for linears that are no part of the decoder: whoever reads the file takes every linear that is
@@ -261,7 +261,7 @@ class OneshotRun {
   }
 
   std::string foreign_entry(const std::string& name) const {
-    const bool awq = options_.format == Format::autoawq_gemm;
+    const bool awq = job_.format == Format::autoawq_gemm;
     const std::string layers = layers_prefix();
     if (!layers.empty() && name.starts_with(layers)) {  // a layer behind the last one, for speculation
       const std::string layer =
@@ -288,7 +288,7 @@ class OneshotRun {
   std::vector<SchemeGroup> written_groups() const {
     std::vector<SchemeGroup> groups = job_.resolved.groups;
     // AutoAWQ's config has room for one scheme; that they are all the same was checked with the recipe.
-    if (options_.format == Format::autoawq_gemm) groups.resize(1);
+    if (job_.format == Format::autoawq_gemm) groups.resize(1);
     if (!job_.weights.spec().text_part) return groups;
     for (SchemeGroup& group : groups) {
       std::erase_if(group.targets, [](const std::string& target) { return !is_class(target); });
@@ -314,7 +314,7 @@ class OneshotRun {
     }
     // A head of integers is no longer the embedding.
     if (job_.resolved.head) config["tie_word_embeddings"] = false;
-    QuantizationConfig block{.format = options_.format, .groups = written_groups(), .ignore = {}};
+    QuantizationConfig block{.format = job_.format, .groups = written_groups(), .ignore = {}};
     for (const auto& module : job_.resolved.dense) block.ignore.push_back(ending(module.name));
     for (const std::string& entry : foreign_entries()) block.ignore.push_back(entry);
     config["quantization_config"] = write_config_block(block);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/cancellation.h"
 #include "base/error.h"
 #include "quant/packing.h"
 #include "runtime/batch.h"
@@ -15,10 +16,41 @@ namespace {
 
 using Windows = std::vector<std::vector<int32_t>>;
 
+/// Scaled weights are AWQ's, and nothing is accepted that only integers have.
 void check_result(const OneshotOptions& options) {
-  if (options.result == OneshotResult::quantized || options.recipe.awq) return;
-  fail(ErrorKind::invalid_argument,
-       "scaled weights (--scaled-only, result: scaled) come from AWQ, but the recipe has no AWQModifier");
+  if (options.result == OneshotResult::quantized) return;
+  const auto& awq = options.recipe.awq;
+  if (!awq)
+    fail(ErrorKind::invalid_argument, "scaled weights come from AWQ, but the recipe has no AWQModifier");
+  const auto refuse = [](const std::string& what) {
+    fail(ErrorKind::invalid_argument,
+         "{} is for integers, but the result is scaled: every weight stays dense; leave one of the two out",
+         what);
+  };
+  if (options.format) refuse(fmt::format("the format {}", to_string(*options.format)));
+  if (awq->rounding)
+    refuse(awq->rounding == Rounding::nearest ? "the rounding nearest" : "the rounding compensated");
+  for (const ConfigGroup& group : options.recipe.quantization.config_groups) {
+    if (group.weights.actorder != ActivationOrder::none) refuse("actorder of " + group.name);
+  }
+}
+
+void require_at_least(int64_t least, std::string_view name, int64_t value) {
+  if (value >= least) return;
+  fail(ErrorKind::invalid_argument, "{} is {}, but must be at least {}", name, value, least);
+}
+
+void check_calibration(const CalibrationOptions& calibration) {
+  require_at_least(1, "num_samples", calibration.num_samples);
+  // A file is cut into windows, of which one of a single token would predict nothing.
+  require_at_least(calibration.dataset.empty() ? 1 : 2, "max_seq_length", calibration.max_seq_length);
+  require_at_least(0, "min_tokens_per_expert", calibration.min_tokens_per_expert);
+}
+
+void check_options(const OneshotOptions& options) {
+  throw_if_cancelled(options.cancelled);
+  check_result(options);
+  check_calibration(options.calibration);
 }
 
 void refuse_quantized_input(const ModelWeights& weights) {
@@ -66,9 +98,6 @@ void check_sequence(std::span<const int32_t> sequence, int64_t longest, const De
 
 /// The first `num_samples` of the sequences that the caller gives.
 Windows given_sequences(const CalibrationOptions& calibration, const DecoderSpec& spec) {
-  if (calibration.num_samples < 1) {
-    fail(ErrorKind::invalid_argument, "{} calibration samples asked for", calibration.num_samples);
-  }
   const auto count = std::min(calibration.sequences.size(), static_cast<size_t>(calibration.num_samples));
   for (size_t i = 0; i < count; ++i) {
     with_context(fmt::format("calibration sequence {}", i),
@@ -88,13 +117,15 @@ Windows calibration_windows(const OneshotOptions& options, const DecoderSpec& sp
   if (!calibration.sequences.empty()) return given_sequences(calibration, spec);
   if (calibration.dataset.empty()) {
     fail(ErrorKind::invalid_argument,
-         "AWQ needs calibration text: name a .txt or .jsonl file (--data), or do without AWQ (--method rtn)");
+         "AWQ needs calibration text: name a .txt or .jsonl file, or round to nearest without AWQ");
   }
+  throw_if_cancelled(options.cancelled);
   check_window(spec, calibration.max_seq_length);
   const Tokenizer tokenizer = Tokenizer::from_directory(options.model);
   return read_token_windows(tokenizer, {.path = calibration.dataset, .text_column = calibration.text_column},
                             {.window = static_cast<size_t>(calibration.max_seq_length),
-                             .maximum = static_cast<size_t>(calibration.num_samples)});
+                             .maximum = static_cast<size_t>(calibration.num_samples),
+                             .cancelled = options.cancelled});
 }
 
 int64_t count_tokens(const Windows& windows) {
@@ -151,8 +182,7 @@ uint64_t rounding_bytes(const Job& job, const LinearSlot& slot, ActivationOrder 
   const auto in = static_cast<uint64_t>(slot.in_features);
   const auto elements = static_cast<uint64_t>(slot.out_features) * in;
   if (!job.awq) return elements * 4;
-  const bool compensated =
-      job.result == OneshotResult::quantized && job.awq->rounding == Rounding::compensated;
+  const bool compensated = job.result == OneshotResult::quantized && job.awq->rounding != Rounding::nearest;
   const uint64_t weights = compensated ? 3 * elements : 2 * elements;
   const bool ordered = compensated && order == ActivationOrder::weight;  // copies of both in that order
   return (weights + 2 * in * in + (ordered ? elements + 2 * in * in : 0)) * 4;
@@ -237,8 +267,8 @@ PlannedLayer plan_layer(const Job& job, int64_t layer) {
 }  // namespace
 
 Job::Job(const OneshotOptions& options)
-    : result((check_result(options), options.result)),
-      format(options.format),
+    : result((check_options(options), options.result)),
+      format(options.integer_format()),
       awq(options.recipe.awq),
       propagation(options.calibration.propagation),
       weights(options.model),

@@ -14,7 +14,8 @@ namespace salient {
 /// Everything that is known before the first weight is read.
 struct Job {
   /// Errors: those of opening the model and the data set, and of resolve_recipe; invalid_argument for a model
-  /// that is quantized already, AWQ without a data set, or scaled weights without AWQ.
+  /// that is quantized already, AWQ without a data set, scaled weights without AWQ or with what only integers
+  /// have, and numbers out of range; cancelled.
   explicit Job(const OneshotOptions& options);
 
   std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();

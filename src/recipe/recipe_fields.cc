@@ -17,10 +17,7 @@ bool same_word(std::string_view a, std::string_view b) {
 }  // namespace
 
 std::string value_text(const JsonView& view) {
-  constexpr size_t kLimit = 60;
-  std::string text = view.json().dump(-1, ' ', false, Json::error_handler_t::replace);
-  if (text.size() > kLimit) text = text.substr(0, kLimit) + "...";
-  return text;
+  return shortened(view.json().dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 void check_keys(const JsonView& object, std::span<const std::string_view> known) {

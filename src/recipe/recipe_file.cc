@@ -274,22 +274,14 @@ class RecipeReader {
       constexpr std::string_view kWords[] = {"nearest", "compensated"};
       rounding_ = static_cast<Rounding>(read_word(*rounding, kWords));
     }
-    if (const auto result = view.find("result")) read_result(*result, view);
+    if (const auto result = view.find("result")) {
+      constexpr std::string_view kWords[] = {"quantized", "scaled"};
+      options_.result = static_cast<OneshotResult>(read_word(*result, kWords));
+    }
     if (const auto format = view.find("format")) {
       options_.format = with_context(format->path(), [&] { return format_by_name(format->as_string()); });
     }
     read_calibration(view, options_.calibration);
-  }
-
-  void read_result(const JsonView& result, const JsonView& extras) {
-    constexpr std::string_view kWords[] = {"quantized", "scaled"};
-    options_.result = static_cast<OneshotResult>(read_word(result, kWords));
-    if (options_.result == OneshotResult::quantized) return;
-    for (const std::string_view key : {"format", "rounding"}) {
-      if (const auto value = extras.find(key)) {
-        reject_value(*value, ErrorKind::invalid_argument, "is for integers, but the result is scaled");
-      }
-    }
   }
 
   static void read_calibration(const JsonView& view, CalibrationOptions& calibration) {
@@ -359,7 +351,7 @@ class RecipeReader {
       for (const std::string& name : read_texts(*dense)) quantization.ignore.push_back(pattern_of_part(name));
     }
     options_.recipe = {.awq = AwqModifier{}, .quantization = std::move(quantization)};
-    options_.format = Format::autoawq_gemm;
+    options_.recipe_format = Format::autoawq_gemm;
   }
 
   /// AutoAWQ looks for the entry anywhere in a name, so that "gate" also keeps gate_proj dense. Here it must

@@ -104,7 +104,7 @@ void write_extras(RecipeWriter& writer, const OneshotOptions& options) {
   if (scaled) {
     writer.put("result", "scaled");
   } else {
-    writer.put("format", std::string(to_string(options.format)));
+    writer.put("format", std::string(to_string(options.integer_format())));
   }
   if (options.recipe.awq) {
     if (has_clip_search(options.recipe.quantization)) {

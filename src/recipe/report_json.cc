@@ -95,7 +95,7 @@ Json to_json(const OneshotPlan& plan, const OneshotOptions& options) {
   return {{"result", result_name(plan.result)},
           {"architecture", plan.architecture},
           {"device", plan.device},
-          {"format", scaled ? Json() : Json(to_string(options.format))},
+          {"format", scaled ? Json() : Json(to_string(options.integer_format()))},
           {"method", method_text(options)},
           {"groups", groups},
           {"layers", layers},

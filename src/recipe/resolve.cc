@@ -218,7 +218,7 @@ class Resolver {
   /// Why the head cannot become integers; empty when it can.
   std::string_view dense_head_reason(const QuantizationScheme& scheme) const {
     if (spec_.text_part) return "the head of a model of more than text stays dense";
-    if (options_.format == Format::autoawq_gemm) return "AutoAWQ's files keep the head dense";
+    if (options_.integer_format() == Format::autoawq_gemm) return "AutoAWQ's files keep the head dense";
     if (scheme.group_size == QuantizationScheme::kWholeMatrix) return "strategy tensor is not for the head";
     return {};
   }
@@ -326,7 +326,7 @@ class Resolver {
     const auto& awq = options_.recipe.awq;
     for (const ConfigGroup& group : groups_) {
       if (group.weights.actorder == ActivationOrder::none) continue;
-      if (awq && awq->rounding == Rounding::compensated) continue;
+      if (awq && awq->rounding != Rounding::nearest) continue;
       fail(ErrorKind::invalid_argument,
            "{}: actorder is the order of compensated rounding, but the rounding is {}", group.name,
            awq ? "nearest" : "to nearest without AWQ");
@@ -373,7 +373,7 @@ class Resolver {
   }
 
   void check_format() const {
-    if (options_.format != Format::autoawq_gemm) return;
+    if (options_.integer_format() != Format::autoawq_gemm) return;
     const QuantizationScheme& first = result_.groups.front().scheme;
     for (const SchemeGroup& group : result_.groups) {
       if (group.scheme != first) {

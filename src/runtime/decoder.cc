@@ -66,14 +66,16 @@ Tensor final_logits(Backend& backend, const DecoderSpec& spec, const PreparedHea
   return logits;
 }
 
-Decoder Decoder::load(const std::string& directory, Backend& backend) {
+Decoder Decoder::load(const std::string& directory, Backend& backend, const CancellationFlag* cancelled) {
   Decoder decoder;
   decoder.backend_ = &backend;
   decoder.weights_ = std::make_unique<ModelWeights>(directory);
   for (int64_t layer = 0; layer < decoder.spec().layers; ++layer) {
+    throw_if_cancelled(cancelled);
     decoder.layers_.push_back(prepare_layer(backend, decoder.weights_->layer(layer)));
     decoder.weights_->release_layer(layer);
   }
+  throw_if_cancelled(cancelled);
   decoder.embedding_ = prepare_embedding(*decoder.weights_);
   decoder.head_ = prepare_head(backend, *decoder.weights_);
   return decoder;

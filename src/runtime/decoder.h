@@ -61,8 +61,9 @@ using LogitConsumer = std::function<void(int64_t row, const Tensor& logits)>;
 class Decoder {
  public:
   /// Opens the directory and prepares every layer. The back end must outlive the decoder. Errors: those of
-  /// ModelWeights.
-  static Decoder load(const std::string& directory, Backend& backend);
+  /// ModelWeights; cancelled, polled once per layer.
+  static Decoder load(const std::string& directory, Backend& backend,
+                      const CancellationFlag* cancelled = nullptr);
 
   const DecoderSpec& spec() const { return weights_->spec(); }
   const ModelWeights& weights() const { return *weights_; }

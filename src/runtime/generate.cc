@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 
 #include "base/error.h"
 
@@ -76,6 +77,7 @@ void check_window(const DecoderSpec& spec, int64_t tokens) {
 TokenStream::TokenStream(const Decoder& decoder, const GenerateRequest& request)
     : decoder_(decoder),
       max_tokens_((check(decoder.spec(), request), request.max_tokens)),
+      min_tokens_(request.min_tokens),
       stop_tokens_(request.stop_tokens.begin(), request.stop_tokens.end()),
       cancelled_(request.cancelled),
       sampler_(request.sampling),
@@ -98,6 +100,7 @@ std::optional<int32_t> TokenStream::next() {
 std::optional<int32_t> TokenStream::step() {
   if (!prepare_logits()) return std::nullopt;
   const auto start = Clock::now();
+  if (static_cast<int64_t>(result_.tokens.size()) < min_tokens_) forbid_stop_tokens();
   const int32_t token = sampler_.sample(logits_.values<float>(), seen_);
   result_.decode_seconds += seconds_since(start);
   if (std::ranges::find(stop_tokens_, token) != stop_tokens_.end()) {
@@ -108,6 +111,15 @@ std::optional<int32_t> TokenStream::step() {
   seen_.push_back(token);
   result_.tokens.push_back(token);
   return token;
+}
+
+void TokenStream::forbid_stop_tokens() {
+  const auto logits = logits_.mutable_values<float>();
+  for (const int32_t token : stop_tokens_) {
+    if (token >= 0 && static_cast<size_t>(token) < logits.size()) {
+      logits[static_cast<size_t>(token)] = -std::numeric_limits<float>::infinity();
+    }
+  }
 }
 
 /// False when no token may follow.

@@ -16,6 +16,8 @@ namespace salient {
 struct GenerateRequest {
   std::span<const int32_t> prompt;
   int64_t max_tokens = 256;
+  /// No stop token is drawn before there are so many.
+  int64_t min_tokens = 0;
   SamplingOptions sampling;
   /// Tokens that end the text, usually `decoder.spec().eos_tokens` and whatever the user adds.
   std::span<const int32_t> stop_tokens;
@@ -62,12 +64,14 @@ class TokenStream {
 
  private:
   std::optional<int32_t> step();
+  void forbid_stop_tokens();
   bool prepare_logits();
   void forward(std::span<const int32_t> tokens);
   void end(FinishReason reason);
 
   const Decoder& decoder_;
   int64_t max_tokens_;
+  int64_t min_tokens_;
   std::vector<int32_t> stop_tokens_;
   const CancellationFlag* cancelled_;
   Sampler sampler_;

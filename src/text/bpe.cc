@@ -104,10 +104,11 @@ const MergeTable::Merge* MergeTable::find(int32_t left, int32_t right) const {
 
 /// Memory of one call of tokenize.
 struct BpeModel::Work {
-  std::vector<Symbol> symbols;
-  std::priority_queue<Candidate, std::vector<Candidate>, ComesLater> queue;
-  std::unordered_map<std::string_view, RememberedWord> words;
-  std::string spelled;
+  const CancellationFlag* cancelled;
+  std::vector<Symbol> symbols{};
+  std::priority_queue<Candidate, std::vector<Candidate>, ComesLater> queue{};
+  std::unordered_map<std::string_view, RememberedWord> words{};
+  std::string spelled{};
 };
 
 BpeModel::BpeModel(const JsonView& description, Vocabulary& vocabulary)
@@ -157,9 +158,11 @@ void BpeModel::read_merges(const JsonView& description) {
   }
 }
 
-void BpeModel::tokenize(const std::vector<Piece>& pieces, std::vector<int32_t>& ids) const {
-  Work work;
+void BpeModel::tokenize(const std::vector<Piece>& pieces, std::vector<int32_t>& ids,
+                        const CancellationFlag* cancelled) const {
+  Work work{.cancelled = cancelled};
   for (const Piece& piece : pieces) {
+    throw_if_cancelled(cancelled);
     if (piece.token != Piece::kNoToken) {
       ids.push_back(piece.token);
       continue;
@@ -261,6 +264,7 @@ void BpeModel::merge_symbols(Work& work) const {
   }
   for (int32_t i = 0; i < count; ++i) push_merge(work, i);
   while (!work.queue.empty()) {
+    throw_if_cancelled(work.cancelled);  // without a pre-tokenizer a whole document is one word
     const Candidate candidate = work.queue.top();
     work.queue.pop();
     Symbol& left = symbols[static_cast<size_t>(candidate.position)];

@@ -41,7 +41,8 @@ class BpeModel : public TokenModel {
   /// bad_format, unsupported.
   BpeModel(const JsonView& description, Vocabulary& vocabulary);
 
-  void tokenize(const std::vector<Piece>& pieces, std::vector<int32_t>& ids) const override;
+  void tokenize(const std::vector<Piece>& pieces, std::vector<int32_t>& ids,
+                const CancellationFlag* cancelled) const override;
 
  private:
   struct Work;

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/cancellation.h"
 #include "base/json.h"
 #include "text/vocabulary.h"
 
@@ -44,8 +45,9 @@ class PreTokenizer {
 class TokenModel {
  public:
   virtual ~TokenModel() = default;
-  /// Appends the tokens of all pieces. Immutable: safe to call from several threads.
-  virtual void tokenize(const std::vector<Piece>& pieces, std::vector<int32_t>& ids) const = 0;
+  /// Appends the tokens of all pieces. Immutable: safe to call from several threads. Errors: cancelled.
+  virtual void tokenize(const std::vector<Piece>& pieces, std::vector<int32_t>& ids,
+                        const CancellationFlag* cancelled) const = 0;
 };
 
 class PostProcessor {

@@ -19,7 +19,8 @@ void require_utf8(std::string_view content, const std::string& path) {
   }
 }
 
-std::vector<std::string> read_json_lines(std::string_view content, const TextFile& file) {
+std::vector<std::string> read_json_lines(std::string_view content, const TextFile& file,
+                                         const CancellationFlag* cancelled) {
   std::vector<std::string> documents;
   size_t line_number = 0;
   for (size_t begin = 0; begin < content.size();) {
@@ -27,6 +28,7 @@ std::vector<std::string> read_json_lines(std::string_view content, const TextFil
     const std::string_view line = content.substr(begin, end - begin);
     begin = end + 1;
     ++line_number;
+    throw_if_cancelled(cancelled);
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
     const std::string source = fmt::format("{}: line {}", file.path, line_number);
     const Json json = parse_json(line, source);
@@ -48,7 +50,8 @@ std::vector<size_t> window_order(size_t count, std::optional<uint64_t> seed) {
 
 }  // namespace
 
-std::vector<std::string> read_documents(const TextFile& file) {
+std::vector<std::string> read_documents(const TextFile& file, const CancellationFlag* cancelled) {
+  throw_if_cancelled(cancelled);
   for (const auto* structured : {".json", ".parquet", ".arrow", ".csv", ".tsv", ".gz", ".zst", ".zip"}) {
     if (!file.path.ends_with(structured)) continue;
     fail(ErrorKind::unsupported, "{}: {} files are not read; expected plain text or .jsonl", file.path,
@@ -56,27 +59,29 @@ std::vector<std::string> read_documents(const TextFile& file) {
   }
   std::string content = read_text_file(file.path);
   require_utf8(content, file.path);
-  if (file.path.ends_with(".jsonl")) return read_json_lines(content, file);
+  if (file.path.ends_with(".jsonl")) return read_json_lines(content, file, cancelled);
   std::vector<std::string> documents;
   documents.push_back(std::move(content));
   return documents;
 }
 
 std::vector<int32_t> tokenize_documents(const Tokenizer& tokenizer, std::span<const std::string> documents,
-                                        Tokenizer::SpecialTokens special) {
+                                        const TokenizeOptions& options) {
   std::vector<int32_t> ids;
   for (const std::string& document : documents) {
-    const auto more = tokenizer.encode(document, special);
+    const auto more = tokenizer.encode(document, options.special, options.cancelled);
     ids.insert(ids.end(), more.begin(), more.end());
   }
   return ids;
 }
 
 std::vector<std::vector<int32_t>> token_windows(std::span<const int32_t> ids, const WindowOptions& options) {
-  if (options.window == 0 || options.maximum == 0) {
-    fail(ErrorKind::invalid_argument, "text: {} windows of {} tokens asked for", options.maximum,
-         options.window);
+  const auto tokens = static_cast<int64_t>(options.window);  // below 0: a caller's negative number
+  if (tokens < 1) {
+    fail(ErrorKind::invalid_argument, "text: windows of {} tokens asked for; at least 1 is needed", tokens);
   }
+  if (options.maximum == 0)
+    fail(ErrorKind::invalid_argument, "text: 0 windows asked for; at least 1 is needed");
   const size_t available = ids.size() / options.window;
   if (available == 0) {
     fail(ErrorKind::invalid_argument, "text: {} tokens are too few for one window of {}", ids.size(),
@@ -95,8 +100,8 @@ std::vector<std::vector<int32_t>> token_windows(std::span<const int32_t> ids, co
 
 std::vector<std::vector<int32_t>> read_token_windows(const Tokenizer& tokenizer, const TextFile& file,
                                                      const WindowOptions& options) {
-  const auto documents = read_documents(file);
-  const auto ids = tokenize_documents(tokenizer, documents, Tokenizer::SpecialTokens::omit);
+  const auto documents = read_documents(file, options.cancelled);
+  const auto ids = tokenize_documents(tokenizer, documents, {.cancelled = options.cancelled});
   return with_context(file.path, [&] { return token_windows(ids, options); });
 }
 

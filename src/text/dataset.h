@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/cancellation.h"
 #include "text/tokenizer.h"
 
 namespace salient {
@@ -19,13 +20,18 @@ struct TextFile {
 
 /// The documents of a file: one for each line of a .jsonl file, or all of a plain text (.txt or any other
 /// name). Errors: not_found, io, bad_format (naming file and line, or the byte that is no UTF-8), unsupported
-/// for .json, .parquet etc.
-std::vector<std::string> read_documents(const TextFile& file);
+/// for .json, .parquet etc., cancelled.
+std::vector<std::string> read_documents(const TextFile& file, const CancellationFlag* cancelled = nullptr);
 
-/// The ids of the documents, one document after the other, each with the special tokens that `special` asks
-/// for.
+struct TokenizeOptions {
+  Tokenizer::SpecialTokens special = Tokenizer::SpecialTokens::omit;
+  const CancellationFlag* cancelled = nullptr;
+};
+
+/// The ids of the documents, one document after the other, each with the special tokens asked for. Errors:
+/// those of Tokenizer::encode.
 std::vector<int32_t> tokenize_documents(const Tokenizer& tokenizer, std::span<const std::string> documents,
-                                        Tokenizer::SpecialTokens special);
+                                        const TokenizeOptions& options);
 
 struct WindowOptions {
   size_t window = 512;  ///< tokens in each
@@ -33,6 +39,7 @@ struct WindowOptions {
   /// Windows in the order of the text, or drawn at random: the same seed gives the same windows on any
   /// machine.
   std::optional<uint64_t> shuffle_seed = std::nullopt;
+  const CancellationFlag* cancelled = nullptr;  ///< polled while documents are read and tokenized
 };
 
 /// Neighbouring windows that do not overlap; a rest that fills none is left out. Errors: invalid_argument

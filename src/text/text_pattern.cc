@@ -1,6 +1,7 @@
 #include "text/text_pattern.h"
 
 #include "base/error.h"
+#include "base/spelling.h"
 
 namespace salient {
 
@@ -41,7 +42,7 @@ std::string TextPattern::Search::replace(std::string_view text, const Replacemen
     result += range.is_match ? replacement.content : text.substr(range.begin, range.end - range.begin);
     if (result.size() > replacement.size_limit) {
       fail(ErrorKind::invalid_argument, "replacing by \"{}\" makes a text of {} bytes longer than {}",
-           replacement.content.substr(0, 20), text.size(), replacement.size_limit);
+           shortened(replacement.content, 20), text.size(), replacement.size_limit);
     }
   }
   return result;

@@ -156,26 +156,29 @@ Tokenizer Tokenizer::from_directory(const std::string& model_directory) {
   const std::filesystem::path directory(model_directory);
   const std::string path = (directory / "tokenizer.json").string();
   const std::string configuration_path = (directory / "tokenizer_config.json").string();
-  if (!std::filesystem::exists(path)) {
-    const bool has_sentencepiece = std::filesystem::exists(directory / "tokenizer.model");
+  if (!path_exists(path)) {
+    const bool has_sentencepiece = path_exists(directory / "tokenizer.model");
     fail(ErrorKind::not_found, "{}: no tokenizer.json{}", model_directory,
          has_sentencepiece
              ? " (tokenizer.model alone is not supported: transformers can save it as tokenizer.json)"
              : "");
   }
   const Json json = read_json_file(path);
-  if (!std::filesystem::exists(configuration_path)) return build(JsonView(json, path), nullptr);
+  if (!path_exists(configuration_path)) return build(JsonView(json, path), nullptr);
   const Json configuration_json = read_json_file(configuration_path);
   const JsonView configuration(configuration_json, configuration_path);
   return build(JsonView(json, path), &configuration);
 }
 
-std::vector<int32_t> Tokenizer::encode(std::string_view text, SpecialTokens special) const {
+std::vector<int32_t> Tokenizer::encode(std::string_view text, SpecialTokens special,
+                                       const CancellationFlag* cancelled) const {
+  throw_if_cancelled(cancelled);
   require_text(text);
   std::vector<Piece> pieces = parts_->cut_added_tokens(text);
+  throw_if_cancelled(cancelled);
   if (parts_->pretokenizer) parts_->pretokenizer->apply(pieces);
   std::vector<int32_t> ids;
-  parts_->model->tokenize(pieces, ids);
+  parts_->model->tokenize(pieces, ids, cancelled);
   const bool surround = special == SpecialTokens::add && parts_->post_processor;
   return surround ? parts_->post_processor->apply(std::move(ids)) : ids;
 }

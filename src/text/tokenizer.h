@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/cancellation.h"
+
 namespace salient {
 
 class JsonView;
@@ -31,8 +33,9 @@ class Tokenizer {
   /// stand in the text itself are always recognised.
   enum class SpecialTokens { add, omit };
 
-  /// Errors: invalid_argument when `text` is no UTF-8, naming the byte.
-  std::vector<int32_t> encode(std::string_view text, SpecialTokens special) const;
+  /// Errors: invalid_argument when `text` is no UTF-8, naming the byte; cancelled.
+  std::vector<int32_t> encode(std::string_view text, SpecialTokens special,
+                              const CancellationFlag* cancelled = nullptr) const;
 
   /// Whether special tokens are left out of the text.
   enum class SkipSpecial { yes, no };

@@ -39,29 +39,30 @@ bool every_index_runs() {
   return std::all_of(seen.begin(), seen.end(), [](const auto& count) { return count.load() == 1; });
 }
 
-class Fork : public ::testing::Test {
+/// The parameter: how many threads the parent uses.
+class Fork : public ::testing::TestWithParam<size_t> {
  protected:
   void SetUp() override {
     if (kThreadSanitizer) GTEST_SKIP();
-    set_thread_count(3);
+    set_thread_count(GetParam());
     EXPECT_TRUE(every_index_runs());
   }
 };
 
-TEST_F(Fork, AChildHasThreadsOfItsOwn) {
+TEST_P(Fork, AChildHasThreadsOfItsOwn) {
   EXPECT_TRUE(holds_in_child([] { return every_index_runs() && every_index_runs(); }));
   EXPECT_TRUE(holds_in_child([] { return holds_in_child(every_index_runs); }));
   EXPECT_TRUE(every_index_runs());
 }
 
-TEST_F(Fork, AChildMayChangeTheNumberOfThreads) {
+TEST_P(Fork, AChildMayChangeTheNumberOfThreads) {
   EXPECT_TRUE(holds_in_child([] {
     set_thread_count(2);
     return every_index_runs();
   }));
 }
 
-TEST_F(Fork, AJobOfAnotherThreadDoesNotMatter) {
+TEST_P(Fork, AJobOfAnotherThreadDoesNotMatter) {
   std::atomic<bool> stop{false};
   std::thread other([&] {
     while (!stop) every_index_runs();
@@ -72,14 +73,14 @@ TEST_F(Fork, AJobOfAnotherThreadDoesNotMatter) {
 }
 
 /// A body that forks: the child can use the pool, though it cannot finish the job it came from.
-TEST_F(Fork, InsideAJobTheChildStartsAfresh) {
+TEST_P(Fork, InsideAJobTheChildStartsAfresh) {
   std::atomic<int> good{0};
   parallel_for(3, 1, [&](size_t, size_t) { good += holds_in_child(every_index_runs) ? 1 : 0; });
   EXPECT_EQ(good.load(), 3);
 }
 
 /// oneDNN brings OpenMP along, whose threads do not survive a fork either.
-TEST_F(Fork, AChildMultipliesMatrices) {
+TEST_P(Fork, AChildMultipliesMatrices) {
   for (const MatmulPrecision precision : {MatmulPrecision::f32, MatmulPrecision::bf16}) {
     const auto backend = make_cpu_backend({.precision = precision});
     LinearWeight weight;
@@ -101,6 +102,8 @@ TEST_F(Fork, AChildMultipliesMatrices) {
     }));
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Threads, Fork, ::testing::Values(1, 3));
 
 }  // namespace
 }  // namespace salient

@@ -40,5 +40,17 @@ TEST(Spelling, SuggestsTheClosestWord) {
   EXPECT_EQ(closest_word("x", kKnown), "");
 }
 
+TEST(Spelling, TextsAreCutBetweenCharacters) {
+  EXPECT_EQ(shortened("abc", 3), "abc");
+  EXPECT_EQ(shortened("abcd", 3), "abc...");
+  const std::string text = "a\u00e9\u20ac\U0001F600";  // characters of 1, 2, 3 and 4 bytes
+  const std::pair<size_t, size_t> expected[] = {{0, 0}, {1, 1}, {2, 1}, {3, 3}, {4, 3},  {5, 3},
+                                                {6, 6}, {7, 6}, {8, 6}, {9, 6}, {10, 10}};
+  for (const auto& [limit, end] : expected)
+    EXPECT_EQ(whole_characters(text, limit), text.substr(0, end)) << limit;
+  EXPECT_LE(whole_characters(std::string(100, '\x80'), 50).size(), 50u);
+  EXPECT_GE(whole_characters(std::string(100, '\x80'), 50).size(), 40u);
+}
+
 }  // namespace
 }  // namespace salient

@@ -1,11 +1,15 @@
 #include "base/parallel.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <limits>
+#include <thread>
 #include <vector>
 
 #include "base/error.h"
+#include "support/error_matcher.h"
 
 namespace salient {
 namespace {
@@ -60,6 +64,37 @@ TEST(ParallelFor, ManySmallJobsInARow) {
     total += sum;
   }
   EXPECT_EQ(total, 40000u);
+}
+
+TEST(ParallelFor, TheNumberOfThreadsCanBeAskedAndSetWhileAJobRuns) {
+  for (const size_t threads : {1, 3}) {
+    set_thread_count(threads);
+    std::atomic<int> started{0};
+    std::atomic<bool> end{false};
+    std::thread other([&] {
+      parallel_for(2, 1, [&](size_t, size_t) {
+        ++started;
+        while (!end) std::this_thread::yield();
+      });
+    });
+    while (started == 0) std::this_thread::yield();
+    EXPECT_EQ(thread_count(), threads);
+    set_thread_count(2);
+    EXPECT_EQ(thread_count(), 2u);
+    end = true;
+    other.join();
+  }
+}
+
+TEST(ParallelFor, NumbersOfThreadsHaveLimits) {
+  set_thread_count(2);
+  for (const size_t count : {size_t{0}, size_t{1025}, std::numeric_limits<size_t>::max()}) {
+    EXPECT_THAT(
+        [&] { set_thread_count(count); },
+        throws_error(ErrorKind::invalid_argument,
+                     ::testing::StrEq(fmt::format("{} is no number of threads from 1 to 1024", count))));
+  }
+  EXPECT_EQ(thread_count(), 2u);
 }
 
 }  // namespace

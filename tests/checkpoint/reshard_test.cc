@@ -76,6 +76,31 @@ TEST_F(Reshard, ReplacesAModelOnlyWhenTold) {
       throws_error(ErrorKind::invalid_argument, HasSubstr("neither empty nor a model directory")));
 }
 
+TEST_F(Reshard, RefusesTargetsInsideTheSourceAndEmptyShards) {
+  fs::create_directory_symlink(path("source"), path("link"));
+  const size_t before = files("source").size();
+  for (const char* target : {"source/inner", "source/a/../b/", "link/inner"}) {
+    EXPECT_THAT([&] { reshard_checkpoint(path("source"), {.target = path(target)}); },
+                throws_error(ErrorKind::invalid_argument, HasSubstr("lies inside the source")));
+  }
+  EXPECT_THAT([&] { reshard_checkpoint(path("source"), {.target = path("target"), .shard_size = 0}); },
+              throws_error(ErrorKind::invalid_argument, HasSubstr("a shard size of 0 bytes")));
+  EXPECT_EQ(files("source").size(), before);
+  EXPECT_FALSE(fs::exists(path("target")));
+}
+
+/// Errors of the file system are Errors, too.
+TEST_F(Reshard, ALinkToItselfIsReported) {
+  fs::remove(path("source") + "/recipe.yaml");
+  fs::create_symlink("recipe.yaml", path("source") + "/recipe.yaml");
+  EXPECT_THAT([&] { reshard_checkpoint(path("source"), {.target = path("target")}); },
+              throws_error(ErrorKind::io, HasSubstr("recipe.yaml: cannot look")));
+  fs::create_symlink("loop", path("loop"));
+  EXPECT_THAT([&] { reshard_checkpoint(path("source"), {.target = path("loop") + "/target"}); },
+              throws_error(ErrorKind::io, HasSubstr("cannot follow")));
+  EXPECT_FALSE(fs::exists(path("target")));
+}
+
 TEST_F(Reshard, LeavesNothingWhenStopped) {
   const CancellationFlag stop{true};
   EXPECT_THAT([&] { reshard_checkpoint(path("source"), {.target = path("target")}, &stop); },

@@ -134,10 +134,12 @@ TEST_F(CommandLine, ScaledOnlyLeavesTheWeightsDense) {
   EXPECT_EQ(report["quantized_linears"], 0);
   EXPECT_EQ(report["bytes_after"], report["bytes_before"]);
   EXPECT_EQ(Checkpoint(out()).config(), Checkpoint(kModel).config());
-  EXPECT_THAT(run_salient(quantize({"--scaled-only", "--format", "autoawq-gemm"})).errors,
-              HasSubstr("--scaled-only"));
+  EXPECT_THAT(run_salient(quantize({"--scaled-only", "--format", "autoawq-gemm", "--overwrite"})).errors,
+              HasSubstr("the format autoawq-gemm is for integers, but the result is scaled"));
+  EXPECT_THAT(run_salient(quantize({"--scaled-only", "--rounding", "compensated", "--overwrite"})).errors,
+              HasSubstr("the rounding compensated is for integers, but the result is scaled"));
   EXPECT_THAT(run_salient(quantize({"--scaled-only", "--method", "rtn", "--overwrite"})).errors,
-              HasSubstr("scaled weights (--scaled-only"));
+              HasSubstr("scaled weights come from AWQ"));
 }
 
 TEST_F(CommandLine, ARecipeSaysWhatFlagsSayAndItsRecordGivesTheSameWeights) {

@@ -102,9 +102,18 @@ TEST_F(CalibrationSequences, AreRefusedWithWhatIsWrong) {
   EXPECT_THAT(error(), HasSubstr("windows of 129 tokens are longer than the model's 128 positions"));
   options_.calibration.sequences = {{1, 2}};
   options_.calibration.num_samples = 0;
-  EXPECT_THAT(error(), HasSubstr("0 calibration samples asked for"));
+  EXPECT_THAT(error(), HasSubstr("num_samples is 0, but must be at least 1"));
   options_.calibration.num_samples = 1;
+  options_.calibration.max_seq_length = 0;
+  EXPECT_THAT(error(), HasSubstr("max_seq_length is 0, but must be at least 1"));
+  options_.calibration.max_seq_length = 2;
+  options_.calibration.min_tokens_per_expert = -1;
+  EXPECT_THAT(error(), HasSubstr("min_tokens_per_expert is -1, but must be at least 0"));
+  options_.calibration.min_tokens_per_expert = 0;
   options_.calibration.dataset = "text.txt";
+  options_.calibration.max_seq_length = 1;
+  EXPECT_THAT(error(), HasSubstr("max_seq_length is 1, but must be at least 2"));
+  options_.calibration.max_seq_length = 2;
   EXPECT_THAT(error(), HasSubstr("text.txt: a dataset stands beside 1 calibration sequences"));
 }
 

@@ -8,6 +8,7 @@
 #include "quant/group_quantize.h"
 #include "runtime/decoder.h"
 #include "support/compare_checkpoints.h"
+#include "support/error_matcher.h"
 #include "support/golden_model.h"
 #include "support/temporary_directory.h"
 #include "support/tiny_model.h"
@@ -317,6 +318,9 @@ TEST_F(Oneshot, CancellationLeavesNothing) {
   options_.cancelled = &flag;
   options_.on_progress = [&](const Progress&) { flag = true; };
   EXPECT_THAT(error(), HasSubstr("stopped on request"));
+  EXPECT_TRUE(flag);
+  EXPECT_THAT([&] { plan_oneshot(options_); },
+              throws_error(ErrorKind::cancelled, ::testing::StrEq("stopped on request")));
   EXPECT_EQ(std::distance(fs::directory_iterator(scratch_.path()), {}), 1);
 }
 

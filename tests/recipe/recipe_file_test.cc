@@ -15,7 +15,6 @@ using ::testing::HasSubstr;
 
 OneshotOptions read(const std::string& text, const std::string& source = "awq.yaml") {
   OneshotOptions options;
-  options.format = Format::pack_quantized;
   parse_recipe(text, source, options);
   return options;
 }
@@ -158,13 +157,15 @@ TEST(RecipeFile, AutoAwqsQuantConfig) {
   const OneshotOptions options = read(
       R"({"zero_point": true, "q_group_size": 64, "w_bit": 4, "version": "GEMM", "modules_to_not_convert": ["gate"]})",
       "quant_config.json");
-  EXPECT_EQ(options.format, Format::autoawq_gemm);
+  EXPECT_EQ(options.integer_format(), Format::autoawq_gemm);
+  EXPECT_FALSE(options.format.has_value());
   ASSERT_TRUE(options.recipe.awq.has_value());
   EXPECT_EQ(only_scheme(options), (QuantizationScheme{.num_bits = 4, .symmetric = false, .group_size = 64}));
   // A part of the name in whole words, not a piece of a word.
   EXPECT_THAT(options.recipe.quantization.ignore, ElementsAre("lm_head", "re:(.*\\.)?gate(\\..*)?$"));
-  EXPECT_EQ(read("{bits: 4, group_size: 128, zero_point: true, quant_method: awq, version: gemm}").format,
-            Format::autoawq_gemm);
+  EXPECT_EQ(
+      read("{bits: 4, group_size: 128, zero_point: true, quant_method: awq, version: gemm}").integer_format(),
+      Format::autoawq_gemm);
 }
 
 TEST(RecipeFile, SmoothQuantsWayOfWritingMappings) {
@@ -370,17 +371,12 @@ INSTANTIATE_TEST_SUITE_P(
                 {"observer mse searches group by group"}},
         Mistake{
             weights("num_bits: 4, strategy: channel, group_size: -7"), kWrong, {"group_size -7 contradicts"}},
-        Mistake{"AWQModifier: {}\nQuantizationModifier: {scheme: W4A16}\nsalient: {result: scaled, rounding: "
-                "nearest}",
-                kWrong,
-                {"salient: rounding: \"nearest\" is for integers"}},
-        Mistake{"AWQModifier: {}\nQuantizationModifier: {scheme: W4A16}\nsalient: {format: autoawq-gemm, "
-                "result: scaled}",
-                kWrong,
-                {"salient: format: \"autoawq-gemm\" is for integers"}},
         Mistake{"QuantizationModifier: {scheme: W4A16}\nsalient: {result: dense}",
                 kWrong,
                 {"salient: result", "dense"}},
+        Mistake{"QuantizationModifier: {scheme: W4A16}\nsalient: {result: €€€€€€€€€€€€€€€€€€€€€€€€€}",
+                kWrong,
+                {"salient: result: \"€€€€€€€€€€€€€€€€€€€... is unknown"}},
         Mistake{"QuantizationModifier: {scheme: W4A16}\nsalient: {rounding: nearest}",
                 kWrong,
                 {"salient: rounding: \"nearest\" is for AWQ"}},

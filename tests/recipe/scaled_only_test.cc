@@ -141,10 +141,10 @@ TEST_F(ScaledOnly, WeightsStayWithinTheirClips) {
 /// Whoever rounds applies the observer; a head is rounded later, too.
 TEST_F(ScaledOnly, WhatIsNoPartOfAwqIsLeftForLater) {
   write_model({});
-  options_.format = Format::autoawq_gemm;
+  options_.recipe_format = Format::autoawq_gemm;  // AutoAWQ's export_compatible beside its quant_config
   oneshot(options_);
   EXPECT_EQ(Checkpoint(path("scaled")).tensor("model.norm.weight").dtype(), DType::bf16);
-  options_.format = Format::pack_quantized;
+  options_.recipe_format = Format::pack_quantized;
   options_.recipe.awq->mappings.emplace();
   options_.recipe.quantization = {
       .config_groups = {
@@ -172,16 +172,54 @@ TEST_F(ScaledOnly, TheRecordGivesTheSameBytes) {
   EXPECT_EQ(record, read_text_file(path("again") + "/recipe.yaml"));
 }
 
+/// What is wrong with the options.
+std::string refusal(const OneshotOptions& options) {
+  try {
+    plan_oneshot(options);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::invalid_argument);
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
 TEST_F(ScaledOnly, NeedsAwq) {
   write_model({});
   options_.recipe.awq.reset();
-  try {
-    plan_oneshot(options_);
-    FAIL() << "nothing was thrown";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::invalid_argument);
-    EXPECT_THAT(error.what(), HasSubstr("scaled weights"));
+  EXPECT_THAT(refusal(options_), HasSubstr("scaled weights come from AWQ"));
+}
+
+/// Whoever names it: the recipe, a flag or a program.
+TEST_F(ScaledOnly, WhatOnlyIntegersHaveIsRefused) {
+  write_model({});
+  const auto with_recipe = [&](const std::string& group, const std::string& extras) {
+    OneshotOptions options = options_;
+    parse_recipe(fmt::format("AWQModifier: {{}}\n"
+                             "QuantizationModifier:\n"
+                             "  config_groups:\n"
+                             "    g: {{targets: [Linear], weights: {{num_bits: 4, group_size: 32{}}}}}\n"
+                             "salient: {{{}}}",
+                             group, extras),
+                 "recipe.yaml", options);
+    return options;
+  };
+  plan_oneshot(with_recipe("", ""));
+  plan_oneshot(with_recipe("", "result: scaled, apply_clip: false"));
+  for (const char* result : {"", ", result: scaled"}) {
+    EXPECT_THAT(refusal(with_recipe("", fmt::format("format: autoawq-gemm{}", result))),
+                HasSubstr("the format autoawq-gemm is for integers, but the result is scaled"));
+    EXPECT_THAT(refusal(with_recipe("", fmt::format("rounding: nearest{}", result))),
+                HasSubstr("the rounding nearest is for integers"));
+    EXPECT_THAT(refusal(with_recipe("", fmt::format("rounding: compensated{}", result))),
+                HasSubstr("the rounding compensated is for integers"));
   }
+  EXPECT_THAT(refusal(with_recipe(", actorder: weight", "")), HasSubstr("actorder of g is for integers"));
+  options_.format = Format::pack_quantized;
+  EXPECT_THAT(refusal(with_recipe("", "")), HasSubstr("the format pack-quantized is for integers"));
+  options_.result = OneshotResult::quantized;
+  EXPECT_THAT(refusal(with_recipe("", "result: scaled")),
+              HasSubstr("the format pack-quantized is for integers"));
+  plan_oneshot(with_recipe("", "format: autoawq-gemm, rounding: nearest"));
 }
 
 }  // namespace

@@ -113,6 +113,47 @@ TEST(Decoder, LongPromptsRunInChunksWithTheSameLogits) {
   EXPECT_LT(relative_error(last.values<float>(), all.slice(1099, 1100).values<float>()), kTolerance);
 }
 
+TEST(Decoder, LoadingStopsOnRequest) {
+  const GoldenModel golden("llama_gqa");
+  const auto backend = make_cpu_backend();
+  CancellationFlag stop{false};
+  Decoder::load(golden.directory().string(), *backend, &stop);
+  stop = true;
+  EXPECT_THAT([&] { Decoder::load(golden.directory().string(), *backend, &stop); },
+              throws_error(ErrorKind::cancelled, testing::StrEq("stopped on request")));
+}
+
+TEST(Decoder, RowsComePieceByPiece) {
+  const GoldenModel golden("mistral_window");
+  const auto backend = make_cpu_backend();
+  const Decoder decoder = Decoder::load(golden.directory().string(), *backend);
+  std::vector<int32_t> ids;
+  for (int32_t i = 0; i < 1100; ++i) ids.push_back(i * 7 % 96);  // chunks of 512, 512 and 76
+  KvCache whole = decoder.make_cache();
+  const Tensor all = decoder.forward(ids, whole, {LogitRows::all});
+  struct Case {
+    int64_t first_row;
+    size_t pieces;
+  };
+  for (const auto [first_row, pieces] : {Case{0, 3}, Case{5, 3}, Case{511, 3}, Case{512, 2}, Case{700, 2},
+                                         Case{1024, 1}, Case{1099, 1}, Case{1100, 0}}) {
+    KvCache cache = decoder.make_cache();
+    int64_t next = first_row;
+    size_t count = 0;
+    decoder.forward_rows({ids, first_row}, cache, [&](int64_t row, const Tensor& logits) {
+      EXPECT_EQ(row, next);
+      ASSERT_LE(row + logits.dim(0), 1100);
+      const Tensor expected = all.slice(row, row + logits.dim(0));
+      EXPECT_LT(relative_error(logits.values<float>(), expected.values<float>()), 1e-6) << first_row;
+      next += logits.dim(0);
+      ++count;
+    });
+    EXPECT_EQ(next, 1100);
+    EXPECT_EQ(count, pieces) << first_row;
+    EXPECT_EQ(cache.length(), 1100);
+  }
+}
+
 TEST(Decoder, ABadTokenLeavesTheCacheAsItWas) {
   const GoldenModel golden("llama_gqa");
   const auto backend = make_cpu_backend();

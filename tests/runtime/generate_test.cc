@@ -49,8 +49,28 @@ TEST_F(Generate, StopsBeforeAStopToken) {
   const std::vector<int32_t> stop{free.tokens[3]};
   const auto stopped = run({.max_tokens = 6, .stop_tokens = stop});
   EXPECT_EQ(stopped.reason, FinishReason::stop_token);
+  EXPECT_EQ(stopped.stop_token, stop[0]);
+  EXPECT_FALSE(free.stop_token.has_value());
   const auto first = std::find(free.tokens.begin(), free.tokens.end(), stop[0]);
   EXPECT_EQ(stopped.tokens, std::vector<int32_t>(free.tokens.begin(), first));
+}
+
+TEST_F(Generate, DrawsNoStopTokenBeforeTheMinimum) {
+  const auto free = run({.max_tokens = 6});
+  const std::vector<int32_t> stop{free.tokens[1]};
+  const auto longer = run({.max_tokens = 6, .min_tokens = 4, .stop_tokens = stop});
+  EXPECT_GE(longer.tokens.size(), 4u);
+  EXPECT_EQ(std::count(longer.tokens.begin(), longer.tokens.begin() + 4, stop[0]), 0);
+  EXPECT_EQ(longer.tokens[0], free.tokens[0]);
+}
+
+TEST_F(Generate, AStreamGivesTokensUntilItEnds) {
+  const auto expected = run({.max_tokens = 3}).tokens;
+  TokenStream stream(decoder_, {.prompt = prompt_, .max_tokens = 3});
+  for (const int32_t token : expected) EXPECT_EQ(stream.next(), token);
+  EXPECT_FALSE(stream.next().has_value());
+  EXPECT_FALSE(stream.next().has_value());
+  EXPECT_EQ(stream.result().reason, FinishReason::max_tokens);
 }
 
 TEST_F(Generate, StopsAtTheEndOfTheContext) {

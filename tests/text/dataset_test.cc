@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <numeric>
+#include <thread>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -75,9 +77,50 @@ TEST(TokenizeDocuments, JoinsThemAndMarksEach) {
           "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}})",
       "t.json");
   const std::vector<std::string> documents = {"ab", "b"};
-  EXPECT_THAT(tokenize_documents(tokenizer, documents, Tokenizer::SpecialTokens::add),
+  EXPECT_THAT(tokenize_documents(tokenizer, documents, {.special = Tokenizer::SpecialTokens::add}),
               ElementsAre(2, 0, 1, 2, 1));
-  EXPECT_THAT(tokenize_documents(tokenizer, documents, Tokenizer::SpecialTokens::omit), ElementsAre(0, 1, 1));
+  EXPECT_THAT(tokenize_documents(tokenizer, documents, {}), ElementsAre(0, 1, 1));
+}
+
+TEST_F(DatasetTest, ReadingStopsOnRequest) {
+  const Tokenizer tokenizer = Tokenizer::from_json(
+      R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}})", "t.json");
+  const std::vector<std::string> documents = {"ab", "b"};
+  const CancellationFlag stop{true};
+  const auto path = write("a.jsonl", "{\"text\": \"ab\"}\n");
+  message_of(ErrorKind::cancelled, [&] { read_documents({.path = path}, &stop); });
+  message_of(ErrorKind::cancelled, [&] { tokenize_documents(tokenizer, documents, {.cancelled = &stop}); });
+  EXPECT_EQ(
+      message_of(ErrorKind::cancelled,
+                 [&] { read_token_windows(tokenizer, {.path = path}, {.window = 1, .cancelled = &stop}); }),
+      "stopped on request");
+}
+
+/// One text that is one word and one with a space after each letter.
+TEST(TokenizeDocuments, StopsInsideALongText) {
+  const auto tokenizer = [](const std::string& pretokenizer) {
+    return Tokenizer::from_json(
+        R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]})" + pretokenizer +
+            "}",
+        "t.json");
+  };
+  std::string text(size_t{4} << 20, 'a');
+  for (size_t i = 1; i < text.size(); i += 2) text[i] = 'b';
+  for (const char* pretokenizer : {"", R"(, "pre_tokenizer": {"type": "Split", "pattern": {"String": "b"},
+                                          "behavior": "Isolated"})"}) {
+    CancellationFlag stop{false};
+    std::thread other([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      stop = true;
+    });
+    EXPECT_EQ(message_of(ErrorKind::cancelled,
+                         [&] {
+                           for (int i = 0; i < 100; ++i)
+                             tokenizer(pretokenizer).encode(text, Tokenizer::SpecialTokens::omit, &stop);
+                         }),
+              "stopped on request");
+    other.join();
+  }
 }
 
 TEST(TokenWindows, CutsInOrderAndDropsTheRest) {
@@ -86,7 +129,13 @@ TEST(TokenWindows, CutsInOrderAndDropsTheRest) {
   EXPECT_THAT(token_windows(ids, {.window = 2, .maximum = 1}), ElementsAre(ElementsAre(0, 1)));
   EXPECT_EQ(message_of(ErrorKind::invalid_argument, [&] { token_windows(ids, {.window = 8}); }),
             "text: 7 tokens are too few for one window of 8");
-  message_of(ErrorKind::invalid_argument, [&] { token_windows(ids, {.window = 0}); });
+  EXPECT_EQ(message_of(ErrorKind::invalid_argument, [&] { token_windows(ids, {.window = 0}); }),
+            "text: windows of 0 tokens asked for; at least 1 is needed");
+  EXPECT_EQ(message_of(ErrorKind::invalid_argument,
+                       [&] { token_windows(ids, {.window = static_cast<size_t>(-3)}); }),
+            "text: windows of -3 tokens asked for; at least 1 is needed");
+  EXPECT_EQ(message_of(ErrorKind::invalid_argument, [&] { token_windows(ids, {.window = 2, .maximum = 0}); }),
+            "text: 0 windows asked for; at least 1 is needed");
 }
 
 TEST(TokenWindows, DrawsTheSameWindowsForTheSameSeed) {
