@@ -132,7 +132,8 @@ void bind_oneshot(nb::module_& module) {
       "num_samples: int | None = None, max_seq_length: int | None = None, propagate_error: bool | None = "
       "None, "
       "calibrate_all_experts: bool | None = None, min_tokens_per_expert: int | None = None, "
-      "apply_clip: bool | None = None, duo_scaling: bool | str | None = None, scaled_only: bool | None = None";
+      "apply_clip: bool | None = None, duo_scaling: bool | str | None = None, scaled_only: bool | None = "
+      "None";
   static const std::string oneshot_signature = fmt::format(
       "def oneshot{}, output: str, shard_size: int = 5000000000, overwrite: bool = False, "
       "progress: collections.abc.Callable[[int, int, float, float], None] | None = None) -> str",
@@ -147,9 +148,11 @@ void bind_oneshot(nb::module_& module) {
              "Whether a recipe needs_data, and its num_calibration_samples and max_seq_length, as JSON. "
              "Raises what is "
              "wrong with it.");
-  module.def("reshard", &reshard, nb::arg("source"), nb::arg("target"), nb::arg("shard_size"),
-             nb::arg("overwrite"),
-             "Copies a model directory with shards of another size; it appears whole or not at all.");
+  module.def(
+      "reshard", &reshard, nb::arg("source"), nb::arg("target"), nb::arg("shard_size"), nb::arg("overwrite"),
+      nb::sig("def reshard(source: str | os.PathLike[str], target: str | os.PathLike[str], shard_size: int, "
+              "overwrite: bool) -> None"),
+      "Copies a model directory with shards of another size; it appears whole or not at all.");
   module.def(
       "parse_byte_size", [](const std::string& text) { return parse_byte_size(text); }, nb::arg("text"),
       "Bytes of \"5GB\", \"512MiB\", \"1500000\".");

@@ -58,7 +58,7 @@ def reject_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> No
 
 def whole_number(where: str, name: str, value: object, *, least: int = 1) -> int:
     """`value` as an int, of Python or NumPy. Errors: ValueError for anything else and for less than `least`."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least:
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least:
         return int(value)
     raise ValueError(f"{where}: {name}={value!r} is no whole number above {least - 1}")
 

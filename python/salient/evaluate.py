@@ -112,7 +112,7 @@ def _windows(data: Any, tokenizer: Callable[[], Any], window: int, maximum: int 
 def _path_of(data: Any) -> str | None:
     """Of a file. A text that looks like one is taken for it, so that a mistyped path is not evaluated itself."""
     if isinstance(data, os.PathLike):
-        return os.fspath(data)
+        return str(os.fspath(data))
     if not isinstance(data, str) or "\n" in data:
         return None
     is_name = data.endswith((".txt", ".jsonl")) or (os.sep in data and not any(map(str.isspace, data)))
