@@ -106,11 +106,18 @@ std::string read_recipe(const std::string& text, const std::string& source) {
   OneshotOptions options;
   options.calibration.num_samples = kUnsaid;
   options.calibration.max_seq_length = kUnsaid;
+  OneshotOptions other = options;  // starting from another value shows whether one is said
+  other.calibration.experts = ExpertCalibration::routed;
   parse_recipe(text, source, options);
+  parse_recipe(text, source, other);
+  Json all_experts;
+  if (options.calibration.experts == other.calibration.experts)
+    all_experts = options.calibration.experts == ExpertCalibration::all;
   const auto said = [&](int64_t value) { return value == kUnsaid ? Json() : Json(value); };
   return Json{{"needs_data", options.recipe.awq.has_value()},
               {"num_calibration_samples", said(options.calibration.num_samples)},
-              {"max_seq_length", said(options.calibration.max_seq_length)}}
+              {"max_seq_length", said(options.calibration.max_seq_length)},
+              {"moe_calibrate_all_experts", all_experts}}
       .dump();
 }
 
@@ -145,7 +152,8 @@ void bind_oneshot(nb::module_& module) {
       "where `recipe_source` ends in .json, else YAML. `progress(layers_done, layers, elapsed, left)`.");
   module.def("plan", &run_plan, nb::sig(plan_signature.c_str()), "What oneshot would do, as JSON.");
   module.def("read_recipe", &read_recipe, nb::arg("text"), nb::arg("source"),
-             "Whether a recipe needs_data, and its num_calibration_samples and max_seq_length, as JSON. "
+             "Whether a recipe needs_data, and its num_calibration_samples, max_seq_length and "
+             "moe_calibrate_all_experts, as JSON. "
              "Raises what is "
              "wrong with it.");
   module.def(

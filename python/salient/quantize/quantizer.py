@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from salient import _core
+from salient._arguments import warn_user
 from salient._config import AwqConfig
 from salient._data import calibration_blocks
 from salient._files import Scratch
@@ -204,6 +205,8 @@ class AwqQuantizer:
                 scratch.remove()
             raise
         self.model.report = self.report
+        for warning in self.report["warnings"]:
+            warn_user(f"quantize: {warning}")
 
     @property
     def made_the_model(self) -> bool:
