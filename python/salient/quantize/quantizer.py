@@ -167,7 +167,8 @@ class AwqQuantizer:
         if not whole_row:
             weights["group_size"] = self.group_size
         groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
-        ignore = [rf"re:(.*\.)?{re.escape(name)}(\..*)?$" for name in self.modules_to_not_convert]
+        parts = [rf"re:(.*\.)?{re.escape(name)}(\..*)?$" for name in self.modules_to_not_convert]
+        ignore = ["lm_head", *parts]
         return {
             "QuantizationModifier": {"config_groups": groups, "ignore": ignore},
             "salient": {"format": "autoawq-gemm"},
