@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-__all__ = ["check_device_map", "is_accelerator", "nearest_name", "reject_unknown", "unknown_argument", "warn_user"]
+__all__ = [
+    "check_device_map",
+    "is_accelerator",
+    "nearest_name",
+    "reject_unknown",
+    "unknown_argument",
+    "warn_user",
+    "whole_number",
+]
 
 _FEW: Final = 12
-_PACKAGE = os.path.dirname(__file__)
+_PACKAGE = os.path.join(os.path.dirname(__file__), "")
 _PLACEMENTS: Final = ("auto", "balanced", "balanced_low_0", "sequential", "cpu", "disk")
 _ACCELERATORS: Final = ("cuda", "mps", "xpu", "npu", "hpu")
 
@@ -45,6 +54,13 @@ def reject_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> No
     for name in given:
         if name not in names:
             raise unknown_argument(where, name, names)
+
+
+def whole_number(where: str, name: str, value: object, *, least: int = 1) -> int:
+    """`value` as an int, of Python or NumPy. Errors: ValueError for anything else and for less than `least`."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least:
+        return int(value)
+    raise ValueError(f"{where}: {name}={value!r} is no whole number above {least - 1}")
 
 
 def is_accelerator(device: str) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import json
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from salient._arguments import unknown_argument
+from salient._arguments import unknown_argument, whole_number
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _VERSIONS = ("gemm", "gemv", "gemv_fast", "marlin", "exllama", "exllamav2", "ipex", "llm-awq")
 # Of transformers 4 ("autoawq", "llm-awq") and 5, where the word names a kernel.
@@ -30,12 +34,39 @@ _LOADING_KEYS = ("version", "do_fuse", "modules_to_fuse", "fuse_max_seq_len", "e
 _OTHER_NAMES = {"w_bit": "bits", "q_group_size": "group_size", "format": "version"}
 
 
+# The arguments of AwqConfig in their order, which are its settings.
+_SETTINGS = (
+    *("bits", "group_size", "zero_point", "version", "backend"),
+    *("do_fuse", "fuse_max_seq_len", "modules_to_fuse", "modules_to_not_convert", "exllama_config"),
+)
+# What a checkpoint says of itself; the others choose how to run it.
+_STORED = ("bits", "group_size", "zero_point", "version")
+
+
 def _word(value: object, known: Sequence[str], name: str) -> str:
     """The word that `value` (a str or an enumeration of one, in any case) stands for."""
     text = str(value.value if isinstance(value, enum.Enum) else value).lower()
     if text not in known:
         raise ValueError(f"AwqConfig: {name} {text!r} is none of {', '.join(known)}")
     return text
+
+
+def _group_size(name: str, value: object) -> int:
+    return -1 if value == -1 else whole_number("AwqConfig", name, value)
+
+
+def _truth(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"AwqConfig: {name}={value!r} is neither True nor False")
+    return value
+
+
+# How a value under another name than the setting's own is read.
+_READERS: Mapping[str, Callable[[str, Any], object]] = {
+    "w_bit": lambda name, value: whole_number("AwqConfig", name, value),
+    "q_group_size": _group_size,
+    "format": lambda name, value: _word(value, _VERSIONS, name),
+}
 
 
 class AwqConfig:
@@ -55,11 +86,18 @@ class AwqConfig:
         modules_to_not_convert: parts of names of modules that stay dense, in whole words.
 
     Raises:
-        ValueError: a word is not known, or fusing is asked for without what it needs.
-        TypeError: an argument is not known, or given under two names.
+        ValueError: a word is not known, a number is none, or fusing is asked for without what it needs.
+        TypeError: an argument is not known, or given under two names with two values.
     """
 
     quant_method = "awq"
+    _given: frozenset[str]
+
+    def __new__(cls, *args: Any, **keywords: Any) -> Self:
+        """Remembers which settings are the user's: only those can contradict a checkpoint."""
+        config = super().__new__(cls)
+        object.__setattr__(config, "_given", frozenset((*_SETTINGS[: len(args)], *keywords)))
+        return config
 
     def __init__(
         self,
@@ -75,9 +113,9 @@ class AwqConfig:
         exllama_config: Mapping[str, int] | None = None,
         **others: Any,
     ) -> None:
-        self.bits = bits
-        self.group_size = group_size
-        self.zero_point = zero_point
+        self.bits = whole_number("AwqConfig", "bits", bits)
+        self.group_size = _group_size("group_size", group_size)
+        self.zero_point = _truth("zero_point", zero_point)
         self.version = _word(version, _VERSIONS, "version")
         self.backend = _word(backend, _BACKENDS, "backend")
         self.do_fuse = bool(modules_to_fuse) if do_fuse is None else do_fuse
@@ -92,13 +130,16 @@ class AwqConfig:
     def _set_other(self, name: str, value: Any) -> None:
         if name == "quant_method":
             _word(value, ("awq",), name)
-        elif name == "format":
-            self.version = _word(value, _VERSIONS, name)
         elif name in _OTHER_NAMES:
-            setattr(self, _OTHER_NAMES[name], value)
+            self._set_by_other_name(name, _READERS[name](name, value))
         else:
-            known = [*self.__dict__, *_OTHER_NAMES, "quant_method"]
-            raise unknown_argument("AwqConfig", name, known)
+            raise unknown_argument("AwqConfig", name, [*_SETTINGS, *_OTHER_NAMES, "quant_method"])
+
+    def _set_by_other_name(self, name: str, value: Any) -> None:
+        own = _OTHER_NAMES[name]
+        if own in self._given and getattr(self, own) != value:
+            raise TypeError(f"AwqConfig: {name} {value!r} contradicts {own} {getattr(self, own)!r}")
+        setattr(self, own, value)
 
     def _check_fusing(self) -> None:
         if not self.do_fuse:
@@ -126,13 +167,13 @@ class AwqConfig:
         Raises:
             TypeError: a key is not known, or stands there under two names with two values.
         """
-        found: dict[str, Any] = {}
-        for key, value in (config or {}).items():
-            name = _OTHER_NAMES.get(key, key)
-            if name in found and found[name] != value:
-                raise TypeError(f"AwqConfig: {key} {value!r} contradicts {name} {found[name]!r}")
-            found[name] = value
-        return cls(**found)
+        return cls(**(config or {}))
+
+    @classmethod
+    def of_checkpoint(cls, block: Mapping[str, Any] | None) -> AwqConfig:
+        """From the quantization_config of a config.json, of which what other programs keep there too is left out."""
+        known = {*_SETTINGS, *_OTHER_NAMES, "quant_method"}
+        return cls.from_dict({name: value for name, value in (block or {}).items() if name in known})
 
     @classmethod
     def from_pretrained(cls, save_dir: str | os.PathLike[str], **download: Any) -> AwqConfig:
@@ -143,12 +184,23 @@ class AwqConfig:
         """
         from salient._hub import find_model
 
-        with open(os.path.join(find_model(save_dir, **download), "config.json"), encoding="utf-8") as file:
-            return cls.from_dict(json.load(file).get("quantization_config"))
+        directory = find_model(save_dir, **{"weights": False, **download})
+        with open(os.path.join(directory, "config.json"), encoding="utf-8") as file:
+            block = json.load(file).get("quantization_config") or {}
+        method = block.get("quant_method", cls.quant_method)
+        if method != cls.quant_method:
+            raise ValueError(f"AwqConfig: {os.fspath(save_dir)} is quantized by {method}, which is no AwqConfig's")
+        return cls.of_checkpoint(block)
 
     def to_dict(self) -> dict[str, Any]:
         """As transformers has it in a config.json."""
-        return {"quant_method": self.quant_method, **self.__dict__}
+        return {"quant_method": self.quant_method, **{name: getattr(self, name) for name in _SETTINGS}}
+
+    def said(self) -> dict[str, Any]:
+        """Of the settings those that were given or changed: what the user means, not what happens to be the default."""
+        own = {_OTHER_NAMES.get(name, name) for name in self._given}
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        return {name: value for name, value in settings.items() if name in own or value != _DEFAULTS[name]}
 
     def to_transformers_dict(self) -> dict[str, Any]:
         """As AutoAWQ writes it into a config.json."""
@@ -166,12 +218,12 @@ class AwqConfig:
         return {key: getattr(self, key) for key in _LOADING_KEYS}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, AwqConfig) and self.__dict__ == other.__dict__
+        return isinstance(other, AwqConfig) and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]  # mutable, as a dict is
 
     def __repr__(self) -> str:
-        known = [f"{key}={value!r}" for key, value in self.__dict__.items() if value is not None]
+        known = [f"{name}={getattr(self, name)!r}" for name in _SETTINGS if getattr(self, name) is not None]
         return f"AwqConfig({', '.join(known)})"
 
 
@@ -191,10 +243,49 @@ def as_awq_config(config: object) -> AwqConfig:
     if config is None or isinstance(config, Mapping):
         return AwqConfig.from_dict(config)
     if isinstance(config, AwqConfig):
-        return AwqConfig.from_dict(config.__dict__)
+        return copy.copy(config)
     to_dict = getattr(config, "to_dict", None)
     if to_dict is None:
         raise TypeError(f"quant_config: {type(config).__name__} is neither a dict nor an AwqConfig")
     # transformers keeps its settings for other formats in the same object.
-    known = {*vars(AwqConfig()), *_OTHER_NAMES}
-    return AwqConfig.from_dict({name: value for name, value in to_dict().items() if name in known})
+    return AwqConfig.of_checkpoint(to_dict())
+
+
+def check_agreement(where: str, stored: Mapping[str, Any] | None, wanted: object) -> None:
+    """Holds the quantization_config that a user gives (an AwqConfig of Salient or transformers, or a dict) against the
+    one in config.json. Of an object only what was given counts, or of one that does not know that what is no default.
+
+    Raises:
+        ValueError: the weights are dense, or described otherwise.
+        TypeError: it is neither.
+    """
+    if stored is None:
+        raise ValueError(f"{where}: quantization_config is given, but the weights are dense; quantize them first")
+    values = _meant(wanted)
+    for name in ("quant_method", *_STORED):
+        have = _stored_value(stored, name)
+        if name in values and have is not None and values[name] != have:
+            raise ValueError(f"{where}: quantization_config says {name}={values[name]!r}, config.json {have!r}")
+
+
+def _meant(wanted: object) -> dict[str, Any]:
+    values = wanted if isinstance(wanted, Mapping) else getattr(wanted, "to_dict", dict)()
+    method = values.get("quant_method", AwqConfig.quant_method)
+    method = str(getattr(method, "value", method))
+    if method != AwqConfig.quant_method:
+        return {"quant_method": method, **(values if isinstance(wanted, Mapping) else {})}
+    config = as_awq_config(wanted)
+    said = config.said()
+    if not isinstance(wanted, (Mapping, AwqConfig)):
+        said = {name: value for name, value in said.items() if value != _DEFAULTS[name]}
+    return {"quant_method": method, **said}
+
+
+def _stored_value(stored: Mapping[str, Any], name: str) -> Any:
+    """A word in small letters, as AwqConfig has it."""
+    others = (other for other, own in _OTHER_NAMES.items() if own == name)
+    value = next((stored[key] for key in (name, *others) if key in stored), None)
+    return value.lower() if isinstance(value, str) else value
+
+
+_DEFAULTS = AwqConfig().to_dict()

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
+
 from salient import _core
-from salient._arguments import reject_unknown
+from salient._arguments import reject_unknown, warn_user
+from salient._files import Scratch, check_target, model_target
 from salient._hub import find_model
-from salient._oneshot_arguments import ARGUMENTS, check_arguments, one_of
-from salient._oneshot_data import calibration_job, tokenizer_of
+from salient._oneshot_arguments import ARGUMENTS, checked_arguments, one_of
+from salient._oneshot_data import calibration_job, check_data_arguments
+from salient._oneshot_files import open_log, stored_tokenizer
 from salient._progress import progress as progress_bar
-from salient.model import CausalLM, model_handle, scratch_directory
+from salient.model import CausalLM, model_handle
 from salient.modifiers._text import recipe_text
 
 __all__ = ["Report", "oneshot"]
@@ -101,13 +103,14 @@ def oneshot(
     statistics of all tokens; for moe_calibrate_all_experts=False. That and propagate_error: None for what the recipe
     says, else True.
 
-    output_dir: where the model is written when it is whole; a model directory or an empty one there is replaced unless
-    overwrite=False. None: a temporary directory, until save_pretrained. log_dir: gets a file with the recipe and the
+    output_dir: where the model is written when it is whole; it takes the place of a model there unless overwrite=False,
+    other files stay. None: a temporary directory, until save_pretrained. log_dir: gets a file with the recipe and the
     report. format: "pack-quantized" or "autoawq-gemm". shard_size (or max_shard_size): bytes per file, or "5GB".
     progress: False for no bar, or a function of layers done, layers, seconds elapsed and seconds left.
 
     Errors: ValueError and NotImplementedError for what makes no sense or cannot be run; FileNotFoundError; OSError. A
-    UserWarning for arguments that change nothing. KeyboardInterrupt leaves nothing behind.
+    UserWarning for arguments that change nothing, and for a model of transformers. KeyboardInterrupt leaves nothing
+    behind.
     """
     given = dict(locals())
     reject_unknown("oneshot", given.pop("unknown"), ARGUMENTS)
@@ -115,22 +118,45 @@ def oneshot(
 
 
 def _run(given: Mapping[str, Any]) -> CausalLM:
-    check_arguments(given)
+    """Everything that can be wrong is noticed before data is fetched."""
+    given = checked_arguments(given)
     text, source, said = _checked_recipe(given)
     given = _with_recipe(given, said)
-    handle = model_handle(_at_revision(given["model"], given["model_revision"]))
-    _check_model(given, handle.config.to_dict())
-    job = {
-        "recipe": text,
-        "recipe_source": source,
-        "format": given["format"],
-        **calibration_job(given, handle, said["needs_data"]),
-    }
-    job |= {"shard_size": _shard_size(given), "overwrite": given["overwrite"]}
-    handle.report = _quantize(handle, job, given)
-    if given["log_dir"] is not None:
-        _write_log(Path(given["log_dir"]), text, handle.report)
+    check_data_arguments(given, said["needs_data"])
+    shard_size = _shard_size(given)
+    if given["output_dir"] is not None:
+        check_target(given["output_dir"], overwrite=given["overwrite"])
+    handle = _handle(given)
+    _check_model(given, handle)
+    settings = _settings(given, said, text, source)
+    _core.plan(model=handle.directory, sequences=[np.zeros(1, dtype=np.int32)], **settings)
+    with open_log(given["log_dir"], text) as log, stored_tokenizer(given, handle) as tokenizer:
+        if said["needs_data"]:
+            settings |= calibration_job(given, handle)
+        handle.report = _quantize(handle, {**settings, "shard_size": shard_size}, given, tokenizer)
+        log(json.dumps(handle.report, indent=2))
+    for warning in handle.report["warnings"]:
+        warn_user(f"oneshot: {warning}")
     return handle
+
+
+def _handle(given: Mapping[str, Any]) -> CausalLM:
+    model = given["model"]
+    handle = model_handle(_at_revision(model, given["model_revision"]))
+    is_own = isinstance(model, (str, os.PathLike, CausalLM)) or getattr(model, "model", None) is handle
+    if not is_own:
+        kind = type(model).__name__
+        warn_user(f"oneshot: the model that oneshot returns is the quantized one; the {kind} given stays dense")
+    return handle
+
+
+def _settings(given: Mapping[str, Any], said: Mapping[str, Any], text: str, source: str) -> dict[str, Any]:
+    """The arguments of _core.oneshot, but for data and files."""
+    settings = {"recipe": text, "recipe_source": source, "format": given["format"]}
+    if not said["needs_data"]:
+        return settings
+    calibration = {"propagate_error": "propagate_error", "calibrate_all_experts": "moe_calibrate_all_experts"}
+    return settings | {name: given[argument] for name, argument in calibration.items()}
 
 
 def _checked_recipe(given: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
@@ -146,8 +172,8 @@ def _checked_recipe(given: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]
 
 def _with_recipe(given: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments, and where they are left at their defaults what the recipe says."""
-    names = ("num_calibration_samples", "max_seq_length")
-    open_ones = [name for name in names if given[name] == ARGUMENTS[name].default and said[name] is not None]
+    names = ("num_calibration_samples", "max_seq_length", "moe_calibrate_all_experts")
+    open_ones = [name for name in names if given[name] == ARGUMENTS[name].default and said.get(name) is not None]
     return {**given, **{name: said[name] for name in open_ones}}
 
 
@@ -157,8 +183,9 @@ def _at_revision(model: Any, revision: str) -> Any:
     return find_model(model, revision=revision)
 
 
-def _check_model(given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """What would have other weights than the checkpoint's."""
+def _check_model(given: Mapping[str, Any], handle: CausalLM) -> None:
+    """What would have other weights than the checkpoint's, or take its place."""
+    config = handle.config.to_dict()
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "auto")
     wanted = str(given["precision"] or "auto").removeprefix("torch.")
     if _DTYPES.get(wanted, wanted) not in ("auto", dtype):
@@ -166,6 +193,9 @@ def _check_model(given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         raise NotImplementedError(f"oneshot: precision={wanted!r} is not supported; {reason}")
     if not given["tie_word_embeddings"] and config.get("tie_word_embeddings"):
         raise NotImplementedError("oneshot: tie_word_embeddings=False is not supported; the checkpoint ties them")
+    output = given["output_dir"]
+    if output is not None and os.path.realpath(output) == os.path.realpath(handle.directory):
+        raise ValueError(f"oneshot: output_dir={os.fspath(output)!r} is where the model is read from; name another")
 
 
 def _shard_size(given: Mapping[str, Any]) -> int:
@@ -173,32 +203,32 @@ def _shard_size(given: Mapping[str, Any]) -> int:
     return _core.parse_byte_size(str(5_000_000_000 if size is None else size))
 
 
-def _quantize(handle: CausalLM, job: dict[str, Any], given: Mapping[str, Any]) -> Report:
-    with _output(given["output_dir"]) as directory, ExitStack() as stack:
-        report = _core.oneshot(
-            model=handle.directory, output=directory, progress=_reporter(given["progress"], stack), **job
-        )
-        _save_tokenizer(tokenizer_of(given), directory)
-    handle.adopt(directory, temporary=given["output_dir"] is None)
-    return Report(json.loads(report))
-
-
-@contextmanager
-def _output(output_dir: str | os.PathLike[str] | None) -> Iterator[str]:
-    """The directory to write; one that nobody has named is removed again when the work fails."""
-    directory = scratch_directory() if output_dir is None else os.fspath(output_dir)
+def _quantize(handle: CausalLM, job: dict[str, Any], given: Mapping[str, Any], tokenizer: str | None) -> Report:
+    """Writes the quantized model, with the files of `tokenizer` beside it, and makes the handle stand for it."""
+    output = given["output_dir"]
+    if output is not None:
+        with model_target(output, overwrite=given["overwrite"]) as fresh:
+            report = _write(handle, fresh, job, given["progress"], tokenizer)
+        handle.adopt(output, None)
+        return report
+    scratch = Scratch()
+    fresh = os.path.join(scratch.path, "model")
     try:
-        yield directory
+        report = _write(handle, fresh, job, given["progress"], tokenizer)
+        handle.adopt(fresh, scratch)
     except BaseException:
-        if output_dir is None:
-            shutil.rmtree(directory, ignore_errors=True)
+        if handle.directory != fresh:
+            scratch.remove()
         raise
+    return report
 
 
-def _save_tokenizer(tokenizer: Any, directory: str) -> None:
-    """A model from memory has no tokenizer files to carry along; that of the caller belongs to it."""
-    if hasattr(tokenizer, "save_pretrained") and not os.path.exists(os.path.join(directory, "tokenizer.json")):
-        tokenizer.save_pretrained(directory)
+def _write(handle: CausalLM, output: str, job: dict[str, Any], progress: Any, tokenizer: str | None) -> Report:
+    with ExitStack() as stack:
+        report = _core.oneshot(model=handle.directory, output=output, progress=_reporter(progress, stack), **job)
+    if tokenizer is not None:
+        shutil.copytree(tokenizer, output, dirs_exist_ok=True)
+    return Report(json.loads(report))
 
 
 def _reporter(progress: Any, stack: ExitStack) -> Callable[[int, int, float, float], None] | None:
@@ -215,9 +245,3 @@ def _reporter(progress: Any, stack: ExitStack) -> Callable[[int, int, float, flo
         bars[0].update(done)
 
     return show
-
-
-def _write_log(directory: Path, recipe: str, report: Report) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    name = time.strftime("oneshot_%Y-%m-%d_%H-%M-%S.log")
-    (directory / name).write_text(f"{recipe}\n\n{json.dumps(report, indent=2)}\n", encoding="utf-8")

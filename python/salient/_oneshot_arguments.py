@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from salient._arguments import warn_user
+from salient._arguments import warn_user, whole_number
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,10 @@ ARGUMENTS: dict[str, Argument] = {
 _COUNTS = ("batch_size", "num_calibration_samples", "max_seq_length")
 
 
-def check_arguments(given: Mapping[str, Any]) -> None:
-    """NotImplementedError for what would change the result and cannot; UserWarning for what changes nothing; ValueError
-    for values of no use."""
-    for name in _COUNTS:
-        _check_count(name, given[name])
+def checked_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, numbers as those of Python. NotImplementedError for what would change the result and cannot;
+    UserWarning for what changes nothing; ValueError for values of no use."""
+    counts = {name: _count(name, given[name]) for name in _COUNTS}
     if not (isinstance(given["progress"], bool) or given["progress"] is None or callable(given["progress"])):
         raise ValueError(f"oneshot: progress={given['progress']!r} is neither True nor False nor a function")
     for name, argument in ARGUMENTS.items():
@@ -106,14 +105,12 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         if argument.other == "refused":
             raise NotImplementedError(f"oneshot: {name}={given[name]!r} {argument.why}")
         warn_user(f"oneshot: {name}={given[name]!r} has no effect: {argument.why}")
+    return {**given, **counts}
 
 
-def _check_count(name: str, value: object) -> None:
+def _count(name: str, value: object) -> int | None:
     may_be_none = ARGUMENTS[name].default is None or name == "num_calibration_samples"
-    if value is None and may_be_none:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"oneshot: {name}={value!r} is no whole number above 0")
+    return None if value is None and may_be_none else whole_number("oneshot", name, value)
 
 
 def one_of(given: Mapping[str, Any], *names: str) -> Any:

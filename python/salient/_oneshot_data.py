@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from salient._arguments import warn_user
 from salient._data import calibration_sequences
+from salient._hub import find_model
+from salient._ids import Ids
 from salient._oneshot_arguments import one_of, split_of
 from salient.model import CausalLM
 from salient.tokenizer import as_tokenizer
-
-Ids = npt.NDArray[np.int32]
 
 _SEED = 0
 _LENGTH_WITHOUT_LIMIT = 2048
@@ -24,25 +24,31 @@ _LENGTH_WITHOUT_LIMIT = 2048
 _OF_A_PATH = (None, "custom", "json", "csv", "text")
 
 
-def calibration_job(given: Mapping[str, Any], handle: CausalLM, needs_data: bool) -> dict[str, Any]:
-    """The arguments of _core.oneshot that say what to calibrate on; none for a recipe that needs no data."""
+def check_data_arguments(given: Mapping[str, Any], needs_data: bool) -> None:
+    """What can be wrong with them before any data is fetched."""
+    split_of(given["splits"])
+    tokenizer_of(given)
+    _check_collator(given["data_collator"])
+    _check_share(given)
     data = data_of(given)
-    if data is None and needs_data:
+    if needs_data and given["pipeline"] == "datafree":
+        raise ValueError('oneshot: pipeline="datafree" excludes AWQ: leave it out, or the AWQModifier')
+    if needs_data and data is None:
         raise ValueError(
             "oneshot: AWQ needs calibration data: name a dataset (a .txt or .jsonl file, texts, ids, a data set), "
             "or leave the AWQModifier out"
         )
-    if not needs_data:
-        return {}
-    tokenizer = as_tokenizer(tokenizer_of(given), tokenizer_directory(handle))
-    length = sequence_length(given["max_seq_length"], handle.config.to_dict(), tokenizer)
-    sequences = collated(_sequences(data, given, tokenizer, length), given)
+
+
+def calibration_job(given: Mapping[str, Any], handle: CausalLM) -> dict[str, Any]:
+    """The arguments of _core.oneshot that say what to calibrate on."""
+    tokenizer = as_tokenizer(tokenizer_of(given), tokenizer_directory(given, handle))
+    length = sequence_length(given["max_seq_length"], handle.info, tokenizer)
+    sequences = collated(_sequences(data_of(given), given, tokenizer, length), given)
     return {
         "sequences": sequences,
         "num_samples": len(sequences),
         "max_seq_length": length,
-        "propagate_error": given["propagate_error"],
-        "calibrate_all_experts": given["moe_calibrate_all_experts"],
         "min_tokens_per_expert": min_tokens_per_expert(given, sequences),
     }
 
@@ -50,8 +56,6 @@ def calibration_job(given: Mapping[str, Any], handle: CausalLM, needs_data: bool
 def data_of(given: Mapping[str, Any]) -> Any:
     """What to calibrate on, None for nothing. ValueError: two things at once."""
     dataset, path = given["dataset"], given["dataset_path"]
-    if given["pipeline"] == "datafree":
-        return None
     if path is None:
         return dataset
     if not (dataset is None or isinstance(dataset, str)) or dataset not in _OF_A_PATH:
@@ -65,16 +69,27 @@ def tokenizer_of(given: Mapping[str, Any]) -> Any:
     return getattr(chosen, "tokenizer", chosen)
 
 
-def tokenizer_directory(handle: CausalLM) -> str:
-    """Where the model's own tokenizer is: a model saved from memory has none beside its weights."""
-    here = os.path.exists(os.path.join(handle.directory, "tokenizer.json"))
-    return handle.directory if here or not os.path.isdir(handle.name_or_path) else handle.name_or_path
+def has_tokenizer(directory: str) -> bool:
+    return os.path.exists(os.path.join(directory, "tokenizer.json"))
 
 
-def sequence_length(wanted: int | None, config: Mapping[str, Any], tokenizer: object) -> int:
+def tokenizer_directory(given: Mapping[str, Any], handle: CausalLM) -> str:
+    """Where the model's own tokenizer is: beside its weights, else where a model from memory came from.
+
+    Errors: ValueError when it is needed and not there.
+    """
+    if tokenizer_of(given) is not None or has_tokenizer(handle.directory):
+        return handle.directory
+    try:
+        directory = find_model(handle.name_or_path, weights=False)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"oneshot: the model comes without a tokenizer; pass tokenizer=... ({error})") from error
+    return directory
+
+
+def sequence_length(wanted: int | None, info: Mapping[str, Any], tokenizer: object) -> int:
     """Tokens per sequence at most: as wanted, but no more than the model takes."""
-    text_config = config.get("text_config") or config
-    limits = (text_config.get("max_position_embeddings"), getattr(tokenizer, "model_max_length", None))
+    limits = (info.get("max_position_embeddings"), getattr(tokenizer, "model_max_length", None))
     limit = min((int(each) for each in limits if each), default=None)
     if wanted is None:
         return min(limit or _LENGTH_WITHOUT_LIMIT, 1 << 20)
@@ -108,11 +123,14 @@ def collated(sequences: Sequence[Ids], given: Mapping[str, Any]) -> list[Ids]:
     collator, size = given["data_collator"], given["batch_size"]
     if collator == "padding":
         return list(sequences)
-    if collator != "truncation" and not callable(collator):
-        raise ValueError(f'oneshot: data_collator={collator!r} is neither "truncation", "padding" nor a function')
     batches = [sequences[start : start + size] for start in range(0, len(sequences), size)]
     collate = _by_function(collator) if callable(collator) else _to_the_shortest
     return [row for batch in batches for row in collate(batch)]
+
+
+def _check_collator(collator: object) -> None:
+    if collator not in ("truncation", "padding") and not callable(collator):
+        raise ValueError(f'oneshot: data_collator={collator!r} is neither "truncation", "padding" nor a function')
 
 
 def _to_the_shortest(batch: Sequence[Ids]) -> list[Ids]:
@@ -131,15 +149,20 @@ def _by_function(collator: Callable[..., Any]) -> Callable[[Sequence[Ids]], list
     return collate
 
 
-def min_tokens_per_expert(given: Mapping[str, Any], sequences: Sequence[Ids]) -> int | None:
-    """min_tokens_per_module is a share of all tokens; it counts where experts see only what is routed to them."""
+def _check_share(given: Mapping[str, Any]) -> None:
     share = given["min_tokens_per_module"]
     if share is None:
-        return None
-    if not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        return
+    if not isinstance(share, numbers.Real) or isinstance(share, bool) or not 0 <= float(share) <= 1:
         raise ValueError(f"oneshot: min_tokens_per_module={share!r} is no share of the tokens, from 0 to 1")
     if given["moe_calibrate_all_experts"] is not False:
         why = "with moe_calibrate_all_experts every expert sees all tokens"
         warn_user(f"oneshot: min_tokens_per_module={share!r} has no effect: {why}")
+
+
+def min_tokens_per_expert(given: Mapping[str, Any], sequences: Sequence[Ids]) -> int | None:
+    """min_tokens_per_module, a share, as a number of tokens, where experts see only what is routed to them."""
+    share = given["min_tokens_per_module"]
+    if share is None or given["moe_calibrate_all_experts"] is not False:
         return None
-    return max(1, int(math.ceil(share * sum(len(row) for row in sequences))))
+    return max(1, int(math.ceil(float(share) * sum(len(row) for row in sequences))))

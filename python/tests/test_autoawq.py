@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 
 import salient
-from salient import AutoAWQForCausalLM, AwqConfig, _core, get_best_device
-from salient.models import _options
+from salient import AutoAWQForCausalLM, AwqConfig, _core, _loading, get_best_device
 from salient.models.base import BaseAWQForCausalLM
 from salient.quantize.quantizer import AwqQuantizer
 from salient.utils import utils
@@ -142,14 +141,22 @@ def test_other_directions_without_effect_warn(dense: AutoAWQForCausalLM) -> None
 
 @pytest.mark.parametrize("dtype", ["auto", "float16", "bfloat16", np.float16, None])
 def test_dtypes_that_are_taken(dtype: object) -> None:
-    AutoAWQForCausalLM.from_pretrained(str(DEMO), torch_dtype=dtype)
+    with silence():
+        AutoAWQForCausalLM.from_pretrained(str(DEMO), torch_dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", np.float32])
+def test_a_dtype_that_changes_nothing(dtype: object) -> None:
+    with pytest.warns(UserWarning, match="torch_dtype float32 has no effect: weights stay as they are stored"):
+        AutoAWQForCausalLM.from_pretrained(str(DEMO), torch_dtype=dtype)
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"torch_dtype": "float32"}, NotImplementedError, "torch_dtype float32 is not supported"),
-        ({"torch_dtype": np.float32}, NotImplementedError, "torch_dtype float32 is not supported"),
+        ({"torch_dtype": "float64"}, NotImplementedError, "torch_dtype float64 is not supported"),
+        ({"torch_dtype": np.int8}, NotImplementedError, "torch_dtype int8 is not supported"),
+        ({"max_memory": {"cpu": "1MB"}}, MemoryError, r"max_memory allows the processor 1000000"),
         ({"device_map": "everywhere"}, ValueError, "'everywhere' is not known, nor one of auto"),
         ({"low_cpu_mem_usag": True}, TypeError, "did you mean 'low_cpu_mem_usage'"),
         ({"subfolder": "awq"}, NotImplementedError, "subfolder 'awq'"),
@@ -169,7 +176,7 @@ def test_from_pretrained_refuses(arguments: dict[str, Any], error: type[Exceptio
         ({"max_memory": {"cpu": "much"}}, ValueError, "much"),
         ({"max_memory": {"cpu": 1.5}}, ValueError, "1.5 is no size"),
         ({"max_memory": {"gpu": "1GB"}}, ValueError, "'gpu', which is no device"),
-        ({"max_seq_len": 0}, ValueError, "max_seq_len 0 is no number of tokens"),
+        ({"max_seq_len": 0}, ValueError, "max_seq_len=0 is no whole number above 0"),
         ({"quant_filename": "model.pt"}, FileNotFoundError, "'model.pt' is not in"),
         ({"quant_filename": "config.json"}, NotImplementedError, "reads all safetensors"),
         ({"fuse_layer": True}, TypeError, "did you mean 'fuse_layers'"),
@@ -195,7 +202,7 @@ def test_no_such_model() -> None:
 
 
 def test_every_unused_argument_says_why() -> None:
-    assert all(unused.reason for unused in _options.UNUSED.values())
+    assert all(unused.reason for unused in _loading.UNUSED.values())
 
 
 def test_helpers() -> None:
@@ -370,6 +377,9 @@ def test_an_entry_is_whole_words(dense: AutoAWQForCausalLM) -> None:
 def test_names_of_shards(tmp_path: pathlib.Path) -> None:
     from salient.models._names import parts_present
 
+    (tmp_path / "cut.safetensors").write_bytes((1 << 60).to_bytes(8, "little"))
+    with pytest.raises(salient.FormatError, match="cut.safetensors"):
+        parts_present(str(tmp_path), ["visual"])
     index = {"weight_map": {"model.visual.blocks.0.weight": "a.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert parts_present(str(tmp_path), ["visual", "visua", "blocks.0", "gate"]) == ["visual", "blocks.0"]
@@ -412,12 +422,44 @@ def test_scaled_weights_stay_dense_until_packed(dense: AutoAWQForCausalLM, tmp_p
     dense.pack()
     dense.save_quantized(tmp_path / "packed")
     assert block_of(str(tmp_path / "packed"))["version"] == "gemm"
-    with pytest.raises(RuntimeError, match="nothing to pack"):
+    with pytest.raises(ValueError, match="nothing to pack"):
         dense.pack()
 
 
+def test_oneshot_quantizes_what_a_handle_stands_for(dense: AutoAWQForCausalLM) -> None:
+    recipe = "QuantizationModifier: {scheme: W4A16, ignore: [lm_head]}"
+    salient.oneshot(dense, recipe=recipe, progress=False)
+    assert dense.is_quantized and dense.quant_config is None
+    with pytest.raises(ValueError, match="nothing to pack"):
+        dense.pack()
+
+
+def test_stopped_behind_the_last_step(monkeypatch: pytest.MonkeyPatch, dense: AutoAWQForCausalLM) -> None:
+    class Stopped(AwqQuantizer):
+        def quantize(self) -> None:
+            super().quantize()
+            raise KeyboardInterrupt
+
+    config = {**GUIDE, "q_group_size": 64}
+    with pytest.raises(KeyboardInterrupt):
+        dense.quantize(None, config, export_compatible=True, quantizer_cls=Stopped, **SHORT)
+    assert dense.is_quantized and dense.quant_config == AwqConfig.from_dict(config)
+    dense.pack()
+    assert dense.quant_config == AwqConfig.from_dict(config)
+
+
+def test_dispatching_changes_nothing(dense: AutoAWQForCausalLM) -> None:
+    from salient.offload import dispatch_model
+    from salient.utils import dispatch_for_generation
+
+    with silence():
+        assert dispatch_model(dense.model) is dense.model and dispatch_for_generation(dense, extra_memory=0) is dense
+    with pytest.warns(UserWarning, match="device_memory=.* has no effect"):
+        dispatch_model(dense, {0: 1 << 30})
+
+
 def test_pack_needs_scaled_weights(dense: AutoAWQForCausalLM) -> None:
-    with pytest.raises(RuntimeError, match="export_compatible=True"):
+    with pytest.raises(ValueError, match="export_compatible=True"):
         dense.pack()
 
 
@@ -425,7 +467,7 @@ def test_pack_needs_scaled_weights(dense: AutoAWQForCausalLM) -> None:
 
 
 def test_save_before_quantize(dense: AutoAWQForCausalLM, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(RuntimeError, match="call quantize first"):
+    with pytest.raises(ValueError, match="call quantize first"):
         dense.save_quantized(tmp_path / "out")
 
 
@@ -436,11 +478,11 @@ def test_save_replaces_models_only(quantized: str, tmp_path: pathlib.Path) -> No
     assert len(list(target.glob("*.safetensors"))) > 1
     model.save_quantized(target)
     assert files_of(target)["model.safetensors"] == files_of(quantized)["model.safetensors"]
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "cat.jpg").write_text("meow")
-    with pytest.raises(ValueError, match="photos"):
-        model.save_quantized(tmp_path / "photos")
-    assert files_of(tmp_path / "photos") == {"cat.jpg": b"meow"}
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="is no model's"):
+        model.save_quantized(tmp_path / "site")
+    assert files_of(tmp_path / "site") == {"config.json": b"{}"}
 
 
 @pytest.mark.parametrize(
@@ -488,13 +530,20 @@ def test_generate_before_quantize(dense: AutoAWQForCausalLM) -> None:
     [
         ([1] * 30, {"max_new_tokens": 3}, "30 tokens of the prompt and 3 new ones are more than max_seq_len 32"),
         (np.ones((2, 31), np.int64), {"max_new_tokens": 2}, "31 tokens of the prompt"),
-        ([[1, 2], [1] * 40], {}, "40 tokens of the prompt"),
+        ([[1, 2], [1] * 40], {}, "rows of different lengths"),
+        ([[1] * 40, [2] * 40], {}, "40 tokens of the prompt"),
+        (5, {}, r"\[batch, tokens\] or \[tokens\] are expected"),
         ([1, 2], {"max_length": 33}, "2 tokens of the prompt and 31 new ones"),
     ],
 )
 def test_generate_is_bounded(quantized: str, prompt: Any, options: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         AutoAWQForCausalLM.from_quantized(quantized, max_seq_len=32).generate(prompt, **options)
+
+
+def test_an_encoding_is_not_a_prompt(quantized: str) -> None:
+    with pytest.raises(TypeError, match=r"\*\*inputs"):
+        AutoAWQForCausalLM.from_quantized(quantized, max_seq_len=32).generate({"input_ids": [[1, 2]]})
 
 
 def test_new_tokens_nobody_asked_for_fit(quantized: str) -> None:
@@ -540,5 +589,5 @@ def test_objects_of_torch_and_transformers_are_taken(quantized: str, tmp_path: p
     inputs = tokenizer("The cat", return_tensors="pt", return_token_type_ids=False)
     outputs = model.generate(**inputs, max_new_tokens=4)
     assert isinstance(outputs, torch.Tensor) and outputs.shape[1] > inputs.input_ids.shape[1]
-    with pytest.raises(NotImplementedError, match="torch_dtype float32"):
+    with pytest.warns(UserWarning, match="torch_dtype float32"):
         AutoAWQForCausalLM.from_pretrained(str(DEMO), torch_dtype=torch.float32)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 import pytest
 
 from salient import AwqConfig
-from salient._config import as_awq_config
+from salient._config import as_awq_config, check_agreement
 
 GUIDE = {"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"}
 
@@ -48,6 +49,12 @@ def test_config_has_the_names_of_autoawq() -> None:
         ({"modules_to_fuse": {"mlp": []}, "fuse_max_seq_len": 8}, ValueError, "lacks hidden_size"),
         ({"modules_to_not_convert": "visual"}, TypeError, "write a list"),
         ({"quant_method": "gptq"}, ValueError, "'gptq' is none of awq"),
+        ({"bits": "4"}, ValueError, "bits='4' is no whole number above 0"),
+        ({"q_group_size": 64.0}, ValueError, "q_group_size=64.0 is no whole number"),
+        ({"group_size": 0}, ValueError, "group_size=0 is no whole number"),
+        ({"zero_point": "False"}, ValueError, "zero_point='False' is neither True nor False"),
+        ({"bits": 8, "w_bit": 4}, TypeError, "w_bit 4 contradicts bits 8"),
+        ({"version": "gemm", "format": "gemv"}, TypeError, "format 'gemv' contradicts version 'gemm'"),
     ],
 )
 def test_config_refuses(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
@@ -58,6 +65,42 @@ def test_config_refuses(arguments: dict[str, Any], error: type[Exception], text:
 def test_config_refuses_contradictions() -> None:
     with pytest.raises(TypeError, match="w_bit 8 contradicts bits 4"):
         AwqConfig.from_dict({"bits": 4, "w_bit": 8})
+
+
+def test_only_what_was_given_can_contradict_a_checkpoint() -> None:
+    stored = {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True, "version": "GEMM"}
+    agreeing: list[Any] = [
+        AwqConfig(bits=4, fuse_max_seq_len=512, do_fuse=True),
+        AwqConfig(q_group_size=64),
+        {"bits": 4, "version": "gemm"},
+    ]
+    contradicting: list[tuple[Any, str]] = [
+        (AwqConfig(4, 128), "group_size=128, config.json 64"),
+        (AwqConfig(group_size=32), "group_size=32"),
+        (AwqConfig(zero_point=False), "zero_point=False"),
+        ({"w_bit": 8}, "bits=8"),
+        ({"quant_method": "gptq", "bits": 4}, "quant_method='gptq'"),
+    ]
+    for wanted in agreeing:
+        check_agreement("m", stored, wanted)
+    for wanted, text in contradicting:
+        with pytest.raises(ValueError, match=text):
+            check_agreement("m", stored, wanted)
+    with pytest.raises(ValueError, match="the weights are dense"):
+        check_agreement("m", None, AwqConfig())
+
+
+def test_a_copy_knows_what_was_given() -> None:
+    config = as_awq_config(AwqConfig(group_size=64))
+    assert config.said() == {"group_size": 64}
+    config.bits = 8
+    assert config.said() == {"bits": 8, "group_size": 64}
+
+
+def test_config_of_a_model_quantized_otherwise(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "compressed-tensors"}}')
+    with pytest.raises(ValueError, match="is quantized by compressed-tensors, which is no AwqConfig's"):
+        AwqConfig.from_pretrained(tmp_path)
 
 
 def test_transformers_config_is_taken() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from salient import _core, quantization
 from salient.modifiers import Modifier, awq, recipe_text, transform
+from salient.modifiers import quantization as modules
 from salient.modifiers.awq import AWQMapping, AWQModifier
 from salient.modifiers.quantization import (
     ActivationOrdering,
@@ -64,8 +65,9 @@ def test_enums_equal_their_strings() -> None:
 
 
 def test_a_modifier_that_does_not_exist_says_what_to_write_instead() -> None:
-    with pytest.raises(ImportError, match="GPTQModifier: Salient has no such modifier; .*compensated"):
-        from salient.modifiers.quantization import GPTQModifier  # noqa: F401
+    assert not hasattr(modules, "GPTQModifier")
+    with pytest.raises(AttributeError, match="GPTQModifier: Salient has no such modifier; .*compensated"):
+        modules.GPTQModifier  # noqa: B018
 
 
 # ---- values

@@ -228,6 +228,8 @@ def test_defaults_are_silent(job: Callable[..., dict[str, Any]]) -> None:
         ({"data_collator": "stack"}, ValueError, "data_collator='stack' is neither"),
         ({"min_tokens_per_module": 2, "moe_calibrate_all_experts": False}, ValueError, "no share of the tokens"),
         ({"model": "nowhere/at/all"}, FileNotFoundError, "nowhere/at/all"),
+        ({"pipeline": "datafree"}, ValueError, 'pipeline="datafree" excludes AWQ'),
+        ({"dataset": None}, ValueError, "AWQ needs calibration data: name a dataset"),
     ],
 )
 def test_refusals(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -238,12 +240,13 @@ def test_refusals(arguments: dict[str, Any], error: type[Exception], message: st
 # ---- what the work is given
 
 
-def test_the_job(job: Callable[..., dict[str, Any]]) -> None:
+def test_the_job(job: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     given = job(output_dir="out", format="autoawq-gemm", max_shard_size="1MB", overwrite=False)
     assert [row.tolist() for row in given["sequences"]] == windows()
     assert all(row.dtype == np.int32 for row in given["sequences"])
-    expected = {"output": "out", "format": "autoawq-gemm", "shard_size": 1_000_000, "overwrite": False}
-    assert expected.items() <= given.items()
+    assert (given["format"], given["shard_size"]) == ("autoawq-gemm", 1_000_000)
+    assert Path(given["output"]).parent.parent == Path.cwd() and not Path(given["output"]).parent.exists()
     assert given["model"] == str(MODEL) and given["max_seq_length"] == WINDOW and given["progress"] is None
     assert given["num_samples"] == SAMPLES
     assert given["propagate_error"] is None and given["calibrate_all_experts"] is None
@@ -288,9 +291,7 @@ def test_texts_columns_and_preprocessing(job: Callable[..., dict[str, Any]], tmp
 def test_data_free(job: Callable[..., dict[str, Any]]) -> None:
     rounding = QuantizationModifier(scheme="W4A16")
     assert "sequences" not in job(recipe=rounding) and "sequences" not in job(recipe=rounding, dataset=None)
-    for arguments in ({"pipeline": "datafree"}, {"dataset": None}):
-        with pytest.raises(ValueError, match="AWQ needs calibration data"):
-            run(recipe=guide_recipe(), **arguments)
+    assert "sequences" not in job(recipe=rounding, pipeline="datafree")
 
 
 def test_what_the_recipe_says_of_its_data_counts_unless_arguments_do(job: Callable[..., dict[str, Any]]) -> None:
@@ -323,7 +324,7 @@ def test_the_tokenizer_of_a_processor() -> None:
 
 def test_a_length_nobody_bounds() -> None:
     assert sequence_length(None, {}, object()) == 2048
-    assert sequence_length(None, {"text_config": {"max_position_embeddings": 64}}, object()) == 64
+    assert sequence_length(None, {"max_position_embeddings": 64}, object()) == 64
 
 
 def rows_of(*lengths: int) -> list[Any]:
@@ -353,6 +354,86 @@ def test_a_collator_of_the_caller_is_called() -> None:
 
     left = collated(rows_of(5, 3), given_data(data_collator=pad, batch_size=2))
     assert [row.tolist() for row in left] == [row.tolist() for row in rows_of(5, 3)]
+
+
+# ---- errors come before work
+
+
+class FetchedError(Exception):
+    """Data would have been fetched."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"output_dir": "there", "overwrite": False}, "exists already"),
+        ({"output_dir": "there/file"}, "is a file"),
+        ({"log_dir": "there/file"}, "log_dir='there/file' is a file"),
+        ({"model": "quantized"}, "quantized"),
+        ({"recipe": GUIDE_YAML.replace("lm_head", "lm_hed")}, "lm_hed"),
+        ({"format": "gguf"}, 'format "gguf" is unknown'),
+        ({"shard_size": "big"}, "big"),
+        ({"splits": 7}, "splits=7 is neither"),
+        ({"data_collator": "stack"}, "data_collator='stack'"),
+        ({"min_tokens_per_module": -1}, "no share"),
+    ],
+)
+def test_what_is_wrong_is_told_before_data_is_fetched(
+    arguments: dict[str, Any], message: str, guide_output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(*_: object, **__: object) -> None:
+        raise FetchedError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("salient._oneshot_data.calibration_sequences", fetch)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/file").touch()
+    (tmp_path / "quantized").symlink_to(guide_output)
+    with pytest.raises((ValueError, NotImplementedError), match=message):
+        run(**{"recipe": guide_recipe(), **arguments})
+    with pytest.raises(FetchedError):
+        run(recipe=guide_recipe())
+
+
+def test_a_tokenizer_that_cannot_be_saved_is_told_of_before_the_work(tmp_path: Path) -> None:
+    class Unsaved:
+        encode = salient.AutoTokenizer.from_pretrained(str(MODEL)).encode
+
+        def save_pretrained(self, directory: str) -> None:
+            raise OSError("no room")
+
+    shutil.copytree(MODEL, tmp_path / "bare", ignore=lambda *_: ["tokenizer.json", "tokenizer_config.json"])
+    with pytest.raises(OSError, match="no room"):
+        run(model=tmp_path / "bare", tokenizer=Unsaved(), recipe=guide_recipe(), output_dir=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_log_that_cannot_be_finished_costs_no_result(tmp_path: Path) -> None:
+    def finished(done: int, total: int, elapsed: float, left: float) -> None:
+        if done == total:
+            shutil.rmtree(tmp_path / "log")
+
+    with pytest.warns(UserWarning, match="the log .* is incomplete"):
+        run(recipe=NEAREST, dataset=None, output_dir=tmp_path / "out", log_dir=tmp_path / "log", progress=finished)
+    assert (tmp_path / "out/model.safetensors").exists()
+
+
+def test_numbers_of_numpy(job: Callable[..., dict[str, Any]]) -> None:
+    given = job(num_calibration_samples=np.int64(4), max_seq_length=np.int32(16), batch_size=np.int64(1))
+    assert len(given["sequences"]) == 4 and type(given["max_seq_length"]) is int
+
+
+def test_experts_as_the_recipe_says(job: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    read = _core.read_recipe
+    said = {"moe_calibrate_all_experts": False}
+    monkeypatch.setattr(_core, "read_recipe", lambda *text: json.dumps({**json.loads(read(*text)), **said}))
+    recipe = [*guide_recipe(), {"salient": said}]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert job(recipe=recipe, min_tokens_per_module=0.5)["min_tokens_per_expert"] == WINDOW * SAMPLES // 2
+    with pytest.warns(UserWarning, match="has no effect"):
+        given = job(recipe=recipe, min_tokens_per_module=0.5, moe_calibrate_all_experts=True)
+    assert given["min_tokens_per_expert"] is None
 
 
 # ---- whole runs
@@ -407,6 +488,8 @@ def test_the_tokenizer_of_the_caller_is_saved_where_the_model_has_none(tmp_path:
     tokenizer = salient.AutoTokenizer.from_pretrained(str(MODEL))
     run(model=tmp_path / "bare", tokenizer=tokenizer, recipe=guide_recipe(), output_dir=tmp_path / "out")
     assert (tmp_path / "out/tokenizer.json").exists()
+    by_path = run(model=tmp_path / "bare", tokenizer=str(MODEL), recipe=guide_recipe())
+    assert by_path.tokenizer.encode("a cat") == tokenizer.encode("a cat")
 
 
 def test_without_data_weights_are_rounded_to_nearest(tmp_path: Path) -> None:
@@ -433,24 +516,25 @@ def test_progress_of_the_caller(tmp_path: Path) -> None:
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_only_a_model_or_an_empty_directory_is_replaced(tmp_path: Path) -> None:
+def test_a_model_is_replaced_and_what_is_none_stays(tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()
+    (output / "results.csv").write_text("kept")
     for _ in range(2):  # an empty one, then a model
         run(recipe=NEAREST, dataset=None, output_dir=output)
     with pytest.raises(ValueError, match="exists already"):
         run(recipe=NEAREST, dataset=None, output_dir=output, overwrite=False)
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes/kept.txt").write_text("kept")
-    with pytest.raises(ValueError, match="neither empty nor a model directory"):
-        run(recipe=NEAREST, dataset=None, output_dir=tmp_path / "notes")
-    assert (tmp_path / "notes/kept.txt").exists()
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/config.json").write_text("{}")
+    with pytest.raises(ValueError, match="config.json is no model's"):
+        run(recipe=NEAREST, dataset=None, output_dir=tmp_path / "site")
+    assert (output / "results.csv").read_text() == "kept" and (tmp_path / "site/config.json").read_text() == "{}"
 
 
 def test_the_input_is_never_replaced(tmp_path: Path) -> None:
     copy = tmp_path / "model"
     shutil.copytree(MODEL, copy)
-    with pytest.raises(ValueError, match="would remove the input"):
+    with pytest.raises(ValueError, match="is where the model is read from; name another"):
         run(model=copy, recipe=NEAREST, dataset=None, output_dir=copy)
     assert (copy / "model.safetensors").exists()
 
@@ -497,6 +581,32 @@ def test_a_model_of_transformers_stays_as_it_is(guide_output: Path, tmp_path: Pa
     assert weights(tmp_path / "out") == weights(guide_output)
     assert (tmp_path / "out/tokenizer.json").exists()
     assert handle is not model and not hasattr(model.config, "quantization_config")
+
+
+class ModelInMemory:
+    """What oneshot sees of a model of transformers."""
+
+    config: dict[str, Any] = {}
+
+    def __init__(self, name_or_path: str) -> None:
+        self.name_or_path = name_or_path
+
+    def save_pretrained(self, directory: str) -> None:
+        for name in ("config.json", "model.safetensors"):
+            shutil.copy(MODEL / name, directory)
+
+
+def test_that_a_model_in_memory_stays_dense_is_told(guide_output: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="that oneshot returns is the quantized one; the ModelInMemory given stays"):
+        run(model=ModelInMemory(str(MODEL)), recipe=guide_recipe(), output_dir=tmp_path / "out")
+    assert weights(tmp_path / "out") == weights(guide_output)
+    assert (tmp_path / "out/tokenizer.json").exists()
+
+
+@pytest.mark.filterwarnings("ignore:oneshot. the model that")
+def test_a_model_without_a_tokenizer_is_told_of() -> None:
+    with pytest.raises(ValueError, match="comes without a tokenizer; pass tokenizer=.*no/where"):
+        run(model=ModelInMemory("./no/where"), recipe=guide_recipe(), dataset=["Once upon a time"])
 
 
 def test_a_data_set_of_the_datasets_package(job: Callable[..., dict[str, Any]]) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 from collections.abc import Iterable
 
+from salient._core import FormatError
+
 
 def tensor_names(directory: str) -> list[str]:
     """Names of the tensors of a model directory."""
@@ -20,6 +22,8 @@ def tensor_names(directory: str) -> list[str]:
 def _names_of_file(path: str) -> list[str]:
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
+        if size > os.path.getsize(path) - 8:
+            raise FormatError(f"{path}: the header has {size} bytes by its first 8, more than the file")
         return [name for name in json.loads(file.read(size)) if name != "__metadata__"]
 
 

@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from salient._arguments import check_device_map, is_accelerator, unknown_argument, warn_user
+from salient._arguments import is_accelerator, unknown_argument, warn_user, whole_number
 from salient._config import AwqConfig, as_awq_config, module_names
-from salient._hub import find_model
+from salient._ids import id_rows
+from salient._loading import check_dtype, check_filename, check_memory, located, note_unused
 from salient.generation import generation_options
 from salient.model import CausalLM
 from salient.models._names import parts_present
-from salient.models._options import check_dtype, check_filename, check_memory, note_unused, take_extras
 from salient.quantize.quantizer import AwqQuantizer
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _INPUTS = ("input_ids", "inputs", "attention_mask", "streamer")
 _LENGTHS = ("max_new_tokens", "max_length", "generation_config")
 _OWN_MAPPINGS = "get_layers_for_scaling"
+_LAYOUT_DTYPES = ("float16", "bfloat16")  # what stays dense becomes float16 in AutoAWQ's layout
 
 
 class BaseAWQForCausalLM:
@@ -35,8 +36,6 @@ class BaseAWQForCausalLM:
         model: the handle below: ``model.generate``, ``model.config``, ``model.save_pretrained``, ``model.logits``.
         config: that of the model.
         model_type: the family's name in it.
-        is_quantized: whether the weights are integers, or scaled to become such.
-        quant_config: how it is quantized; None where another description than AutoAWQ's says so.
         max_seq_len: tokens of prompt and answer together that `generate` accepts; None: what the model can.
         quantizer: what the last `quantize` used; ``quantizer.report`` tells what it found.
     """
@@ -44,8 +43,6 @@ class BaseAWQForCausalLM:
     modules_to_not_convert: ClassVar[Sequence[str]] = ()
 
     model: CausalLM
-    is_quantized: bool
-    quant_config: AwqConfig | None
     max_seq_len: int | None
     quantizer: AwqQuantizer | None
 
@@ -58,16 +55,17 @@ class BaseAWQForCausalLM:
         quant_config: AwqConfig | None = None,
         processor: object = None,
     ) -> None:
-        self._hold(model, is_quantized, quant_config)
+        self._hold(model, quant_config)
+        if is_quantized and not self.is_quantized:
+            raise ValueError(f"is_quantized=True, but the weights in {model.directory} are dense")
         if config is not None and config is not model.config:
             raise ValueError("config is that of the model; change model.config instead")
         self._check_model_type(model_type)
         self.processor = processor
 
-    def _hold(self, model: CausalLM, is_quantized: bool, quant_config: AwqConfig | None) -> None:
+    def _hold(self, model: CausalLM, quant_config: AwqConfig | None = None) -> None:
         self.model = model
-        self.is_quantized = is_quantized
-        self.quant_config = quant_config
+        self._named_config = None if quant_config is None else (model.directory, quant_config)
         self.max_seq_len = None
         self.quantizer = None
         self.processor = None
@@ -98,7 +96,7 @@ class BaseAWQForCausalLM:
         Args:
             model_path: directory with config.json and safetensors, or "owner/name".
             model_type: has to be that of config.json where it is given.
-            torch_dtype: "auto", float16 or bfloat16.
+            torch_dtype: "auto", float16 or bfloat16; a warning for float32, which changes nothing.
             device_map: anything; the model runs on the processor, and a warning says so where another is named.
             download_kwargs: for the hub (``revision``, ``token``, ``cache_dir``, ...); also among the last arguments.
             trust_remote_code, safetensors, low_cpu_mem_usage, use_cache, model_init_kwargs: see ``UNUSED`` in
@@ -111,8 +109,10 @@ class BaseAWQForCausalLM:
         """
         where = f"{cls.__name__}.from_pretrained"
         extras = dict(model_init_kwargs)
-        check_dtype(where, extras.pop("dtype", torch_dtype))
+        check_dtype(where, extras.pop("dtype", torch_dtype), _LAYOUT_DTYPES)
+        max_memory = extras.pop("max_memory", None)
         directory = cls._find(where, model_path, safetensors, device_map, download_kwargs, extras)
+        check_memory(where, directory, max_memory)
         handle = cls._wrap(CausalLM(directory, name_or_path=os.fspath(model_path)))
         handle._check_model_type(model_type)
         return handle
@@ -154,7 +154,7 @@ class BaseAWQForCausalLM:
         """
         where = f"{cls.__name__}.from_quantized"
         extras = dict(config_kwargs)
-        check_dtype(where, extras.pop("dtype", torch_dtype))
+        check_dtype(where, extras.pop("dtype", torch_dtype), _LAYOUT_DTYPES)
         kernels = {"use_exllama": use_exllama, "use_exllama_v2": use_exllama_v2, "use_ipex": use_ipex}
         note_unused(where, kernels)
         limit = _sequence_limit(where, max_seq_len, extras.pop("max_new_tokens", None))
@@ -180,20 +180,33 @@ class BaseAWQForCausalLM:
     ) -> str:
         if not safetensors:
             warn_user(f"{where}: safetensors=False has no effect: Salient reads safetensors only")
-        check_device_map(where, device_map)
         options = {**(download_kwargs or {}), **extras}
-        return find_model(path, **take_extras(where, options, _LOADING_ARGUMENTS))
+        return located(where, path, options, known=_LOADING_ARGUMENTS, device_map=device_map)
 
     @classmethod
     def _wrap(cls, model: CausalLM) -> Self:
         handle = cls.__new__(cls)
-        block = getattr(model.config, "quantization_config", None)
-        is_awq = block is None or dict(block).get("quant_method", "awq") == "awq"
-        is_quantized = model.info["quantization"] is not None
-        handle._hold(model, is_quantized, AwqConfig.from_dict(block) if is_awq else None)
+        handle._hold(model)
         return handle
 
     # ---- what it is
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the weights are integers, or scaled to become such."""
+        return self.model.info["quantization"] is not None or self._is_scaled()
+
+    def _is_scaled(self) -> bool:
+        return self.quantizer is not None and self.quantizer.export_compatible and self.quantizer.made_the_model
+
+    @property
+    def quant_config(self) -> AwqConfig | None:
+        """How it is quantized, or would be by default; None where another description than AutoAWQ's says so."""
+        if self._named_config is not None and self._named_config[0] == self.model.directory:
+            return self._named_config[1]
+        block = self.model.config.get("quantization_config")
+        is_awq = block is None or block.get("quant_method", "awq") == "awq"
+        return AwqConfig.of_checkpoint(block) if is_awq else None
 
     @property
     def config(self) -> Any:
@@ -295,8 +308,11 @@ class BaseAWQForCausalLM:
             max_chunk_memory=max_chunk_memory,
             **kwargs,
         )
-        quantizer.quantize()
-        self.quantizer, self.quant_config, self.is_quantized = quantizer, config, True
+        try:
+            quantizer.quantize()
+        finally:  # though it be stopped behind its last step
+            if quantizer.made_the_model:
+                self.quantizer, self._named_config = quantizer, (self.model.directory, config)
 
     def _check_subclass(self, where: str) -> None:
         if hasattr(self, _OWN_MAPPINGS):
@@ -315,31 +331,33 @@ class BaseAWQForCausalLM:
         """Rounds to nearest what ``quantize(..., export_compatible=True)`` has scaled.
 
         Raises:
-            RuntimeError: the model has not been quantized so.
+            ValueError: the model has not been quantized so.
         """
-        if self.quantizer is None or not self.quantizer.export_compatible:
-            raise RuntimeError("pack: nothing to pack; it follows quantize(..., export_compatible=True)")
+        if self.quantizer is None or not self._is_scaled():
+            raise ValueError("pack: nothing to pack; it follows quantize(..., export_compatible=True)")
+        config = self.quant_config
         self.quantizer.pack()
         self.quantizer.export_compatible = False
+        self._named_config = None if config is None else (self.model.directory, config)
 
     # ---- saving
 
     def save_quantized(
         self, save_dir: str | os.PathLike[str], safetensors: bool = True, shard_size: int | str = "5GB"
     ) -> None:
-        """Writes the model directory, whole or not at all; of a model that stands there already what is neither weights
-        nor written anew is kept, as a README.
+        """Writes the model directory, whole or not at all; of what stands there another model's weights go, and files
+        that are not written anew, as a README, stay.
 
         Args:
             shard_size: the largest file, in bytes or as "5GB".
 
         Raises:
-            RuntimeError: the model has not been quantized.
+            ValueError: the model has not been quantized.
             NotImplementedError: safetensors=False.
-            ValueError: what stands there is no model directory.
+            ValueError: a file stands there, or a config.json that is no model's.
         """
         if not self.is_quantized:
-            raise RuntimeError(f"save_quantized: {self.model.name_or_path} has not been quantized; call quantize first")
+            raise ValueError(f"save_quantized: {self.model.name_or_path} has not been quantized; call quantize first")
         if not safetensors:
             raise NotImplementedError("save_quantized: safetensors=False: pickled weights are not written")
         self.model.save_pretrained(save_dir, max_shard_size=shard_size)
@@ -357,7 +375,7 @@ class BaseAWQForCausalLM:
             Token ids [batch, prompt + new].
 
         Raises:
-            ValueError: prompt and new tokens are more than `max_seq_len`.
+            ValueError: prompt and new tokens are more than `max_seq_len`; and what ``CausalLM.generate`` raises.
         """
         prompt = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
         return self.model.generate(*args, **self._bounded(prompt, kwargs))
@@ -382,11 +400,8 @@ class BaseAWQForCausalLM:
     def _tokens_of(self, prompt: Any) -> int:
         if isinstance(prompt, str):
             return len(self.model.tokenizer.encode(prompt))
-        if hasattr(prompt, "shape"):
-            return int(prompt.shape[-1])
-        if len(prompt) > 0 and not isinstance(prompt[0], int):
-            return max(self._tokens_of(one) for one in prompt)
-        return len(prompt)
+        rows, _ = id_rows(prompt)
+        return len(rows[0])
 
 
 def _sequence_limit(where: str, max_seq_len: int | None, max_new_tokens: int | None) -> int | None:
@@ -395,9 +410,7 @@ def _sequence_limit(where: str, max_seq_len: int | None, max_new_tokens: int | N
     if max_new_tokens is not None:
         name, limit = "max_new_tokens", max_new_tokens
         warn_user(f"{where}: max_new_tokens is an older name of max_seq_len and is taken for it")
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise ValueError(f"{where}: {name} {limit!r} is no number of tokens")
-    return limit
+    return None if limit is None else whole_number(where, name, limit)
 
 
 def _keyword_names(function: Any) -> tuple[str, ...]:

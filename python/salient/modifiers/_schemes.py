@@ -14,17 +14,6 @@ from typing import Any
 from salient.modifiers._check import check_args, check_group
 from salient.modifiers._fields import Fields, plain
 
-__all__ = [
-    "ActivationOrdering",
-    "DynamicType",
-    "QuantizationArgs",
-    "QuantizationScheme",
-    "QuantizationStrategy",
-    "QuantizationType",
-    "is_preset_scheme",
-    "preset_name_to_scheme",
-]
-
 
 class QuantizationType(str, Enum):
     """The numbers that weights become; equal to their strings. Salient writes INT."""

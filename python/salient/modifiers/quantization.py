@@ -21,7 +21,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name == "GPTQModifier":
-        raise ImportError(
+        raise AttributeError(
             "GPTQModifier: Salient has no such modifier; for its rounding write the recipe [AWQModifier(mappings=[]), "
             'QuantizationModifier(...), {"salient": {"rounding": "compensated"}}]'
         )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from salient import _core
+from salient._arguments import warn_user
 from salient._config import AwqConfig
 from salient._data import calibration_blocks
+from salient._files import Scratch
 from salient._progress import progress
-from salient.model import CausalLM, scratch_directory
+from salient.model import CausalLM
 from salient.tokenizer import as_tokenizer
 
 if TYPE_CHECKING:
@@ -103,6 +105,7 @@ class AwqQuantizer:
         self.max_chunk_memory = max_chunk_memory
         self.propagate_error = propagate_error
         self.report: dict[str, Any] = {}
+        self.output: str | None = None
 
     def quantize(self) -> None:
         """Calibrates, scales, clips and rounds; the handle holds the result.
@@ -182,7 +185,8 @@ class AwqQuantizer:
         )
 
     def _run(self, doing: str, recipe: str, **options: Any) -> None:
-        output = scratch_directory()
+        scratch = Scratch()
+        output = os.path.join(scratch.path, "model")
         try:
             with progress(self.model.info["layers"], doing, unit="layer") as bar:
                 report = _core.oneshot(
@@ -190,16 +194,24 @@ class AwqQuantizer:
                     output=output,
                     recipe=recipe,
                     recipe_source=_SOURCE,
-                    overwrite=True,
                     progress=lambda done, *_: bar.update(done),
                     **options,
                 )
+            self.report = json.loads(report)
+            self.output = output
+            self.model.adopt(output, scratch)
         except BaseException:
-            shutil.rmtree(output, ignore_errors=True)
+            if self.model.directory != output:
+                scratch.remove()
             raise
-        self.report = json.loads(report)
-        self.model.adopt(output, temporary=True)
         self.model.report = self.report
+        for warning in self.report["warnings"]:
+            warn_user(f"quantize: {warning}")
+
+    @property
+    def made_the_model(self) -> bool:
+        """Whether the handle holds what this object has written."""
+        return self.output == self.model.directory
 
 
 class _NoTokenizer:

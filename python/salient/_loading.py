@@ -1,14 +1,16 @@
-"""Arguments of AutoAWQ that ask for a kernel, a device or a way to load: what becomes of each."""
+"""Arguments of all from_pretrained and from_quantized that say how to load: what becomes of each."""
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from salient import _core
-from salient._arguments import is_accelerator, unknown_argument, warn_user
+from salient._arguments import check_device_map, is_accelerator, unknown_argument, warn_user
+from salient._hub import find_model
 
 _PROCESSOR: Final = "the kernels are those of the processor"
 
@@ -27,6 +29,10 @@ UNUSED: Final[Mapping[str, Unused]] = {
     "use_cache": Unused("calibration keeps no cache, generation always does"),
     "offload_folder": Unused("weights stay in their files until a layer is at work"),
     "offload_state_dict": Unused("weights stay in their files until a layer is at work"),
+    "offload_buffers": Unused("weights stay in their files until a layer is at work"),
+    "use_safetensors": Unused("Salient reads safetensors only"),
+    "tp_plan": Unused("there is one device"),
+    "use_kernels": Unused(_PROCESSOR),
     "fuse_layers": Unused("the same fused operations run either way"),
     "batch_size": Unused("caches grow with what they hold; none is reserved for a batch"),
     "attn_implementation": Unused(_PROCESSOR),
@@ -45,8 +51,30 @@ UNUSED: Final[Mapping[str, Unused]] = {
     "max_chunk_memory": Unused("calibration takes the memory of one layer, in chunks of its own"),
 }
 
-DOWNLOAD: Final = ("revision", "token", "use_auth_token", "cache_dir", "local_files_only", "force_download")
-_DTYPES: Final = ("auto", "float16", "bfloat16")
+_KEYWORDS = (name for name, one in inspect.signature(find_model).parameters.items() if one.kind is one.KEYWORD_ONLY)
+DOWNLOAD: Final = (*(name for name in _KEYWORDS if name != "weights"), "use_auth_token")
+# Of dtypes: those that models are stored and computed in.
+_FLOATS: Final = ("float16", "bfloat16", "float32")
+
+
+def located(
+    where: str,
+    path: str | os.PathLike[str],
+    options: Mapping[str, Any],
+    *,
+    known: Iterable[str],
+    device_map: object = None,
+) -> str:
+    """The directory of a model that is asked for by a path or an id of the hub with the keywords `options`; `known` are
+    the other arguments of the function `where`.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ValueError: device_map names no device.
+        TypeError, NotImplementedError: those of `take_extras`.
+    """
+    check_device_map(where, device_map)
+    return find_model(path, **take_extras(where, options, known))
 
 
 def note_unused(where: str, options: Mapping[str, Any]) -> None:
@@ -75,17 +103,19 @@ def take_extras(where: str, extras: Mapping[str, Any], known: Iterable[str]) -> 
     return download
 
 
-def check_dtype(where: str, dtype: object) -> None:
-    """Takes "auto", float16 and bfloat16, as str or as object of torch or NumPy.
+def check_dtype(where: str, dtype: object, fitting: Collection[str]) -> None:
+    """Takes a type of floating point, as str or as object of torch or NumPy; a warning unless it is "auto" or one of
+    the `fitting`, which agree with what is done.
 
     Raises:
         NotImplementedError: another type.
     """
     name = getattr(dtype, "__name__", str(dtype)).removeprefix("torch.")
-    if dtype is not None and name not in _DTYPES:
-        raise NotImplementedError(
-            f"{where}: torch_dtype {name} is not supported; what stays dense is written as float16 in AutoAWQ's layout"
-        )
+    if dtype is None or name == "auto" or name in fitting:
+        return
+    if name not in _FLOATS:
+        raise NotImplementedError(f"{where}: torch_dtype {name} is not supported; {', '.join(_FLOATS)} are")
+    warn_user(f"{where}: torch_dtype {name} has no effect: weights stay as they are stored, sums are float32")
 
 
 def bytes_of(where: str, size: object) -> int:
