@@ -21,6 +21,8 @@ from salient.tokenizer import Tokenizer, as_tokenizer
 
 __all__ = ["Perplexity", "perplexity"]
 
+_LONGEST_NAME = 1024  # characters of a path
+
 
 @dataclass(frozen=True)
 class Perplexity:
@@ -113,7 +115,7 @@ def _path_of(data: Any) -> str | None:
     """Of a file. A text that looks like one is taken for it, so that a mistyped path is not evaluated itself."""
     if isinstance(data, os.PathLike):
         return str(os.fspath(data))
-    if not isinstance(data, str) or "\n" in data:
+    if not isinstance(data, str) or "\n" in data or len(data) > _LONGEST_NAME:
         return None
     is_name = data.endswith((".txt", ".jsonl")) or (os.sep in data and not any(map(str.isspace, data)))
     return data if is_name or os.path.isfile(data) else None

@@ -30,6 +30,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
 from salient._arguments import unknown_argument, warn_user
+from salient._ids import Ids
 from salient._values import check_positive, context_length
 from salient.model import CausalLM, load, model_handle
 from salient.tokenizer import AutoTokenizer
@@ -235,7 +236,7 @@ class SalientLM(TemplateLM):  # type: ignore[misc]
         )
         return [_Pair(None, *make_disjoint_window(window)) for window in windows]
 
-    def _ids(self, pair: _Pair) -> npt.NDArray[np.int32]:
+    def _ids(self, pair: _Pair) -> Ids:
         """Context and continuation; the model reads all but the last token, so max_length + 1 of them fit."""
         if len(pair.continuation) > self.max_length:
             raise ValueError(

@@ -440,6 +440,18 @@ def test_numbers_must_be_positive(options: dict[str, Any]) -> None:
         sequences([[1]], **options)
 
 
+def test_numbers_of_numpy_are_numbers(demo: Tokenizer) -> None:
+    data, few = [[1, 2], [3, 4], [5, 6]], np.int64(2)
+    assert sequences(data, num_samples=few, max_seq_length=np.int32(1)) == [[1], [3]]
+    blocks = calibration_blocks(data, tokenizer=demo, max_calib_samples=few, max_calib_seq_len=few)
+    assert [block.tolist() for block in blocks] == [[1, 2], [3, 4]]
+
+
+def test_bytes_are_no_ids() -> None:
+    with pytest.raises(ValueError, match="whole numbers are expected, not the text b'abc'|token ids are expected"):
+        sequences([b"abc"])
+
+
 def test_a_tokenizer_with_encode_alone_will_do() -> None:
     class Bare:
         def encode(self, text: str) -> list[int]:

@@ -144,6 +144,15 @@ def test_push_says_what_went_wrong(hub: FakeHub, tmp_path: pathlib.Path) -> None
         _hub.push(tmp_path, "me/mine")
 
 
+def test_arguments_of_an_upload_are_sorted() -> None:
+    given = {"private": True, "use_temp_dir": None, "max_shard_size": "5GB", "tags": None, "revision": "v2"}
+    assert _hub.push_options("push_to_hub", given) == {"private": True, "revision": "v2"}
+    with pytest.raises(TypeError, match="push_to_hub: unknown argument 'branch'"):
+        _hub.push_options("push_to_hub", {"branch": "v2"})
+    with pytest.raises(NotImplementedError, match="no model card is written"):
+        _hub.push_options("push_to_hub", {"tags": ["awq"]})
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("gpt2", True), ("a/b", True), ("a/b-1.5_x", True), ("a/b/c", False), ("/a/b", False), ("a b", False), ("", False),
