@@ -16,7 +16,7 @@ NB_MODULE(_core, module) {
   bind_measure(module);
   bind_weights(module);
   module.def("set_num_threads", &set_thread_count, nb::arg("count"),
-             "How many threads all work uses from now on (at least 1).");
+             "How many threads all work uses from now on (1 to 1024).");
   module.def(
       "get_num_threads", &thread_count,
       "How many threads work uses: SALIENT_THREADS, else the processors that this process may run on.");

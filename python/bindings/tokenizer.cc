@@ -38,8 +38,9 @@ std::vector<std::vector<int32_t>> encode_batch(const Tokenizer& tokenizer, const
     parallel_for(texts.size(), 1, [&](size_t begin, size_t end) {
       for (size_t i = begin; i < end; ++i) {
         throw_if_cancelled(job.flag());
-        ids[i] = with_context(fmt::format("text {}", i),
-                              [&] { return tokenizer.encode(texts[i], special(add_special_tokens)); });
+        ids[i] = with_context(fmt::format("text {}", i), [&] {
+          return tokenizer.encode(texts[i], special(add_special_tokens), job.flag());
+        });
       }
     });
   });

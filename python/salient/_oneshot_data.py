@@ -15,6 +15,7 @@ from salient._data import calibration_sequences
 from salient._hub import find_model
 from salient._ids import Ids
 from salient._oneshot_arguments import one_of, split_of
+from salient._values import context_length
 from salient.model import CausalLM
 from salient.tokenizer import as_tokenizer
 
@@ -89,8 +90,7 @@ def tokenizer_directory(given: Mapping[str, Any], handle: CausalLM) -> str:
 
 def sequence_length(wanted: int | None, info: Mapping[str, Any], tokenizer: object) -> int:
     """Tokens per sequence at most: as wanted, but no more than the model takes."""
-    limits = (info.get("max_position_embeddings"), getattr(tokenizer, "model_max_length", None))
-    limit = min((int(each) for each in limits if each), default=None)
+    limit = context_length(info, tokenizer)
     if wanted is None:
         return min(limit or _LENGTH_WITHOUT_LIMIT, 1 << 20)
     if limit is not None and wanted > limit:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from salient import _core
+from salient._arguments import warn_user
 from salient._data import TextEncoder, id_sequences
 from salient._ids import Ids
 from salient._progress import progress as progress_bar
@@ -67,6 +68,8 @@ def perplexity(
     check_positive("perplexity", least=2, window=window)
     handle = model_handle(model)
     reference = None if against is None else model_handle(against)
+    if reference is not None and reference.directory == handle.directory:
+        warn_user(f"perplexity: model and against are both what lies in {handle.directory}")
     opened = partial(_tokenizer_of, handle, tokenizer)
     windows = _windows(data, opened, int(window), max_windows, text_column)
     for one in (handle, reference):

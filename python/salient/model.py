@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from salient import _core, _hub
-from salient._arguments import check_device_map, is_accelerator, reject_unknown, unknown_argument, warn_user
+from salient._arguments import check_device_map, is_accelerator, unknown_argument, warn_user
+from salient._config import check_agreement
 from salient._files import Scratch
 from salient._files import save_directory as write_directory
 from salient._ids import Ids, id_masks, id_rows, like, one_row, pad_rows
+from salient._loading import check_dtype, check_memory, located
 from salient.generation import GenerationOptions, Streamer, generation_options, stops
 from salient.tokenizer import Tokenizer
 
@@ -28,13 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AutoModelForCausalLM", "CausalLM", "Config", "inspect", "load", "model_handle"]
 
-# Arguments of transformers' from_pretrained that change nothing here, whatever they say.
-_WITHOUT_EFFECT = frozenset(
-    "low_cpu_mem_usage use_safetensors trust_remote_code attn_implementation offload_folder offload_state_dict "
-    "use_cache max_memory offload_buffers tp_plan use_kernels".split()
-)
 _ASKING_NOTHING = ("use_cache", "return_dict", "token_type_ids")  # of a call
-_DOWNLOAD = frozenset("revision cache_dir token local_files_only force_download".split())
 
 
 class Config(dict[str, Any]):
@@ -318,19 +314,18 @@ class CausalLM:
         write_directory(self.directory, save_directory, max_shard_size, config=config)
         if push_to_hub:
             name = os.path.basename(os.path.abspath(save_directory))
-            _hub.push(save_directory, options.pop("repo_id", name), **options)
+            _hub.push(save_directory, options.pop("repo_id", name), **_hub.push_options("save_pretrained", options))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Uploads the model directory; options: token, private, commit_message, revision, create_pr, max_shard_size.
         Gives the address of the commit. Errors: NotImplementedError without huggingface_hub; OSError."""
         saving = {name: options.pop(name) for name in ("max_shard_size", "safe_serialization") if name in options}
-        known = ("token", "private", "commit_message", "commit_description", "revision", "create_pr")
-        reject_unknown("push_to_hub", options, (*known, "max_shard_size"))
+        pushing = _hub.push_options("push_to_hub", options)
         scratch = Scratch()
         try:
             directory = os.path.join(scratch.path, "model")
             self.save_pretrained(directory, **saving)
-            return _hub.push(directory, repo_id, **options)
+            return _hub.push(directory, repo_id, **pushing)
         finally:
             scratch.remove()
 
@@ -380,23 +375,24 @@ class CausalLM:
         """A model from a directory or an id of the hub, dense or quantized.
 
         device_map: anything; the model runs on the CPU, and a warning says so where another device is named.
-        torch_dtype, dtype: change nothing; weights stay as they are stored, sums are float32. quantization_config: an
-        AwqConfig or dict, which must agree with what the checkpoint says. options: revision, cache_dir, token,
-        local_files_only, force_download for the hub; those that steer torch's memory change nothing.
+        torch_dtype, dtype: change nothing, which a warning says unless they are "auto" or the checkpoint's; weights
+        stay as they are stored, sums are float32. quantization_config: an AwqConfig or dict, which must agree with
+        what the checkpoint says. options: revision, cache_dir, token, local_files_only, force_download for the hub;
+        max_memory, of which the entry "cpu" must hold the weights; for others see ``UNUSED`` in salient._loading.
 
         Errors: FileNotFoundError; salient.FormatError; NotImplementedError; TypeError for an unknown option;
         ValueError when quantization_config contradicts the checkpoint.
         """
-        known = _WITHOUT_EFFECT | _DOWNLOAD
-        reject_unknown(
-            "from_pretrained", options, known | {"device_map", "torch_dtype", "dtype", "quantization_config"}
-        )
-        check_device_map("from_pretrained", device_map)
-        download = {name: value for name, value in options.items() if name in _DOWNLOAD}
-        directory = _hub.find_model(pretrained_model_name_or_path, **download)
+        where = "from_pretrained"
+        max_memory = options.pop("max_memory", None)
+        known = ("device_map", "torch_dtype", "dtype", "quantization_config", "max_memory")
+        directory = located(where, pretrained_model_name_or_path, options, known=known, device_map=device_map)
+        check_memory(where, directory, max_memory)
         model = cls(directory, name_or_path=os.fspath(pretrained_model_name_or_path))
+        stored = str(model.config.get("dtype") or model.config.get("torch_dtype"))
+        check_dtype(where, torch_dtype if dtype == "auto" else dtype, (stored,))
         if quantization_config is not None:
-            _check_quantization(model, quantization_config)
+            check_agreement(model.name_or_path, model.config.get("quantization_config"), quantization_config)
         return model
 
 
@@ -503,17 +499,3 @@ def _checked_device(device: str) -> str:
     if device in ("auto", "cpu"):
         return device
     raise ValueError(f"device {device!r} is not known (auto, cpu)")
-
-
-def _check_quantization(model: CausalLM, wanted: Any) -> None:
-    values = wanted if isinstance(wanted, Mapping) else wanted.to_dict()
-    stored = model.config.get("quantization_config")
-    if stored is None:
-        raise ValueError(
-            f"{model.name_or_path}: quantization_config is given, but the weights are dense; quantize them first"
-        )
-    for name in ("quant_method", "bits", "group_size", "zero_point"):
-        if name in values and name in stored and values[name] != stored[name]:
-            raise ValueError(
-                f"{model.name_or_path}: quantization_config says {name}={values[name]!r}, config.json {stored[name]!r}"
-            )

@@ -103,7 +103,8 @@ def test_perplexity_of_a_file_its_text_and_its_ids(demo_model: str) -> None:
 
 
 def test_perplexity_against_itself_finds_no_difference(demo_model: str) -> None:
-    result = salient.perplexity(demo_model, TEXT, against=demo_model, max_windows=2)
+    with pytest.warns(UserWarning, match="model and against are both"):
+        result = salient.perplexity(demo_model, TEXT, against=demo_model, max_windows=2)
     assert result.mean_kl == 0 and result.same_top == 1
     assert result.reference is not None and result.reference.perplexity == result.perplexity
 
