@@ -411,7 +411,8 @@ def _sequence_limit(where: str, max_seq_len: int | None, max_new_tokens: int | N
     if max_new_tokens is not None:
         name, limit = "max_new_tokens", max_new_tokens
         warn_user(f"{where}: max_new_tokens is an older name of max_seq_len and is taken for it")
-    check_positive(where, **{name: limit})
+    given: dict[str, Any] = {name: limit}
+    check_positive(where, **given)
     return None if limit is None else int(limit)
 
 
