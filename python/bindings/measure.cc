@@ -53,14 +53,18 @@ nb::list read_windows(const Tokenizer& tokenizer, const std::filesystem::path& p
 }
 
 std::vector<std::string> read_texts(const std::filesystem::path& path, const std::string& text_column) {
-  const nb::gil_scoped_release released;
-  return read_documents({.path = path.string(), .text_column = text_column});
+  std::vector<std::string> texts;
+  Interruptible job;
+  job.run([&] { texts = read_documents({.path = path.string(), .text_column = text_column}, job.flag()); });
+  return texts;
 }
 
 }  // namespace
 
 void bind_measure(nb::module_& module) {
-  module.def("inspect", &inspect, nb::arg("path"), "What a model directory holds, as JSON.");
+  module.def("inspect", &inspect, nb::arg("path"),
+             nb::sig("def inspect(path: str | os.PathLike[str]) -> str"),
+             "What a model directory holds, as JSON.");
   module.def(
       "measure", &measure, nb::arg("model"), nb::arg("windows").noconvert(), nb::arg("against") = "",
       nb::arg("progress") = nb::none(),
@@ -69,14 +73,14 @@ void bind_measure(nb::module_& module) {
           "against: str = '', progress: collections.abc.Callable[[int, int], None] | None = None) -> str"),
       "Perplexity over windows of ids, and how far from the model `against`, as JSON. `progress(step, "
       "steps)`.");
-  module.def(
-      "read_windows", &read_windows, nb::arg("tokenizer"), nb::arg("path"), nb::arg("text_column") = "text",
-      nb::arg("window") = 512, nb::arg("maximum") = nb::none(),
-      nb::sig(
-          "def read_windows(tokenizer: Tokenizer, path: str, text_column: str = 'text', window: int = 512, "
-          "maximum: int | None = None) -> list[numpy.typing.NDArray[numpy.int32]]"),
-      "The documents of a .txt or .jsonl file joined and cut into windows of `window` tokens.");
+  module.def("read_windows", &read_windows, nb::arg("tokenizer"), nb::arg("path"),
+             nb::arg("text_column") = "text", nb::arg("window") = 512, nb::arg("maximum") = nb::none(),
+             nb::sig("def read_windows(tokenizer: Tokenizer, path: str | os.PathLike[str], text_column: str "
+                     "= 'text', window: int = 512, "
+                     "maximum: int | None = None) -> list[numpy.typing.NDArray[numpy.int32]]"),
+             "The documents of a .txt or .jsonl file joined and cut into windows of `window` tokens.");
   module.def("read_texts", &read_texts, nb::arg("path"), nb::arg("text_column") = "text",
+             nb::sig("def read_texts(path: str | os.PathLike[str], text_column: str = 'text') -> list[str]"),
              "The documents of a .txt or .jsonl file.");
 }
 

@@ -159,7 +159,8 @@ class TextInTheMaking {
 
 void bind_model(nb::module_& module) {
   nb::class_<LoadedModel>(module, "Model", "A model directory, dense or quantized, loaded.")
-      .def("__init__", &load, nb::arg("path"), nb::arg("device") = "auto")
+      .def("__init__", &load, nb::arg("path"), nb::arg("device") = "auto",
+           nb::sig("def __init__(self, path: str | os.PathLike[str], device: str = 'auto') -> None"))
       .def_prop_ro("device", &LoadedModel::device, "What computes: \"cpu, avx512, 8 threads\".")
       .def_prop_ro("bos_token_id", &begin_token, nb::sig("def bos_token_id(self) -> int | None"))
       .def_prop_ro(

@@ -63,7 +63,8 @@ OneshotOptions job_options(Keywords& keywords) {
   take_awq(keywords, options.recipe);
   if (const auto format = keywords.take<std::string>("format")) options.format = format_by_name(*format);
   take_calibration(keywords, options.calibration);
-  if (keywords.take<bool>("scaled_only").value_or(false)) options.result = OneshotResult::scaled;
+  if (const auto scaled = keywords.take<bool>("scaled_only"))
+    options.result = *scaled ? OneshotResult::scaled : OneshotResult::quantized;
   return options;
 }
 
@@ -105,11 +106,18 @@ std::string read_recipe(const std::string& text, const std::string& source) {
   OneshotOptions options;
   options.calibration.num_samples = kUnsaid;
   options.calibration.max_seq_length = kUnsaid;
+  OneshotOptions other = options;  // starting from another value shows whether one is said
+  other.calibration.experts = ExpertCalibration::routed;
   parse_recipe(text, source, options);
+  parse_recipe(text, source, other);
+  Json all_experts;
+  if (options.calibration.experts == other.calibration.experts)
+    all_experts = options.calibration.experts == ExpertCalibration::all;
   const auto said = [&](int64_t value) { return value == kUnsaid ? Json() : Json(value); };
   return Json{{"needs_data", options.recipe.awq.has_value()},
               {"num_calibration_samples", said(options.calibration.num_samples)},
-              {"max_seq_length", said(options.calibration.max_seq_length)}}
+              {"max_seq_length", said(options.calibration.max_seq_length)},
+              {"moe_calibrate_all_experts", all_experts}}
       .dump();
 }
 
@@ -131,7 +139,8 @@ void bind_oneshot(nb::module_& module) {
       "num_samples: int | None = None, max_seq_length: int | None = None, propagate_error: bool | None = "
       "None, "
       "calibrate_all_experts: bool | None = None, min_tokens_per_expert: int | None = None, "
-      "apply_clip: bool | None = None, duo_scaling: bool | str | None = None, scaled_only: bool = False";
+      "apply_clip: bool | None = None, duo_scaling: bool | str | None = None, scaled_only: bool | None = "
+      "None";
   static const std::string oneshot_signature = fmt::format(
       "def oneshot{}, output: str, shard_size: int = 5000000000, overwrite: bool = False, "
       "progress: collections.abc.Callable[[int, int, float, float], None] | None = None) -> str",
@@ -143,12 +152,15 @@ void bind_oneshot(nb::module_& module) {
       "where `recipe_source` ends in .json, else YAML. `progress(layers_done, layers, elapsed, left)`.");
   module.def("plan", &run_plan, nb::sig(plan_signature.c_str()), "What oneshot would do, as JSON.");
   module.def("read_recipe", &read_recipe, nb::arg("text"), nb::arg("source"),
-             "Whether a recipe needs_data, and its num_calibration_samples and max_seq_length, as JSON. "
+             "Whether a recipe needs_data, and its num_calibration_samples, max_seq_length and "
+             "moe_calibrate_all_experts, as JSON. "
              "Raises what is "
              "wrong with it.");
-  module.def("reshard", &reshard, nb::arg("source"), nb::arg("target"), nb::arg("shard_size"),
-             nb::arg("overwrite"),
-             "Copies a model directory with shards of another size; it appears whole or not at all.");
+  module.def(
+      "reshard", &reshard, nb::arg("source"), nb::arg("target"), nb::arg("shard_size"), nb::arg("overwrite"),
+      nb::sig("def reshard(source: str | os.PathLike[str], target: str | os.PathLike[str], shard_size: int, "
+              "overwrite: bool) -> None"),
+      "Copies a model directory with shards of another size; it appears whole or not at all.");
   module.def(
       "parse_byte_size", [](const std::string& text) { return parse_byte_size(text); }, nb::arg("text"),
       "Bytes of \"5GB\", \"512MiB\", \"1500000\".");

@@ -68,7 +68,8 @@ std::string decode(const Tokenizer& tokenizer, const IdArray& ids, bool skip_spe
 
 void bind_tokenizer(nb::module_& module) {
   nb::class_<Tokenizer>(module, "Tokenizer", "Text to token ids and back, as a tokenizer.json describes it.")
-      .def_static("from_directory", &from_directory, nb::arg("path"))
+      .def_static("from_directory", &from_directory, nb::arg("path"),
+                  nb::sig("def from_directory(path: str | os.PathLike[str]) -> Tokenizer"))
       .def_static("from_json", &Tokenizer::from_json, nb::arg("text"), nb::arg("source"),
                   nb::call_guard<nb::gil_scoped_release>(),
                   "From the content of a tokenizer.json; `source` leads every message.")

@@ -145,7 +145,7 @@ def to_ids(ids: Any, what: str = "ids") -> Any:
     """
     if isinstance(ids, dict):
         ids = ids["input_ids"]
-    if isinstance(ids, str):
+    if isinstance(ids, (str, bytes, bytearray)):
         raise TypeError(f"{what}: whole numbers are expected, not the text {shorten(ids)}")
     if callable(getattr(ids, "tolist", None)):
         ids = ids.tolist()

@@ -22,18 +22,16 @@ from itertools import chain, islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ._arguments import warn_user
 from ._batch import to_ids
 from ._datasets import Source, is_dataset_dict, open_name, pick_split, shuffled
+from ._ids import Ids
 from ._tokenizer_options import special_frame
-
-Ids = npt.NDArray[np.int32]  # [tokens]
+from ._values import check_positive, shorten, token_limit
 
 _AWQ_SEED = 42  # with which AutoAWQ shuffles a data set of the hub
 _CHAT_COLUMNS = ("messages", "conversations", "conversation")
-_NO_LIMIT = 2**31 - 1
 
 
 def calibration_sequences(
@@ -71,9 +69,9 @@ def calibration_sequences(
 
     Errors: ValueError naming the row and the value; FileNotFoundError; NotImplementedError for conversations.
     """
-    _check_positive(max_seq_length=max_seq_length, num_samples=num_samples)
+    check_positive(max_seq_length=max_seq_length, num_samples=num_samples)
     source = _open(data, split=split, config_name=config_name, streaming=streaming, **dict(load_options or {}))
-    reader = _Reader(source, _Encoder(tokenizer), text_column, add_special_tokens, _function(preprocess))
+    reader = _Reader(source, TextEncoder(tokenizer), text_column, add_special_tokens, _function(preprocess))
     limit = _limit(max_seq_length, tokenizer)
     if max_seq_length is not None and limit != max_seq_length:
         reader.warning = f"max_seq_length={max_seq_length}: texts are cut to {limit} tokens, the tokenizer's limit"
@@ -102,14 +100,14 @@ def calibration_blocks(
 
     Errors: as calibration_sequences.
     """
-    _check_positive(max_calib_samples=max_calib_samples, max_calib_seq_len=max_calib_seq_len)
+    check_positive(max_calib_samples=max_calib_samples, max_calib_seq_len=max_calib_seq_len)
     by_name = isinstance(data, (str, os.PathLike))
     if by_name and data == "pileval":
         split = None  # there is one only, and AutoAWQ takes it whatever is asked for
     source = _open(data, split=split)
     if by_name and hasattr(source.rows, "shuffle"):
         source = Source(shuffled(source.rows, _AWQ_SEED), source.name, source.template, source.joined)
-    reader = _Reader(source, _Encoder(tokenizer), text_column, strip=True)
+    reader = _Reader(source, TextEncoder(tokenizer), text_column, strip=True)
     samples = islice(chain.from_iterable(map(reader.read, _enumerate(source.rows))), max_calib_samples)
     return _windows(samples, max_calib_seq_len, max_calib_samples, reader)
 
@@ -119,7 +117,7 @@ class _Reader:
     """Turns rows into sequences of ids that are not cut yet."""
 
     source: Source
-    encoder: _Encoder
+    encoder: TextEncoder
     text_column: str
     add_special_tokens: bool = True
     preprocess: Callable[[Any], Any] | None = None
@@ -139,7 +137,7 @@ class _Reader:
             return self._encode(row)
         if _is_batched(self.source.rows) and isinstance(row, (list, tuple)) and len(row) != 1:
             raise ValueError(f"{where}: a batch of {len(row)} parts without names: one with 'input_ids' is expected")
-        return _sequences(row, None, where)
+        return id_sequences(row, None, where)
 
     def _preprocessed(self, row: Any, where: str) -> Any:
         assert self.preprocess is not None
@@ -151,7 +149,7 @@ class _Reader:
 
     def _read_mapping(self, row: Mapping[str, Any], where: str) -> list[Ids]:
         if "input_ids" in row:
-            return _sequences(row["input_ids"], row.get("attention_mask"), where)
+            return id_sequences(row["input_ids"], row.get("attention_mask"), where)
         if self.source.template is not None and self.text_column not in row:
             return self._encode(self.source.template(row))
         if self.text_column not in row:
@@ -160,7 +158,7 @@ class _Reader:
         if self.text_column in _CHAT_COLUMNS and not isinstance(text, str):
             raise self._chat(self.text_column, where)
         if not isinstance(text, str):
-            raise ValueError(f"{where}: column {self.text_column!r} holds {_shorten(text)}, not a text")
+            raise ValueError(f"{where}: column {self.text_column!r} holds {shorten(text)}, not a text")
         return self._encode(text)
 
     def _missing(self, row: Mapping[str, Any], where: str) -> Exception:
@@ -185,7 +183,7 @@ class _Reader:
         return [np.asarray(ids, dtype=np.int32)] if ids else []
 
 
-class _Encoder:
+class TextEncoder:
     """A tokenizer of any kind as a function from text to ids."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -231,9 +229,7 @@ class _Encoder:
 
 def _limit(max_seq_length: int | None, tokenizer: Any) -> int | None:
     """To how many tokens a text is cut; None for not at all."""
-    own = getattr(tokenizer, "model_max_length", None)
-    limits = [limit for limit in (max_seq_length, own) if isinstance(limit, int) and 0 < limit < _NO_LIMIT]
-    return min(limits, default=None)
+    return min((limit for limit in (max_seq_length, token_limit(tokenizer)) if limit is not None), default=None)
 
 
 def _open(data: Any, *, split: str | None, **options: Any) -> Source:
@@ -264,8 +260,7 @@ def _separate(
     reader: _Reader, max_seq_length: int | None, limit: int | None, num_samples: int | None, seed: int | None
 ) -> list[Ids]:
     reader.limit = limit
-    cut = _NO_LIMIT if max_seq_length is None else max_seq_length
-    samples = (ids[:cut] for ids in _samples(reader, seed))
+    samples = (ids[:max_seq_length] for ids in _samples(reader, seed))
     if seed is not None or not _has_rows(reader.source.rows):
         whole = _is_batched(reader.source.rows)
         return _require_some(list(samples if whole else islice(samples, num_samples)), reader)
@@ -323,12 +318,12 @@ def _is_batched(rows: Any) -> bool:
     return hasattr(rows, "batch_size") and hasattr(rows, "collate_fn")
 
 
-def _sequences(ids: Any, mask: Any, where: str) -> list[Ids]:
+def id_sequences(ids: Any, mask: Any, where: str) -> list[Ids]:
     """The sequences of ids [tokens] or [batch, tokens] without what the mask, of the same shape, calls padding."""
     if isinstance(ids, (list, tuple)) and ids and all(isinstance(part, Mapping) for part in ids):
-        raise ValueError(f"{where}: ids are expected, not a list of mappings ({_shorten(ids[0])})")
+        raise ValueError(f"{where}: ids are expected, not a list of mappings ({shorten(ids[0])})")
     if isinstance(ids, str) or not (hasattr(ids, "__iter__") or hasattr(ids, "tolist")):
-        raise ValueError(f"{where}: token ids are expected, not {_shorten(ids)}")
+        raise ValueError(f"{where}: token ids are expected, not {shorten(ids)}")
     values = _listed(ids, where)
     kept = None if mask is None else _listed(mask, f"{where}: attention_mask")
     if not values or not isinstance(values[0], list):
@@ -336,7 +331,7 @@ def _sequences(ids: Any, mask: Any, where: str) -> list[Ids]:
     masks = [None] * len(values) if kept is None else kept
     if len(masks) != len(values):
         raise ValueError(f"{where}: attention_mask has {len(masks)} rows for {len(values)} of input_ids")
-    parts = (_sequences(row, row_mask, where) for row, row_mask in zip(values, masks, strict=True))
+    parts = (id_sequences(row, row_mask, where) for row, row_mask in zip(values, masks, strict=True))
     return list(chain.from_iterable(parts))
 
 
@@ -357,7 +352,7 @@ def _sequence(values: list[Any], mask: list[Any] | None, where: str) -> list[Ids
         values = [value for value, keep in zip(values, mask, strict=True) if keep]
     for position, value in enumerate(values):
         if not isinstance(value, int):
-            raise ValueError(f"{where}: position {position} holds {_shorten(value)}, not an id")
+            raise ValueError(f"{where}: position {position} holds {shorten(value)}, not an id")
         if not 0 <= value < 2**31:
             raise ValueError(f"{where}: position {position} holds {value}, which is no token id")
     return [np.asarray(values, dtype=np.int32)] if values else []
@@ -385,14 +380,3 @@ def _function(preprocess: Callable[[Any], Any] | str | None) -> Callable[[Any], 
         raise ValueError(f"preprocessing function {preprocess!r}: {path} has no function {name!r}")
     found: Callable[[Any], Any] = function
     return found
-
-
-def _check_positive(**values: int | None) -> None:
-    for name, value in values.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
-            raise ValueError(f"{name}={value!r}: a whole number of at least 1 is expected")
-
-
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -136,6 +136,8 @@ def _run(given: Mapping[str, Any]) -> CausalLM:
             settings |= calibration_job(given, handle)
         handle.report = _quantize(handle, {**settings, "shard_size": shard_size}, given, tokenizer)
         log(json.dumps(handle.report, indent=2))
+    for warning in handle.report["warnings"]:
+        warn_user(f"oneshot: {warning}")
     return handle
 
 

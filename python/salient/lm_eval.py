@@ -30,6 +30,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
 from salient._arguments import unknown_argument, warn_user
+from salient._values import check_positive, context_length
 from salient.model import CausalLM, load, model_handle
 from salient.tokenizer import AutoTokenizer
 
@@ -66,9 +67,7 @@ _SUPPORTED = ("pretrained", "tokenizer", "max_length", "max_gen_toks", "add_bos_
               "batch_size")  # fmt: skip
 _ASKING_NOTHING = (None, False, "", "main")
 _DEVICE_OF_THE_COMMAND_LINE = "cuda:0"  # what lm_eval says when nobody named a device
-_LENGTH_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
 _UNKNOWN_LENGTH = 2048
-_UNLIMITED_LENGTH = 10**9  # tokenizers without a limit report 1e30
 
 
 class _Pair(NamedTuple):
@@ -120,8 +119,7 @@ class SalientLM(TemplateLM):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         _check_options(options)
-        _check_positive("max_length", max_length)
-        _check_positive("max_gen_toks", max_gen_toks)
+        check_positive("the lm_eval model salient", max_length=max_length, max_gen_toks=max_gen_toks)
         self.model: CausalLM = _load(pretrained, device)
         self.tokenizer: Any = _load_tokenizer(tokenizer, self.model)
         self.batch_size = batch_size
@@ -149,7 +147,7 @@ class SalientLM(TemplateLM):  # type: ignore[misc]
     @property
     def max_length(self) -> int:
         """Tokens of context."""
-        return self._max_length or _context_length(self.model.config.to_dict(), self.tokenizer)
+        return self._max_length or context_length(self.model.config, self.tokenizer) or _UNKNOWN_LENGTH
 
     @property
     def tokenizer_name(self) -> str:
@@ -262,7 +260,8 @@ class SalientLM(TemplateLM):  # type: ignore[misc]
         settings = dict(normalize_gen_kwargs(options, self.max_gen_toks))
         stops = self._stop_strings(settings.pop("until"))
         prompt, count = self._prompt(context, settings.pop("max_gen_toks"), settings.pop("max_length", None))
-        ids = self.model.generate([prompt], max_new_tokens=count, stop_strings=stops, **_sampling(settings))
+        every = [[1] * len(prompt)]  # a padding token in a prompt is there on purpose
+        ids = self.model.generate([prompt], every, max_new_tokens=count, stop_strings=stops, **_sampling(settings))
         return str(postprocess_generated_text(self.tok_decode(ids[0, len(prompt) :].tolist()), stops, None))
 
     def _stop_strings(self, until: list[str]) -> list[str]:
@@ -308,11 +307,6 @@ def _warn_without_effect(name: str, value: Any) -> None:
         warn_user(f"the lm_eval model salient ignores {name}={value!r}: it changes nothing")
 
 
-def _check_positive(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise ValueError(f"the lm_eval model salient needs {name} of at least 1, not {value}")
-
-
 def _load(pretrained: Any, device: str | None) -> CausalLM:
     if isinstance(pretrained, (str, os.PathLike)):
         chosen = "auto" if device is None or device == _DEVICE_OF_THE_COMMAND_LINE else device
@@ -328,16 +322,6 @@ def _load_tokenizer(tokenizer: Any, model: CausalLM) -> Any:
     if isinstance(tokenizer, (str, os.PathLike)):
         return AutoTokenizer.from_pretrained(tokenizer)
     return tokenizer
-
-
-def _context_length(config: dict[str, Any], tokenizer: Any) -> int:
-    """As the model `hf` finds it: the text model's config, else the tokenizer's limit."""
-    text_config = config.get("text_config") or config
-    for key in _LENGTH_KEYS:
-        if text_config.get(key) is not None:
-            return int(text_config[key])
-    limit = getattr(tokenizer, "model_max_length", None)
-    return int(limit) if limit is not None and limit < _UNLIMITED_LENGTH else _UNKNOWN_LENGTH
 
 
 def _places_by_input(pairs: list[_Pair]) -> Iterable[list[int]]:

@@ -517,9 +517,3 @@ def _check_quantization(model: CausalLM, wanted: Any) -> None:
             raise ValueError(
                 f"{model.name_or_path}: quantization_config says {name}={values[name]!r}, config.json {stored[name]!r}"
             )
-
-
-def scratch_directory() -> str:  # until _oneshot and quantizer hold a Scratch
-    import tempfile
-
-    return tempfile.mkdtemp(prefix="salient-")

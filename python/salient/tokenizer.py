@@ -500,8 +500,8 @@ class Tokenizer:
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *, push_to_hub: bool = False, **options: Any
     ) -> tuple[str, ...]:
-        """Writes the files that the tokenizer was read from, with what was set since, into a directory and gives their paths. Each file
-        appears whole or not at all; other files are not touched.
+        """Writes the files that the tokenizer was read from, with what was set since, into a directory and gives their
+        paths. Each file appears whole or not at all; other files are not touched.
 
         Options: legacy_format, filename_prefix=None and save_jinja_files are accepted and change nothing; repo_id
         and those of ``push_to_hub`` with push_to_hub=True.

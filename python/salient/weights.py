@@ -10,6 +10,7 @@ import numpy as np
 
 from salient import _core
 from salient._core import QuantizedWeight, Tensor
+from salient._values import shorten
 
 __all__ = ["QuantizedWeight", "Tensor", "pack", "quantize_weight", "unpack"]
 
@@ -27,7 +28,8 @@ def quantize_weight(
     With scale = (max - min) / (2^num_bits - 1), 0 forced into the range, and zero = round(-min / scale):
     code = clamp(round(weight / scale) + zero, 0, 2^num_bits - 1). Symmetric: scale = 2 max|w| / (2^num_bits - 1).
 
-    Errors: ValueError for a shape or a number that does not fit, NotImplementedError for what cannot be stored.
+    Errors: ValueError for a shape or a number that does not fit, NotImplementedError for what cannot be stored,
+    TypeError for args that are none.
     """
     return _core.quantize_weight(_contiguous(weight), _args_json(args, more), scale_dtype, _contiguous(clip))
 
@@ -54,12 +56,19 @@ def unpack(
 
 
 def _args_json(args: Any, more: Mapping[str, Any]) -> str:
-    values = args
-    if args is None:
-        values = {}
-    elif not isinstance(args, Mapping):
+    values = {} if args is None else args
+    if callable(getattr(args, "model_dump", None)):
         values = args.model_dump()
-    return json.dumps({**{key: value for key, value in values.items() if value is not None}, **more})
+    if not isinstance(values, Mapping):
+        raise TypeError(f"args: QuantizationArgs or a mapping is expected, not {shorten(args)}")
+    return json.dumps({**{key: value for key, value in values.items() if value is not None}, **more}, default=_plain)
+
+
+def _plain(value: object) -> Any:
+    """A number of NumPy as one of Python."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"args: a number or a text is expected, not {shorten(value)}")
 
 
 def _contiguous(array: Any) -> Any:

@@ -246,9 +246,25 @@ def test_arguments_without_effect_are_accepted() -> None:
         SalientLM(pretrained=str(MODEL), dtype="bfloat16", trust_remote_code=False, revision="main", peft=None)
 
 
+def test_the_context_is_that_of_the_config_then_of_the_tokenizer(
+    lm: SalientLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(str(MODEL))
+    del model.config["max_position_embeddings"]
+    assert SalientLM(pretrained=model).max_length == lm.tokenizer.model_max_length == 512
+    monkeypatch.setattr(model.tokenizer, "model_max_length", int(1e30))
+    assert SalientLM(pretrained=model).max_length == 2048
+    model.config["text_config"] = {"n_ctx": 99}
+    assert SalientLM(pretrained=model).max_length == 99
+
+
+def test_padding_tokens_in_a_prompt_are_read(lm: SalientLM) -> None:
+    assert generated(lm, STORY + "<|endoftext|>" + STORY, max_gen_toks=4) != ""
+
+
 @pytest.mark.parametrize("name", ["max_length", "max_gen_toks"])
 def test_lengths_are_positive(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} of at least 1, not 0"):
+    with pytest.raises(ValueError, match=f"{name}=0: a whole number of at least 1"):
         SalientLM.create_from_arg_string(f"pretrained={MODEL},{name}=0")
 
 

@@ -112,14 +112,62 @@ def test_perplexity_against_itself_finds_no_difference(demo_model: str) -> None:
     ("data", "options", "words"),
     [
         ("short", {}, "not enough for one window of 512"),
-        ("short", {"window": 1}, "window of 1"),
+        ("short", {"window": 1}, "perplexity: window=1: a whole number of at least 2"),
+        ("short", {"window": -1}, "perplexity: window=-1"),
+        ("short", {"window": 512.5}, "perplexity: window=512.5"),
+        ("short", {"max_windows": -1}, "perplexity: max_windows=-1: a whole number of at least 1"),
         ([[1, 10**6]], {}, "vocabulary"),
+        ([1] * 600, {"window": 600}, "a window has 600 tokens, the context of .* 512"),
+        ([[1] * 600, [1] * 4], {}, "a window has 600 tokens"),
+        ([1, 2.7], {}, "whole numbers are expected, not 2.7"),
+        ([[1, 2], "text"], {}, "texts and ids are mixed"),
+        ([{"content": "text"}], {}, "no text in column 'text' and no 'input_ids', only: 'content'"),
         ([], {}, "no text"),
     ],
 )
-def test_perplexity_refuses(demo_model: str, data: Any, options: dict[str, int], words: str) -> None:
+def test_perplexity_refuses(demo_model: str, data: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         salient.perplexity(demo_model, data, **options)
+
+
+@pytest.mark.parametrize("data", ["no/such/evaluation.txt", "evaluation texts.jsonl", "no/such/evaluation"])
+def test_perplexity_of_a_mistyped_file(demo_model: str, data: str) -> None:
+    for name in (data, pathlib.Path(data)):
+        with pytest.raises(FileNotFoundError, match=data):
+            salient.perplexity(demo_model, name)
+
+
+@pytest.mark.parametrize("data", [b"some text", 5, None])
+def test_perplexity_of_neither_text_nor_ids(demo_model: str, data: Any) -> None:
+    with pytest.raises(TypeError, match=f"texts or token ids are expected, not {type(data).__name__}"):
+        salient.perplexity(demo_model, data)
+
+
+def test_perplexity_of_what_a_tokenizer_returns(demo_model: str) -> None:
+    model = salient.load(demo_model)
+    text = TEXT.read_text()[:3000]
+    by_text = salient.perplexity(model, text, window=100)
+    for kind in (None, "np", "pt"):
+        encoding = model.tokenizer(text, return_tensors=kind, add_special_tokens=False)
+        assert salient.perplexity(model, encoding, window=100) == by_text
+        assert salient.perplexity(model, encoding["input_ids"], window=100) == by_text
+    padded = model.tokenizer([text[:400], text[:200]], padding=True, return_tensors="np")
+    plain = [model.tokenizer.encode(text[:400]), model.tokenizer.encode(text[:200])]
+    assert salient.perplexity(model, padded) == salient.perplexity(model, plain)
+    rows = [{"input_ids": ids} for ids in plain]
+    assert salient.perplexity(model, rows, max_windows=1) == salient.perplexity(model, plain[:1])
+
+
+def test_perplexity_of_rows_of_a_data_set(demo_model: str) -> None:
+    texts = [TEXT.read_text()[:2000], TEXT.read_text()[2000:3000]]
+    by_rows = salient.perplexity(demo_model, [{"story": text} for text in texts], text_column="story", window=100)
+    assert by_rows == salient.perplexity(demo_model, texts, window=100)
+
+
+def test_perplexity_of_ids_needs_no_tokenizer(demo_model: str, tmp_path: pathlib.Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(os.path.join(demo_model, name))
+    assert salient.perplexity(tmp_path, [[1, 2, 3]]) == salient.perplexity(demo_model, [[1, 2, 3]])
 
 
 # ---- progress

@@ -48,6 +48,13 @@ def test_arguments_as_object_dict_and_keywords_are_the_same() -> None:
     assert repr(keywords) == "QuantizedWeight([16, 256], int4 asymmetric, group 64)"
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    given = {"num_bits": np.int64(4), "symmetric": np.False_, "group_size": np.int32(64)}
+    np.testing.assert_array_equal(
+        salient.quantize_weight(matrix(), given).codes, salient.quantize_weight(matrix(), SCHEME).codes
+    )
+
+
 def test_clip_bounds_the_range() -> None:
     clip = np.full((16, 4), 0.5, dtype=np.float32)
     integers = salient.quantize_weight(matrix(), SCHEME, clip=clip)
@@ -71,6 +78,8 @@ def test_packings_are_inverses(name: str) -> None:
     [
         (lambda: salient.quantize_weight(matrix(), num_bits=3), NotImplementedError, "num_bits is 3"),
         (lambda: salient.quantize_weight(matrix(), num_bit=4), ValueError, "num_bit"),
+        (lambda: salient.quantize_weight(matrix(), 4), TypeError, "args: QuantizationArgs or a mapping .* not 4"),
+        (lambda: salient.quantize_weight(matrix(), num_bits=object()), TypeError, "args: a number or a text"),
         (lambda: salient.quantize_weight(matrix(4, 100), SCHEME), ValueError, "100 columns"),
         (lambda: salient.quantize_weight(matrix()[0], SCHEME), ValueError, r"\[256\]"),
         (lambda: salient.quantize_weight(np.zeros((4, 64), np.int32), SCHEME), ValueError, "int32"),

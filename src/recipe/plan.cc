@@ -134,6 +134,15 @@ int64_t count_tokens(const Windows& windows) {
   return count;
 }
 
+/// Fewer calibration tokens than this are more likely a mistake than a wish.
+constexpr int64_t kFewTokens = 512;
+
+std::string few_tokens_warning(int64_t tokens) {
+  return fmt::format(
+      "calibrated on {} tokens: scales found on so few may fit little else; some ten thousand are usual",
+      tokens);
+}
+
 /// Bytes of the packed tensors of a linear [out, in].
 uint64_t packed_bytes(Format format, const QuantizationScheme& scheme, const Shape& shape,
                       DType scale_dtype) {
@@ -311,6 +320,9 @@ OneshotPlan make_plan(const Job& job) {
     plan.quantized_linears = job.resolved.quantized_linears;
   }
   plan.calibration_tokens = count_tokens(job.windows);
+  if (job.awq && plan.calibration_tokens < kFewTokens) {
+    plan.warnings.push_back(few_tokens_warning(plan.calibration_tokens));
+  }
   plan.bytes_before = job.weights.checkpoint().byte_size();
   plan.bytes_after = bytes_after(job);
   plan_memory(job, plan);

@@ -38,8 +38,8 @@ class Normalizer {
 class PreTokenizer {
  public:
   virtual ~PreTokenizer() = default;
-  /// Cuts the pieces that are no tokens into smaller ones, none of them empty.
-  virtual void apply(std::vector<Piece>& pieces) const = 0;
+  /// Cuts the pieces that are no tokens into smaller ones, none of them empty. Errors: cancelled.
+  virtual void apply(std::vector<Piece>& pieces, const CancellationFlag* cancelled) const = 0;
 };
 
 class TokenModel {

@@ -45,9 +45,14 @@ void arrange(std::vector<TextRange>& ranges, Matches matches) {
   }
 }
 
+struct CutOptions {
+  Matches matches;
+  const CancellationFlag* cancelled;
+};
+
 /// Cuts all pieces that are no tokens yet with `cut(text, ranges)`.
 template <typename Cut>
-void cut_pieces(std::vector<Piece>& pieces, Matches matches, Cut&& cut) {
+void cut_pieces(std::vector<Piece>& pieces, const CutOptions& options, Cut&& cut) {
   std::vector<Piece> result;
   result.reserve(pieces.size());
   std::vector<TextRange> ranges;
@@ -57,8 +62,9 @@ void cut_pieces(std::vector<Piece>& pieces, Matches matches, Cut&& cut) {
       continue;
     }
     cut(std::string_view(piece.text), ranges);
-    arrange(ranges, matches);
+    arrange(ranges, options.matches);
     for (const auto& [begin, end, is_match] : ranges) {
+      throw_if_cancelled(options.cancelled);
       if (begin == end) continue;
       result.push_back({.text = piece.text.substr(begin, end - begin),
                         .token = Piece::kNoToken,
@@ -90,8 +96,8 @@ class PreTokenizerSequence : public PreTokenizer {
       if (auto pretokenizer = build_pretokenizer(part)) parts_.push_back(std::move(pretokenizer));
     }
   }
-  void apply(std::vector<Piece>& pieces) const override {
-    for (const auto& part : parts_) part->apply(pieces);
+  void apply(std::vector<Piece>& pieces, const CancellationFlag* cancelled) const override {
+    for (const auto& part : parts_) part->apply(pieces, cancelled);
   }
 
  private:
@@ -105,17 +111,19 @@ class ByteLevelPreTokenizer : public PreTokenizer {
     if (description.bool_or("use_regex", true)) regex_.emplace(kGpt2Pattern);
   }
 
-  void apply(std::vector<Piece>& pieces) const override {
+  void apply(std::vector<Piece>& pieces, const CancellationFlag* cancelled) const override {
     if (add_prefix_space_) {
       for (Piece& piece : pieces) {
         if (piece.token == Piece::kNoToken && !piece.text.starts_with(' ')) piece.text.insert(0, 1, ' ');
       }
     }
     if (regex_) {
-      RegexSearch search(*regex_);
-      cut_pieces(pieces, Matches::isolated, [&](auto text, auto& ranges) { search.cut(text, ranges); });
+      RegexSearch search(*regex_, cancelled);
+      cut_pieces(pieces, {Matches::isolated, cancelled},
+                 [&](auto text, auto& ranges) { search.cut(text, ranges); });
     }
     for (Piece& piece : pieces) {
+      throw_if_cancelled(cancelled);
       if (piece.token == Piece::kNoToken) piece.text = to_byte_characters(piece.text);
     }
   }
@@ -152,9 +160,9 @@ class SplitPreTokenizer : public PreTokenizer {
         matches_(read_behavior(description.at("behavior"))),
         invert_(description.bool_or("invert", false)) {}
 
-  void apply(std::vector<Piece>& pieces) const override {
-    TextPattern::Search search(pattern_);
-    cut_pieces(pieces, matches_, [&](auto text, auto& ranges) {
+  void apply(std::vector<Piece>& pieces, const CancellationFlag* cancelled) const override {
+    TextPattern::Search search(pattern_, cancelled);
+    cut_pieces(pieces, {matches_, cancelled}, [&](auto text, auto& ranges) {
       search.cut(text, ranges);
       if (!invert_) return;
       for (TextRange& range : ranges) range.is_match = !range.is_match;
@@ -172,8 +180,8 @@ class DigitsPreTokenizer : public PreTokenizer {
   explicit DigitsPreTokenizer(const JsonView& description)
       : matches_(description.bool_or("individual_digits", false) ? Matches::isolated : Matches::contiguous) {}
 
-  void apply(std::vector<Piece>& pieces) const override {
-    cut_pieces(pieces, matches_,
+  void apply(std::vector<Piece>& pieces, const CancellationFlag* cancelled) const override {
+    cut_pieces(pieces, {matches_, cancelled},
                [](auto text, auto& ranges) { cut_at_characters(text, ranges, is_numeric); });
   }
 
@@ -186,9 +194,9 @@ class WhitespacePreTokenizer : public PreTokenizer {
  public:
   explicit WhitespacePreTokenizer(const JsonView&) {}
 
-  void apply(std::vector<Piece>& pieces) const override {
-    RegexSearch search(regex_);
-    cut_pieces(pieces, Matches::removed, [&](auto text, auto& ranges) {
+  void apply(std::vector<Piece>& pieces, const CancellationFlag* cancelled) const override {
+    RegexSearch search(regex_, cancelled);
+    cut_pieces(pieces, {Matches::removed, cancelled}, [&](auto text, auto& ranges) {
       search.cut(text, ranges);
       for (TextRange& range : ranges) range.is_match = !range.is_match;
     });
@@ -202,8 +210,8 @@ class WhitespaceSplitPreTokenizer : public PreTokenizer {
  public:
   explicit WhitespaceSplitPreTokenizer(const JsonView&) {}
 
-  void apply(std::vector<Piece>& pieces) const override {
-    cut_pieces(pieces, Matches::removed,
+  void apply(std::vector<Piece>& pieces, const CancellationFlag* cancelled) const override {
+    cut_pieces(pieces, {Matches::removed, cancelled},
                [](auto text, auto& ranges) { cut_at_characters(text, ranges, is_white_space); });
   }
 };
@@ -212,13 +220,13 @@ class MetaspacePreTokenizer : public PreTokenizer {
  public:
   explicit MetaspacePreTokenizer(const JsonView& description) : metaspace_(read_metaspace(description)) {}
 
-  void apply(std::vector<Piece>& pieces) const override {
+  void apply(std::vector<Piece>& pieces, const CancellationFlag* cancelled) const override {
     for (Piece& piece : pieces) {
       if (piece.token == Piece::kNoToken) mark_spaces(piece);
     }
     if (!metaspace_.split) return;
     const char32_t mark = metaspace_.replacement_character();
-    cut_pieces(pieces, Matches::merged_with_next, [&](auto text, auto& ranges) {
+    cut_pieces(pieces, {Matches::merged_with_next, cancelled}, [&](auto text, auto& ranges) {
       cut_at_characters(text, ranges, [&](char32_t character) { return character == mark; });
     });
   }

@@ -71,7 +71,8 @@ struct RegexSearch::Match {
   pcre2_jit_stack* stack = nullptr;
 };
 
-RegexSearch::RegexSearch(const Regex& regex) : regex_(regex), match_(std::make_unique<Match>()) {
+RegexSearch::RegexSearch(const Regex& regex, const CancellationFlag* cancelled)
+    : regex_(regex), cancelled_(cancelled), match_(std::make_unique<Match>()) {
   match_->data = pcre2_match_data_create_from_pattern(regex.code_->code, nullptr);
   match_->context = pcre2_match_context_create(nullptr);
   if (match_->data == nullptr || match_->context == nullptr) {
@@ -113,6 +114,7 @@ void RegexSearch::cut(std::string_view text, std::vector<TextRange>& ranges) {
   bool after_match = false;
   TextRange found;
   while (from <= text.size() && find(text, from, found)) {
+    throw_if_cancelled(cancelled_);
     if (found.begin == found.end && after_match && found.end == covered) {
       // An empty match right behind the last one: look again from the next character.
       if (from == text.size()) break;

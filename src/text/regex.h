@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/cancellation.h"
+
 namespace salient {
 
 /// Bytes [begin, end) of a text.
@@ -45,13 +47,14 @@ class Regex {
 /// Working memory for searches with one regular expression: one per thread, used again for many texts.
 class RegexSearch {
  public:
-  explicit RegexSearch(const Regex& regex);
+  explicit RegexSearch(const Regex& regex, const CancellationFlag* cancelled = nullptr);
   ~RegexSearch();
   RegexSearch(const RegexSearch&) = delete;
   RegexSearch& operator=(const RegexSearch&) = delete;
 
   /// Cuts `text` (valid UTF-8) into its matches and what lies between them. Empty stretches between matches
-  /// are left out, empty matches are not. Errors: invalid_argument when the search takes too many steps.
+  /// are left out, empty matches are not. Errors: invalid_argument when the search takes too many steps;
+  /// cancelled, polled at each match.
   void cut(std::string_view text, std::vector<TextRange>& ranges);
 
  private:
@@ -59,6 +62,7 @@ class RegexSearch {
   bool find(std::string_view text, size_t from, TextRange& found);
 
   const Regex& regex_;
+  const CancellationFlag* cancelled_;
   std::unique_ptr<Match> match_;
 };
 

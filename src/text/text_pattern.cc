@@ -16,8 +16,9 @@ TextPattern::TextPattern(const JsonView& pattern) {
   }
 }
 
-TextPattern::Search::Search(const TextPattern& pattern) : pattern_(pattern) {
-  if (pattern.regex_) regex_.emplace(*pattern.regex_);
+TextPattern::Search::Search(const TextPattern& pattern, const CancellationFlag* cancelled)
+    : pattern_(pattern) {
+  if (pattern.regex_) regex_.emplace(*pattern.regex_, cancelled);
 }
 
 void TextPattern::Search::cut(std::string_view text, std::vector<TextRange>& ranges) {

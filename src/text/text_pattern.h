@@ -22,8 +22,8 @@ class TextPattern {
   /// Finds the matches of one pattern in many texts; one per thread.
   class Search {
    public:
-    explicit Search(const TextPattern& pattern);
-    /// As RegexSearch::cut.
+    explicit Search(const TextPattern& pattern, const CancellationFlag* cancelled = nullptr);
+    /// As RegexSearch::cut, which alone polls the flag.
     void cut(std::string_view text, std::vector<TextRange>& ranges);
     /// `text` with each match replaced. Errors: invalid_argument.
     std::string replace(std::string_view text, const Replacement& replacement);

@@ -176,7 +176,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, SpecialTokens spec
   require_text(text);
   std::vector<Piece> pieces = parts_->cut_added_tokens(text);
   throw_if_cancelled(cancelled);
-  if (parts_->pretokenizer) parts_->pretokenizer->apply(pieces);
+  if (parts_->pretokenizer) parts_->pretokenizer->apply(pieces, cancelled);
   std::vector<int32_t> ids;
   parts_->model->tokenize(pieces, ids, cancelled);
   const bool surround = special == SpecialTokens::add && parts_->post_processor;

@@ -96,7 +96,7 @@ TEST_F(DatasetTest, ReadingStopsOnRequest) {
       "stopped on request");
 }
 
-/// One text that is one word and one with a space after each letter.
+/// As a single word, and cut into words of one letter.
 TEST(TokenizeDocuments, StopsInsideALongText) {
   const auto tokenizer = [](const std::string& pretokenizer) {
     return Tokenizer::from_json(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from salient import _core
+from salient._arguments import warn_user
 from salient._config import AwqConfig
 from salient._data import calibration_blocks
 from salient._files import Scratch
@@ -166,7 +167,8 @@ class AwqQuantizer:
         if not whole_row:
             weights["group_size"] = self.group_size
         groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
-        ignore = [rf"re:(.*\.)?{re.escape(name)}(\..*)?$" for name in self.modules_to_not_convert]
+        parts = [rf"re:(.*\.)?{re.escape(name)}(\..*)?$" for name in self.modules_to_not_convert]
+        ignore = ["lm_head", *parts]
         return {
             "QuantizationModifier": {"config_groups": groups, "ignore": ignore},
             "salient": {"format": "autoawq-gemm"},
@@ -204,6 +206,8 @@ class AwqQuantizer:
                 scratch.remove()
             raise
         self.model.report = self.report
+        for warning in self.report["warnings"]:
+            warn_user(f"quantize: {warning}")
 
     @property
     def made_the_model(self) -> bool:
