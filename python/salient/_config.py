@@ -9,7 +9,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from salient._arguments import unknown_argument, whole_number
+from salient._arguments import unknown_argument
+from salient._values import check_positive
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,8 +52,13 @@ def _word(value: object, known: Sequence[str], name: str) -> str:
     return text
 
 
-def _group_size(name: str, value: object) -> int:
-    return -1 if value == -1 else whole_number("AwqConfig", name, value)
+def _positive(name: str, value: Any) -> int:
+    check_positive("AwqConfig", **{name: 0 if value is None else value})
+    return int(value)
+
+
+def _group_size(name: str, value: Any) -> int:
+    return -1 if value == -1 else _positive(name, value)
 
 
 def _truth(name: str, value: object) -> bool:
@@ -63,7 +69,7 @@ def _truth(name: str, value: object) -> bool:
 
 # How a value under another name than the setting's own is read.
 _READERS: Mapping[str, Callable[[str, Any], object]] = {
-    "w_bit": lambda name, value: whole_number("AwqConfig", name, value),
+    "w_bit": _positive,
     "q_group_size": _group_size,
     "format": lambda name, value: _word(value, _VERSIONS, name),
 }
@@ -113,7 +119,7 @@ class AwqConfig:
         exllama_config: Mapping[str, int] | None = None,
         **others: Any,
     ) -> None:
-        self.bits = whole_number("AwqConfig", "bits", bits)
+        self.bits = _positive("bits", bits)
         self.group_size = _group_size("group_size", group_size)
         self.zero_point = _truth("zero_point", zero_point)
         self.version = _word(version, _VERSIONS, "version")

@@ -118,6 +118,11 @@ def check_dtype(where: str, dtype: object, fitting: Collection[str]) -> None:
     warn_user(f"{where}: torch_dtype {name} has no effect: weights stay as they are stored, sums are float32")
 
 
+def stored_dtype(config: Mapping[str, Any]) -> str:
+    """The type that a config.json names, "auto" without one."""
+    return str(config.get("dtype") or config.get("torch_dtype") or "auto").removeprefix("torch.")
+
+
 def bytes_of(where: str, size: object) -> int:
     """Bytes of 24000000000, "24GB" or "512MiB".
 

@@ -15,6 +15,7 @@ from salient import _core
 from salient._arguments import reject_unknown, warn_user
 from salient._files import Scratch, check_target, model_target
 from salient._hub import find_model
+from salient._loading import stored_dtype
 from salient._oneshot_arguments import ARGUMENTS, checked_arguments, one_of
 from salient._oneshot_data import calibration_job, check_data_arguments
 from salient._oneshot_files import open_log, stored_tokenizer
@@ -185,13 +186,12 @@ def _at_revision(model: Any, revision: str) -> Any:
 
 def _check_model(given: Mapping[str, Any], handle: CausalLM) -> None:
     """What would have other weights than the checkpoint's, or take its place."""
-    config = handle.config.to_dict()
-    dtype = str(config.get("dtype") or config.get("torch_dtype") or "auto")
+    dtype = stored_dtype(handle.config)
     wanted = str(given["precision"] or "auto").removeprefix("torch.")
     if _DTYPES.get(wanted, wanted) not in ("auto", dtype):
         reason = f"the checkpoint is {dtype}, and weights that stay dense keep their type"
         raise NotImplementedError(f"oneshot: precision={wanted!r} is not supported; {reason}")
-    if not given["tie_word_embeddings"] and config.get("tie_word_embeddings"):
+    if not given["tie_word_embeddings"] and handle.config.get("tie_word_embeddings"):
         raise NotImplementedError("oneshot: tie_word_embeddings=False is not supported; the checkpoint ties them")
     output = given["output_dir"]
     if output is not None and os.path.realpath(output) == os.path.realpath(handle.directory):

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from salient._arguments import warn_user, whole_number
+from salient._arguments import warn_user
+from salient._values import check_positive
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,11 @@ def checked_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, **counts}
 
 
-def _count(name: str, value: object) -> int | None:
-    may_be_none = ARGUMENTS[name].default is None or name == "num_calibration_samples"
-    return None if value is None and may_be_none else whole_number("oneshot", name, value)
+def _count(name: str, value: Any) -> int | None:
+    if value is None and name == "batch_size":
+        raise ValueError("oneshot: batch_size=None: a whole number of at least 1 is expected")
+    check_positive("oneshot", **{name: value})
+    return None if value is None else int(value)
 
 
 def one_of(given: Mapping[str, Any], *names: str) -> Any:

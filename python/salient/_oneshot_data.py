@@ -15,7 +15,7 @@ from salient._data import calibration_sequences
 from salient._hub import find_model
 from salient._ids import Ids
 from salient._oneshot_arguments import one_of, split_of
-from salient._values import context_length
+from salient._values import context_length, token_limit
 from salient.model import CausalLM
 from salient.tokenizer import as_tokenizer
 
@@ -44,7 +44,7 @@ def check_data_arguments(given: Mapping[str, Any], needs_data: bool) -> None:
 def calibration_job(given: Mapping[str, Any], handle: CausalLM) -> dict[str, Any]:
     """The arguments of _core.oneshot that say what to calibrate on."""
     tokenizer = as_tokenizer(tokenizer_of(given), tokenizer_directory(given, handle))
-    length = sequence_length(given["max_seq_length"], handle.info, tokenizer)
+    length = sequence_length(given["max_seq_length"], handle.config, tokenizer)
     sequences = collated(_sequences(data_of(given), given, tokenizer, length), given)
     return {
         "sequences": sequences,
@@ -88,9 +88,10 @@ def tokenizer_directory(given: Mapping[str, Any], handle: CausalLM) -> str:
     return directory
 
 
-def sequence_length(wanted: int | None, info: Mapping[str, Any], tokenizer: object) -> int:
+def sequence_length(wanted: int | None, config: Mapping[str, Any], tokenizer: object) -> int:
     """Tokens per sequence at most: as wanted, but no more than the model takes."""
-    limit = context_length(info, tokenizer)
+    limits = (context_length(config), token_limit(tokenizer))
+    limit = min((int(each) for each in limits if each), default=None)
     if wanted is None:
         return min(limit or _LENGTH_WITHOUT_LIMIT, 1 << 20)
     if limit is not None and wanted > limit:

@@ -176,7 +176,7 @@ def test_from_pretrained_refuses(arguments: dict[str, Any], error: type[Exceptio
         ({"max_memory": {"cpu": "much"}}, ValueError, "much"),
         ({"max_memory": {"cpu": 1.5}}, ValueError, "1.5 is no size"),
         ({"max_memory": {"gpu": "1GB"}}, ValueError, "'gpu', which is no device"),
-        ({"max_seq_len": 0}, ValueError, "max_seq_len=0 is no whole number above 0"),
+        ({"max_seq_len": 0}, ValueError, "max_seq_len=0: a whole number of at least 1"),
         ({"quant_filename": "model.pt"}, FileNotFoundError, "'model.pt' is not in"),
         ({"quant_filename": "config.json"}, NotImplementedError, "reads all safetensors"),
         ({"fuse_layer": True}, TypeError, "did you mean 'fuse_layers'"),

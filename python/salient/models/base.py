@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from salient._arguments import is_accelerator, unknown_argument, warn_user, whole_number
+from salient._arguments import is_accelerator, unknown_argument, warn_user
 from salient._config import AwqConfig, as_awq_config, module_names
 from salient._ids import id_rows
 from salient._loading import check_dtype, check_filename, check_memory, located, note_unused
+from salient._values import check_positive
 from salient.generation import generation_options
 from salient.model import CausalLM
 from salient.models._names import parts_present
@@ -410,7 +411,9 @@ def _sequence_limit(where: str, max_seq_len: int | None, max_new_tokens: int | N
     if max_new_tokens is not None:
         name, limit = "max_new_tokens", max_new_tokens
         warn_user(f"{where}: max_new_tokens is an older name of max_seq_len and is taken for it")
-    return None if limit is None else whole_number(where, name, limit)
+    given: dict[str, Any] = {name: limit}
+    check_positive(where, **given)
+    return None if limit is None else int(limit)
 
 
 def _keyword_names(function: Any) -> tuple[str, ...]:

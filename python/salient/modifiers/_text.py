@@ -11,6 +11,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from salient._values import shorten
+
 _OF_OBJECTS = "recipe.json"
 _OF_TEXT = "recipe"
 
@@ -113,16 +115,11 @@ def _named(recipe: object) -> Iterator[dict[str, Any]]:
     elif hasattr(recipe, "model_dump"):
         yield {type(recipe).__name__: _fields_of(recipe.model_dump())}
     else:
-        raise ValueError(f"recipe: {_describe(recipe)} is no modifier; AWQModifier and QuantizationModifier are")
+        raise ValueError(f"recipe: {shorten(recipe)} is no modifier; AWQModifier and QuantizationModifier are")
 
 
 def _fields_of(dumped: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in dumped.items() if value is not None and key not in _BOOKKEEPING}
-
-
-def _describe(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "..."
 
 
 # ---- text and files
