@@ -24,8 +24,13 @@ class Interruptible {
   /// callback that threw, further ones are skipped and the flag is raised.
   void call_back(const std::function<void()>& callback);
 
+  /// Ends all work of all threads, and keeps them from beginning any: what Python's atexit is to call, before
+  /// the interpreter ends its threads and the process its libraries.
+  static void end_all();
+
  private:
   class Worker;
+  struct Live;
 
   /// Whether the work is done.
   bool wait_for_work();

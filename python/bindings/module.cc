@@ -1,6 +1,7 @@
 #include "bindings/module.h"
 
 #include "base/parallel.h"
+#include "bindings/interruptible.h"
 
 namespace salient::python {
 
@@ -15,6 +16,7 @@ NB_MODULE(_core, module) {
   bind_oneshot(module);
   bind_measure(module);
   bind_weights(module);
+  nb::module_::import_("atexit").attr("register")(nb::cpp_function(&Interruptible::end_all));
   module.def("set_num_threads", &set_thread_count, nb::arg("count"),
              "How many threads all work uses from now on (1 to 1024).");
   module.def(
