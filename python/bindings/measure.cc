@@ -16,6 +16,11 @@ std::string inspect(const std::filesystem::path& path) {
   return inspection_json(ModelWeights(path.string())).dump();
 }
 
+std::vector<std::string> tensor_names(const std::filesystem::path& path) {
+  const nb::gil_scoped_release released;
+  return Checkpoint(path.string()).tensor_names();
+}
+
 Json measure_windows(const std::string& model, const std::string& against, const TokenWindows& windows,
                      const EvaluationOptions& options) {
   const auto backend = make_cpu_backend();
@@ -65,6 +70,9 @@ void bind_measure(nb::module_& module) {
   module.def("inspect", &inspect, nb::arg("path"),
              nb::sig("def inspect(path: str | os.PathLike[str]) -> str"),
              "What a model directory holds, as JSON.");
+  module.def("tensor_names", &tensor_names, nb::arg("path"),
+             nb::sig("def tensor_names(path: str | os.PathLike[str]) -> list[str]"),
+             "Names of the tensors of a model directory.");
   module.def(
       "measure", &measure, nb::arg("model"), nb::arg("windows").noconvert(), nb::arg("against") = "",
       nb::arg("progress") = nb::none(),

@@ -364,9 +364,7 @@ def test_a_class_adds_to_the_config(kind: type[BaseAWQForCausalLM]) -> None:
 
 
 def tensors_of(directory: str) -> list[str]:
-    from salient.models._names import tensor_names
-
-    return tensor_names(directory)
+    return _core.tensor_names(directory)
 
 
 def test_an_entry_is_whole_words(dense: AutoAWQForCausalLM) -> None:
@@ -374,14 +372,17 @@ def test_an_entry_is_whole_words(dense: AutoAWQForCausalLM) -> None:
         dense.quantize(None, {**GUIDE, "modules_to_not_convert": ["gate"]}, **SHORT)
 
 
-def test_names_of_shards(tmp_path: pathlib.Path) -> None:
+def test_parts_of_a_checkpoint(tmp_path: pathlib.Path) -> None:
     from salient.models._names import parts_present
 
-    (tmp_path / "cut.safetensors").write_bytes((1 << 60).to_bytes(8, "little"))
-    with pytest.raises(salient.FormatError, match="cut.safetensors"):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes((1 << 60).to_bytes(8, "little"))
+    with pytest.raises(salient.FormatError, match="model.safetensors"):
         parts_present(str(tmp_path), ["visual"])
-    index = {"weight_map": {"model.visual.blocks.0.weight": "a.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    tensor = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    header = json.dumps({"model.visual.blocks.0.weight": tensor}).encode()
+    header += b" " * (-len(header) % 8)
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     assert parts_present(str(tmp_path), ["visual", "visua", "blocks.0", "gate"]) == ["visual", "blocks.0"]
 
 
