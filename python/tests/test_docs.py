@@ -3,10 +3,10 @@
 Of a page the blocks run in order, in one folder with the repository's `examples` in it. What a fence says:
   python            runs, in one namespace per page
   python old        stands before its twin for Salient, from which only imports may differ
-  python needs X    runs where the package X is installed
-  python not run: WHY, sh not run: WHY
-                    what no test can run, with the reason
   sh                runs in bash
+  python needs X, sh needs X
+                    runs where the package X is installed
+  sh not run: WHY   what the tests cannot run, as it runs them
   cpp               stands in a C++ test as it is here
   yaml, text        looked at by tests of their own, or nothing to run
 """
@@ -28,7 +28,7 @@ from conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
-KINDS = re.compile(r"python|python old|python needs \w+|(python|sh) not run: .+|sh|cpp|yaml|text")
+KINDS = re.compile(r"python|python old|(python|sh) needs \w+|sh not run: .+|sh|cpp|yaml|text")
 IMPORTS = (
     (r"^from (awq|llmcompressor)\b", "from salient"),
     (r"^from compressed_tensors\.quantization\b", "from salient.quantization"),
@@ -67,13 +67,17 @@ def run_shell(block: Block) -> None:
 
 
 def run_python(block: Block, namespace: dict[str, object]) -> None:
-    needed = block.kind.removeprefix("python needs ") if block.kind.startswith("python needs ") else None
-    if needed is not None and importlib.util.find_spec(needed) is None:
-        print(f"{block.place}: not run, {needed} is not installed", file=sys.stderr)
-        return
     # Lines as on the page, so that a traceback leads there.
     code = "\n" * (int(block.place.split(":")[1]) - 1) + block.code
     exec(compile(code, block.place, "exec"), namespace)
+
+
+def can_run(block: Block) -> bool:
+    _, needs, package = block.kind.partition(" needs ")
+    if not needs or importlib.util.find_spec(package) is not None:
+        return True
+    print(f"{block.place}: not run, {package} is not installed", file=sys.stderr)
+    return False
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -86,9 +90,9 @@ def test_every_block_says_what_it_is(page: pathlib.Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_page_runs(page: pathlib.Path, workplace: pathlib.Path) -> None:
     namespace: dict[str, object] = {"__name__": "__page__"}
-    runs = [block for block in blocks_of(page) if block.kind == "sh" or re.fullmatch("python( needs.*)?", block.kind)]
-    for block in runs:
-        if block.kind == "sh":
+    runs = [block for block in blocks_of(page) if re.fullmatch("(python|sh)( needs.*)?", block.kind)]
+    for block in filter(can_run, runs):
+        if block.kind.startswith("sh"):
             run_shell(block)
         else:
             run_python(block, namespace)
