@@ -14,16 +14,11 @@
 namespace salient::python {
 namespace {
 
-std::unique_ptr<Backend> backend_of(const std::string& device) {
-  if (device == "auto" || device == "cpu") return make_cpu_backend();
-  fail(ErrorKind::invalid_argument, "device \"{}\" is not known (auto, cpu)", device);
-}
-
 /// A model directory, loaded.
 class LoadedModel {
  public:
   LoadedModel(const std::string& path, const std::string& device, const CancellationFlag* cancelled)
-      : backend_(backend_of(device)), decoder_(Decoder::load(path, *backend_, cancelled)) {}
+      : backend_(make_backend(device)), decoder_(Decoder::load(path, *backend_, cancelled)) {}
 
   std::string device() const { return backend_->description(); }
   const Decoder& decoder() const { return decoder_; }
@@ -33,15 +28,9 @@ class LoadedModel {
     const auto count = static_cast<int64_t>(ids.size());
     if (last < 0 || last > count)
       fail(ErrorKind::invalid_argument, "last {} is no number of positions from 0 to {}", last, count);
-    check_length(count);
-    const int64_t first = last == 0 ? 0 : count - last;
-    Tensor result = Tensor::empty(DType::f32, {count - first, decoder_.spec().vocab_size});
+    check_window(decoder_.spec(), count);
     KvCache cache = decoder_.make_cache();
-    decoder_.forward_rows({ids, first, cancelled}, cache, [&](int64_t row, const Tensor& part) {
-      Tensor target = result.slice(row - first, row - first + part.dim(0));
-      std::memcpy(target.mutable_bytes(), part.bytes(), part.byte_size());
-    });
-    return result;
+    return decoder_.logits({ids, last == 0 ? 0 : count - last, cancelled}, cache);
   }
 
   struct Scores {
@@ -56,8 +45,8 @@ class LoadedModel {
       fail(ErrorKind::invalid_argument,
            "first {} is no position from 1 to {}: the first token has nothing before it", first, count - 1);
     }
-    check_length(count - 1);
-    check_token(ids.back());
+    check_window(decoder_.spec(), count - 1);
+    check_tokens(decoder_.spec(), ids);
     Scores scores;
     KvCache cache = decoder_.make_cache();
     const auto context = ids.first(ids.size() - 1);
@@ -76,17 +65,6 @@ class LoadedModel {
   }
 
  private:
-  void check_length(int64_t tokens) const {
-    const int64_t limit = context_limit(decoder_.spec());
-    if (tokens > limit)
-      fail(ErrorKind::invalid_argument, "the text has {} tokens, the model's context {}", tokens, limit);
-  }
-  void check_token(int32_t id) const {
-    const int64_t vocabulary = decoder_.spec().vocab_size;
-    if (id < 0 || id >= vocabulary)
-      fail(ErrorKind::invalid_argument, "token {} is not in the vocabulary of {}", id, vocabulary);
-  }
-
   std::unique_ptr<Backend> backend_;
   Decoder decoder_;
 };

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any, Final
 
 from salient import _core
 from salient._arguments import check_device_map, is_accelerator, unknown_argument, warn_user
-from salient._hub import find_model
+from salient._hub import DOWNLOAD_OPTIONS, find_model
 
 _PROCESSOR: Final = "the kernels are those of the processor"
 
@@ -51,8 +50,7 @@ UNUSED: Final[Mapping[str, Unused]] = {
     "max_chunk_memory": Unused("calibration takes the memory of one layer, in chunks of its own"),
 }
 
-_KEYWORDS = (name for name, one in inspect.signature(find_model).parameters.items() if one.kind is one.KEYWORD_ONLY)
-DOWNLOAD: Final = (*(name for name in _KEYWORDS if name != "weights"), "use_auth_token")
+DOWNLOAD: Final = (*sorted(DOWNLOAD_OPTIONS), "use_auth_token")
 # Of dtypes: those that models are stored and computed in.
 _FLOATS: Final = ("float16", "bfloat16", "float32")
 

@@ -16,7 +16,7 @@ from salient._arguments import warn_user
 from salient._data import TextEncoder, id_sequences
 from salient._ids import Ids
 from salient._progress import progress as progress_bar
-from salient._values import check_positive, context_length
+from salient._values import check_positive
 from salient.model import CausalLM, model_handle
 from salient.tokenizer import Tokenizer, as_tokenizer
 
@@ -72,9 +72,6 @@ def perplexity(
         warn_user(f"perplexity: model and against are both what lies in {handle.directory}")
     opened = partial(_tokenizer_of, handle, tokenizer)
     windows = _windows(data, opened, int(window), max_windows, text_column)
-    for one in (handle, reference):
-        if one is not None:
-            _check_context(one, windows)
     directory = "" if reference is None else reference.directory
     if not progress:
         return _result(json.loads(_core.measure(handle.directory, windows, directory)))
@@ -161,14 +158,3 @@ def _cut(ids: Ids, window: int) -> list[Ids]:
     if len(ids) < window:
         raise ValueError(f"perplexity: the text has {len(ids)} tokens, not enough for one window of {window}")
     return [ids[begin : begin + window] for begin in range(0, len(ids) - window + 1, window)]
-
-
-def _check_context(model: CausalLM, windows: Sequence[Ids]) -> None:
-    """ValueError for windows that the model cannot use. What scaled rotations reach only the loaded model knows."""
-    longest = max(map(len, windows), default=0)
-    stated = context_length(model.config)
-    if stated is not None and longest <= stated:
-        return
-    if longest > model.core.context_length:
-        limit = model.core.context_length
-        raise ValueError(f"perplexity: a window has {longest} tokens, the context of {model.name_or_path} {limit}")

@@ -78,7 +78,7 @@ class CausalLM:
         self.directory = os.fspath(path)
         self.name_or_path = self.directory if name_or_path is None else name_or_path
         self.report: Any = None
-        self._device = _checked_device(device)
+        self._device = device
         self._owner: Scratch | None = None
         self.info  # an unreadable model is told of here, not when it is first used
 
@@ -493,9 +493,3 @@ def _scheme_text(info: Mapping[str, Any]) -> str:
         size = {-1: "per row", 0: "per matrix"}.get(group["group_size"], f"group {group['group_size']}")
         texts.append(f"int{group['num_bits']} {'symmetric' if group['symmetric'] else 'asymmetric'}, {size}")
     return f"{' + '.join(dict.fromkeys(texts))}, {quantization['format']}"
-
-
-def _checked_device(device: str) -> str:
-    if device in ("auto", "cpu"):
-        return device
-    raise ValueError(f"device {device!r} is not known (auto, cpu)")

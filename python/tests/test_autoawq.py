@@ -137,6 +137,9 @@ def test_other_directions_without_effect_warn(dense: AutoAWQForCausalLM) -> None
         AutoAWQForCausalLM.from_pretrained(str(DEMO), safetensors=False)
     with pytest.warns(UserWarning, match="cuda:0 is not used"):
         assert dense.to("cuda:0") is dense
+    with pytest.warns(UserWarning, match="cuda is not used"):
+        assert dense.cuda() is dense
+    assert dense.cpu() is dense and dense.half() is dense
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float16", "bfloat16", np.float16, None])

@@ -127,4 +127,7 @@ struct CpuBackendOptions {
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options = {});
 
+/// "auto" or "cpu". Errors: invalid_argument.
+std::unique_ptr<Backend> make_backend(const std::string& device);
+
 }  // namespace salient

@@ -41,7 +41,8 @@ struct Side {
 
 Divergence measure_divergence(Backend& backend, const ModelWeights& weights, const ModelWeights& reference,
                               const TokenWindows& windows, const EvaluationOptions& options) {
-  check_windows(windows);
+  check_windows(weights.spec(), windows);
+  check_windows(reference.spec(), windows);
   if (weights.spec().vocab_size != reference.spec().vocab_size) {
     fail(ErrorKind::invalid_argument, "evaluation: the vocabularies differ: {} and {} tokens",
          weights.spec().vocab_size, reference.spec().vocab_size);

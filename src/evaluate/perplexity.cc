@@ -9,7 +9,7 @@ namespace salient {
 
 Perplexity measure_perplexity(Backend& backend, const ModelWeights& weights, const TokenWindows& windows,
                               const EvaluationOptions& options) {
-  check_windows(windows);
+  check_windows(weights.spec(), windows);
   const auto stretches = scored_rows(windows);
   EvaluationSteps step(options, weights.spec().layers + static_cast<int64_t>(stretches.size()));
   const Tensor hidden = run_all_layers(backend, weights, windows, [&] { step(); });

@@ -12,8 +12,8 @@ struct Perplexity {
   int64_t predictions = 0;
 };
 
-/// Errors: invalid_argument for no windows, a window of fewer than two tokens or a token outside the
-/// vocabulary; cancelled.
+/// Errors: invalid_argument for no windows, a window of fewer than two tokens or of more than the model can
+/// use, or a token outside the vocabulary; cancelled.
 Perplexity measure_perplexity(Backend& backend, const ModelWeights& weights, const TokenWindows& windows,
                               const EvaluationOptions& options = {});
 

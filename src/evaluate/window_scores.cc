@@ -4,16 +4,19 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "runtime/generate.h"
 
 namespace salient {
 
-void check_windows(const TokenWindows& windows) {
+void check_windows(const DecoderSpec& spec, const TokenWindows& windows) {
   if (windows.empty()) fail(ErrorKind::invalid_argument, "evaluation: there is no text to predict");
   for (size_t i = 0; i < windows.size(); ++i) {
     if (windows[i].size() < 2) {
       fail(ErrorKind::invalid_argument, "evaluation: window {} has {} tokens, at least 2 are needed", i,
            windows[i].size());
     }
+    with_context(fmt::format("evaluation: window {}", i),
+                 [&] { check_window(spec, static_cast<int64_t>(windows[i].size())); });
   }
 }
 

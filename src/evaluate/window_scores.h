@@ -24,8 +24,8 @@ class EvaluationSteps {
   int64_t done_ = 0;
 };
 
-/// Errors: invalid_argument for no windows or one of fewer than two tokens.
-void check_windows(const TokenWindows& windows);
+/// Errors: invalid_argument for no windows, one of fewer than two tokens or of more than the model can use.
+void check_windows(const DecoderSpec& spec, const TokenWindows& windows);
 
 /// Log of the sum of exponentials, and the position of the largest logit.
 struct RowSummary {

@@ -89,11 +89,7 @@ void check_sequence(std::span<const int32_t> sequence, int64_t longest, const De
     fail(ErrorKind::invalid_argument, "{} tokens are more than max_seq_length allows, {}", tokens, longest);
   }
   check_window(spec, tokens);
-  for (size_t i = 0; i < sequence.size(); ++i) {
-    if (sequence[i] >= 0 && sequence[i] < spec.vocab_size) continue;
-    fail(ErrorKind::invalid_argument, "token {} is {}, but the vocabulary has {} tokens", i, sequence[i],
-         spec.vocab_size);
-  }
+  check_tokens(spec, sequence);
 }
 
 /// The first `num_samples` of the sequences that the caller gives.

@@ -12,15 +12,6 @@ namespace {
 /// Rows per chunk of a prompt: enough to keep products busy, few enough for small intermediate tensors.
 constexpr size_t kChunk = 512;
 
-void check_tokens(const DecoderSpec& spec, std::span<const int32_t> tokens) {
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] < 0 || tokens[i] >= spec.vocab_size) {
-      fail(ErrorKind::invalid_argument, "token {} is {}, but the vocabulary has {} entries", i, tokens[i],
-           spec.vocab_size);
-    }
-  }
-}
-
 void check_positions(const DecoderSpec& spec, int64_t end) {
   const int64_t most = spec.positions->count - spec.positions->offset;
   if (end > most) {
@@ -29,6 +20,15 @@ void check_positions(const DecoderSpec& spec, int64_t end) {
 }
 
 }  // namespace
+
+void check_tokens(const DecoderSpec& spec, std::span<const int32_t> tokens) {
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= spec.vocab_size) {
+      fail(ErrorKind::invalid_argument, "token {} is {}, but the vocabulary has {} entries", i, tokens[i],
+           spec.vocab_size);
+    }
+  }
+}
 
 PreparedEmbedding prepare_embedding(const ModelWeights& weights) {
   return {weights.embedding(), weights.positions(), prepare_norm(weights.embedding_norm())};
@@ -83,10 +83,14 @@ Decoder Decoder::load(const std::string& directory, Backend& backend, const Canc
 
 Tensor Decoder::forward(std::span<const int32_t> tokens, KvCache& cache,
                         const ForwardOptions& options) const {
-  const auto count = static_cast<int64_t>(tokens.size());
-  const int64_t first = options.rows == LogitRows::all ? 0 : std::max<int64_t>(0, count - 1);
-  Tensor logits = Tensor::empty(DType::f32, {count - first, spec().vocab_size});
-  forward_rows({tokens, first, options.cancelled}, cache, [&](int64_t row, const Tensor& part) {
+  const bool all = options.rows == LogitRows::all || tokens.empty();
+  return logits({tokens, all ? 0 : static_cast<int64_t>(tokens.size()) - 1, options.cancelled}, cache);
+}
+
+Tensor Decoder::logits(const LogitRequest& request, KvCache& cache) const {
+  const int64_t first = request.first_row;
+  Tensor logits = Tensor::empty(DType::f32, {std::ssize(request.tokens) - first, spec().vocab_size});
+  forward_rows(request, cache, [&](int64_t row, const Tensor& part) {
     Tensor target = logits.slice(row - first, row - first + part.dim(0));
     std::memcpy(target.mutable_bytes(), part.bytes(), part.byte_size());
   });

@@ -32,6 +32,9 @@ struct PreparedEmbedding {
 
 PreparedEmbedding prepare_embedding(const ModelWeights& weights);
 
+/// Errors: invalid_argument for an id outside the vocabulary.
+void check_tokens(const DecoderSpec& spec, std::span<const int32_t> tokens);
+
 /// Hidden states f32 [tokens, hidden]. Errors: invalid_argument for an id outside the vocabulary or a
 /// position outside the learned ones.
 Tensor embed_tokens(Backend& backend, const DecoderSpec& spec, const PreparedEmbedding& embedding,
@@ -82,6 +85,8 @@ class Decoder {
   /// The same, handing the logits of the tokens from `first_row` on over piece by piece, so that those of a
   /// long text and a large vocabulary need not be held together.
   void forward_rows(const LogitRequest& request, KvCache& cache, const LogitConsumer& consume) const;
+  /// The same, together: f32 [tokens - first_row, vocab].
+  Tensor logits(const LogitRequest& request, KvCache& cache) const;
 
  private:
   Decoder() = default;

@@ -70,7 +70,7 @@ int64_t context_limit(const DecoderSpec& spec) {
 
 void check_window(const DecoderSpec& spec, int64_t tokens) {
   if (tokens <= context_limit(spec)) return;
-  fail(ErrorKind::invalid_argument, "windows of {} tokens are longer than the model's {} positions", tokens,
+  fail(ErrorKind::invalid_argument, "a sequence of {} tokens is longer than the model's {} positions", tokens,
        context_limit(spec));
 }
 

@@ -9,11 +9,6 @@
 namespace salient {
 namespace {
 
-std::unique_ptr<Backend> make_backend(const std::string& device) {
-  if (device == "auto" || device == "cpu") return make_cpu_backend();
-  fail(ErrorKind::invalid_argument, "device \"{}\" is not known (auto, cpu)", device);
-}
-
 /// From tokens to the text that the caller sees.
 class TextOutput {
  public:

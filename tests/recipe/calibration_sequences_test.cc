@@ -92,14 +92,14 @@ TEST_F(CalibrationSequences, AreRefusedWithWhatIsWrong) {
   options_.calibration.sequences = {{1, 2}, {}};
   EXPECT_THAT(error(), HasSubstr("calibration sequence 1: there are no tokens in it"));
   options_.calibration.sequences = {{1, 2}, {4, 96}};
-  EXPECT_THAT(error(), HasSubstr("calibration sequence 1: token 1 is 96, but the vocabulary has 96 tokens"));
+  EXPECT_THAT(error(), HasSubstr("calibration sequence 1: token 1 is 96, but the vocabulary has 96 entries"));
   options_.calibration.sequences = {{-1}};
   EXPECT_THAT(error(), HasSubstr("calibration sequence 0: token 0 is -1"));
   options_.calibration.sequences = {std::vector<int32_t>(41, 1)};
   EXPECT_THAT(error(), HasSubstr("41 tokens are more than max_seq_length allows, 40"));
   options_.calibration.max_seq_length = 500;
   options_.calibration.sequences = {std::vector<int32_t>(129, 1)};
-  EXPECT_THAT(error(), HasSubstr("windows of 129 tokens are longer than the model's 128 positions"));
+  EXPECT_THAT(error(), HasSubstr("a sequence of 129 tokens is longer than the model's 128 positions"));
   options_.calibration.sequences = {{1, 2}};
   options_.calibration.num_samples = 0;
   EXPECT_THAT(error(), HasSubstr("num_samples is 0, but must be at least 1"));

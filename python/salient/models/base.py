@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from salient._arguments import is_accelerator, unknown_argument, warn_user
+from salient._arguments import unknown_argument, warn_user
 from salient._config import AwqConfig, as_awq_config, module_names
 from salient._ids import id_rows
 from salient._loading import check_dtype, check_filename, check_memory, located, note_unused
@@ -229,8 +229,17 @@ class BaseAWQForCausalLM:
 
     def to(self, device: object = None, *args: object, **options: object) -> Self:
         """The model itself: it stays where it is, and a warning says so where another device is named."""
-        if is_accelerator(str(device)):
-            warn_user(f"{type(self).__name__}.to: {device} is not used, the model runs on the processor")
+        self.model.to(device, *args, **options)
+        return self
+
+    def cuda(self, device: object = None) -> Self:
+        """As ``to("cuda")``."""
+        return self.to("cuda")
+
+    def cpu(self) -> Self:
+        return self
+
+    def half(self) -> Self:
         return self
 
     def eval(self) -> Self:
