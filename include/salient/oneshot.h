@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -55,12 +56,36 @@ struct MappingReport {
   double loss_after = 0;    ///< with the chosen scales
   double ratio = 0;         ///< the chosen exponent r
   bool duo = false;         ///< whether the chosen formula divides by mean|w|^(1-r)
-  bool left_alone = false;  ///< the identity was best
+  bool left_alone = false;  ///< the identity was best, or the search failed
+  std::string failure;      ///< why the search failed; empty when it did not
+  /// Least, 5th, 25th, 50th, 75th, 95th percentile and largest of the chosen scales.
+  std::array<double, 7> scale_quantiles{1, 1, 1, 1, 1, 1, 1};
+};
+
+/// An input channel of a linear.
+struct ChannelReport {
+  int64_t channel = 0;
+  double mean_absolute = 0;  ///< of its activations
+  double times_median = 0;   ///< that mean over the median of all channels'
+};
+
+/// One linear after its rounding. Losses are mean squared errors of its outputs over the calibration tokens.
+struct LinearReport {
+  std::string name;  ///< "model.layers.0.self_attn.q_proj"
+  QuantizationScheme scheme;
+  double signal = 0;        ///< mean squared output of the original weight
+  double loss_nearest = 0;  ///< the original weight rounded to nearest, neither scaled nor clipped
+  double loss_scaled = 0;   ///< with the chosen scales, rounded to nearest
+  double loss_clipped = 0;  ///< with the chosen clips as well
+  double loss = 0;          ///< as it is written
+  /// Those whose activations are largest in the mean, at most five, the largest first.
+  std::vector<ChannelReport> largest_channels;
 };
 
 struct LayerReport {
   int64_t layer = 0;
   std::vector<MappingReport> mappings;
+  std::vector<LinearReport> linears;  ///< without data none
   double clip_loss_before = 0;  ///< summed over the clipped linears
   double clip_loss_after = 0;
   /// Relative change of the layer's function by the smoothing, before rounding.

@@ -221,6 +221,9 @@ struct Mistake {
   std::vector<std::string> message;
 };
 
+/// Names of tests hold no addresses.
+void PrintTo(const Mistake& mistake, std::ostream* out) { *out << mistake.text; }
+
 class RecipeMistake : public ::testing::TestWithParam<Mistake> {};
 
 TEST_P(RecipeMistake, IsNamedWithPathAndValue) {
