@@ -11,6 +11,11 @@ namespace {
 
 constexpr int64_t kColumnsPerBlock = 128;
 
+/// Rows know nothing of each other, so that targets and errors are there for so many at a time only. A
+/// multiple of the rows that Backend::feed_back hands to one thread: the products are the same for any
+/// number of rows then, and sixteen threads have work.
+constexpr int64_t kRowsPerBlock = 2048;
+
 /// Neighbours in a text say little new: about one token in so many counts as a sample of its own. Measured:
 /// with the products of 8192 tokens taken at face value, the error on other text did not fall at all for 1536
 /// columns (docs/measurements.md compares 1 to 25).
@@ -88,7 +93,7 @@ Tensor feedback_factor(const CompensatedRoundingProblem& problem, std::span<cons
   return {};
 }
 
-/// The columns of a matrix on their way from the first to the last of `order`.
+/// The columns of a matrix on their way from the first to the last of `order`, for some of its rows.
 class ColumnRounding {
  public:
   ColumnRounding(const CompensatedRoundingProblem& problem, std::span<const int64_t> order,
@@ -99,13 +104,14 @@ class ColumnRounding {
         result_(result),
         columns_(problem.weight.dim(1)),
         width_(group_width(result.scheme, columns_)),
-        factors_(upper.values<float>().data()),
-        weight_(problem.order == ActivationOrder::none ? problem.weight
-                                                       : take_columns(problem.weight, order)),
-        targets_(weight_.to(DType::f32)),
-        errors_(Tensor::empty(DType::f32, problem.weight.shape())) {}
+        factors_(upper.values<float>().data()) {}
 
-  void run() {
+  void run(int64_t first_row, int64_t end_row) {
+    first_row_ = first_row;
+    const Tensor rows = problem_.weight.slice(first_row, end_row);
+    weight_ = problem_.order == ActivationOrder::none ? rows : take_columns(rows, order_);
+    targets_ = weight_.to(DType::f32);
+    errors_ = Tensor::empty(DType::f32, weight_.shape());
     for (int64_t begin = 0; begin < columns_; begin += kColumnsPerBlock) {
       throw_if_cancelled(problem_.cancelled);
       const int64_t end = std::min(columns_, begin + kColumnsPerBlock);
@@ -113,10 +119,10 @@ class ColumnRounding {
           {.errors = errors_, .upper = upper_, .begin = begin, .end = end, .targets = targets_});
       const auto targets = targets_.mutable_values<float>();
       const auto errors = errors_.mutable_values<float>();
-      parallel_for(static_cast<size_t>(problem_.weight.dim(0)), 16, [&](size_t from, size_t to) {
+      parallel_for(static_cast<size_t>(end_row - first_row), 16, [&](size_t from, size_t to) {
         for (size_t row = from; row < to; ++row) {
           const size_t at = row * static_cast<size_t>(columns_);
-          round_row({.row = static_cast<int64_t>(row),
+          round_row({.row = first_row_ + static_cast<int64_t>(row),
                      .begin = begin,
                      .end = end,
                      .weight = weight_.values<float>().data() + at,
@@ -165,9 +171,10 @@ class ColumnRounding {
   int64_t columns_;
   int64_t width_;
   const float* factors_;  // [in, in]
-  Tensor weight_;         // f32 [out, in], its columns in order
-  Tensor targets_;        // f32 [out, in]
-  Tensor errors_;         // f32 [out, in], w - q of the columns that are done
+  int64_t first_row_ = 0;
+  Tensor weight_;   // f32 [rows, in], its columns in order
+  Tensor targets_;  // f32 [rows, in]
+  Tensor errors_;   // f32 [rows, in], w - q of the columns that are done
 };
 
 }  // namespace
@@ -177,7 +184,11 @@ QuantizedWeight round_compensated(const CompensatedRoundingProblem& problem) {
                                                problem.rounding.scale_dtype);
   const std::vector<int64_t> order = rounding_order(problem);
   const Tensor upper = feedback_factor(problem, order);
-  if (upper.defined()) ColumnRounding(problem, order, upper, result).run();
+  if (!upper.defined()) return result;
+  ColumnRounding rounding(problem, order, upper, result);
+  for (int64_t row = 0; row < problem.weight.dim(0); row += kRowsPerBlock) {
+    rounding.run(row, std::min(problem.weight.dim(0), row + kRowsPerBlock));
+  }
   return result;
 }
 

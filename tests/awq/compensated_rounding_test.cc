@@ -222,6 +222,21 @@ TEST_F(CompensatedRounding, SameBytesForAnyThreadCount) {
   EXPECT_EQ(std::memcmp(one.codes.bytes(), three.codes.bytes(), one.codes.byte_size()), 0);
 }
 
+/// Tall matrices are worked on some rows at a time, which must not show in any row.
+TEST_F(CompensatedRounding, RowsDoNotDependOnThoseBesideThem) {
+  const Tensor weight = random_matrix(4500, 160, 7);
+  const Tensor gram = correlated_gram(500, 160, 2);
+  for (const ActivationOrder order : {ActivationOrder::none, ActivationOrder::weight}) {
+    const QuantizedWeight whole = round(weight, gram, 500, {}, order);
+    for (const int64_t begin : {0, 1920, 2048, 4096}) {
+      const int64_t end = std::min<int64_t>(4500, begin + 256);
+      const QuantizedWeight part = round(weight.slice(begin, end), gram, 500, {}, order);
+      const Tensor rows = whole.codes.slice(begin, end);
+      EXPECT_EQ(std::memcmp(rows.bytes(), part.codes.bytes(), rows.byte_size()), 0) << begin;
+    }
+  }
+}
+
 /// Taking the columns in another order is the same as storing them in that order. One group to a row, because
 /// groups are those of the stored columns either way.
 TEST_F(CompensatedRounding, ActivationOrderTakesTheStrongestColumnsFirst) {
