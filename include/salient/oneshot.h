@@ -73,26 +73,38 @@ struct ChannelReport {
 struct LinearReport {
   std::string name;  ///< "model.layers.0.self_attn.q_proj"
   QuantizationScheme scheme;
-  double signal = 0;        ///< mean squared output of the original weight
-  double loss_nearest = 0;  ///< the original weight rounded to nearest, neither scaled nor clipped
-  double loss_scaled = 0;   ///< with the chosen scales, rounded to nearest
-  double loss_clipped = 0;  ///< with the chosen clips as well
-  double loss = 0;          ///< as it is written
+  double signal = 0;          ///< mean squared output of the original weight
+  double loss_nearest = 0;    ///< the original weight rounded to nearest, neither scaled nor clipped
+  double loss_scaled = 0;     ///< with the chosen scales, rounded to nearest
+  double loss_clipped = 0;    ///< with the chosen clips as well
+  double loss = 0;            ///< as it is written
+  int64_t dead_channels = 0;  ///< input channels that no calibration token activated
   /// Those whose activations are largest in the mean, at most five, the largest first.
   std::vector<ChannelReport> largest_channels;
+};
+
+/// Where the seconds of a layer went.
+struct LayerSeconds {
+  double forward = 0;     ///< the calibration tokens through the layer, once or twice
+  double statistics = 0;  ///< Gram matrices of what its linears see
+  double scales = 0;      ///< search for smoothing scales
+  double clips = 0;
+  double rounding = 0;
+  double checks = 0;  ///< that smoothing left the layer's function as it was; losses for the report
+  double total = 0;   ///< with reading and writing
 };
 
 struct LayerReport {
   int64_t layer = 0;
   std::vector<MappingReport> mappings;
   std::vector<LinearReport> linears;  ///< without data none
-  double clip_loss_before = 0;  ///< summed over the clipped linears
+  double clip_loss_before = 0;        ///< summed over the clipped linears
   double clip_loss_after = 0;
   /// Relative change of the layer's function by the smoothing, before rounding.
   double equivalence_error = 0;
   /// Experts to which too few tokens were routed, so that they took the statistics of all tokens.
   std::vector<int64_t> pooled_experts;
-  double seconds = 0;
+  LayerSeconds seconds;
 };
 
 /// Told after each finished layer.

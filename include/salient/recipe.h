@@ -20,6 +20,8 @@ enum class ClipSearch { off, on };
 enum class Rounding {
   nearest,      ///< each on its own, as both incumbents do
   compensated,  ///< each making up for the errors of the columns before it (GPTQ)
+  matched,      ///< the same, and linear after linear makes up for what its input lost by the rounding of all
+                ///< before it (GPTAQ); needs Propagation::quantized and two more passes
 };
 
 /// A smoothing as users write it: the output channels of `smooth_layer` are divided by scales, the input

@@ -1,232 +1,23 @@
 #include "awq/awq.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "awq/apply.h"
-#include "awq/clip_search.h"
-#include "awq/compensated_rounding.h"
+#include "awq/layer_search.h"
 #include "awq/layer_statistics.h"
-#include "awq/mse_clips.h"
-#include "awq/scale_search.h"
 #include "awq/scaled_layer.h"
 #include "base/error.h"
 #include "base/process.h"
+#include "base/stopwatch.h"
 #include "quant/group_quantize.h"
 
 namespace salient {
 namespace {
 
 constexpr double kEquivalenceLimit = 1e-3;
-
-/// Linears as they are to be written, but for their biases.
-using FinishedLinears = PerLinear<LinearWeight>;
-
-DType storage_of(const LayerJob& job, const Tensor& original) {
-  return job.storage.value_or(original.dtype());
-}
-
-/// Nothing for a linear that stays dense.
-std::optional<RoundingRule> rounding_rule(const LayerJob& job, const LinearId& id,
-                                          const LayerWeights& original) {
-  const auto rounding = job.linears.find(id);
-  if (rounding == job.linears.end()) return std::nullopt;
-  const LinearWeight& weight = original[id];
-  return RoundingRule{.scheme = rounding->second.scheme, .scale_dtype = storage_of(job, weight.dense)};
-}
-
-/// The largest weight of each group where an observer finds it in the weights alone; undefined where there is
-/// no such search.
-Tensor clip_by_weights(const RoundingRule& rule, const Tensor& weight, const LinearRounding& rounding) {
-  if (rounding.observer != Observer::mse) return {};
-  return search_mse_clips(rule, weight, rounding.observer_settings);
-}
-
-/// One layer on its way through the search: scales are found for mapping after mapping, then its linears are
-/// clipped and rounded. Experts come one by one, with statistics of their own.
-class LayerSearch {
- public:
-  LayerSearch(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
-              const LayerStatistics& statistics)
-      : job_(job),
-        settings_(settings),
-        original_(original),
-        statistics_(statistics),
-        scaled_(job.spec, original) {}
-
-  void run(LayerReport& report) {
-    for (const ResolvedMapping& mapping : job_.mappings) {
-      if (expert_of(mapping) < 0) smooth(mapping, statistics_.of(mapping.balance.front()), report);
-    }
-    for (const auto& slot : job_.spec.linears(job_.layer)) {
-      if (is_expert(slot.id.role) || !job_.linears.contains(slot.id)) continue;
-      finish(slot.id, statistics_.of(slot.id), report);
-    }
-    if (!job_.spec.has_experts(job_.layer)) return;
-    for (int64_t expert = 0; expert < job_.spec.moe->experts; ++expert) run_expert(expert, report);
-  }
-
-  const ScaledLayer& scaled() const { return scaled_; }
-  FinishedLinears take_finished() { return std::move(finished_); }
-
- private:
-  /// The expert whose linears a mapping pairs; -1 for all others.
-  static int64_t expert_of(const ResolvedMapping& mapping) {
-    const auto* smooth = std::get_if<LinearId>(&mapping.smooth);
-    return smooth != nullptr && is_expert(smooth->role) ? smooth->expert : -1;
-  }
-
-  void run_expert(int64_t expert, LayerReport& report) {
-    const LinearId gate(LinearRole::expert_gate, expert);
-    const LinearId up(LinearRole::expert_up, expert);
-    const LinearId down(LinearRole::expert_down, expert);
-    if (!job_.linears.contains(gate) && !job_.linears.contains(up) && !job_.linears.contains(down)) return;
-    const ExpertStatistics statistics = statistics_.of_expert(expert);
-    if (statistics.pooled) report.pooled_experts.push_back(expert);
-    for (const ResolvedMapping& mapping : job_.mappings) {
-      if (expert_of(mapping) == expert) smooth(mapping, statistics.hidden, report);
-    }
-    for (const LinearId& id : {gate, up, down}) {
-      if (job_.linears.contains(id)) finish(id, id == down ? statistics.hidden : statistics.input, report);
-    }
-    return_free_memory();
-  }
-
-  bool any_quantized(const ResolvedMapping& mapping) const {
-    return std::any_of(mapping.balance.begin(), mapping.balance.end(),
-                       [&](const LinearId& id) { return job_.linears.contains(id); });
-  }
-
-  /// `input`: of the balance layers.
-  void smooth(const ResolvedMapping& mapping, const ActivationStatistics& input, LayerReport& report) {
-    MappingReport& own = report.mappings.emplace_back(MappingReport{.mapping = mapping.describe(job_.spec)});
-    own.left_alone = true;
-    if (!any_quantized(mapping)) return;
-    const ScaleSearchResult found = with_context(fmt::format("layer {}: {}", job_.layer, own.mapping),
-                                                 [&] { return search(mapping, input); });
-    own.loss_before = found.loss_identity;
-    own.loss_after = found.loss;
-    own.ratio = found.ratio;
-    own.duo = found.duo;
-    own.left_alone = found.identity;
-    if (!found.identity) scaled_.apply(mapping, found.scales);
-  }
-
-  ScaleSearchResult search(const ResolvedMapping& mapping, const ActivationStatistics& input) const {
-    std::vector<BalanceLayer> layers;
-    for (const LinearId& id : mapping.balance) layers.push_back(balance_layer(id));
-    const int64_t columns = original_[mapping.balance.front()].in_features();
-    std::vector<int64_t> channel_of(static_cast<size_t>(columns));
-    for (size_t c = 0; c < channel_of.size(); ++c)
-      channel_of[c] = smooth_channel(job_.spec, mapping, static_cast<int64_t>(c));
-    return search_scales({.backend = job_.backend,
-                          .layers = layers,
-                          .input = input,
-                          .channel_of = channel_of,
-                          .channels = smooth_channel_count(job_.spec, mapping, columns),
-                          .make_representable = [&](std::span<float> scales) { represent(mapping, scales); },
-                          .duo_scaling = settings_.duo_scaling,
-                          .n_grid = settings_.n_grid,
-                          .cancelled = job_.cancelled});
-  }
-
-  /// Few linears are worth keeping during the search; of the many of all experts each is made when its turn
-  /// comes.
-  BalanceLayer balance_layer(const LinearId& id) const {
-    const auto rule = rounding_rule(job_, id, original_);
-    if (is_expert(id.role)) return {.weight = [this, id] { return scaled_.weight(id); }, .rounding = rule};
-    return {.weight = [weight = scaled_.weight(id)] { return weight; }, .rounding = rule};
-  }
-
-  void represent(const ResolvedMapping& mapping, std::span<float> scales) const {
-    if (const auto* norm = std::get_if<NormRole>(&mapping.smooth)) {
-      make_representable(scaled_.norm(*norm), storage_of(job_, original_[*norm].weight), scales);
-    } else if (!job_.linears.contains(std::get<LinearId>(mapping.smooth))) {
-      make_powers_of_two(scales);
-    }
-  }
-
-  struct ScaledInput {
-    const Tensor& gram;
-    int64_t tokens;
-  };
-
-  /// `input`: of the linear.
-  void finish(const LinearId& id, const ActivationStatistics& input, LayerReport& report) {
-    throw_if_cancelled(job_.cancelled);
-    with_context(job_.spec.linear_name(job_.layer, id), [&] {
-      const Tensor gram = scaled_gram(input.gram(), scaled_.column_scales(id));
-      const ScaledInput scaled_input{gram, input.tokens()};
-      if (job_.result == OneshotResult::scaled) {
-        finished_[id].dense = clip(id, scaled_input, report);
-      } else {
-        finished_[id].quantized = round(id, scaled_input, report);
-      }
-    });
-  }
-
-  /// Smoothed and clipped, in the type in which it is written. What an observer would find is left to whoever
-  /// rounds: it looks at these weights only.
-  Tensor clip(const LinearId& id, const ScaledInput& input, LayerReport& report) const {
-    Tensor weight = scaled_.weight(id);
-    if (job_.linears.at(id).observer == Observer::automatic) {
-      const Tensor bounds = clip_of(id, *rounding_rule(job_, id, original_), weight, input, report);
-      if (bounds.defined()) clamp_groups(weight, bounds);
-    }
-    return store_as("weight", weight, storage_of(job_, original_[id].dense));
-  }
-
-  QuantizedWeight round(const LinearId& id, const ScaledInput& input, LayerReport& report) const {
-    const Tensor weight = scaled_.weight(id);
-    const RoundingRule rule = *rounding_rule(job_, id, original_);
-    const Tensor clip = clip_of(id, rule, weight, input, report);
-    if (settings_.rounding == Rounding::nearest) {
-      return quantize_to_nearest(weight, clip, rule.scheme, rule.scale_dtype);
-    }
-    return round_compensated({.backend = job_.backend,
-                              .rounding = rule,
-                              .weight = weight,
-                              .clip = clip,
-                              .gram = input.gram,
-                              .tokens = input.tokens,
-                              .order = job_.linears.at(id).order,
-                              .cancelled = job_.cancelled});
-  }
-
-  /// The largest weight of each group, as its observer finds it; undefined for that of the weights
-  /// themselves.
-  Tensor clip_of(const LinearId& id, const RoundingRule& rule, const Tensor& weight, const ScaledInput& input,
-                 LayerReport& report) const {
-    const LinearRounding& rounding = job_.linears.at(id);
-    if (rounding.observer != Observer::automatic) return clip_by_weights(rule, weight, rounding);
-    if (settings_.clip == ClipSearch::off || !may_clip(id.role, rule.scheme)) return {};
-    const ClipSearchResult found = search_clips({.backend = job_.backend,
-                                                 .rounding = rule,
-                                                 .weight = weight,
-                                                 .gram = input.gram,
-                                                 .tokens = input.tokens,
-                                                 .cancelled = job_.cancelled});
-    report.clip_loss_before += found.loss_before;
-    report.clip_loss_after += found.loss_after;
-    return found.clip;
-  }
-
-  /// AutoAWQ leaves q and k alone: their outputs meet in a product before the softmax, where clipping hurts.
-  /// A grid of the whole matrix has no bound of each row that could be searched.
-  static bool may_clip(LinearRole role, const QuantizationScheme& scheme) {
-    return scheme.group_size != QuantizationScheme::kWholeMatrix && role != LinearRole::q &&
-           role != LinearRole::k && role != LinearRole::q_a && role != LinearRole::q_b &&
-           role != LinearRole::state_q && role != LinearRole::state_k;
-  }
-
-  const LayerJob& job_;
-  const AwqModifier& settings_;
-  const LayerWeights& original_;
-  const LayerStatistics& statistics_;
-  ScaledLayer scaled_;
-  FinishedLinears finished_;
-};
 
 /// The scaled layer in the types in which it is written.
 LayerWeights store_layer(const LayerJob& job, const LayerWeights& original, const ScaledLayer& scaled,
@@ -266,6 +57,18 @@ void check_equivalence(const LayerJob& job, double error) {
        "consumer of the "
        "smoothed tensor, or the scales overflow",
        job.layer, error, kEquivalenceLimit);
+}
+
+void check_finite(const LayerJob& job, const LinearId& id, const Tensor& input, const LayerStream& stream) {
+  const auto values = input.values<float>();
+  uint32_t largest = 0;
+  for (const float value : values) largest = std::max(largest, std::bit_cast<uint32_t>(value) & 0x7fffffffu);
+  if (largest < 0x7f800000u) return;
+  const auto bad = std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
+  const int64_t at = bad - values.begin();
+  fail(ErrorKind::bad_format,
+       "{}: its input is {} at channel {} of {}: the model does not compute numbers there",
+       job.spec.linear_name(job.layer, id), *bad, at % input.dim(1), stream.locate(at / input.dim(1)));
 }
 
 }  // namespace
@@ -333,21 +136,35 @@ QuantizedLayer round_layer(const LayerJob& job, const LayerWeights& original) {
 
 QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
                               LayerStream& stream) {
-  LayerStatistics statistics(job, original, stream.tokens());
-  const LinearObserver observer = statistics.observer();
-  const Tensor probe_input = stream.probe_input();
-  const Tensor reference =
-      stream.probe(job.exact, job.layer, prepare_layer(job.exact, original), probe_input);
-  const PreparedLayer prepared = prepare_layer(job.backend, original);
-  if (job.propagation == Propagation::original) {
-    stream.advance(job.layer, prepared, &observer);
-  } else {
-    stream.observe(job.layer, prepared, observer);
-  }
   QuantizedLayer result{.weights = {}, .report = {.layer = job.layer}};
+  LayerSeconds& seconds = result.report.seconds;
+  LayerStatistics statistics(job, original, stream.tokens());
+  const LinearObserver observer = [&, observe = statistics.observer()](const LinearId& id,
+                                                                       const Tensor& input) {
+    const Stopwatch watch(seconds.statistics);
+    check_finite(job, id, input, stream);
+    observe(id, input);
+  };
+  const Tensor probe_input = stream.probe_input();
+  Tensor reference;
   {
-    LayerSearch search(job, settings, original, statistics);
+    const Stopwatch watch(seconds.checks);
+    reference = stream.probe(job.exact, job.layer, prepare_layer(job.exact, original), probe_input);
+  }
+  const PreparedLayer prepared = prepare_layer(job.backend, original);
+  {
+    const Stopwatch watch(seconds.forward);
+    if (job.propagation == Propagation::original) {
+      stream.advance(job.layer, prepared, &observer);
+    } else {
+      stream.observe(job.layer, prepared, observer);
+    }
+  }
+  seconds.forward -= seconds.statistics;
+  {
+    LayerSearch search(job, settings, original, statistics, stream);
     search.run(result.report);
+    const Stopwatch watch(seconds.checks);
     const Tensor changed =
         stream.probe(job.exact, job.layer, search.scaled().prepare(job.exact), probe_input);
     result.report.equivalence_error = equivalence_error(probe_input, reference, changed);
@@ -355,12 +172,17 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
     result.weights = store_layer(job, original, search.scaled(), search.take_finished());
   }
   if (job.propagation == Propagation::quantized) {
+    const Stopwatch watch(seconds.forward);
     // Whoever rounds scaled weights later knows no compensation: rounded to nearest is what the next layer
     // will see then. The scaled layer itself computes what the original does, which Propagation::original
     // gives.
     const bool rounds = job.result == OneshotResult::scaled;
     const LayerWeights rounded = rounds ? round_layer(job, result.weights).weights : LayerWeights{};
     stream.advance(job.layer, prepare_layer(job.backend, rounds ? rounded : result.weights));
+  }
+  if (settings.rounding == Rounding::matched) {
+    const Stopwatch watch(seconds.forward);
+    stream.advance_original(job.layer, prepared);
   }
   return result;
 }

@@ -24,26 +24,28 @@ constexpr double kLeastShrinkage = 0.01;
 
 /// How much the diagonal counts in excess: the sampling error of the products off the diagonal grows with the
 /// columns and falls with the samples.
-double shrinkage(const CompensatedRoundingProblem& problem) {
-  const auto samples = static_cast<double>(std::max<int64_t>(1, problem.tokens)) / kTokensPerSample;
-  return std::max(kLeastShrinkage, static_cast<double>(problem.gram.dim(0)) / samples);
+double shrinkage(const RoundingInput& input) {
+  const auto samples = static_cast<double>(std::max<int64_t>(1, input.tokens)) / kTokensPerSample;
+  return std::max(kLeastShrinkage, static_cast<double>(input.gram.dim(0)) / samples);
 }
 
 /// A channel that was never active must not stop the factorization.
 constexpr double kLeastShareOfMean = 1e-6;
 
 /// The columns in the order in which they are rounded.
-std::vector<int64_t> rounding_order(const CompensatedRoundingProblem& problem) {
-  const auto size = static_cast<size_t>(problem.gram.dim(0));
+std::vector<int64_t> rounding_order(const Tensor& matrix, ActivationOrder wanted) {
+  const auto size = static_cast<size_t>(matrix.dim(0));
   std::vector<int64_t> order(size);
   std::iota(order.begin(), order.end(), int64_t{0});
-  if (problem.order == ActivationOrder::none) return order;
-  const auto gram = problem.gram.values<float>();
+  if (wanted == ActivationOrder::none) return order;
+  const auto gram = matrix.values<float>();
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
     return gram[static_cast<size_t>(a) * (size + 1)] > gram[static_cast<size_t>(b) * (size + 1)];
   });
   return order;
 }
+
+bool is_sorted(std::span<const int64_t> order) { return std::ranges::is_sorted(order); }
 
 /// Column i of the result is column order[i] of `matrix`; a new tensor.
 Tensor take_columns(const Tensor& matrix, std::span<const int64_t> order) {
@@ -72,44 +74,22 @@ Tensor take_both(const Tensor& gram, std::span<const int64_t> order) {
   return result;
 }
 
-/// U of the Gram matrix with its diagonal raised; undefined when nothing makes it positive definite in f32.
-Tensor feedback_factor(const CompensatedRoundingProblem& problem, std::span<const int64_t> order) {
-  const Tensor ordered =
-      problem.order == ActivationOrder::none ? problem.gram : take_both(problem.gram, order);
-  const auto gram = ordered.values<float>();
-  const auto size = static_cast<size_t>(problem.gram.dim(0));
-  double mean = 0;
-  for (size_t i = 0; i < size; ++i) mean += double{gram[i * size + i]} / static_cast<double>(size);
-  for (const double times : {1.0, 10.0, 100.0}) {
-    throw_if_cancelled(problem.cancelled);
-    Tensor factor = ordered.to(DType::f32);
-    const auto values = factor.mutable_values<float>();
-    for (size_t i = 0; i < size; ++i) {
-      const double raised = double{gram[i * size + i]} * (1 + times * shrinkage(problem));
-      values[i * size + i] = static_cast<float>(raised + times * kLeastShareOfMean * mean);
-    }
-    if (problem.backend.factorize(factor)) return factor;
-  }
-  return {};
-}
-
 /// The columns of a matrix on their way from the first to the last of `order`, for some of its rows.
 class ColumnRounding {
  public:
-  ColumnRounding(const CompensatedRoundingProblem& problem, std::span<const int64_t> order,
-                 const Tensor& upper, QuantizedWeight& result)
+  ColumnRounding(const CompensatedRoundingProblem& problem, QuantizedWeight& result)
       : problem_(problem),
-        order_(order),
-        upper_(upper),
+        order_(problem.factor.order),
+        upper_(problem.factor.upper),
         result_(result),
         columns_(problem.weight.dim(1)),
         width_(group_width(result.scheme, columns_)),
-        factors_(upper.values<float>().data()) {}
+        factors_(upper_.values<float>().data()) {}
 
   void run(int64_t first_row, int64_t end_row) {
     first_row_ = first_row;
     const Tensor rows = problem_.weight.slice(first_row, end_row);
-    weight_ = problem_.order == ActivationOrder::none ? rows : take_columns(rows, order_);
+    weight_ = is_sorted(order_) ? rows : take_columns(rows, order_);
     targets_ = weight_.to(DType::f32);
     errors_ = Tensor::empty(DType::f32, weight_.shape());
     for (int64_t begin = 0; begin < columns_; begin += kColumnsPerBlock) {
@@ -179,13 +159,38 @@ class ColumnRounding {
 
 }  // namespace
 
+Tensor shrunk_gram(const RoundingInput& input, double times) {
+  Tensor result = input.gram.to(DType::f32);
+  const auto values = result.mutable_values<float>();
+  const auto size = static_cast<size_t>(result.dim(0));
+  double mean = 0;
+  for (size_t i = 0; i < size; ++i) mean += double{values[i * size + i]} / static_cast<double>(size);
+  for (size_t i = 0; i < size; ++i) {
+    const double raised = double{values[i * size + i]} * (1 + times * shrinkage(input));
+    values[i * size + i] = static_cast<float>(raised + times * kLeastShareOfMean * mean);
+  }
+  return result;
+}
+
+FeedbackFactor make_feedback_factor(Backend& backend, const RoundingInput& input, ActivationOrder order,
+                                    const CancellationFlag* cancelled) {
+  FeedbackFactor factor{.order = rounding_order(input.gram, order), .upper = {}};
+  for (const double times : {1.0, 10.0, 100.0}) {
+    throw_if_cancelled(cancelled);
+    Tensor upper = shrunk_gram(input, times);
+    if (!is_sorted(factor.order)) upper = take_both(upper, factor.order);
+    if (!backend.factorize(upper)) continue;
+    factor.upper = upper;
+    break;
+  }
+  return factor;
+}
+
 QuantizedWeight round_compensated(const CompensatedRoundingProblem& problem) {
   QuantizedWeight result = quantize_to_nearest(problem.weight, problem.clip, problem.rounding.scheme,
                                                problem.rounding.scale_dtype);
-  const std::vector<int64_t> order = rounding_order(problem);
-  const Tensor upper = feedback_factor(problem, order);
-  if (!upper.defined()) return result;
-  ColumnRounding rounding(problem, order, upper, result);
+  if (!problem.factor.upper.defined()) return result;
+  ColumnRounding rounding(problem, result);
   for (int64_t row = 0; row < problem.weight.dim(0); row += kRowsPerBlock) {
     rounding.run(row, std::min(problem.weight.dim(0), row + kRowsPerBlock));
   }

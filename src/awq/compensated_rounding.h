@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include "backend/backend.h"
 #include "base/cancellation.h"
 #include "quant/group_quantize.h"
@@ -7,23 +9,40 @@
 
 namespace salient {
 
+/// What the inputs of linears that read one tensor x say about their rounding.
+struct RoundingInput {
+  Tensor gram;     ///< x^T x, f32 [in, in]
+  int64_t tokens;  ///< that it sums over
+};
+
+/// The Gram matrix shrunk towards its diagonal, by more the fewer tokens it has seen for its size, `times` as
+/// much as usual; a new tensor.
+Tensor shrunk_gram(const RoundingInput& input, double times);
+
+/// How the errors of columns reach those rounded after them.
+struct FeedbackFactor {
+  std::vector<int64_t> order;  ///< of the columns
+  /// U of H = U D U^T, H the shrunk Gram matrix with its columns in that order, f32 [in, in]; undefined when
+  /// nothing makes H positive definite in f32.
+  Tensor upper;
+};
+
+FeedbackFactor make_feedback_factor(Backend& backend, const RoundingInput& input, ActivationOrder order,
+                                    const CancellationFlag* cancelled);
+
 struct CompensatedRoundingProblem {
   Backend& backend;
   RoundingRule rounding;
   const Tensor& weight;  ///< f32 [out, in]
   const Tensor& clip;    ///< f32 [out, groups], see ClipSearchResult, or undefined
-  const Tensor& gram;    ///< x^T x of the linear's input, f32 [in, in]
-  int64_t tokens;        ///< that the Gram matrix sums over
-  ActivationOrder order = ActivationOrder::none;
+  const FeedbackFactor& factor;
   const CancellationFlag* cancelled = nullptr;
 };
 
 /// Rounds column after column, each to the nearest code of what makes up for the errors of the columns before
 /// it: with H = U D U^T the target of column k is w_k + sum over i < k of (w_i - q_i) U[i, k] (Chee et al.
-/// 2023, QuIP, section 3, which shows it to be GPTQ of Frantar et al. 2022). H is the Gram matrix shrunk
-/// towards its diagonal, by more the fewer tokens it has seen for its size. Scales and zeros are those of
-/// rounding to nearest, also where `order` takes the columns with the largest G[k, k] first; a Gram matrix
-/// without any usable factor leaves that rounding as it is.
+/// 2023, QuIP, section 3, which shows it to be GPTQ of Frantar et al. 2022). Scales and zeros are those of
+/// rounding to nearest, whatever the order of the columns; without a factor that rounding stays as it is.
 QuantizedWeight round_compensated(const CompensatedRoundingProblem& problem);
 
 }  // namespace salient

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <utility>
+#include <numeric>
 
 #include "base/error.h"
 #include "base/parallel.h"
@@ -91,13 +91,14 @@ std::vector<float> pool(const ScaleSearchProblem& problem, std::span<const float
 }
 
 /// clamp(x^r [/ (w^(1-r) + 1e-4)], 1e-4), divided by the geometric middle of its extremes; what is not finite
-/// becomes 1.
+/// becomes 1, and so do channels that were never active, of which the data say nothing.
 std::vector<float> scales_for(const Candidate& candidate, std::span<const float> x_mean,
                               std::span<const float> w_mean) {
   std::vector<float> scales(x_mean.size());
   float low = std::numeric_limits<float>::infinity();
   float high = 0.0f;
   for (size_t i = 0; i < scales.size(); ++i) {
+    if (x_mean[i] == 0) continue;
     double value = std::pow(static_cast<double>(x_mean[i]), candidate.ratio);
     if (candidate.duo) value /= std::pow(static_cast<double>(w_mean[i]), 1.0 - candidate.ratio) + 1e-4;
     scales[i] = static_cast<float>(std::max(value, 1e-4));
@@ -112,86 +113,35 @@ std::vector<float> scales_for(const Candidate& candidate, std::span<const float>
   return scales;
 }
 
-/// D = Q(W s) / s - W for some rows of a linear. weight, out: [rows, in].
-void rounding_error(const RoundingRule& rule, std::span<const float> column_scales,
-                    std::span<const float> weight, std::span<float> out) {
-  const size_t columns = column_scales.size();
-  constexpr size_t kRowsPerChunk = 16;
-  parallel_for(out.size() / columns, kRowsPerChunk, [&](size_t begin, size_t end) {
-    for (size_t row = begin; row < end; ++row) {
-      const auto source = weight.subspan(row * columns, columns);
-      const auto target = out.subspan(row * columns, columns);
-      for (size_t c = 0; c < columns; ++c) target[c] = source[c] * column_scales[c];
-      fake_quantize_row(rule, target, {}, target);
-      for (size_t c = 0; c < columns; ++c) target[c] = target[c] / column_scales[c] - source[c];
-    }
-  });
-}
-
-/// Sums the squared output errors of linear after linear. Their rows go through one product together, a block
-/// at a time, which bounds the memory for wide layers.
-class LossSum {
- public:
-  explicit LossSum(const ScaleSearchProblem& problem)
-      : problem_(problem),
-        columns_(static_cast<size_t>(problem.input.features())),
-        difference_(Tensor::empty(DType::f32, {kRowsPerBlock, problem.input.features()})) {}
-
-  /// The rows of W [out, in].
-  void add(const RoundingRule& rule, std::span<const float> column_scales, const Tensor& matrix) {
-    const auto weight = matrix.values<float>();
-    const auto tokens = static_cast<double>(std::max<int64_t>(1, problem_.input.tokens()));
-    const double share = 1 / (tokens * static_cast<double>(matrix.dim(0)));
-    for (int64_t row = 0; row < matrix.dim(0);) {
-      const auto filled = static_cast<int64_t>(shares_.size());
-      const int64_t count = std::min(matrix.dim(0) - row, kRowsPerBlock - filled);
-      const auto size = static_cast<size_t>(count) * columns_;
-      rounding_error(
-          rule, column_scales, weight.subspan(static_cast<size_t>(row) * columns_, size),
-          difference_.mutable_values<float>().subspan(static_cast<size_t>(filled) * columns_, size));
-      shares_.resize(shares_.size() + static_cast<size_t>(count), share);
-      row += count;
-      if (filled + count == kRowsPerBlock) flush();
-    }
-  }
-
-  /// The sum, which then starts anew.
-  double take() {
-    flush();
-    return std::exchange(loss_, 0.0);
-  }
-
- private:
-  static constexpr int64_t kRowsPerBlock = 2048;
-
-  void flush() {
-    if (shares_.empty()) return;
-    std::vector<double> errors(shares_.size());
-    problem_.backend.quadratic_form(difference_.slice(0, static_cast<int64_t>(shares_.size())),
-                                    problem_.input.gram(), errors);
-    for (size_t row = 0; row < errors.size(); ++row) loss_ += errors[row] * shares_[row];
-    shares_.clear();
-  }
-
-  const ScaleSearchProblem& problem_;
-  size_t columns_;
-  Tensor difference_;
-  std::vector<double> shares_;  // of each filled row's squared error, summed over the tokens, in the loss
-  double loss_ = 0;
-};
+/// Rows of one linear that take part in a search at least: where there are more, every so many-th does, which
+/// changes the mean of their errors by a few percent and the order of the candidates hardly ever.
+constexpr int64_t kRowsToSearch = 1024;
 
 /// The mean squared output error with the given scales, summed over the linears: tr(D G D^T) / (tokens *
 /// out). The grid of a whole matrix differs from one candidate to the next.
-double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> scales, LossSum& sum) {
+double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> scales) {
   std::vector<float> column_scales(problem.channel_of.size());
   for (size_t c = 0; c < column_scales.size(); ++c)
     column_scales[c] = scales[static_cast<size_t>(problem.channel_of[c])];
+  const auto tokens = static_cast<double>(std::max<int64_t>(1, problem.input.tokens()));
+  double loss = 0;
   for (const BalanceLayer& layer : problem.layers) {
     if (!layer.rounding) continue;
     const Tensor weight = layer.weight();
-    sum.add(rule_for_matrix(*layer.rounding, weight, column_scales), column_scales, weight);
+    const int64_t step = std::max<int64_t>(1, weight.dim(0) / kRowsToSearch);
+    std::vector<double> errors(static_cast<size_t>((weight.dim(0) + step - 1) / step));
+    problem.backend.rounding_loss({.rule = rule_for_matrix(*layer.rounding, weight, column_scales),
+                                   .weight = weight,
+                                   .column_scales = column_scales,
+                                   .clip = {},
+                                   .gram = problem.input.gram(),
+                                   .precision = problem.precision,
+                                   .row_step = step},
+                                  errors);
+    loss +=
+        std::accumulate(errors.begin(), errors.end(), 0.0) / (tokens * static_cast<double>(errors.size()));
   }
-  return sum.take();
+  return loss;
 }
 
 }  // namespace
@@ -199,10 +149,9 @@ double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> 
 ScaleSearchResult search_scales(const ScaleSearchProblem& problem) {
   const std::vector<float> x_mean = pool(problem, problem.input.mean_absolute());
   const std::vector<float> w_mean = pool(problem, mean_normalized_weight(problem));
-  LossSum sum(problem);
   ScaleSearchResult best;
   best.scales.assign(static_cast<size_t>(problem.channels), 1.0f);
-  best.loss_identity = candidate_loss(problem, best.scales, sum);
+  best.loss_identity = candidate_loss(problem, best.scales);
   if (!std::isfinite(best.loss_identity)) {
     fail(ErrorKind::bad_format,
          "the output error of plain rounding is not finite: the weights or the activations are not");
@@ -212,7 +161,7 @@ ScaleSearchResult search_scales(const ScaleSearchProblem& problem) {
     throw_if_cancelled(problem.cancelled);
     std::vector<float> scales = scales_for(candidate, x_mean, w_mean);
     problem.make_representable(scales);
-    const double loss = candidate_loss(problem, scales, sum);
+    const double loss = candidate_loss(problem, scales);
     if (!(loss < best.loss)) continue;  // also turns NaN down
     best.scales = std::move(scales);
     best.loss = loss;

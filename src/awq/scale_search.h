@@ -34,6 +34,7 @@ struct ScaleSearchProblem {
   std::function<void(std::span<float> scales)> make_representable;
   DuoScaling duo_scaling = DuoScaling::on;
   int n_grid = 20;
+  MatmulPrecision precision = MatmulPrecision::f32;  ///< of the candidates' output errors
   const CancellationFlag* cancelled = nullptr;
 };
 

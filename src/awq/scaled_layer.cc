@@ -84,6 +84,11 @@ std::span<const float> ScaledLayer::column_scales(const LinearId& id) const {
   return found == column_scales_.end() ? std::span<const float>() : std::span<const float>(found->second);
 }
 
+std::span<const float> ScaledLayer::row_scales(const LinearId& id) const {
+  const auto found = row_scales_.find(id);
+  return found == row_scales_.end() ? std::span<const float>() : std::span<const float>(found->second);
+}
+
 PreparedLayer ScaledLayer::prepare(Backend& backend) const {
   PreparedLayer prepared;
   prepared.make = [this, &backend](const LinearId& id) {

@@ -29,6 +29,8 @@ class ScaledLayer {
   const NormWeight& norm(NormRole role) const { return norms_[static_cast<size_t>(role)]; }
   /// What each input column has been multiplied by, [in]; empty for a linear that no mapping balances.
   std::span<const float> column_scales(const LinearId& id) const;
+  /// What each output row has been divided by, [out]; empty for a linear that smooths no other.
+  std::span<const float> row_scales(const LinearId& id) const;
 
   /// The layer ready to run: each linear is prepared when it is used and forgotten behind that. Uses this
   /// layer as long as it lives.

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "quant/group_quantize.h"
 #include "quant/quantized_weight.h"
 #include "tensor/activation.h"
 #include "tensor/rope_pairs.h"
@@ -61,6 +62,17 @@ struct NormWeights {
   const Tensor& bias;    ///< f32 like weight, or undefined
 };
 
+/// See Backend::rounding_loss.
+struct RoundingLossProblem {
+  const RoundingRule& rule;                ///< for kWholeMatrix with its grid
+  const Tensor& weight;                    ///< f32 [out, in]
+  std::span<const float> column_scales{};  ///< s [in], or empty for ones
+  Tensor clip;         ///< f32 [out, groups], the largest |w s| of each group, or undefined
+  const Tensor& gram;  ///< G f32 [in, in]
+  MatmulPrecision precision = MatmulPrecision::f32;
+  int64_t row_step = 1;  ///< only rows 0, row_step, 2 row_step, ... count
+};
+
 /// See Backend::feed_back.
 struct FeedBackProblem {
   const Tensor& errors;  ///< f32 [rows, k]
@@ -112,10 +124,23 @@ class Backend {
   /// result[r] = x_r S x_r^T for every row of x [rows, k] and a symmetric S [k, k]. x S is computed in f32,
   /// its products with x are summed in f64.
   virtual void quadratic_form(const Tensor& x, const Tensor& symmetric, std::span<double> result) = 0;
+  /// result[r] = D_r G D_r^T with D = Q(W s) / s - W, Q being rounding to nearest: the squared output error
+  /// of each row that counts (Lin et al. 2023, eq. 4), its products in the precision asked for, sums over
+  /// columns in f64. [rows that count]
+  virtual void rounding_loss(const RoundingLossProblem& problem, std::span<double> result) = 0;
+  /// The same with nothing of G but the square block of each group: result [rows that count, groups].
+  virtual void rounding_loss_by_group(const RoundingLossProblem& problem, std::span<double> result) = 0;
   /// Replaces a symmetric S [k, k], f32, by the unit upper triangle U of S = U D U^T with a diagonal D; what
   /// was below the diagonal is left undefined. False, and S undefined, when S is not positive definite in
   /// f32.
   virtual bool factorize(Tensor& symmetric) = 0;
+  /// rows [n, k] := rows S^-1 for a symmetric S [k, k], f32, whose memory is used up. False, and both
+  /// undefined, when S is not positive definite in f32.
+  virtual bool solve(Tensor& symmetric, Tensor& rows) = 0;
+  /// result [a's columns, b's columns] += a^T b for a and b of as many rows, f32. `precision` as for
+  /// products.
+  virtual void accumulate_product(const Tensor& a, const Tensor& b, MatmulPrecision precision,
+                                  Tensor& result) = 0;
   /// targets[:, begin:end) += errors[:, 0:begin) upper[0:begin, begin:end).
   virtual void feed_back(const FeedBackProblem& problem) = 0;
 };

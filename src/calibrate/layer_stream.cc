@@ -1,12 +1,24 @@
 #include "calibrate/layer_stream.h"
 
+#include <fmt/format.h>
+
+#include "base/error.h"
+
 namespace salient {
+namespace {
+
+/// Thrown by an observer that has seen enough: what would come after it is not computed.
+struct SeenEnough {};
+
+}  // namespace
+
 LayerStream::LayerStream(const Options& options)
     : backend_(options.backend),
       spec_(options.weights.spec()),
       cancelled_(options.cancelled),
       batches_(make_batches(spec_, options.windows)),
       hidden_(embed_sequences(options.backend, options.weights, options.windows)) {
+  if (options.with_original) original_ = hidden_.to(DType::f32);
   // In a sequence of one token attention has nothing to weigh: the longest shows most.
   for (const SequenceBatch& batch : batches_) {
     for (const SequenceSpan& sequence : batch.sequences) {
@@ -31,6 +43,50 @@ void LayerStream::advance(int64_t layer, const PreparedLayer& weights, const Lin
   }
 }
 
+void LayerStream::advance_original(int64_t layer, const PreparedLayer& original) {
+  for (const SequenceBatch& batch : batches_) {
+    Tensor rows = original_.slice(batch.begin, batch.begin + batch.rows);
+    run(layer, original, batch, nullptr, rows);
+  }
+}
+
+void LayerStream::compare(int64_t layer, const LinearId& id, const PreparedLayer& weights,
+                          const PreparedLayer& original, const Comparison& visit) {
+  for (const SequenceBatch& batch : batches_) {
+    const Tensor expected = input_of(layer, id, original, batch, original_);
+    visit(input_of(layer, id, weights, batch, hidden_), expected);
+  }
+}
+
+Tensor LayerStream::input_of(int64_t layer, const LinearId& id, const PreparedLayer& weights,
+                             const SequenceBatch& batch, const Tensor& hidden) {
+  Tensor seen;
+  const LinearObserver observer = [&](const LinearId& linear, const Tensor& input) {
+    if (linear != id) return;
+    seen = input;
+    throw SeenEnough{};
+  };
+  Tensor copy = hidden.slice(batch.begin, batch.begin + batch.rows).to(DType::f32);
+  try {
+    run(layer, weights, batch, &observer, copy);
+  } catch (const SeenEnough&) {
+    return seen;
+  }
+  fail(ErrorKind::internal, "layer {}: a linear to compare was not used", layer);
+}
+
+std::string LayerStream::locate(int64_t row) const {
+  int64_t sequence = 0;
+  for (const SequenceBatch& batch : batches_) {
+    for (const SequenceSpan& span : batch.sequences) {
+      if (&batch == at_work_ && row < span.begin + span.count)
+        return fmt::format("calibration sequence {}, token {}", sequence, row - span.begin);
+      ++sequence;
+    }
+  }
+  return "no calibration sequence";
+}
+
 Tensor LayerStream::probe_input() const {
   return hidden_.slice(probe_begin_, probe_begin_ + probe_count_).to(DType::f32);
 }
@@ -49,6 +105,7 @@ Tensor LayerStream::probe(Backend& backend, int64_t layer, const PreparedLayer& 
 void LayerStream::run(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
                       const LinearObserver* observer, Tensor& hidden) {
   throw_if_cancelled(cancelled_);
+  at_work_ = &batch;
   run_layer({.backend = backend_,
              .spec = spec_,
              .ropes = batch.ropes,

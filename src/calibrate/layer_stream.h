@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/cancellation.h"
@@ -18,6 +20,8 @@ class LayerStream {
     Backend& backend;
     const ModelWeights& weights;
     std::span<const std::vector<int32_t>> windows;  ///< token ids, one sequence each
+    /// Whether the hidden states of the original model go along, see compare.
+    bool with_original = false;
     const CancellationFlag* cancelled = nullptr;
   };
   /// Starts behind the embedding.
@@ -29,6 +33,18 @@ class LayerStream {
   void observe(int64_t layer, const PreparedLayer& weights, const LinearObserver& observer);
   /// Moves the stream behind the layer; `observer`, if any, watches.
   void advance(int64_t layer, const PreparedLayer& weights, const LinearObserver* observer = nullptr);
+  /// Moves the hidden states of the original model behind the layer.
+  void advance_original(int64_t layer, const PreparedLayer& original);
+
+  using Comparison = std::function<void(const Tensor& input, const Tensor& original_input)>;
+  /// Shows `visit`, batch by batch, what the linear `id` reads [rows, in_features]: with `weights` in the
+  /// stream, and with `original` in the stream of the original model. Both stay before the layer.
+  void compare(int64_t layer, const LinearId& id, const PreparedLayer& weights, const PreparedLayer& original,
+               const Comparison& visit);
+
+  /// "calibration sequence 3, token 17" for a row of the batch that is at work.
+  std::string locate(int64_t row) const;
+
   /// A copy of the hidden states of the longest sequence (the first of several) before the current layer,
   /// [tokens of the sequence, hidden].
   Tensor probe_input() const;
@@ -38,12 +54,16 @@ class LayerStream {
  private:
   void run(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
            const LinearObserver* observer, Tensor& hidden);
+  Tensor input_of(int64_t layer, const LinearId& id, const PreparedLayer& weights, const SequenceBatch& batch,
+                  const Tensor& hidden);
 
   Backend& backend_;
   const DecoderSpec& spec_;
   const CancellationFlag* cancelled_;
   std::vector<SequenceBatch> batches_;
-  Tensor hidden_;            // f32 [tokens, hidden]
+  Tensor hidden_;    // f32 [tokens, hidden]
+  Tensor original_;  // the same of the original model, or undefined
+  const SequenceBatch* at_work_ = nullptr;
   int64_t probe_begin_ = 0;  // row of hidden_
   int64_t probe_count_ = 0;
 };

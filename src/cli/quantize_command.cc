@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/json.h"
 #include "checkpoint/checkpoint_writer.h"
@@ -8,6 +10,7 @@
 #include "cli/plan_report.h"
 #include "cli/terminal.h"
 #include "quant/scheme.h"
+#include "recipe/recipe_fields.h"
 #include "recipe/report_json.h"
 #include "salient/oneshot.h"
 
@@ -37,6 +40,10 @@ struct QuantizeArguments {
   EvaluationArguments evaluation;
 };
 
+Rounding rounding_by_name(std::string_view name) {
+  return static_cast<Rounding>(std::ranges::find(kRoundingWords, name) - std::begin(kRoundingWords));
+}
+
 /// Flags that say what a recipe says.
 constexpr const char* kRecipeFlags[] = {"--scheme",      "--group-size", "--ignore",  "--method",
                                         "--duo-scaling", "--n-grid",     "--no-clip", "--rounding"};
@@ -61,8 +68,7 @@ void take_recipe_flags(QuantizeArguments& arguments) {
   AwqModifier& awq = options.recipe.awq.emplace();
   awq.n_grid = arguments.n_grid;
   awq.clip = arguments.no_clip ? ClipSearch::off : ClipSearch::on;
-  if (arguments.rounding)
-    awq.rounding = *arguments.rounding == "nearest" ? Rounding::nearest : Rounding::compensated;
+  if (arguments.rounding) awq.rounding = rounding_by_name(*arguments.rounding);
   if (arguments.duo_scaling == "false") awq.duo_scaling = DuoScaling::off;
   if (arguments.duo_scaling == "both") awq.duo_scaling = DuoScaling::both;
 }
@@ -237,8 +243,9 @@ void add_quantize_command(CLI::App& app) {
   command
       ->add_option(
           "--rounding", arguments->rounding,
-          "compensated (default): each weight makes up for the errors of those before it (GPTQ), or nearest")
-      ->check(CLI::IsMember({"compensated", "nearest"}));
+          "compensated (default): each weight makes up for the errors of those before it (GPTQ); nearest; or "
+          "matched: compensated, and each linear makes up for what its input lost before it (GPTAQ)")
+      ->check(CLI::IsMember({"compensated", "nearest", "matched"}));
   command
       ->add_option("--propagation", arguments->propagation,
                    "What the next layer is calibrated on: quantized (default) or original outputs")

@@ -143,12 +143,13 @@ class OneshotRun {
       stream.emplace(LayerStream::Options{.backend = *job_.backend,
                                           .weights = job_.weights,
                                           .windows = job_.windows,
+                                          .with_original = follows_original(),
                                           .cancelled = options_.cancelled});
     }
     for (int64_t layer = 0; layer < job_.weights.spec().layers; ++layer)
       layers.write(layer, quantize(layer, stream));
     report_.result = plan.result;
-    report_.warnings = plan.warnings;
+    report_.warnings.insert(report_.warnings.begin(), plan.warnings.begin(), plan.warnings.end());
     report_.quantized_linears = plan.quantized_linears;
     report_.calibration_tokens = plan.calibration_tokens;
     if (plan.head) write_head(layers, writer);
@@ -162,6 +163,8 @@ class OneshotRun {
   }
 
  private:
+  bool follows_original() const { return job_.awq && job_.awq->rounding == Rounding::matched; }
+
   /// At most four tensors stand for a quantized weight.
   size_t expected_tensors() const {
     return job_.weights.checkpoint().tensor_names().size() +
@@ -189,10 +192,25 @@ class OneshotRun {
         stream ? quantize_layer(job, *options_.recipe.awq, original, *stream) : round_layer(job, original);
     job_.weights.release_layer(layer);
     return_free_memory();
-    result.report.seconds = seconds_since(layer_start);
+    result.report.seconds.total = seconds_since(layer_start);
+    warn_of(result.report);
     report_.layers.push_back(std::move(result.report));
     tell_progress();
     return std::move(result.weights);
+  }
+
+  void warn_of(const LayerReport& layer) {
+    for (const MappingReport& mapping : layer.mappings) {
+      if (mapping.failure.empty()) continue;
+      report_.warnings.push_back(
+          fmt::format("layer {}: {} is left alone: {}", layer.layer, mapping.mapping, mapping.failure));
+    }
+    for (const LinearReport& linear : layer.linears) {
+      if (linear.dead_channels == 0) continue;
+      report_.warnings.push_back(fmt::format(
+          "{}: no calibration token activated {} of its input channels, so nothing is known of them",
+          linear.name, linear.dead_channels));
+    }
   }
 
   std::span<const ResolvedMapping> mappings_of(int64_t layer) const {

@@ -6,6 +6,7 @@
 #include "base/cancellation.h"
 #include "base/error.h"
 #include "quant/packing.h"
+#include "recipe/recipe_fields.h"
 #include "runtime/batch.h"
 #include "runtime/generate.h"
 #include "text/dataset.h"
@@ -29,7 +30,7 @@ void check_result(const OneshotOptions& options) {
   };
   if (options.format) refuse(fmt::format("the format {}", to_string(*options.format)));
   if (awq->rounding)
-    refuse(awq->rounding == Rounding::nearest ? "the rounding nearest" : "the rounding compensated");
+    refuse(fmt::format("the rounding {}", kRoundingWords[static_cast<size_t>(*awq->rounding)]));
   for (const ConfigGroup& group : options.recipe.quantization.config_groups) {
     if (group.weights.actorder != ActivationOrder::none) refuse("actorder of " + group.name);
   }
@@ -47,8 +48,18 @@ void check_calibration(const CalibrationOptions& calibration) {
   require_at_least(0, "min_tokens_per_expert", calibration.min_tokens_per_expert);
 }
 
+void check_rounding(const OneshotOptions& options) {
+  const bool matched = options.recipe.awq && options.recipe.awq->rounding == Rounding::matched;
+  if (!matched || options.calibration.propagation == Propagation::quantized) return;
+  fail(
+      ErrorKind::invalid_argument,
+      "the rounding matched makes up for what earlier layers lost, which propagation original does not show; "
+      "leave one of the two out");
+}
+
 void check_options(const OneshotOptions& options) {
   throw_if_cancelled(options.cancelled);
+  check_rounding(options);
   check_result(options);
   check_calibration(options.calibration);
 }

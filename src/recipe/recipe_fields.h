@@ -12,6 +12,9 @@
 // How the parts of a recipe file are read: every message has the path and the value.
 namespace salient {
 
+/// The words for the values of Rounding, in their order.
+inline constexpr std::string_view kRoundingWords[] = {"nearest", "compensated", "matched"};
+
 /// "20" or "\"both\"", shortened.
 std::string value_text(const JsonView& view);
 

@@ -270,10 +270,8 @@ class RecipeReader {
     }
     min_tokens_ = view.find("min_tokens_per_expert");
     if (const auto clip = view.find("apply_clip")) set_clip(*clip);
-    if (const auto rounding = view.find("rounding")) {
-      constexpr std::string_view kWords[] = {"nearest", "compensated"};
-      rounding_ = static_cast<Rounding>(read_word(*rounding, kWords));
-    }
+    if (const auto rounding = view.find("rounding"))
+      rounding_ = static_cast<Rounding>(read_word(*rounding, kRoundingWords));
     if (const auto result = view.find("result")) {
       constexpr std::string_view kWords[] = {"quantized", "scaled"};
       options_.result = static_cast<OneshotResult>(read_word(*result, kWords));

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "quant/scheme.h"
+#include "recipe/recipe_fields.h"
 #include "recipe/resolve.h"
 #include "recipe/schemes.h"
 
@@ -110,8 +111,10 @@ void write_extras(RecipeWriter& writer, const OneshotOptions& options) {
     if (has_clip_search(options.recipe.quantization)) {
       writer.put("apply_clip", options.recipe.awq->clip == ClipSearch::on);
     }
-    if (!scaled)
-      writer.put("rounding", options.recipe.awq->rounding == Rounding::nearest ? "nearest" : "compensated");
+    if (!scaled) {
+      const Rounding rounding = options.recipe.awq->rounding.value_or(Rounding::compensated);
+      writer.put("rounding", std::string(kRoundingWords[static_cast<size_t>(rounding)]));
+    }
     writer.put("num_calibration_samples", calibration.num_samples);
     writer.put("max_seq_length", calibration.max_seq_length);
     writer.put("propagate_error", calibration.propagation == Propagation::quantized);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "quant/scheme.h"
+#include "recipe/recipe_fields.h"
 
 namespace salient {
 namespace {
@@ -34,6 +35,12 @@ Json to_json(const MappingReport& mapping) {
           {"left_alone", mapping.left_alone}};
 }
 
+Json to_json(const LayerSeconds& seconds) {
+  return {{"forward", seconds.forward}, {"statistics", seconds.statistics}, {"scales", seconds.scales},
+          {"clips", seconds.clips},     {"rounding", seconds.rounding},     {"checks", seconds.checks},
+          {"total", seconds.total}};
+}
+
 Json to_json(const LayerReport& layer) {
   Json mappings = Json::array();
   for (const MappingReport& mapping : layer.mappings) mappings.push_back(to_json(mapping));
@@ -43,7 +50,7 @@ Json to_json(const LayerReport& layer) {
           {"clip_loss_after", layer.clip_loss_after},
           {"equivalence_error", layer.equivalence_error},
           {"pooled_experts", layer.pooled_experts},
-          {"seconds", layer.seconds}};
+          {"seconds", to_json(layer.seconds)}};
 }
 
 }  // namespace
@@ -53,13 +60,14 @@ std::string method_text(const OneshotOptions& options) {
   const AwqModifier& awq = *options.recipe.awq;
   constexpr std::string_view kDuo[] = {"false", "true", "both"};
   const bool scaled = options.result == OneshotResult::scaled;
-  const std::string_view rounding =
-      awq.rounding == Rounding::nearest ? "rounding nearest" : "rounding compensated";
-  std::string text = fmt::format(
-      "AWQ: duo_scaling {}, {} candidates, {}, {}, next layer sees {} outputs",
-      kDuo[static_cast<size_t>(awq.duo_scaling)], awq.n_grid,
-      awq.clip == ClipSearch::on ? "clip search" : "no clip search", scaled ? "no rounding" : rounding,
-      options.calibration.propagation == Propagation::quantized ? "quantized" : "original");
+  const std::string rounding = fmt::format(
+      "rounding {}", kRoundingWords[static_cast<size_t>(awq.rounding.value_or(Rounding::compensated))]);
+  std::string text =
+      fmt::format("AWQ: duo_scaling {}, {} candidates, {}, {}, next layer sees {} outputs",
+                  kDuo[static_cast<size_t>(awq.duo_scaling)], awq.n_grid,
+                  awq.clip == ClipSearch::on ? "clip search" : "no clip search",
+                  scaled ? std::string("no rounding") : rounding,
+                  options.calibration.propagation == Propagation::quantized ? "quantized" : "original");
   if (options.calibration.experts == ExpertCalibration::routed) text += ", experts see routed tokens";
   return text;
 }

@@ -9,6 +9,7 @@
 #include "backend/cpu/factor.h"
 #include "backend/cpu/isa.h"
 #include "backend/cpu/product.h"
+#include "backend/cpu/rounding_loss.h"
 #include "base/error.h"
 #include "base/parallel.h"
 
@@ -95,7 +96,12 @@ class CpuBackend final : public Backend {
                    Tensor& y) override;
   void accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) override;
   void quadratic_form(const Tensor& x, const Tensor& symmetric, std::span<double> result) override;
+  void rounding_loss(const RoundingLossProblem& problem, std::span<double> result) override;
+  void rounding_loss_by_group(const RoundingLossProblem& problem, std::span<double> result) override;
   bool factorize(Tensor& symmetric) override;
+  bool solve(Tensor& symmetric, Tensor& rows) override;
+  void accumulate_product(const Tensor& a, const Tensor& b, MatmulPrecision precision,
+                          Tensor& result) override;
   void feed_back(const FeedBackProblem& problem) override;
 
  private:
@@ -381,10 +387,63 @@ void CpuBackend::quadratic_form(const Tensor& x, const Tensor& symmetric, std::s
                                       .result = result.data()});
 }
 
+void require_loss_problem(const RoundingLossProblem& problem, size_t results, int64_t results_per_row) {
+  require_matrix("weight of a rounding loss", problem.weight);
+  const int64_t k = problem.weight.dim(1);
+  require_shape("Gram matrix of a rounding loss", problem.gram, {k, k});
+  require(problem.column_scales.empty() || static_cast<int64_t>(problem.column_scales.size()) == k,
+          "a rounding loss has one scale per column");
+  require(problem.rule.scheme.group_size != QuantizationScheme::kWholeMatrix || problem.rule.grid.has_value(),
+          "a rounding loss of a whole matrix needs its grid");
+  require(problem.row_step >= 1, "the row step of a rounding loss is not positive");
+  if (problem.clip.defined()) {
+    require_shape("clip of a rounding loss", problem.clip,
+                  {problem.weight.dim(0), group_count(problem.rule.scheme, k)});
+  }
+  require(static_cast<int64_t>(results) == rows_that_count(problem) * results_per_row,
+          "a rounding loss has one result per row, or per group");
+}
+
+void CpuBackend::rounding_loss(const RoundingLossProblem& problem, std::span<double> result) {
+  require_loss_problem(problem, result.size(), 1);
+  RoundingLossProblem possible_problem = problem;
+  possible_problem.precision = possible(problem.precision);
+  salient::rounding_loss(context(), possible_problem, result);
+}
+
+void CpuBackend::rounding_loss_by_group(const RoundingLossProblem& problem, std::span<double> result) {
+  require_loss_problem(problem, result.size(), group_count(problem.rule.scheme, problem.weight.dim(1)));
+  salient::rounding_loss_by_group(context(), problem, result);
+}
+
 bool CpuBackend::factorize(Tensor& symmetric) {
   require_matrix("matrix of a factorization", symmetric);
   require_shape("matrix of a factorization", symmetric, {symmetric.dim(0), symmetric.dim(0)});
   return salient::factorize(context(), symmetric.dim(0), symmetric.mutable_values<float>().data());
+}
+
+bool CpuBackend::solve(Tensor& symmetric, Tensor& rows) {
+  require_matrix("matrix of a solution", symmetric);
+  require_matrix("rows of a solution", rows);
+  const int64_t k = rows.dim(1);
+  require_shape("matrix of a solution", symmetric, {k, k});
+  return salient::solve(context(), k, symmetric.mutable_values<float>().data(), rows.dim(0),
+                        rows.mutable_values<float>().data());
+}
+
+void CpuBackend::accumulate_product(const Tensor& a, const Tensor& b, MatmulPrecision precision,
+                                    Tensor& result) {
+  require_matrix("left side of a product", a);
+  require_matrix("right side of a product", b);
+  require(a.dim(0) == b.dim(0), "both sides of a product have as many rows");
+  require_shape("product", result, {a.dim(1), b.dim(1)});
+  salient::accumulate_product(context(), {.a = a.values<float>().data(),
+                                          .b = b.values<float>().data(),
+                                          .rows = a.dim(0),
+                                          .a_columns = a.dim(1),
+                                          .b_columns = b.dim(1),
+                                          .precision = possible(precision),
+                                          .result = result.mutable_values<float>().data()});
 }
 
 void CpuBackend::feed_back(const FeedBackProblem& problem) {

@@ -21,17 +21,80 @@ class UpperFactor {
       : context_(context), k_(k), matrix_(matrix) {}
 
   bool run() {
+    if (!factor()) return false;
+    divide_by_diagonal();
+    return true;
+  }
+
+  /// `values` [rows, k] := values S^-1.
+  bool solve(int64_t rows, float* values) {
+    if (!factor()) return false;
+    for_rows(rows, [&](int64_t first, int64_t count) {
+      float* piece = values + first * k_;
+      for (int64_t end = k_; end > 0; end -= block_before(end)) {
+        solve_transposed(piece, count, end - block_before(end), end);
+      }
+      for (int64_t begin = 0; begin < k_; begin += kBlock) {
+        solve_plain(piece, count, begin, std::min(k_, begin + kBlock));
+      }
+    });
+    return true;
+  }
+
+ private:
+  /// Columns of the block that ends at `end`, when blocks are taken from the last column on.
+  static int64_t block_before(int64_t end) { return std::min(kBlock, end); }
+
+  /// S = R R^T.
+  bool factor() {
     for (int64_t end = k_; end > 0; end -= std::min(kBlock, end)) {
       const int64_t begin = end - std::min(kBlock, end);
       subtract_right(begin, end);
       if (!factor_diagonal(begin, end)) return false;
       solve_above(begin, end);
     }
-    divide_by_diagonal();
     return true;
   }
 
- private:
+  /// X R^T = values for the columns [begin, end), those behind them being done.
+  void solve_transposed(float* values, int64_t rows, int64_t begin, int64_t end) const {
+    subtract_product({values + end, k_}, {at(begin, end), k_, Transposed::yes}, k_ - end, values + begin,
+                     rows, end - begin);
+    for (int64_t r = 0; r < rows; ++r) {
+      float* row = values + r * k_;
+      for (int64_t column = end - 1; column >= begin; --column) {
+        const double known =
+            context_.kernels.inner_product(row + column + 1, at(column, column + 1), end - column - 1);
+        row[column] = static_cast<float>((double{row[column]} - known) / double{*at(column, column)});
+      }
+    }
+  }
+
+  /// X R = values for the columns [begin, end), those before them being done.
+  void solve_plain(float* values, int64_t rows, int64_t begin, int64_t end) const {
+    subtract_product({values, k_}, {at(0, begin), k_}, begin, values + begin, rows, end - begin);
+    for (int64_t r = 0; r < rows; ++r) {
+      float* row = values + r * k_;
+      for (int64_t column = begin; column < end; ++column) {
+        row[column] /= *at(column, column);
+        const float* factors = at(column, 0);
+        for (int64_t c = column + 1; c < end; ++c) row[c] -= row[column] * factors[c];
+      }
+    }
+  }
+
+  /// out [rows, columns], rows k apart, -= a b.
+  void subtract_product(const GemmOperand<float>& a, const GemmOperand<float>& b, int64_t depth, float* out,
+                        int64_t rows, int64_t columns) const {
+    if (depth == 0) return;
+    auto* product = scratch<float>(ScratchUse::mixed, rows * columns);
+    context_.gemm(GemmProblem<float>{
+        .m = rows, .n = columns, .k = depth, .a = a, .b = b, .c = product, .c_stride = columns});
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < columns; ++c) out[r * k_ + c] -= product[r * columns + c];
+    }
+  }
+
   float* at(int64_t row, int64_t column) const { return matrix_ + row * k_ + column; }
 
   /// Runs body(first row, rows) over the rows [0, end).
@@ -47,18 +110,8 @@ class UpperFactor {
     if (end == k_) return;
     const int64_t columns = end - begin;
     for_rows(end, [&](int64_t row, int64_t rows) {
-      auto* product = scratch<float>(ScratchUse::mixed, rows * columns);
-      context_.gemm(GemmProblem<float>{.m = rows,
-                                       .n = columns,
-                                       .k = k_ - end,
-                                       .a = {at(row, end), k_},
-                                       .b = {at(begin, end), k_, Transposed::yes},
-                                       .c = product,
-                                       .c_stride = columns});
-      for (int64_t r = 0; r < rows; ++r) {
-        float* to = at(row + r, begin);
-        for (int64_t c = 0; c < columns; ++c) to[c] -= product[r * columns + c];
-      }
+      subtract_product({at(row, end), k_}, {at(begin, end), k_, Transposed::yes}, k_ - end, at(row, begin),
+                       rows, columns);
     });
   }
 
@@ -115,6 +168,10 @@ class UpperFactor {
 
 bool factorize(const CpuContext& context, int64_t k, float* matrix) {
   return UpperFactor(context, k, matrix).run();
+}
+
+bool solve(const CpuContext& context, int64_t k, float* matrix, int64_t rows, float* values) {
+  return UpperFactor(context, k, matrix).solve(rows, values);
 }
 
 void feed_back(const CpuContext& context, const FeedBackProblem& problem) {

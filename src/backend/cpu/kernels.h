@@ -77,6 +77,18 @@ struct LayerNormProblem {
 /// y = activation(gate) * up; y may be gate.
 using GatedKernel = void(const float* gate, const float* up, int64_t count, float* y);
 
+/// Weights as they come back from a grid: out = (code - zero) * scale with code = round(clamp(x) / scale) +
+/// zero within 0..top, x clamped to +-bound, ties to even. out may be x.
+struct GridProblem {
+  const float* x;
+  int64_t count;
+  float scale;
+  float zero;
+  float top;
+  float bound;
+  float* out;
+};
+
 /// One implementation of everything that runs inside a thread. Nothing is validated; pointers need no
 /// alignment; arrays overlap only where a comment says so. A result never depends on how many rows or outputs
 /// share a call.
@@ -105,6 +117,13 @@ struct CpuKernels {
   void (*add)(const float* x, int64_t count, float* y);
   /// The sum of a[i] * b[i]: products in float, the sum in double.
   double (*inner_product)(const float* a, const float* b, int64_t count);
+  /// y = a * b, product by product. y may be a.
+  void (*multiply)(const float* a, const float* b, int64_t count, float* y);
+  /// y = y / scales - x.
+  void (*scaled_difference)(const float* scales, const float* x, int64_t count, float* y);
+  /// The least and the largest of 0 and every x.
+  void (*extremes)(const float* x, int64_t count, float* least, float* largest);
+  void (*round_to_grid)(const GridProblem& problem);
   /// Rotates (head[i], head[i + half]) by the angle of cosine[i], sine[i].
   void (*rope)(const float* cosine, const float* sine, int64_t half, float* head);
   /// x = exp(x - max) / sum of them, in place. Relative error of exp at most 2e-7, the sum in double.

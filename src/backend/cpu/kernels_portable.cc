@@ -148,6 +148,33 @@ double inner_product(const float* a, const float* b, int64_t count) {
   return sum;
 }
 
+void multiply(const float* a, const float* b, int64_t count, float* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = a[i] * b[i];
+}
+
+void scaled_difference(const float* scales, const float* x, int64_t count, float* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = y[i] / scales[i] - x[i];
+}
+
+void extremes(const float* x, int64_t count, float* least, float* largest) {
+  *least = 0;
+  *largest = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    *least = std::min(*least, x[i]);
+    *largest = std::max(*largest, x[i]);
+  }
+}
+
+void round_to_grid(const GridProblem& problem) {
+  const float limit = problem.top + 1;
+  for (int64_t i = 0; i < problem.count; ++i) {
+    const float bounded = std::clamp(problem.x[i], -problem.bound, problem.bound);
+    const float ratio = std::clamp(bounded / problem.scale, -limit, limit);
+    const float code = std::clamp(std::nearbyint(ratio) + problem.zero, 0.0f, problem.top);
+    problem.out[i] = (code - problem.zero) * problem.scale;
+  }
+}
+
 void rope(const float* cosine, const float* sine, int64_t half, float* head) {
   for (int64_t i = 0; i < half; ++i) {
     const float first = head[i];
@@ -229,6 +256,10 @@ const CpuKernels kPortableKernels{
     .layer_norm = layer_norm,
     .add = add,
     .inner_product = inner_product,
+    .multiply = multiply,
+    .scaled_difference = scaled_difference,
+    .extremes = extremes,
+    .round_to_grid = round_to_grid,
     .rope = rope,
     .softmax = softmax,
     .gated_silu = gated_silu,

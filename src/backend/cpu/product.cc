@@ -178,7 +178,67 @@ void accumulate_triangle(const CpuContext& context, const GramProblem& problem, 
   });
 }
 
-/// The form for rows [row, row + rows): the blocks of S below the diagonal count twice, those on it once.
+/// Adds the products of `rows` rows.
+template <typename Element>
+void accumulate_blocks(const CpuContext& context, const CrossProblem& problem, const Element* a,
+                       const Element* b, int64_t rows) {
+  const int64_t columns_of_blocks = blocks_of(problem.b_columns, kGramBlock);
+  parallel_each(blocks_of(problem.a_columns, kGramBlock) * columns_of_blocks, [&](int64_t i) {
+    const int64_t row = i / columns_of_blocks * kGramBlock;
+    const int64_t column = i % columns_of_blocks * kGramBlock;
+    context.gemm(GemmProblem<Element>{.m = std::min(kGramBlock, problem.a_columns - row),
+                                      .n = std::min(kGramBlock, problem.b_columns - column),
+                                      .k = rows,
+                                      .a = {a + row, problem.a_columns, Transposed::yes},
+                                      .b = {b + column, problem.b_columns},
+                                      .c = problem.result + row * problem.b_columns + column,
+                                      .c_stride = problem.b_columns,
+                                      .accumulate = Accumulate::yes});
+  });
+}
+
+}  // namespace
+
+void multiply(const CpuContext& context, const Product& product) {
+  if (product.rows == 0 || product.weight.outputs() == 0) return;
+  if (product.rows <= kFewRows) return multiply_few(context, product);
+  if (product.precision == MatmulPrecision::f32) return multiply_many(context, product, product.x);
+  multiply_many_rounded(context, product);
+}
+
+void accumulate_product(const CpuContext& context, const CrossProblem& problem) {
+  if (problem.rows == 0) return;
+  if (problem.precision == MatmulPrecision::f32) {
+    return accumulate_blocks(context, problem, problem.a, problem.b, problem.rows);
+  }
+  const int64_t most = std::min(problem.rows, kRoundedRows);
+  auto* a = scratch<uint16_t>(ScratchUse::inputs, most * (problem.a_columns + problem.b_columns));
+  auto* b = a + most * problem.a_columns;
+  for (int64_t row = 0; row < problem.rows; row += kRoundedRows) {
+    const int64_t rows = std::min(kRoundedRows, problem.rows - row);
+    round_rows(context.kernels, problem.a + row * problem.a_columns, rows * problem.a_columns, a);
+    round_rows(context.kernels, problem.b + row * problem.b_columns, rows * problem.b_columns, b);
+    accumulate_blocks(context, problem, a, b, rows);
+  }
+}
+
+void accumulate_gram(const CpuContext& context, const GramProblem& problem) {
+  if (problem.rows == 0) return;
+  if (problem.precision == MatmulPrecision::f32) {
+    accumulate_triangle(context, problem, problem.x, problem.rows);
+  } else {
+    auto* rounded = scratch<uint16_t>(ScratchUse::inputs, std::min(problem.rows, kRoundedRows) * problem.k);
+    for (int64_t row = 0; row < problem.rows; row += kRoundedRows) {
+      const int64_t rows = std::min(kRoundedRows, problem.rows - row);
+      round_rows(context.kernels, problem.x + row * problem.k, rows * problem.k, rounded);
+      accumulate_triangle(context, problem, rounded, rows);
+    }
+  }
+  const int64_t blocks = blocks_of(problem.k, kGramBlock);
+  parallel_each(blocks * (blocks + 1) / 2, [&](int64_t i) { mirror(problem, triangle_block(i)); });
+}
+
+// The blocks of S below the diagonal count twice, those on it once.
 void quadratic_form_rows(const CpuContext& context, const QuadraticFormProblem& problem, int64_t row,
                          int64_t rows) {
   const int64_t k = problem.k;
@@ -204,31 +264,6 @@ void quadratic_form_rows(const CpuContext& context, const QuadraticFormProblem& 
     if (column > 0) add(0, column, 2);
     add(column, columns, 1);
   }
-}
-
-}  // namespace
-
-void multiply(const CpuContext& context, const Product& product) {
-  if (product.rows == 0 || product.weight.outputs() == 0) return;
-  if (product.rows <= kFewRows) return multiply_few(context, product);
-  if (product.precision == MatmulPrecision::f32) return multiply_many(context, product, product.x);
-  multiply_many_rounded(context, product);
-}
-
-void accumulate_gram(const CpuContext& context, const GramProblem& problem) {
-  if (problem.rows == 0) return;
-  if (problem.precision == MatmulPrecision::f32) {
-    accumulate_triangle(context, problem, problem.x, problem.rows);
-  } else {
-    auto* rounded = scratch<uint16_t>(ScratchUse::inputs, std::min(problem.rows, kRoundedRows) * problem.k);
-    for (int64_t row = 0; row < problem.rows; row += kRoundedRows) {
-      const int64_t rows = std::min(kRoundedRows, problem.rows - row);
-      round_rows(context.kernels, problem.x + row * problem.k, rows * problem.k, rounded);
-      accumulate_triangle(context, problem, rounded, rows);
-    }
-  }
-  const int64_t blocks = blocks_of(problem.k, kGramBlock);
-  parallel_each(blocks * (blocks + 1) / 2, [&](int64_t i) { mirror(problem, triangle_block(i)); });
 }
 
 void quadratic_form(const CpuContext& context, const QuadraticFormProblem& problem) {

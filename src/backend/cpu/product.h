@@ -122,6 +122,19 @@ struct GramProblem {
 
 void accumulate_gram(const CpuContext& context, const GramProblem& problem);
 
+/// result [a_columns, b_columns] += a^T b.
+struct CrossProblem {
+  const float* a;  ///< [rows, a_columns]
+  const float* b;  ///< [rows, b_columns]
+  int64_t rows;
+  int64_t a_columns;
+  int64_t b_columns;
+  MatmulPrecision precision;
+  float* result;
+};
+
+void accumulate_product(const CpuContext& context, const CrossProblem& problem);
+
 /// result[r] = x_r S x_r^T.
 struct QuadraticFormProblem {
   const float* x;  ///< [rows, k]
@@ -132,5 +145,8 @@ struct QuadraticFormProblem {
 };
 
 void quadratic_form(const CpuContext& context, const QuadraticFormProblem& problem);
+/// The same for rows [row, row + rows), inside the calling thread.
+void quadratic_form_rows(const CpuContext& context, const QuadraticFormProblem& problem, int64_t row,
+                         int64_t rows);
 
 }  // namespace salient

@@ -1,0 +1,100 @@
+#include "awq/linear_losses.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace salient {
+namespace {
+
+constexpr int64_t kRowsToMeasure = 1024;
+constexpr size_t kLargestChannels = 5;
+
+/// The mean squared error of an output, given those of some rows, summed over the tokens.
+class RowMean {
+ public:
+  RowMean(const LinearLossProblem& problem, int64_t step) : problem_(problem), step_(step) {}
+
+  double operator()(std::span<const double> errors, bool scaled) const {
+    double sum = 0;
+    for (size_t i = 0; i < errors.size(); ++i) {
+      const double scale = scaled && !problem_.row_scales.empty()
+                               ? double{problem_.row_scales[i * static_cast<size_t>(step_)]}
+                               : 1.0;
+      sum += errors[i] * scale * scale;
+    }
+    const auto tokens = static_cast<double>(std::max<int64_t>(1, problem_.input.tokens));
+    return sum / (tokens * static_cast<double>(errors.size()));
+  }
+
+ private:
+  const LinearLossProblem& problem_;
+  int64_t step_;
+};
+
+/// Every step-th row of weight - (what it was rounded to, or nothing), a new tensor.
+Tensor take_rows(const Tensor& weight, const QuantizedWeight* rounded, int64_t step) {
+  const int64_t rows = (weight.dim(0) + step - 1) / step;
+  const auto columns = static_cast<size_t>(weight.dim(1));
+  Tensor result = Tensor::zeros(DType::f32, {rows, weight.dim(1)});
+  for (int64_t i = 0; i < rows; ++i) {
+    const auto out = result.mutable_values<float>().subspan(static_cast<size_t>(i) * columns, columns);
+    if (rounded != nullptr) dequantize_row(*rounded, i * step, out);
+    const auto from = weight.values<float>().subspan(static_cast<size_t>(i * step) * columns, columns);
+    for (size_t c = 0; c < columns; ++c) out[c] = from[c] - out[c];
+  }
+  return result;
+}
+
+void describe_channels(const ActivationStatistics& statistics, LinearReport& report) {
+  const std::vector<float> mean = statistics.mean_absolute();
+  std::vector<size_t> order(mean.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  const size_t most = std::min(kLargestChannels, order.size());
+  std::partial_sort(order.begin(), order.begin() + static_cast<ptrdiff_t>(most), order.end(),
+                    [&](size_t a, size_t b) { return mean[a] != mean[b] ? mean[a] > mean[b] : a < b; });
+  std::vector<float> sorted = mean;
+  std::ranges::nth_element(sorted, sorted.begin() + static_cast<ptrdiff_t>(sorted.size() / 2));
+  const double median = double{sorted[sorted.size() / 2]};
+  for (size_t i = 0; i < most; ++i) {
+    const double value = double{mean[order[i]]};
+    report.largest_channels.push_back({.channel = static_cast<int64_t>(order[i]),
+                                       .mean_absolute = value,
+                                       .times_median = median > 0 ? value / median : 0});
+  }
+  report.dead_channels = std::ranges::count(mean, 0.0f);
+}
+
+}  // namespace
+
+LinearReport measure_losses(const LinearLossProblem& problem) {
+  LinearReport report{.scheme = problem.rule.scheme};
+  const int64_t step = std::max<int64_t>(1, problem.weight.dim(0) / kRowsToMeasure);
+  const RowMean mean(problem, step);
+  std::vector<double> errors(static_cast<size_t>((problem.weight.dim(0) + step - 1) / step));
+  const auto loss = [&](const Tensor& weight, const Tensor& clip, const Tensor& gram, bool scaled) {
+    const RoundingRule rule = rule_for_matrix(problem.rule, weight);
+    problem.backend.rounding_loss({.rule = rule,
+                                   .weight = weight,
+                                   .clip = clip,
+                                   .gram = gram,
+                                   .precision = problem.precision,
+                                   .row_step = step},
+                                  errors);
+    return mean(errors, scaled);
+  };
+  const auto form = [&](const QuantizedWeight* rounded) {
+    problem.backend.quadratic_form(take_rows(problem.weight, rounded, step), problem.input.gram, errors);
+    return mean(errors, true);
+  };
+  report.signal = form(nullptr);
+  report.loss_nearest = loss(problem.original, {}, problem.statistics.gram(), false);
+  report.loss_scaled = loss(problem.weight, {}, problem.input.gram, true);
+  report.loss_clipped = problem.clip.defined() ? loss(problem.weight, problem.clip, problem.input.gram, true)
+                                               : report.loss_scaled;
+  report.loss = form(&problem.rounded);
+  describe_channels(problem.statistics, report);
+  return report;
+}
+
+}  // namespace salient

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <span>
+
+#include "awq/compensated_rounding.h"
+#include "calibrate/activation_statistics.h"
+#include "salient/oneshot.h"
+
+namespace salient {
+
+/// One linear behind its rounding.
+struct LinearLossProblem {
+  Backend& backend;
+  MatmulPrecision precision;
+  const RoundingRule& rule;
+  const Tensor& original;                  ///< f32 [out, in]
+  const ActivationStatistics& statistics;  ///< of what the original reads
+  const Tensor& weight;                    ///< f32 [out, in], scaled
+  std::span<const float> row_scales;       ///< what its outputs have been divided by, [out] or empty
+  const RoundingInput& input;              ///< of the scaled weight
+  const Tensor& clip;                      ///< f32 [out, groups] or undefined
+  const QuantizedWeight& rounded;
+};
+
+/// Everything of the report but the name. Losses are in units of the original's outputs; of linears with more
+/// than 2048 rows every so many-th row counts.
+LinearReport measure_losses(const LinearLossProblem& problem);
+
+}  // namespace salient
