@@ -199,7 +199,7 @@ std::string share_chart(const LinearRoles& roles) {
   if (groups.empty()) return "";
   std::string keys;
   for (size_t i = 0; i < std::size(kStages); ++i)
-    keys += legend_key(fmt::format(R"(<i class="swatch s{}"></i>)", i), kStages[i]);
+    keys += legend_key(fmt::format(R"(<i class="swatch t{}"></i>)", i), kStages[i]);
   return legend(keys) + fmt::format(R"(<div class="plot wide">{}</div>)",
                                     bar_chart(groups, "Loss by role against rounding to nearest",
                                               "loss, of round-to-nearest"));
@@ -230,20 +230,22 @@ std::string scale_charts(const MappingRoles& roles) {
 std::string exponent_charts(const MappingRoles& roles) {
   std::string panels;
   for (size_t role = 0; role < roles.names.size(); ++role) {
-    std::vector<PlotPoint> line;
+    std::vector<PlotPoint> points;
+    std::vector<PlotPoint> line;  // of those that have scales
     std::vector<Exponent> exponents;
     Extent extent{.low = 0, .high = 1};
     for (const MappingGroup& group : roles.groups) {
       if (group.role != role) continue;
       exponents.push_back(exponent_of(group));
-      line.push_back({static_cast<double>(group.layer), exponents.back().ratio});
+      points.push_back({static_cast<double>(group.layer), exponents.back().ratio});
+      if (exponents.back().marker != SvgPlot::Marker::cross) line.push_back(points.back());
       extent.include(exponents.back().ratio);
     }
     SvgPlot plot(panel_frame(roles, "Exponents of " + roles.names[role],
                              linear_axis(extent.low, extent.high, "exponent"), 180));
     plot.line(role, line);
-    for (size_t i = 0; i < line.size(); ++i)
-      plot.marker(role, line[i], exponents[i].title, exponents[i].marker);
+    for (size_t i = 0; i < points.size(); ++i)
+      plot.marker(role, points[i], exponents[i].title, exponents[i].marker);
     panels += panel(roles.names[role], plot.finish());
   }
   return panels;

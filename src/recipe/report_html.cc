@@ -76,7 +76,7 @@ std::string quality_tiles(const OneshotReport& report) {
   const auto nearest = mean_db(linears, &LinearReport::loss_nearest);
   if (const auto db = mean_db(linears, &LinearReport::loss)) {
     html += tile("signal-to-noise ratio", fmt::format("{:.2f} dB", *db),
-                 nearest ? fmt::format("round-to-nearest: {:.2f} dB", *nearest) : "");
+                 nearest ? fmt::format("nearest: {:.2f} dB", *nearest) : "");
   }
   if (const auto share = mean_share(linears, &LinearReport::loss))
     html += tile("loss left", fmt::format("{:.1f} %", 100 * *share), "of round-to-nearest");
@@ -148,7 +148,7 @@ std::string linear_sections(const LinearRoles& roles) {
                  "squared error of "
                  "the outputs as the weight is written, on the calibration tokens. Higher is better: 20 dB "
                  "is an error "
-                 "of 1 % of the energy. Of experts the mean.",
+                 "of 1&nbsp;% of the energy. Of experts the mean.",
                  depth_chart(roles)) +
          section("Before and after",
                  "What scales, clips and rounding leave of the loss of rounding each weight to nearest (the "

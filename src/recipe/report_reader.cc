@@ -13,9 +13,13 @@ double number_at(const JsonView& json, std::string_view key) {
   return json.double_or(key, 0);
 }
 
-uint64_t size_at(const JsonView& json, std::string_view key) {
+int64_t count_at(const JsonView& json, std::string_view key) {
   const auto value = json.find(key);
-  return value ? static_cast<uint64_t>(value->as_int(0)) : 0;
+  return value ? value->as_int(0) : 0;
+}
+
+uint64_t size_at(const JsonView& json, std::string_view key) {
+  return static_cast<uint64_t>(count_at(json, key));
 }
 
 std::vector<JsonView> elements_at(const JsonView& json, std::string_view key) {
@@ -65,7 +69,8 @@ LinearReport read_linear(const JsonView& json) {
 
 LayerReport read_layer(const JsonView& json) {
   LayerReport layer;
-  layer.layer = json.int_or("layer", 0);
+  constexpr int64_t kMostLayers = 1'000'000;  // plots count them in steps of one
+  if (const auto number = json.find("layer")) layer.layer = number->as_int(0, kMostLayers);
   for (const JsonView& mapping : elements_at(json, "mappings"))
     layer.mappings.push_back(read_mapping(mapping));
   for (const JsonView& linear : elements_at(json, "linears")) layer.linears.push_back(read_linear(linear));
@@ -85,8 +90,8 @@ OneshotReport read_report(const JsonView& json) {
   if (json.string_or("result", "quantized") == "scaled") report.result = OneshotResult::scaled;
   report.model = json.string_or("model", "");
   report.method = json.string_or("method", "");
-  report.quantized_linears = json.int_or("quantized_linears", 0);
-  report.calibration_tokens = json.int_or("calibration_tokens", 0);
+  report.quantized_linears = count_at(json, "quantized_linears");
+  report.calibration_tokens = count_at(json, "calibration_tokens");
   report.bytes_before = size_at(json, "bytes_before");
   report.bytes_after = size_at(json, "bytes_after");
   report.seconds = number_at(json, "seconds");

@@ -10,16 +10,19 @@ const std::string_view kReportStyle = R"css(
   --page: #ffffff; --panel: #f6f7f9; --text: #1c2126; --soft: #59636e; --edge: #d9dee4; --bad: #b3261e;
   --bad-page: #fdecea; --warn: #8a5a00; --warn-page: #fff6e0;
   --k0: #0072b2; --k1: #d55e00; --k2: #008a65; --k3: #c77f00; --k4: #b5508a; --k5: #3d9ad1; --k6: #4d5156;
+  --t0: #a6c8e4; --t1: #4a90c8; --t2: #0b4f8a;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #14171a; --panel: #1d2125; --text: #e4e8ec; --soft: #9aa5b1; --edge: #363d45; --bad: #ff8a80;
     --bad-page: #3a1d1b; --warn: #ffcf70; --warn-page: #352a12;
     --k0: #4aa8e8; --k1: #ff8a3d; --k2: #2fc89b; --k3: #f0b429; --k4: #e58fc0; --k5: #8fd3ff; --k6: #c3c9d0;
+    --t0: #35597a; --t1: #4a97d6; --t2: #b5dcff;
   }
 }
 .s0 { --c: var(--k0) } .s1 { --c: var(--k1) } .s2 { --c: var(--k2) } .s3 { --c: var(--k3) }
 .s4 { --c: var(--k4) } .s5 { --c: var(--k5) } .s6 { --c: var(--k6) }
+.t0 { --c: var(--t0) } .t1 { --c: var(--t1) } .t2 { --c: var(--t2) }
 * { box-sizing: border-box }
 body {
   margin: 0 auto; max-width: 1240px; padding: 28px 24px 64px; background: var(--page); color: var(--text);
@@ -29,7 +32,7 @@ h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; overflow-wrap: anywher
 h2 { font-size: 19px; margin: 44px 0 4px }
 p { margin: 6px 0; max-width: 78ch }
 .soft { color: var(--soft) }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: 12px; margin: 20px 0 }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 12px; margin: 20px 0 }
 .tile { background: var(--panel); border: 1px solid var(--edge); border-radius: 8px; padding: 10px 14px; margin: 0 }
 .tile dt { color: var(--soft); font-size: 13px }
 .tile dd { margin: 0; font-size: 20px; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere }

@@ -135,12 +135,12 @@ constexpr Column kRoleColumns[] = {
 constexpr Column kMappingColumns[] = {
     {"layer", "layer"},
     {"mapping", "mapping", Kind::text},
-    {"identity", "loss of the identity", Kind::number, "mean squared output error without scales"},
-    {"scaled", "with scales", Kind::number, "mean squared output error with the chosen scales"},
-    {"share", "left"},
+    {"identity", "identity", Kind::number, "mean squared output error without scales"},
+    {"scaled", "scaled", Kind::number, "mean squared output error with the chosen scales"},
+    {"share", "left", Kind::number, "loss with scales, of that of the identity"},
     {"exponent", "exponent", Kind::number, "of mean|x| in the chosen scales"},
-    {"formula", "formula", Kind::text},
-    {"least", "least scale"},
+    {"formula", "scales", Kind::text, "from the means of activations and weights by channel"},
+    {"least", "least", Kind::number, "smallest of the chosen scales"},
     {"median", "median"},
     {"largest", "largest"},
     {"note", "note", Kind::text}};
@@ -164,7 +164,7 @@ std::string mapping_row(int64_t layer, const MappingReport& mapping) {
     row += R"(<td class="none" data-value="-1e999">–</td><td class="text">identity</td>)";
   } else {
     row += number_cell(mapping.ratio, fmt::format("{:.3g}", mapping.ratio));
-    row += text_cell(mapping.duo ? "mean|x|^r / mean|w|^(1-r)" : "mean|x|^r");
+    row += text_cell(mapping.duo ? "x^r / w^(1-r)" : "x^r");
   }
   for (const size_t quantile : {0, 3, 6}) {
     const double scale = mapping.scale_quantiles[quantile];

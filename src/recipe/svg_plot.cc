@@ -26,9 +26,12 @@ double round_step(double span, double steps) {
   return 10 * power;
 }
 
-/// The ends of an axis, apart from each other.
+/// The ends of an axis, as far apart as a double tells well, and within numbers that can be counted in steps.
 void widen(double& low, double& high) {
-  if (high > low) return;
+  constexpr double kFarthest = 1e12;
+  low = std::clamp(low, -kFarthest, kFarthest);
+  high = std::clamp(high, -kFarthest, kFarthest);
+  if (high - low > 1e-6 * std::max(std::abs(low), std::abs(high))) return;
   const double room = std::max(0.5, 0.05 * std::abs(low));
   low -= room;
   high += room;
@@ -140,8 +143,9 @@ PlotAxis linear_axis(double low, double high, std::string label) {
 }
 
 PlotAxis power_axis(double low, double high, std::string label) {
-  double first = std::floor(std::log2(low));
-  double last = std::ceil(std::log2(high));
+  constexpr double kLargestPower = 1000;  // of a double 1023
+  double first = std::max(std::floor(std::log2(low)), -kLargestPower);
+  double last = std::min(std::ceil(std::log2(high)), kLargestPower);
   if (last <= first) {
     first -= 1;
     last += 1;
@@ -240,6 +244,7 @@ constexpr double kBarHeight = 11;
 constexpr double kGroupHeight = 46;
 constexpr double kChartWidth = 1080;
 constexpr size_t kLongestName = 28;
+constexpr size_t kShades = 3;  // t0 to t2 of the page's style: steps of one thing
 
 /// The end of a long name tells more than its beginning.
 std::string bar_name(const std::string& name) { return shortened(name, kLongestName); }
@@ -278,8 +283,8 @@ std::string bar_chart(const std::vector<BarGroup>& groups, std::string_view name
       const double y = top + inset + kBarHeight * static_cast<double>(i);
       const double end = x_of(std::min(bar.value, longest));
       body += fmt::format(
-          R"(<rect class="bar {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>)",
-          series_class(i), left, y, std::max(end - left, 0.5), kBarHeight - 1.5, escape_html(bar.title));
+          R"(<rect class="bar t{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>)",
+          i % kShades, left, y, std::max(end - left, 0.5), kBarHeight - 1.5, escape_html(bar.title));
       body += fmt::format(R"(<text class="value" x="{:.1f}" y="{:.1f}">{:.1f} %</text>)", end + 5, y + 8.8,
                           100 * bar.value);
     }

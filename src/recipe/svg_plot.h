@@ -77,7 +77,7 @@ struct BarGroup {
     std::string title;
   };
   std::string name;
-  std::vector<Bar> bars;  ///< one of each series
+  std::vector<Bar> bars;  ///< one of each step, in shades of one colour (classes t0 to t2)
 };
 
 /// Shares against a line at 100 %; a bar beyond `longest` is cut there, its number says how long it is.

@@ -1,18 +1,24 @@
 #pragma once
 
+#include <cstdlib>
 #include <filesystem>
 #include <optional>
+#include <sstream>
 #include <string>
+#include <vector>
 
 #include "support/program.h"
 
 namespace salient {
 
-/// Chromium without a window, as Debian and others name it; nothing where there is none.
+/// Chromium, as Debian and others name it, on the PATH; nothing where there is none.
 inline std::optional<std::string> find_browser() {
+  const char* const path = std::getenv("PATH");
   for (const char* name : {"chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"}) {
-    for (const char* folder : {"/usr/bin/", "/usr/local/bin/", "/snap/bin/"}) {
-      if (std::filesystem::exists(std::string(folder) + name)) return std::string(folder) + name;
+    std::istringstream folders(path == nullptr ? "" : path);
+    for (std::string folder; std::getline(folders, folder, ':');) {
+      const std::filesystem::path file = std::filesystem::path(folder) / name;
+      if (std::filesystem::exists(file)) return file.string();
     }
   }
   return std::nullopt;

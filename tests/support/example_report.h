@@ -17,7 +17,8 @@ class ExampleReport {
   explicit ExampleReport(int64_t layers, int64_t experts = 0) : experts_(experts) {
     report_.model = "/models/Example-1B";
     report_.method =
-        "AWQ: duo_scaling true, 20 candidates, clip search, rounding compensated, next layer sees quantized outputs";
+        "AWQ: duo_scaling true, 20 candidates, clip search, rounding compensated, next layer sees quantized "
+        "outputs";
     for (int64_t layer = 0; layer < layers; ++layer) add_layer(layer, static_cast<double>(layer) / 30);
     report_.quantized_linears = layers * (experts > 0 ? 4 + 3 * experts : 7);
     report_.calibration_tokens = 65'536;
