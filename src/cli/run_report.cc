@@ -85,7 +85,7 @@ void print_losses(const OneshotReport& report) {
                     share ? fmt::format("{:5.1f} % of the loss left", 100 * *share) : ""));
   }
   if (!rows.empty()) {
-    fmt::print("signal-to-noise ratio, rounded to nearest -> as written:\n");
+    fmt::print("  signal-to-noise ratio, rounded to nearest -> as written:\n");
     print_table(rows);
   }
   const std::vector<std::string> failures = failure_texts(report.layers);
