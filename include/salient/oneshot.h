@@ -203,6 +203,8 @@ struct OneshotPlan {
 
 struct OneshotReport {
   OneshotResult result = OneshotResult::quantized;
+  std::string model;   ///< the directory that was read
+  std::string method;  ///< "AWQ: duo_scaling on, 20 candidates, clip search, ..." or "round to nearest"
   std::vector<LayerReport> layers;
   std::vector<std::string> warnings;  ///< those of the plan
   int64_t quantized_linears = 0;

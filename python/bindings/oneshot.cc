@@ -7,6 +7,7 @@
 #include "checkpoint/checkpoint_writer.h"
 #include "checkpoint/reshard.h"
 #include "quant/scheme.h"
+#include "recipe/report_html.h"
 #include "recipe/report_json.h"
 
 namespace salient::python {
@@ -86,7 +87,7 @@ std::string run_oneshot(const nb::kwargs& arguments) {
   }
   Json json;
   job.run([&] { json = to_json(oneshot(options)); });
-  return json.dump();
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);  // a path may hold what is no UTF-8
 }
 
 std::string run_plan(const nb::kwargs& arguments) {
@@ -150,6 +151,9 @@ void bind_oneshot(nb::module_& module) {
       "oneshot", &run_oneshot, nb::sig(oneshot_signature.c_str()),
       "Quantizes a model directory into another; the report as JSON. `recipe` is the text of a recipe, JSON "
       "where `recipe_source` ends in .json, else YAML. `progress(layers_done, layers, elapsed, left)`.");
+  module.def(
+      "report_html", [](const std::string& report) { return report_html(parse_json(report, "report")); },
+      nb::arg("report"), "The report that oneshot gives, as a page of HTML that stands alone.");
   module.def("plan", &run_plan, nb::sig(plan_signature.c_str()), "What oneshot would do, as JSON.");
   module.def("read_recipe", &read_recipe, nb::arg("text"), nb::arg("source"),
              "Whether a recipe needs_data, and its num_calibration_samples, max_seq_length and "

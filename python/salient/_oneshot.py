@@ -20,6 +20,7 @@ from salient._oneshot_arguments import ARGUMENTS, checked_arguments, one_of
 from salient._oneshot_data import calibration_job, check_data_arguments
 from salient._oneshot_files import open_log, stored_tokenizer
 from salient._progress import progress as progress_bar
+from salient._report import Report
 from salient.model import CausalLM, model_handle
 from salient.modifiers._text import recipe_text
 
@@ -27,16 +28,6 @@ __all__ = ["Report", "oneshot"]
 
 _PIPELINES = (None, "independent", "sequential", "basic", "datafree")
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
-
-
-class Report(dict[str, Any]):
-    """What a run did: layers, quantized_linears, calibration_tokens, bytes_before, bytes_after, seconds, warnings."""
-
-    def __repr__(self) -> str:
-        before, after = (self.get(key, 0) / 2**20 for key in ("bytes_before", "bytes_after"))
-        linears, tokens = self.get("quantized_linears", 0), self.get("calibration_tokens", 0)
-        size = f"{before:.1f} MiB -> {after:.1f} MiB"
-        return f"Report({linears} linears quantized on {tokens} tokens, {size}, {self.get('seconds', 0):.1f} s)"
 
 
 def oneshot(

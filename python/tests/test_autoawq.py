@@ -413,6 +413,7 @@ def test_quantizers_of_users(dense: AutoAWQForCausalLM) -> None:
     dense.quantize(None, GUIDE, quantizer_cls=Settings, **SHORT)
     assert dense.quantizer is not None and not dense.quantizer.apply_clip
     assert len(dense.quantizer.report["layers"]) == 4
+    assert dense.quantizer.report.to_html().startswith("<!DOCTYPE html>")
 
 
 # ---- scale now, round later

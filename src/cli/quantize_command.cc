@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/evaluation.h"
 #include "cli/plan_report.h"
+#include "cli/run_report.h"
 #include "cli/terminal.h"
 #include "quant/scheme.h"
 #include "recipe/recipe_fields.h"
@@ -37,6 +38,7 @@ struct QuantizeArguments {
   bool scaled_only = false;
   bool dry_run = false;
   bool json = false;
+  std::vector<std::string> reports;
   EvaluationArguments evaluation;
 };
 
@@ -159,6 +161,7 @@ void print_report(const OneshotReport& report, const std::string& output) {
   rows.emplace_back("wall time", format_duration(report.seconds));
   rows.emplace_back("peak memory", format_bytes(report.peak_memory));
   print_table(rows);
+  print_losses(report);
   for (const auto& warning : report.warnings) fmt::print("Warning: {}\n", warning);
 }
 
@@ -177,11 +180,14 @@ void run_quantize(const CLI::App& command, QuantizeArguments& arguments) {
   options.cancelled = &interrupted();
   check_evaluation(arguments);
   if (arguments.dry_run) {
+    if (!arguments.reports.empty())
+      fail(ErrorKind::invalid_argument, "--report stands beside --dry-run, which has no run to report");
     const OneshotPlan plan = plan_oneshot(options);
     if (arguments.json) fmt::print("{}\n", to_json(plan, options).dump(2));
     if (!arguments.json) print_plan(plan, options);
     return;
   }
+  check_report_files(arguments.reports, options);
   OneshotReport report;
   {
     StatusLine status;
@@ -189,15 +195,17 @@ void run_quantize(const CLI::App& command, QuantizeArguments& arguments) {
     report = oneshot(options);
   }
   Json json = to_json(report);
+  write_report_files(arguments.reports, json);
   if (!arguments.json) print_report(report, options.output);
   if (!arguments.evaluation.text.empty()) {
     arguments.evaluation.model = options.output;
     arguments.evaluation.against = options.model;
     const EvaluationResult result = evaluate(arguments.evaluation);
     json["evaluation"] = cli::to_json(result);
+    write_report_files(arguments.reports, json);
     if (!arguments.json) print_evaluation(result);
   }
-  if (arguments.json) fmt::print("{}\n", json.dump(2));
+  if (arguments.json) fmt::print("{}\n", json_text(json));
 }
 
 }  // namespace
@@ -264,7 +272,11 @@ void add_quantize_command(CLI::App& app) {
   command->add_option("--shard-size", arguments->shard_size, "Largest file to write (default 5GB)");
   command->add_option("--eval", arguments->evaluation.text,
                       "Text to measure perplexity on afterwards, before against after");
-  command->add_flag("--overwrite", options.overwrite, "Replace an existing output directory");
+  command
+      ->add_option("--report", arguments->reports,
+                   "File for the report of the run: .json, or .html with plots; may be repeated")
+      ->allow_extra_args(false);
+  command->add_flag("--overwrite", options.overwrite, "Replace an existing output directory and reports");
   command->add_flag("--dry-run", arguments->dry_run, "Print the plan and stop");
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
   command->callback([command, arguments] { run_quantize(*command, *arguments); });

@@ -15,6 +15,7 @@
 #include "checkpoint/checkpoint_writer.h"
 #include "quant/packing.h"
 #include "recipe/plan.h"
+#include "recipe/report_json.h"
 
 namespace salient {
 namespace {
@@ -149,6 +150,8 @@ class OneshotRun {
     for (int64_t layer = 0; layer < job_.weights.spec().layers; ++layer)
       layers.write(layer, quantize(layer, stream));
     report_.result = plan.result;
+    report_.model = options_.model;
+    report_.method = method_text(options_);
     report_.warnings.insert(report_.warnings.begin(), plan.warnings.begin(), plan.warnings.end());
     report_.quantized_linears = plan.quantized_linears;
     report_.calibration_tokens = plan.calibration_tokens;

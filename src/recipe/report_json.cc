@@ -4,6 +4,7 @@
 
 #include "quant/scheme.h"
 #include "recipe/recipe_fields.h"
+#include "recipe/report_figures.h"
 
 namespace salient {
 namespace {
@@ -32,7 +33,37 @@ Json to_json(const MappingReport& mapping) {
           {"loss_after", mapping.loss_after},
           {"ratio", mapping.ratio},
           {"duo", mapping.duo},
-          {"left_alone", mapping.left_alone}};
+          {"left_alone", mapping.left_alone},
+          {"failure", mapping.failure.empty() ? Json() : Json(mapping.failure)},
+          {"scale_quantiles", mapping.scale_quantiles}};
+}
+
+Json db_or_null(double signal, double loss) {
+  const std::optional<double> db = signal_to_noise_db(signal, loss);
+  return db ? Json(*db) : Json();
+}
+
+/// Losses that are no finite numbers become null when the document is written.
+Json to_json(const LinearReport& linear) {
+  Json channels = Json::array();
+  for (const ChannelReport& channel : linear.largest_channels) {
+    channels.push_back({{"channel", channel.channel},
+                        {"mean_absolute", channel.mean_absolute},
+                        {"times_median", channel.times_median}});
+  }
+  return {{"name", linear.name},
+          {"num_bits", linear.scheme.num_bits},
+          {"symmetric", linear.scheme.symmetric},
+          {"group_size", linear.scheme.group_size},
+          {"signal", linear.signal},
+          {"loss_nearest", linear.loss_nearest},
+          {"loss_scaled", linear.loss_scaled},
+          {"loss_clipped", linear.loss_clipped},
+          {"loss", linear.loss},
+          {"snr_db_nearest", db_or_null(linear.signal, linear.loss_nearest)},
+          {"snr_db", db_or_null(linear.signal, linear.loss)},
+          {"dead_channels", linear.dead_channels},
+          {"largest_channels", channels}};
 }
 
 Json to_json(const LayerSeconds& seconds) {
@@ -44,8 +75,11 @@ Json to_json(const LayerSeconds& seconds) {
 Json to_json(const LayerReport& layer) {
   Json mappings = Json::array();
   for (const MappingReport& mapping : layer.mappings) mappings.push_back(to_json(mapping));
+  Json linears = Json::array();
+  for (const LinearReport& linear : layer.linears) linears.push_back(to_json(linear));
   return {{"layer", layer.layer},
           {"mappings", mappings},
+          {"linears", linears},
           {"clip_loss_before", layer.clip_loss_before},
           {"clip_loss_after", layer.clip_loss_after},
           {"equivalence_error", layer.equivalence_error},
@@ -126,6 +160,8 @@ Json to_json(const OneshotReport& report) {
   Json layers = Json::array();
   for (const LayerReport& layer : report.layers) layers.push_back(to_json(layer));
   return {{"result", result_name(report.result)},
+          {"model", report.model},
+          {"method", report.method},
           {"quantized_linears", report.quantized_linears},
           {"calibration_tokens", report.calibration_tokens},
           {"bytes_before", report.bytes_before},

@@ -3,8 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "evaluate/report_json.h"
 #include "recipe/inspection.h"
+#include "recipe/report_reader.h"
+#include "support/error_matcher.h"
+#include "support/example_report.h"
 #include "support/temporary_directory.h"
 #include "support/tiny_model.h"
 
@@ -22,15 +27,72 @@ TEST(ReportJson, NamesStay) {
   OneshotReport report;
   report.layers.resize(1);
   report.layers[0].mappings.resize(1);
+  report.layers[0].linears.resize(1);
+  report.layers[0].linears[0].largest_channels.resize(1);
   const Json json = to_json(report);
-  EXPECT_THAT(keys(json),
-              ::testing::ElementsAre("result", "quantized_linears", "calibration_tokens", "bytes_before",
-                                     "bytes_after", "seconds", "peak_memory", "warnings", "layers"));
-  EXPECT_THAT(keys(json["layers"][0]),
-              ::testing::ElementsAre("layer", "mappings", "clip_loss_before", "clip_loss_after",
+  EXPECT_THAT(keys(json), ::testing::ElementsAre("result", "model", "method", "quantized_linears",
+                                                 "calibration_tokens", "bytes_before", "bytes_after",
+                                                 "seconds", "peak_memory", "warnings", "layers"));
+  const Json& layer = json["layers"][0];
+  EXPECT_THAT(keys(layer),
+              ::testing::ElementsAre("layer", "mappings", "linears", "clip_loss_before", "clip_loss_after",
                                      "equivalence_error", "pooled_experts", "seconds"));
-  EXPECT_THAT(keys(json["layers"][0]["mappings"][0]),
-              ::testing::ElementsAre("mapping", "loss_before", "loss_after", "ratio", "duo", "left_alone"));
+  EXPECT_THAT(keys(layer["mappings"][0]),
+              ::testing::ElementsAre("mapping", "loss_before", "loss_after", "ratio", "duo", "left_alone",
+                                     "failure", "scale_quantiles"));
+  EXPECT_TRUE(layer["mappings"][0]["failure"].is_null());
+  const Json& linear = layer["linears"][0];
+  EXPECT_THAT(keys(linear), ::testing::ElementsAre("name", "num_bits", "symmetric", "group_size", "signal",
+                                                   "loss_nearest", "loss_scaled", "loss_clipped", "loss",
+                                                   "snr_db_nearest", "snr_db", "largest_channels"));
+  EXPECT_THAT(keys(linear["largest_channels"][0]),
+              ::testing::ElementsAre("channel", "mean_absolute", "times_median"));
+}
+
+TEST(ReportJson, RatiosAreInDecibelsWhereThereAreAny) {
+  OneshotReport report;
+  report.layers.resize(1);
+  report.layers[0].linears.resize(4);
+  auto& linears = report.layers[0].linears;
+  linears[0] = {.signal = 2, .loss_nearest = 0.2, .loss = 0.002};
+  linears[1] = {.signal = 2, .loss_nearest = 0.2, .loss = 0};
+  linears[2] = {.signal = 0, .loss_nearest = 0.2, .loss = 0.1};
+  linears[3] = {.signal = 2, .loss_nearest = std::nan(""), .loss = INFINITY};
+  const Json written = to_json(report)["layers"][0]["linears"];
+  EXPECT_NEAR(written[0]["snr_db_nearest"].get<double>(), 10, 1e-9);
+  EXPECT_NEAR(written[0]["snr_db"].get<double>(), 30, 1e-9);
+  EXPECT_TRUE(written[1]["snr_db"].is_null());
+  EXPECT_TRUE(written[2]["snr_db"].is_null());
+  const Json back = parse_json(written.dump(), "linears");
+  for (const char* key : {"loss_nearest", "loss", "snr_db_nearest", "snr_db"})
+    EXPECT_TRUE(back[3][key].is_null()) << key;
+}
+
+TEST(ReportJson, IsReadBackAsItWasWritten) {
+  OneshotReport report = ExampleReport(3, 2).get();
+  report.warnings = {"careful"};
+  report.layers[1].mappings[0].failure = "channel 3 is NaN";
+  report.layers[2].pooled_experts = {0, 1};
+  const Json json = parse_json(to_json(report).dump(), "report.json");
+  EXPECT_EQ(to_json(read_report({json, "report.json"})), json);
+}
+
+TEST(ReportJson, WhatIsNoReportIsRefusedByPath) {
+  const auto read = [](std::string_view text) {
+    const Json json = parse_json(text, "r.json");
+    return read_report({json, "r.json"});
+  };
+  EXPECT_TRUE(std::isnan(read(R"({"layers": [{"linears": [{"loss": null}]}]})").layers[0].linears[0].loss));
+  EXPECT_THAT([&] { read(R"([1])"); }, throws_error(ErrorKind::bad_format, ::testing::HasSubstr("r.json")));
+  EXPECT_THAT([&] { read(R"({"layers": {}})"); },
+              throws_error(ErrorKind::bad_format, ::testing::HasSubstr("layers")));
+  EXPECT_THAT([&] { read(R"({"bytes_after": -1})"); },
+              throws_error(ErrorKind::bad_format, ::testing::HasSubstr("bytes_after")));
+  EXPECT_THAT([&] { read(R"({"layers": [{"linears": [{"loss": "small"}]}]})"); },
+              throws_error(ErrorKind::bad_format, ::testing::HasSubstr("loss")));
+  EXPECT_THAT(
+      [&] { read(R"({"layers": [{"mappings": [{"scale_quantiles": [1, 2]}]}]})"); },
+      throws_error(ErrorKind::bad_format, ::testing::HasSubstr("scale_quantiles has 2 numbers, not 7")));
 }
 
 TEST(ReportJson, TellsHowFarModelsAre) {

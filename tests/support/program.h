@@ -20,19 +20,19 @@ struct ProgramResult {
   std::string errors;
 };
 
-/// The salient program with arguments, started as a shell would.
+/// The salient program, or another, with arguments, started as a shell would.
 class Program {
  public:
-  explicit Program(const std::vector<std::string>& arguments) {
+  explicit Program(const std::vector<std::string>& arguments, const std::string& program = SALIENT_BINARY) {
     pid_ = ::fork();
     if (pid_ < 0) throw std::runtime_error("fork failed");
     if (pid_ != 0) return;
     redirect(scratch_.path() / "out", STDOUT_FILENO);
     redirect(scratch_.path() / "err", STDERR_FILENO);
-    std::vector<char*> argv{const_cast<char*>(SALIENT_BINARY)};
+    std::vector<char*> argv{const_cast<char*>(program.c_str())};
     for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
     argv.push_back(nullptr);
-    ::execv(SALIENT_BINARY, argv.data());
+    ::execv(program.c_str(), argv.data());
     ::_exit(127);
   }
 

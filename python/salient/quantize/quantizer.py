@@ -16,6 +16,7 @@ from salient._config import AwqConfig
 from salient._data import calibration_blocks
 from salient._files import Scratch
 from salient._progress import progress
+from salient._report import Report
 from salient.model import CausalLM
 from salient.tokenizer import as_tokenizer
 
@@ -198,7 +199,7 @@ class AwqQuantizer:
                     progress=lambda done, *_: bar.update(done),
                     **options,
                 )
-            self.report = json.loads(report)
+            self.report = Report(json.loads(report))
             self.output = output
             self.model.adopt(output, scratch)
         except BaseException:
