@@ -1,11 +1,31 @@
 #include "calibrate/layer_stream.h"
 
+#include "base/error.h"
+
 namespace salient {
+namespace {
+
+/// The masks of all sequences behind one another.
+std::vector<uint8_t> joined_masks(const LayerStream::Options& options) {
+  if (options.masks.empty()) return {};
+  std::vector<uint8_t> joined;
+  bool fits = options.masks.size() == options.windows.size();
+  for (size_t i = 0; fits && i < options.windows.size(); ++i) {
+    fits = options.masks[i].size() == options.windows[i].size();
+    joined.insert(joined.end(), options.masks[i].begin(), options.masks[i].end());
+  }
+  if (!fits) fail(ErrorKind::internal, "masks that do not fit their {} sequences", options.windows.size());
+  return joined;
+}
+
+}  // namespace
+
 LayerStream::LayerStream(const Options& options)
     : backend_(options.backend),
       spec_(options.weights.spec()),
       cancelled_(options.cancelled),
       batches_(make_batches(spec_, options.windows)),
+      mask_(joined_masks(options)),
       hidden_(embed_sequences(options.backend, options.weights, options.windows)) {
   // In a sequence of one token attention has nothing to weigh: the longest shows most.
   for (const SequenceBatch& batch : batches_) {
@@ -46,9 +66,28 @@ Tensor LayerStream::probe(Backend& backend, int64_t layer, const PreparedLayer& 
   return output;
 }
 
+LinearObserver LayerStream::masked(const SequenceBatch& batch, const LinearObserver& observer) const {
+  std::vector<int32_t> rows;
+  for (int64_t row = 0; row < batch.rows; ++row) {
+    if (mask_[static_cast<size_t>(batch.begin + row)] != 0) rows.push_back(static_cast<int32_t>(row));
+  }
+  return [this, rows = std::move(rows), &batch, &observer](const LinearId& id, const Tensor& input) {
+    if (rows.empty() || is_expert(id.role)) return;
+    if (std::ssize(rows) == batch.rows) return observer(id, input);
+    Tensor chosen = Tensor::empty(DType::f32, {std::ssize(rows), input.dim(1)});
+    backend_.gather_rows(input, rows, chosen);
+    observer(id, chosen);
+  };
+}
+
 void LayerStream::run(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
                       const LinearObserver* observer, Tensor& hidden) {
   throw_if_cancelled(cancelled_);
+  LinearObserver chosen;
+  if (observer != nullptr && !mask_.empty()) {
+    chosen = masked(batch, *observer);
+    observer = &chosen;
+  }
   run_layer({.backend = backend_,
              .spec = spec_,
              .ropes = batch.ropes,

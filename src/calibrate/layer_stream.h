@@ -18,6 +18,9 @@ class LayerStream {
     Backend& backend;
     const ModelWeights& weights;
     std::span<const std::vector<int32_t>> windows;  ///< token ids, one sequence each
+    /// Empty, or like `windows`: where 0 stands the observer does not see the token, which takes part in all
+    /// else.
+    std::span<const std::vector<uint8_t>> masks = {};
     const CancellationFlag* cancelled = nullptr;
   };
   /// Starts behind the embedding.
@@ -25,7 +28,9 @@ class LayerStream {
 
   int64_t tokens() const { return hidden_.dim(0); }
 
-  /// Shows `observer` every linear's input in layer `layer`; the stream stays before the layer.
+  /// Shows `observer` every linear's input in layer `layer`; the stream stays before the layer. With masks
+  /// experts show nothing: which of the tokens routed to them count is for those to find who see the router's
+  /// input.
   void observe(int64_t layer, const PreparedLayer& weights, const LinearObserver& observer);
   /// Moves the stream behind the layer; `observer`, if any, watches.
   void advance(int64_t layer, const PreparedLayer& weights, const LinearObserver* observer = nullptr);
@@ -39,12 +44,16 @@ class LayerStream {
   void run(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
            const LinearObserver* observer, Tensor& hidden);
 
+  /// Shows `observer` the rows of `batch` that count.
+  LinearObserver masked(const SequenceBatch& batch, const LinearObserver& observer) const;
+
   Backend& backend_;
   const DecoderSpec& spec_;
   const CancellationFlag* cancelled_;
   std::vector<SequenceBatch> batches_;
-  Tensor hidden_;            // f32 [tokens, hidden]
-  int64_t probe_begin_ = 0;  // row of hidden_
+  std::vector<uint8_t> mask_;  // of each row of hidden_; empty: all count
+  Tensor hidden_;              // f32 [tokens, hidden]
+  int64_t probe_begin_ = 0;    // row of hidden_
   int64_t probe_count_ = 0;
 };
 
