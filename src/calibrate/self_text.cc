@@ -15,8 +15,6 @@ namespace {
 /// Of the softmax as it is: what the model takes for text, no more and no less likely.
 constexpr double kTemperature = 1;
 
-/// Keys and values of the sequences that are drawn together take no more than this, if one alone does not.
-constexpr uint64_t kCacheBytes = uint64_t{256} << 20;
 /// More rows make a product hardly faster per row.
 constexpr uint64_t kMostTogether = 64;
 
@@ -32,9 +30,10 @@ uint64_t cache_bytes(const DecoderSpec& spec, int64_t length) {
 }
 
 /// Depends on nothing but the sizes, so that every machine draws the same sequences together.
-int64_t drawn_together(const DecoderSpec& spec, int64_t sequences, int64_t length) {
-  const uint64_t fit = std::clamp<uint64_t>(kCacheBytes / cache_bytes(spec, length), 1, kMostTogether);
-  return std::min(sequences, static_cast<int64_t>(fit));
+int64_t drawn_together(const DecoderSpec& spec, const SelfTextOptions& options) {
+  const uint64_t one = cache_bytes(spec, options.length);
+  const uint64_t fit = std::clamp<uint64_t>(options.cache_bytes / one, 1, kMostTogether);
+  return std::min(options.sequences, static_cast<int64_t>(fit));
 }
 
 /// Draws a few sequences side by side.
@@ -113,7 +112,7 @@ SelfTextStart self_text_start(const Tokenizer& tokenizer, const DecoderSpec& spe
 std::vector<std::vector<int32_t>> sample_self_text(const Decoder& decoder, const SelfTextStart& start,
                                                    const SelfTextOptions& options) {
   check_window(decoder.spec(), options.length);
-  const int64_t together = drawn_together(decoder.spec(), options.sequences, options.length);
+  const int64_t together = drawn_together(decoder.spec(), options);
   const int64_t total = options.sequences * options.length;
   std::vector<std::vector<int32_t>> result;
   for (int64_t first = 0; first < options.sequences; first += together) {
@@ -129,9 +128,10 @@ std::vector<std::vector<int32_t>> sample_self_text(const Decoder& decoder, const
   return result;
 }
 
-uint64_t self_text_memory(const DecoderSpec& spec, int64_t sequences, int64_t length) {
-  const auto together = static_cast<uint64_t>(drawn_together(spec, sequences, length));
-  return together * (cache_bytes(spec, length) + static_cast<uint64_t>(spec.vocab_size) * sizeof(float));
+uint64_t self_text_memory(const DecoderSpec& spec, const SelfTextOptions& options) {
+  const auto together = static_cast<uint64_t>(drawn_together(spec, options));
+  return together *
+         (cache_bytes(spec, options.length) + static_cast<uint64_t>(spec.vocab_size) * sizeof(float));
 }
 
 }  // namespace salient

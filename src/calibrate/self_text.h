@@ -27,6 +27,8 @@ struct SelfTextOptions {
   int64_t sequences = 128;
   int64_t length = 512;  ///< tokens of each
   uint64_t seed = 42;
+  /// Caches of the sequences that are drawn together take no more, if that of one alone does not.
+  uint64_t cache_bytes = uint64_t{256} << 20;
   /// Told after each position of a group of sequences that is drawn together.
   std::function<void(int64_t tokens_done, int64_t tokens)> on_progress{};
   const CancellationFlag* cancelled = nullptr;
@@ -41,6 +43,6 @@ std::vector<std::vector<int32_t>> sample_self_text(const Decoder& decoder, const
                                                    const SelfTextOptions& options);
 
 /// Bytes of the caches and logits of the sequences that are drawn together.
-uint64_t self_text_memory(const DecoderSpec& spec, int64_t sequences, int64_t length);
+uint64_t self_text_memory(const DecoderSpec& spec, const SelfTextOptions& options);
 
 }  // namespace salient

@@ -99,6 +99,17 @@ TokenSequences read_sequences(const DatasetRequest& request) {
   });
 }
 
+/// The model is in memory as a whole, so caches may take half as much again: a large one has to write several
+/// sequences at a time, or it reads all of its weights for each token.
+SelfTextOptions self_options(const DatasetRequest& request, const ModelWeights& weights) {
+  SelfTextOptions self{.sequences = request.count,
+                       .length = request.options.calibration.max_seq_length,
+                       .seed = request.seed,
+                       .cancelled = request.options.cancelled};
+  self.cache_bytes = std::max(self.cache_bytes, weights.checkpoint().byte_size() / 2);
+  return self;
+}
+
 /// The model is in memory for that only.
 Sequences draw_self(const DatasetRequest& request) {
   const OneshotOptions& options = request.options;
@@ -108,10 +119,7 @@ Sequences draw_self(const DatasetRequest& request) {
     const Tokenizer tokenizer = Tokenizer::from_directory(options.model);
     const auto backend = make_cpu_backend({.precision = MatmulPrecision::bf16});
     const Decoder decoder = Decoder::load(options.model, *backend, options.cancelled);
-    SelfTextOptions self{.sequences = request.count,
-                         .length = options.calibration.max_seq_length,
-                         .seed = request.seed,
-                         .cancelled = options.cancelled};
+    SelfTextOptions self = self_options(request, decoder.weights());
     self.on_progress = [&](int64_t done, int64_t tokens) {
       if (!options.on_sampling) return;
       const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
@@ -241,11 +249,16 @@ CalibrationData calibration_data(const OneshotOptions& options, const DecoderSpe
   return read_data(options, spec, self);
 }
 
-uint64_t self_data_memory(const OneshotOptions& options, const DecoderSpec& spec) {
-  if (!options.recipe.awq) return 0;
-  const CalibrationOptions& calibration = options.calibration;
-  if (std::ranges::none_of(calibration.datasets, is_self)) return 0;
-  return self_text_memory(spec, calibration.num_samples, calibration.max_seq_length);
+uint64_t self_data_memory(const OneshotOptions& options, const ModelWeights& weights) {
+  const auto& datasets = options.calibration.datasets;
+  const auto self = std::ranges::find_if(datasets, is_self);
+  if (!options.recipe.awq || self == datasets.end()) return 0;
+  const DatasetRequest request{.options = options,
+                               .spec = weights.spec(),
+                               .dataset = *self,
+                               .count = options.calibration.num_samples,
+                               .seed = 0};
+  return weights.checkpoint().byte_size() + self_text_memory(weights.spec(), self_options(request, weights));
 }
 
 std::vector<int64_t> shares_of(int64_t total, const std::vector<double>& weights) {

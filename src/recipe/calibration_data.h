@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/json.h"
-#include "model/decoder_spec.h"
+#include "model/weights.h"
 #include "salient/oneshot.h"
 
 namespace salient {
@@ -29,8 +29,8 @@ enum class SelfData { draw, stand_in };
 /// the tokenizer, and for "self" of Decoder::load; cancelled.
 CalibrationData calibration_data(const OneshotOptions& options, const DecoderSpec& spec, SelfData self);
 
-/// Bytes that drawing "self" takes, weights aside; 0 without it.
-uint64_t self_data_memory(const OneshotOptions& options, const DecoderSpec& spec);
+/// Bytes that drawing "self" takes: the whole model and the caches of what it writes; 0 without it.
+uint64_t self_data_memory(const OneshotOptions& options, const ModelWeights& weights);
 
 /// How many of `total` sequences each weight gets: in proportion, what is left over to the largest remainders
 /// (of equal ones the first). Errors: invalid_argument for a weight that is not above 0.

@@ -224,12 +224,6 @@ void plan_memory(const Job& job, OneshotPlan& plan) {
                                                         plan.memory_statistics + plan.memory_workspace);
 }
 
-/// Drawing text from the model needs all of it at once.
-uint64_t bytes_of_self(const OneshotOptions& options, const ModelWeights& weights) {
-  const uint64_t caches = self_data_memory(options, weights.spec());
-  return caches == 0 ? 0 : caches + weights.checkpoint().byte_size();
-}
-
 PlannedLayer plan_layer(const Job& job, int64_t layer) {
   const auto index = static_cast<size_t>(layer);
   PlannedLayer planned{.layer = layer, .mappings = {}, .linears = job.resolved.planned[index]};
@@ -248,7 +242,7 @@ Job::Job(const OneshotOptions& options, SelfData self)
       foreign((refuse_quantized_input(weights), foreign_linears(weights))),
       resolved(resolve_recipe(options, weights.spec(), foreign)),
       data(calibration_data(options, weights.spec(), self)),
-      self_memory(bytes_of_self(options, weights)),
+      self_memory(self_data_memory(options, weights)),
       precision(options.calibration.precision == CalibrationPrecision::f32 ? MatmulPrecision::f32
                                                                            : MatmulPrecision::bf16),
       backend(make_cpu_backend({.precision = precision})),
