@@ -182,6 +182,10 @@ Sequences interleaved(std::vector<Sequences> parts) {
 void check_datasets(const CalibrationOptions& calibration, const DecoderSpec& spec) {
   for (const CalibrationDataset& dataset : calibration.datasets) {
     if (dataset.data.empty()) fail(ErrorKind::invalid_argument, "a calibration data set has no name");
+    if (!(dataset.weight > 0 && std::isfinite(dataset.weight))) {
+      fail(ErrorKind::invalid_argument, "{}: its weight {} is no number above 0", dataset.data,
+           dataset.weight);
+    }
     // A window of a single token would predict nothing; a document or a sequence may be one.
     const bool single = calibration.documents == DocumentPolicy::truncate && !is_self(dataset);
     if (calibration.max_seq_length >= (single ? 1 : 2)) continue;

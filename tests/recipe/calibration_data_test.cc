@@ -119,6 +119,8 @@ TEST_F(CalibrationDataTest, TellsWhatAMixtureLacks) {
               ElementsAre(HasSubstr("a.jsonl: 2 sequences, where its weight asks for 5: it has no more")));
   options_.calibration.datasets[0].weight = 1e-3;
   EXPECT_THAT([&] { data(); }, refuses("a.jsonl: its weight 0.001 is no whole one of 10 sequences"));
+  options_.calibration.datasets[0].weight = -1;
+  EXPECT_THAT([&] { data(); }, refuses("a.jsonl: its weight -1 is no number above 0"));
 }
 
 TEST_F(CalibrationDataTest, CutsTextsAsAsked) {
