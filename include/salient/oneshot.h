@@ -34,12 +34,39 @@ enum class ExpertCalibration {
   routed,  ///< those that the router sends to it; an expert that sees too few takes those of all tokens
 };
 
+/// How the documents of a data set become sequences.
+enum class DocumentPolicy {
+  automatic,    ///< texts are joined and cut into windows; documents of token ids are sequences as they are
+  concatenate,  ///< all are joined and cut into windows of max_seq_length, a rest that fills none left out
+  truncate,     ///< each is a sequence of its own, cut to max_seq_length
+};
+
+/// One source of calibration data.
+struct CalibrationDataset {
+  /// A .txt file (one document), a .jsonl file (one a line: a text, or token ids), a .json file (a list of
+  /// lists of token ids), or "self": what the model itself makes up (LLM-QAT, Liu et al. 2023).
+  std::string data;
+  double weight = 1;          ///< its share of the sequences, over the sum of all weights
+  std::string text_column{};  ///< of a .jsonl file; empty: CalibrationOptions::text_column
+
+  bool operator==(const CalibrationDataset&) const = default;
+};
+
 struct CalibrationOptions {
-  std::string dataset;  ///< .txt or .jsonl
+  /// Of several each gives sequences in proportion to its weight.
+  std::vector<CalibrationDataset> datasets;
   std::string text_column = "text";
-  /// Token ids, in place of a dataset: each a sequence of its own of 1 to max_seq_length tokens, of any
+  DocumentPolicy documents = DocumentPolicy::automatic;
+  /// Take windows or documents in an order that `seed` determines, the same on any machine; else in that of
+  /// the data.
+  bool shuffle = false;
+  int64_t seed = 42;  ///< of the shuffle, and of what "self" draws; not below 0
+  /// Token ids, in place of data sets: each a sequence of its own of 1 to max_seq_length tokens, of any
   /// lengths mixed.
   std::vector<std::vector<int32_t>> sequences;
+  /// Empty, or for each token of `sequences` whether it counts: where 0 stands the token takes part in the
+  /// forward pass, but not in the statistics (prompts, say, of which only the answers matter).
+  std::vector<std::vector<uint8_t>> masks;
   int64_t num_samples = 128;  ///< sequences to use at most
   int64_t max_seq_length = 512;
   Propagation propagation = Propagation::quantized;
@@ -116,6 +143,13 @@ struct Progress {
   double remaining_seconds = 0;
 };
 
+/// Told while the data set "self" is drawn, which comes before the first layer.
+struct SamplingProgress {
+  int64_t tokens_done = 0;
+  int64_t tokens = 0;
+  double elapsed_seconds = 0;
+};
+
 /// What a run writes.
 enum class OneshotResult {
   quantized,  ///< integers, as the recipe says
@@ -143,6 +177,7 @@ struct OneshotOptions {
   uint64_t shard_size = 5'000'000'000;
   bool overwrite = false;
   std::function<void(const Progress&)> on_progress;
+  std::function<void(const SamplingProgress&)> on_sampling;
   /// Raised from outside (a signal handler, another thread) to stop; the output then does not exist.
   const std::atomic<bool>* cancelled = nullptr;
 };
@@ -192,12 +227,14 @@ struct OneshotPlan {
   std::vector<std::string> warnings;  ///< what other programs may not load
   int64_t quantized_linears = 0;      ///< none of OneshotResult::scaled
   int64_t calibration_tokens = 0;
+  int64_t masked_tokens = 0;  ///< those of them that the statistics leave out
   uint64_t bytes_before = 0;
   uint64_t bytes_after = 0;
   uint64_t memory_hidden_states = 0;
   uint64_t memory_layer = 0;
   uint64_t memory_statistics = 0;
   uint64_t memory_workspace = 0;
+  uint64_t memory_sampling = 0;  ///< of the data set "self", before all else: the whole model and its caches
   uint64_t memory_peak = 0;
 };
 
@@ -209,6 +246,7 @@ struct OneshotReport {
   std::vector<std::string> warnings;  ///< those of the plan
   int64_t quantized_linears = 0;
   int64_t calibration_tokens = 0;
+  int64_t masked_tokens = 0;
   uint64_t bytes_before = 0;
   uint64_t bytes_after = 0;
   double seconds = 0;

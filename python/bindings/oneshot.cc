@@ -6,12 +6,17 @@
 #include "bindings/keywords.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "checkpoint/reshard.h"
+#include "model/weights.h"
 #include "quant/scheme.h"
+#include "recipe/calibration_data.h"
 #include "recipe/report_html.h"
 #include "recipe/report_json.h"
 
 namespace salient::python {
 namespace {
+
+/// Which tokens of a sequence count, [tokens].
+using MaskArray = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 DuoScaling duo_scaling_of(const nb::object& value) {
   if (nb::isinstance<nb::bool_>(value)) return nb::cast<bool>(value) ? DuoScaling::on : DuoScaling::off;
@@ -29,11 +34,19 @@ void take_all_sequences(CalibrationOptions& calibration) {
 }
 
 void take_calibration(Keywords& keywords, CalibrationOptions& calibration) {
-  keywords.take_path("dataset", calibration.dataset);
+  std::string dataset;
+  keywords.take_path("dataset", dataset);
+  if (!dataset.empty()) calibration.datasets = {{.data = dataset}};
   keywords.take("text_column", calibration.text_column);
+  keywords.take("seed", calibration.seed);
   if (const auto sequences = keywords.take<std::vector<IdArray>>("sequences", Keywords::Convert::no)) {
+    calibration.datasets.clear();  // of the recipe: what is given counts more
     calibration.sequences = to_sequences(*sequences);
     take_all_sequences(calibration);
+  }
+  if (const auto masks = keywords.take<std::vector<MaskArray>>("masks", Keywords::Convert::no)) {
+    for (const MaskArray& mask : *masks)
+      calibration.masks.emplace_back(mask.data(), mask.data() + mask.size());
   }
   keywords.take("num_samples", calibration.num_samples);
   keywords.take("max_seq_length", calibration.max_seq_length);
@@ -107,19 +120,54 @@ std::string read_recipe(const std::string& text, const std::string& source) {
   OneshotOptions options;
   options.calibration.num_samples = kUnsaid;
   options.calibration.max_seq_length = kUnsaid;
+  options.calibration.seed = kUnsaid;
+  options.calibration.text_column.clear();
   OneshotOptions other = options;  // starting from another value shows whether one is said
   other.calibration.experts = ExpertCalibration::routed;
+  other.calibration.shuffle = !options.calibration.shuffle;
   parse_recipe(text, source, options);
   parse_recipe(text, source, other);
+  const CalibrationOptions& calibration = options.calibration;
   Json all_experts;
-  if (options.calibration.experts == other.calibration.experts)
-    all_experts = options.calibration.experts == ExpertCalibration::all;
+  if (calibration.experts == other.calibration.experts)
+    all_experts = calibration.experts == ExpertCalibration::all;
   const auto said = [&](int64_t value) { return value == kUnsaid ? Json() : Json(value); };
+  const bool shuffle_said = calibration.shuffle == other.calibration.shuffle;
+  const bool documents_said = calibration.documents != DocumentPolicy::automatic;
   return Json{{"needs_data", options.recipe.awq.has_value()},
+              {"names_data", !calibration.datasets.empty()},
+              {"seed", said(calibration.seed)},
+              {"text_column", calibration.text_column.empty() ? Json() : Json(calibration.text_column)},
+              {"concatenate_data",
+               documents_said ? Json(calibration.documents == DocumentPolicy::concatenate) : Json()},
+              {"shuffle_calibration_samples", shuffle_said ? Json(calibration.shuffle) : Json()},
               {"num_calibration_samples", said(options.calibration.num_samples)},
               {"max_seq_length", said(options.calibration.max_seq_length)},
               {"moe_calibrate_all_experts", all_experts}}
       .dump();
+}
+
+/// What the data set "self" is of a model.
+nb::list sample_self(const std::filesystem::path& model, int64_t num_samples, int64_t max_seq_length,
+                     int64_t seed, const nb::object& progress) {
+  Interruptible job;
+  OneshotOptions options;
+  options.model = model.string();
+  options.calibration.datasets = {{.data = std::string(kSelfData)}};
+  options.calibration.num_samples = num_samples;
+  options.calibration.max_seq_length = max_seq_length;
+  options.calibration.seed = seed;
+  options.cancelled = job.flag();
+  if (!progress.is_none()) {
+    options.on_sampling = [&](const SamplingProgress& state) {
+      job.call_back([&] { progress(state.tokens_done, state.tokens); });
+    };
+  }
+  CalibrationData data;
+  job.run([&] { data = calibration_data(options, ModelWeights(options.model).spec(), SelfData::draw); });
+  nb::list result;
+  for (auto& ids : data.sequences) result.append(to_numpy(std::move(ids)));
+  return result;
 }
 
 void reshard(const std::filesystem::path& source, const std::filesystem::path& target, size_t shard_size,
@@ -137,6 +185,8 @@ void bind_oneshot(nb::module_& module) {
       "(*, model: str, recipe: str, recipe_source: str, format: str | None = None, "
       "dataset: str = '', text_column: str = 'text', "
       "sequences: collections.abc.Sequence[numpy.typing.NDArray[numpy.int32]] | None = None, "
+      "masks: collections.abc.Sequence[numpy.typing.NDArray[numpy.uint8]] | None = None, seed: int | None = "
+      "None, "
       "num_samples: int | None = None, max_seq_length: int | None = None, propagate_error: bool | None = "
       "None, "
       "calibrate_all_experts: bool | None = None, min_tokens_per_expert: int | None = None, "
@@ -155,9 +205,18 @@ void bind_oneshot(nb::module_& module) {
       "report_html", [](const std::string& report) { return report_html(parse_json(report, "report")); },
       nb::arg("report"), "The report that oneshot gives, as a page of HTML that stands alone.");
   module.def("plan", &run_plan, nb::sig(plan_signature.c_str()), "What oneshot would do, as JSON.");
+  module.def("sample_self", &sample_self, nb::arg("model"), nb::arg("num_samples"), nb::arg("max_seq_length"),
+             nb::arg("seed"), nb::arg("progress") = nb::none(),
+             nb::sig("def sample_self(model: str | os.PathLike[str], num_samples: int, max_seq_length: int, "
+                     "seed: int, progress: collections.abc.Callable[[int, int], None] | None = None) -> "
+                     "list[numpy.typing.NDArray[numpy.int32]]"),
+             "Sequences of ids drawn from the model itself. `progress(tokens_done, tokens)`.");
+  module.def("shares_of", &shares_of, nb::arg("total"), nb::arg("weights"),
+             "How many of `total` sequences each weight gets, by the largest remainders.");
   module.def("read_recipe", &read_recipe, nb::arg("text"), nb::arg("source"),
-             "Whether a recipe needs_data, and its num_calibration_samples, max_seq_length and "
-             "moe_calibrate_all_experts, as JSON. "
+             "Whether a recipe needs_data and names_data, and what it says of num_calibration_samples, "
+             "max_seq_length, moe_calibrate_all_experts, seed, text_column, concatenate_data and "
+             "shuffle_calibration_samples, as JSON. "
              "Raises what is "
              "wrong with it.");
   module.def(

@@ -4,10 +4,12 @@ Two policies. ``calibration_sequences`` is that of llm-compressor: each sample i
 length. ``calibration_blocks`` is that of AutoAWQ: samples are joined and cut into blocks of one length.
 
 Data may be
-  - a path: .txt (one long text), .jsonl (a row for each line), with `datasets` also .json, .csv, .parquet, a directory;
+  - a path: .txt (one long text), .jsonl (a row for each line), with `pyarrow` .parquet, with `datasets` .json, .csv, or
+    a directory;
   - a name: "pileval", "wikitext", "c4", "open_platypus", "gsm8k", "cnn_dailymail", or "owner/name" of the hub, through
     the package `datasets`;
-  - a list of texts, of lists, arrays or tensors of ids, or of mappings with a text column or "input_ids";
+  - a list of texts, of lists, arrays or tensors of ids, or of mappings with a text column or "input_ids", beside which
+    "attention_mask" says what is padding and "token_mask" which tokens count (0: seen, but left out of statistics);
   - a Dataset, a DatasetDict (with ``split``) or an IterableDataset of `datasets`;
   - a DataLoader, or any iterable of batches or rows; padding goes by "attention_mask".
 """
@@ -27,6 +29,7 @@ from ._arguments import warn_user
 from ._batch import to_ids
 from ._datasets import Source, is_dataset_dict, open_name, pick_split, shuffled
 from ._ids import Ids
+from ._masks import marked
 from ._tokenizer_options import special_frame
 from ._values import check_positive, shorten, token_limit
 
@@ -49,6 +52,7 @@ def calibration_sequences(
     preprocess: Callable[[Any], Any] | str | None = None,
     streaming: bool | None = None,
     load_options: Mapping[str, Any] | None = None,
+    use_loss_mask: bool = False,
 ) -> list[Ids]:
     """Samples as llm-compressor takes them: each an array [tokens] of its own, nothing padded.
 
@@ -67,11 +71,14 @@ def calibration_sequences(
     ``preprocess``, a function or "file.py:function", gets each row as a mapping and returns what to change in it.
     ``load_options`` go to datasets.load_dataset.
 
+    Tokens that a row's "token_mask", or with ``use_loss_mask`` its "loss_mask", says 0 of are marked (see _masks).
+
     Errors: ValueError naming the row and the value; FileNotFoundError; NotImplementedError for conversations.
     """
     check_positive(max_seq_length=max_seq_length, num_samples=num_samples)
     source = _open(data, split=split, config_name=config_name, streaming=streaming, **dict(load_options or {}))
     reader = _Reader(source, TextEncoder(tokenizer), text_column, add_special_tokens, _function(preprocess))
+    reader.use_loss_mask = use_loss_mask
     limit = _limit(max_seq_length, tokenizer)
     if max_seq_length is not None and limit != max_seq_length:
         reader.warning = f"max_seq_length={max_seq_length}: texts are cut to {limit} tokens, the tokenizer's limit"
@@ -124,6 +131,8 @@ class _Reader:
     strip: bool = False
     limit: int | None = None  # to which texts are cut
     warning: str = ""  # to be given when there is a text
+    use_loss_mask: bool = False
+    told_of_loss_mask: bool = False
 
     def read(self, numbered: tuple[int, Any]) -> list[Ids]:
         """The sequences of a row: none when it is empty, several when it is a batch."""
@@ -149,7 +158,7 @@ class _Reader:
 
     def _read_mapping(self, row: Mapping[str, Any], where: str) -> list[Ids]:
         if "input_ids" in row:
-            return id_sequences(row["input_ids"], row.get("attention_mask"), where)
+            return id_sequences(row["input_ids"], row.get("attention_mask"), where, self._token_mask(row, where))
         if self.source.template is not None and self.text_column not in row:
             return self._encode(self.source.template(row))
         if self.text_column not in row:
@@ -160,6 +169,18 @@ class _Reader:
         if not isinstance(text, str):
             raise ValueError(f"{where}: column {self.text_column!r} holds {shorten(text)}, not a text")
         return self._encode(text)
+
+    def _token_mask(self, row: Mapping[str, Any], where: str) -> Any:
+        """Which tokens count; None for all. The loss mask of data for training is a matter of choice, as there."""
+        loss_mask = row.get("loss_mask")
+        if self.use_loss_mask:
+            if "token_mask" in row and loss_mask is not None:
+                raise ValueError(f"{where}: token_mask and loss_mask are two names for one thing; give one of them")
+            return row.get("token_mask") if loss_mask is None else loss_mask
+        if loss_mask is not None and not self.told_of_loss_mask:
+            warn_user(f"{where}: its loss_mask has no effect; use_loss_mask=True leaves the tokens out that it names")
+            self.told_of_loss_mask = True
+        return row.get("token_mask")
 
     def _missing(self, row: Mapping[str, Any], where: str) -> Exception:
         for column in _CHAT_COLUMNS:
@@ -318,21 +339,30 @@ def _is_batched(rows: Any) -> bool:
     return hasattr(rows, "batch_size") and hasattr(rows, "collate_fn")
 
 
-def id_sequences(ids: Any, mask: Any, where: str) -> list[Ids]:
-    """The sequences of ids [tokens] or [batch, tokens] without what the mask, of the same shape, calls padding."""
+def id_sequences(ids: Any, mask: Any, where: str, counted: Any = None) -> list[Ids]:
+    """The sequences of ids [tokens] or [batch, tokens] without what the mask, of the same shape, calls padding, and
+    with those marked that ``counted``, of that shape as well, says 0 of (see _masks)."""
     if isinstance(ids, (list, tuple)) and ids and all(isinstance(part, Mapping) for part in ids):
         raise ValueError(f"{where}: ids are expected, not a list of mappings ({shorten(ids[0])})")
     if isinstance(ids, str) or not (hasattr(ids, "__iter__") or hasattr(ids, "tolist")):
         raise ValueError(f"{where}: token ids are expected, not {shorten(ids)}")
     values = _listed(ids, where)
     kept = None if mask is None else _listed(mask, f"{where}: attention_mask")
+    counts = None if counted is None else _listed(counted, f"{where}: token_mask")
     if not values or not isinstance(values[0], list):
-        return _sequence(values, kept, where)
-    masks = [None] * len(values) if kept is None else kept
-    if len(masks) != len(values):
-        raise ValueError(f"{where}: attention_mask has {len(masks)} rows for {len(values)} of input_ids")
-    parts = (id_sequences(row, row_mask, where) for row, row_mask in zip(values, masks, strict=True))
-    return list(chain.from_iterable(parts))
+        return _sequence(values, {"attention_mask": kept, "token_mask": counts}, where)
+    masks = _rows_of_mask("attention_mask", kept, len(values), where)
+    token_masks = _rows_of_mask("token_mask", counts, len(values), where)
+    rows = zip(values, masks, token_masks, strict=True)
+    return list(chain.from_iterable(id_sequences(row, seen, where, own) for row, seen, own in rows))
+
+
+def _rows_of_mask(name: str, mask: list[Any] | None, rows: int, where: str) -> list[Any]:
+    if mask is None:
+        return [None] * rows
+    if len(mask) != rows:
+        raise ValueError(f"{where}: {name} has {len(mask)} rows for {rows} of input_ids")
+    return mask
 
 
 def _listed(values: Any, where: str) -> list[Any]:
@@ -345,16 +375,20 @@ def _listed(values: Any, where: str) -> list[Any]:
     return list(listed)
 
 
-def _sequence(values: list[Any], mask: list[Any] | None, where: str) -> list[Ids]:
-    if mask is not None:
-        if len(mask) != len(values):
-            raise ValueError(f"{where}: attention_mask has {len(mask)} numbers for {len(values)} ids")
-        values = [value for value, keep in zip(values, mask, strict=True) if keep]
+def _sequence(values: list[Any], masks: Mapping[str, list[Any] | None], where: str) -> list[Ids]:
+    for name, mask in masks.items():
+        if mask is not None and len(mask) != len(values):
+            raise ValueError(f"{where}: {name} has {len(mask)} numbers for {len(values)} ids")
+    seen, counts = masks["attention_mask"], masks["token_mask"]
     for position, value in enumerate(values):
         if not isinstance(value, int):
             raise ValueError(f"{where}: position {position} holds {shorten(value)}, not an id")
         if not 0 <= value < 2**31:
             raise ValueError(f"{where}: position {position} holds {value}, which is no token id")
+    if counts is not None:
+        values = marked(values, counts)
+    if seen is not None:
+        values = [value for value, keep in zip(values, seen, strict=True) if keep]
     return [np.asarray(values, dtype=np.int32)] if values else []
 
 

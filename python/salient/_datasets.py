@@ -12,7 +12,7 @@ from typing import Any
 from ._hub import cause_of, is_repository_id
 
 _INSTEAD = "pass a text file (.txt, .jsonl), a list of texts or a list of lists of token ids instead"
-_FILES_OF_DATASETS = {".json": "json", ".csv": "csv", ".parquet": "parquet"}
+_FILES_OF_DATASETS = {".json": "json", ".csv": "csv"}
 _STREAM_BUFFER = 10_000  # rows of a stream among which a shuffle draws
 
 Row = Mapping[str, Any]
@@ -119,7 +119,7 @@ def _by_repository(path: str) -> KnownDataset:
 
 def _looks_like_file(path: str) -> bool:
     suffix = os.path.splitext(path)[1].lower()
-    return not is_repository_id(path) or suffix in (".txt", ".jsonl", *_FILES_OF_DATASETS)
+    return not is_repository_id(path) or suffix in (".txt", ".jsonl", ".parquet", *_FILES_OF_DATASETS)
 
 
 def _open_path(path: str, split: str | None) -> Source:
@@ -130,6 +130,8 @@ def _open_path(path: str, split: str | None) -> Source:
         return Source(pick_split(rows, split, path), name)
     if suffix in _FILES_OF_DATASETS:
         return Source(_load(path, _FILES_OF_DATASETS[suffix], {"data_files": path, "split": "train"}), name)
+    if suffix == ".parquet":
+        return Source(_read_parquet(path), name)
     if suffix == ".jsonl":
         return Source(_read_lines(path), name)
     return Source([_read_text(path)], name, joined=True)
@@ -159,6 +161,36 @@ def _read_lines(path: str) -> list[Any]:
         except ValueError as error:
             raise ValueError(f"{path}: line {number}: {error}") from None
     return rows
+
+
+class _Table:
+    """Rows of a table of pyarrow, made one by one when they are asked for."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+        self.column_names: list[str] = list(table.column_names)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return {name: self._table.column(name)[index].as_py() for name in self.column_names}
+
+
+def _read_parquet(path: str) -> _Table:
+    """Errors: NotImplementedError without pyarrow; ValueError for a file that is no parquet."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise NotImplementedError(
+            f"{path}: to read .parquet the package pyarrow must be installed (pip install pyarrow); or {_INSTEAD}"
+        ) from error
+    try:
+        return _Table(parquet.read_table(path))
+    except ArrowException as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _load(name: str, repository: str, arguments: dict[str, Any], *, from_disk: bool = False) -> Any:

@@ -78,6 +78,7 @@ def oneshot(
     use_loss_mask: bool = False,
     propagate_error: bool | None = None,
     sequential_targets_per_subgraph: int = 1,
+    seed: int = 42,
     format: str | None = None,
     overwrite: bool = True,
     shard_size: int | str | None = None,
@@ -89,7 +90,9 @@ def oneshot(
 
     model: a path, an id of the hub, a handle of Salient (which is returned itself) or a model of transformers (which
     stays as it is). recipe: modifiers, a document as dict, YAML or JSON as text, or the path of such a file. dataset: a
-    file, texts, token ids, a data set of the datasets package or its name, a torch DataLoader; None without AWQ.
+    file, texts, token ids, a data set of the datasets package or its name, a torch DataLoader; "self": text that the
+    model makes up; a list of {"data": one of these, "weight": 0.7}; None for what the recipe names. Of ids with a
+    "token_mask" (or, with use_loss_mask, "loss_mask") those with 0 are left out of statistics. seed: of all chance.
     num_calibration_samples: sequences at most, None for all. max_seq_length: tokens per sequence at most, None for as
     many as the model takes. min_tokens_per_module: share of all tokens, 0 to 1, below which an expert takes the
     statistics of all tokens; for moe_calibrate_all_experts=False. That and propagate_error: None for what the recipe
@@ -114,7 +117,7 @@ def _run(given: Mapping[str, Any]) -> CausalLM:
     given = checked_arguments(given)
     text, source, said = _checked_recipe(given)
     given = _with_recipe(given, said)
-    check_data_arguments(given, said["needs_data"])
+    check_data_arguments(given, said)
     shard_size = _shard_size(given)
     if given["output_dir"] is not None:
         check_target(given["output_dir"], overwrite=given["overwrite"])
@@ -124,7 +127,7 @@ def _run(given: Mapping[str, Any]) -> CausalLM:
     _core.plan(model=handle.directory, sequences=[np.zeros(1, dtype=np.int32)], **settings)
     with open_log(given["log_dir"], text) as log, stored_tokenizer(given, handle) as tokenizer:
         if said["needs_data"]:
-            settings |= calibration_job(given, handle)
+            settings |= calibration_job(given, handle, said)
         handle.report = _quantize(handle, {**settings, "shard_size": shard_size}, given, tokenizer)
         log(json.dumps(handle.report, indent=2))
     for warning in handle.report["warnings"]:
@@ -164,7 +167,15 @@ def _checked_recipe(given: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]
 
 def _with_recipe(given: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments, and where they are left at their defaults what the recipe says."""
-    names = ("num_calibration_samples", "max_seq_length", "moe_calibrate_all_experts")
+    names = (
+        "num_calibration_samples",
+        "max_seq_length",
+        "moe_calibrate_all_experts",
+        "text_column",
+        "concatenate_data",
+        "shuffle_calibration_samples",
+        "seed",
+    )
     open_ones = [name for name in names if given[name] == ARGUMENTS[name].default and said.get(name) is not None]
     return {**given, **{name: said[name] for name in open_ones}}
 

@@ -67,7 +67,7 @@ ARGUMENTS: dict[str, Argument] = {
     "remove_columns": _inert(None, "only the text column is read"),
     "raw_kwargs": Argument(),
     "dvc_data_repository": _refused(None, "is not supported; fetch the data and pass its path as dataset"),
-    "use_loss_mask": _refused(False, "is not supported; every token of the calibration data counts"),
+    "use_loss_mask": Argument(False),
     # calibration
     "min_tokens_per_module": Argument(),
     "moe_calibrate_all_experts": Argument(),
@@ -83,6 +83,7 @@ ARGUMENTS: dict[str, Argument] = {
     "output_dir": Argument(),
     "log_dir": Argument(),
     # Salient's own
+    "seed": Argument(42),
     "format": Argument(),
     "overwrite": Argument(True),
     "shard_size": Argument(),
@@ -91,7 +92,7 @@ ARGUMENTS: dict[str, Argument] = {
 }
 
 
-_COUNTS = ("batch_size", "num_calibration_samples", "max_seq_length")
+_COUNTS = ("batch_size", "num_calibration_samples", "max_seq_length", "seed")
 
 
 def checked_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,9 +111,9 @@ def checked_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _count(name: str, value: Any) -> int | None:
-    if value is None and name == "batch_size":
-        raise ValueError("oneshot: batch_size=None: a whole number of at least 1 is expected")
-    check_positive("oneshot", **{name: value})
+    if value is None and name in ("batch_size", "seed"):
+        raise ValueError(f"oneshot: {name}=None: a whole number of at least {int(name != 'seed')} is expected")
+    check_positive("oneshot", least=0 if name == "seed" else 1, **{name: value})
     return None if value is None else int(value)
 
 

@@ -171,7 +171,6 @@ OTHER_VALUES: dict[str, Any] = {
     "dataloader_num_workers": 2,
     "remove_columns": ["id"],
     "dvc_data_repository": "dvc://data",
-    "use_loss_mask": True,
     "tracing_ignore": ["create_causal_mask"],
     "sequential_targets": ["LlamaDecoderLayer"],
     "sequential_targets_per_subgraph": 2,

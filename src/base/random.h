@@ -16,4 +16,14 @@ constexpr uint64_t split_mix(uint64_t state) {
   return z ^ (z >> 31);
 }
 
+/// 64 bits as a function of seed and counter: the n-th number does not depend on how the others were used.
+constexpr uint64_t random_bits(uint64_t seed, uint64_t counter) {
+  return split_mix(seed * 0xd1342543de82ef95u + (counter + 1) * kSplitMixStep);
+}
+
+/// The same in [0, 1): the top 53 bits.
+constexpr double random_uniform(uint64_t seed, uint64_t counter) {
+  return static_cast<double>(random_bits(seed, counter) >> 11) * 0x1p-53;
+}
+
 }  // namespace salient

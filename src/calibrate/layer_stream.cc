@@ -10,6 +10,19 @@ namespace {
 /// Thrown by an observer that has seen enough: what would come after it is not computed.
 struct SeenEnough {};
 
+/// The masks of all sequences behind one another.
+std::vector<uint8_t> joined_masks(const LayerStream::Options& options) {
+  if (options.masks.empty()) return {};
+  std::vector<uint8_t> joined;
+  bool fits = options.masks.size() == options.windows.size();
+  for (size_t i = 0; fits && i < options.windows.size(); ++i) {
+    fits = options.masks[i].size() == options.windows[i].size();
+    joined.insert(joined.end(), options.masks[i].begin(), options.masks[i].end());
+  }
+  if (!fits) fail(ErrorKind::internal, "masks that do not fit their {} sequences", options.windows.size());
+  return joined;
+}
+
 }  // namespace
 
 LayerStream::LayerStream(const Options& options)
@@ -17,6 +30,7 @@ LayerStream::LayerStream(const Options& options)
       spec_(options.weights.spec()),
       cancelled_(options.cancelled),
       batches_(make_batches(spec_, options.windows)),
+      mask_(joined_masks(options)),
       hidden_(embed_sequences(options.backend, options.weights, options.windows)) {
   if (options.with_original) original_ = hidden_.to(DType::f32);
   // In a sequence of one token attention has nothing to weigh: the longest shows most.
@@ -79,8 +93,11 @@ std::string LayerStream::locate(int64_t row) const {
   int64_t sequence = 0;
   for (const SequenceBatch& batch : batches_) {
     for (const SequenceSpan& span : batch.sequences) {
-      if (&batch == at_work_ && row < span.begin + span.count)
-        return fmt::format("calibration sequence {}, token {}", sequence, row - span.begin);
+      for (int64_t i = span.begin; &batch == at_work_ && i < span.begin + span.count; ++i) {
+        const bool counts = mask_.empty() || mask_[static_cast<size_t>(batch.begin + i)] != 0;
+        if (counts && row-- == 0)
+          return fmt::format("calibration sequence {}, token {}", sequence, i - span.begin);
+      }
       ++sequence;
     }
   }
@@ -102,9 +119,28 @@ Tensor LayerStream::probe(Backend& backend, int64_t layer, const PreparedLayer& 
   return output;
 }
 
+LinearObserver LayerStream::masked(const SequenceBatch& batch, const LinearObserver& observer) const {
+  std::vector<int32_t> rows;
+  for (int64_t row = 0; row < batch.rows; ++row) {
+    if (mask_[static_cast<size_t>(batch.begin + row)] != 0) rows.push_back(static_cast<int32_t>(row));
+  }
+  return [this, rows = std::move(rows), &batch, &observer](const LinearId& id, const Tensor& input) {
+    if (rows.empty() || is_expert(id.role)) return;
+    if (std::ssize(rows) == batch.rows) return observer(id, input);
+    Tensor chosen = Tensor::empty(DType::f32, {std::ssize(rows), input.dim(1)});
+    backend_.gather_rows(input, rows, chosen);
+    observer(id, chosen);
+  };
+}
+
 void LayerStream::run(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
                       const LinearObserver* observer, Tensor& hidden) {
   throw_if_cancelled(cancelled_);
+  LinearObserver chosen;
+  if (observer != nullptr && !mask_.empty()) {
+    chosen = masked(batch, *observer);
+    observer = &chosen;
+  }
   at_work_ = &batch;
   run_layer({.backend = backend_,
              .spec = spec_,

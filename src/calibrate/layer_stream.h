@@ -22,6 +22,9 @@ class LayerStream {
     std::span<const std::vector<int32_t>> windows;  ///< token ids, one sequence each
     /// Whether the hidden states of the original model go along, see compare.
     bool with_original = false;
+    /// Empty, or like `windows`: where 0 stands the observer does not see the token, which takes part in all
+    /// else.
+    std::span<const std::vector<uint8_t>> masks = {};
     const CancellationFlag* cancelled = nullptr;
   };
   /// Starts behind the embedding.
@@ -29,7 +32,9 @@ class LayerStream {
 
   int64_t tokens() const { return hidden_.dim(0); }
 
-  /// Shows `observer` every linear's input in layer `layer`; the stream stays before the layer.
+  /// Shows `observer` every linear's input in layer `layer`; the stream stays before the layer. With masks
+  /// experts show nothing: which of the tokens routed to them count is for those to find who see the router's
+  /// input.
   void observe(int64_t layer, const PreparedLayer& weights, const LinearObserver& observer);
   /// Moves the stream behind the layer; `observer`, if any, watches.
   void advance(int64_t layer, const PreparedLayer& weights, const LinearObserver* observer = nullptr);
@@ -42,7 +47,7 @@ class LayerStream {
   void compare(int64_t layer, const LinearId& id, const PreparedLayer& weights, const PreparedLayer& original,
                const Comparison& visit);
 
-  /// "calibration sequence 3, token 17" for a row of the batch that is at work.
+  /// "calibration sequence 3, token 17" for a row that an observer sees while it is called.
   std::string locate(int64_t row) const;
 
   /// A copy of the hidden states of the longest sequence (the first of several) before the current layer,
@@ -57,12 +62,16 @@ class LayerStream {
   Tensor input_of(int64_t layer, const LinearId& id, const PreparedLayer& weights, const SequenceBatch& batch,
                   const Tensor& hidden);
 
+  /// Shows `observer` the rows of `batch` that count.
+  LinearObserver masked(const SequenceBatch& batch, const LinearObserver& observer) const;
+
   Backend& backend_;
   const DecoderSpec& spec_;
   const CancellationFlag* cancelled_;
   std::vector<SequenceBatch> batches_;
-  Tensor hidden_;    // f32 [tokens, hidden]
-  Tensor original_;  // the same of the original model, or undefined
+  std::vector<uint8_t> mask_;  // of each row of hidden_; empty: all count
+  Tensor hidden_;              // f32 [tokens, hidden]
+  Tensor original_;            // the same of the original model, or undefined
   const SequenceBatch* at_work_ = nullptr;
   int64_t probe_begin_ = 0;  // row of hidden_
   int64_t probe_count_ = 0;

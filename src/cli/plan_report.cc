@@ -108,6 +108,16 @@ std::vector<std::string> layer_lines(const PlannedLayer& layer) {
   return lines;
 }
 
+/// "4096 tokens of a.txt, self"
+std::string calibration_text(const OneshotPlan& plan, const CalibrationOptions& calibration) {
+  std::vector<std::string> names;
+  if (plan.calibration_tokens > 0) {
+    for (const CalibrationDataset& dataset : calibration.datasets) names.push_back(dataset.data);
+  }
+  return fmt::format("{} tokens{}{}", plan.calibration_tokens, names.empty() ? "" : " of ",
+                     fmt::join(names, ", "));
+}
+
 }  // namespace
 
 void print_layers(std::span<const PlannedLayer> layers) {
@@ -141,7 +151,7 @@ void print_plan(const OneshotPlan& plan, const OneshotOptions& options) {
        {"format",
         scaled ? "dense, for another program to round" : std::string(to_string(options.integer_format()))},
        {"quantized", fmt::format("{} linears", plan.quantized_linears)},
-       {"calibration", fmt::format("{} tokens", plan.calibration_tokens)},
+       {"calibration", calibration_text(plan, options.calibration)},
        {"size", fmt::format("{} -> {}", format_bytes(plan.bytes_before), format_bytes(plan.bytes_after))},
        {"memory",
         fmt::format(

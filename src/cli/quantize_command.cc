@@ -11,6 +11,7 @@
 #include "cli/run_report.h"
 #include "cli/terminal.h"
 #include "quant/scheme.h"
+#include "recipe/calibration_data.h"
 #include "recipe/recipe_fields.h"
 #include "recipe/report_json.h"
 #include "salient/oneshot.h"
@@ -32,6 +33,11 @@ struct QuantizeArguments {
   std::optional<std::string> propagation;
   std::optional<std::string> precision;
   std::optional<std::string> experts;
+  std::vector<std::string> data;
+  std::vector<std::string> text_columns;
+  std::optional<bool> concatenate_data;
+  bool shuffle = false;
+  std::optional<int64_t> seed;
   std::optional<int64_t> num_samples;
   std::optional<int64_t> max_seq_length;
   std::string shard_size = "5GB";
@@ -75,7 +81,36 @@ void take_recipe_flags(QuantizeArguments& arguments) {
   if (arguments.duo_scaling == "both") awq.duo_scaling = DuoScaling::both;
 }
 
+/// One column for all data sets, or one for each.
+void take_text_columns(const std::vector<std::string>& columns, CalibrationOptions& calibration) {
+  if (columns.empty()) return;
+  if (columns.size() == 1) {
+    calibration.text_column = columns.front();
+    for (CalibrationDataset& dataset : calibration.datasets) dataset.text_column.clear();
+    return;
+  }
+  if (columns.size() != calibration.datasets.size()) {
+    fail(ErrorKind::invalid_argument,
+         "--text-column stands there {} times, --data {} times; give one column for all, or one for each",
+         columns.size(), calibration.datasets.size());
+  }
+  for (size_t i = 0; i < columns.size(); ++i) calibration.datasets[i].text_column = columns[i];
+}
+
+void take_data_flags(const QuantizeArguments& arguments, CalibrationOptions& calibration) {
+  if (!arguments.data.empty()) calibration.datasets.clear();
+  for (const std::string& data : arguments.data) calibration.datasets.push_back(parse_dataset(data));
+  take_text_columns(arguments.text_columns, calibration);
+  if (arguments.concatenate_data) {
+    calibration.documents =
+        *arguments.concatenate_data ? DocumentPolicy::concatenate : DocumentPolicy::truncate;
+  }
+  if (arguments.shuffle) calibration.shuffle = true;
+  if (arguments.seed) calibration.seed = *arguments.seed;
+}
+
 void take_calibration_flags(const QuantizeArguments& arguments, CalibrationOptions& calibration) {
+  take_data_flags(arguments, calibration);
   if (arguments.num_samples) calibration.num_samples = *arguments.num_samples;
   if (arguments.max_seq_length) calibration.max_seq_length = *arguments.max_seq_length;
   if (arguments.propagation) {
@@ -122,6 +157,15 @@ void show_progress(StatusLine& status, const Progress& progress) {
       status.bar(static_cast<double>(progress.layers_done) / static_cast<double>(progress.layers)),
       progress.layers_done, progress.layers, loss, format_duration(progress.elapsed_seconds),
       format_duration(progress.remaining_seconds)));
+}
+
+void show_sampling(StatusLine& status, const SamplingProgress& progress) {
+  const double fraction = static_cast<double>(progress.tokens_done) / static_cast<double>(progress.tokens);
+  // Elsewhere than on a terminal each update is a line of its own.
+  if (!status.is_terminal() && progress.tokens_done < progress.tokens) return;
+  status.update(fmt::format("{}sampling: {} of {} tokens, {} elapsed, {} left", status.bar(fraction),
+                            progress.tokens_done, progress.tokens, format_duration(progress.elapsed_seconds),
+                            format_duration(progress.elapsed_seconds / fraction * (1 - fraction))));
 }
 
 void print_report(const OneshotReport& report, const std::string& output) {
@@ -192,6 +236,7 @@ void run_quantize(const CLI::App& command, QuantizeArguments& arguments) {
   {
     StatusLine status;
     options.on_progress = [&](const Progress& progress) { show_progress(status, progress); };
+    options.on_sampling = [&](const SamplingProgress& progress) { show_sampling(status, progress); };
     report = oneshot(options);
   }
   Json json = to_json(report);
@@ -206,6 +251,33 @@ void run_quantize(const CLI::App& command, QuantizeArguments& arguments) {
     if (!arguments.json) print_evaluation(result);
   }
   if (arguments.json) fmt::print("{}\n", json_text(json));
+}
+
+void add_data_options(CLI::App& command, QuantizeArguments& arguments) {
+  command
+      .add_option(
+          "--data", arguments.data,
+          "Calibration data: .txt, .jsonl (a text column, or input_ids), .json (lists of token ids), or "
+          "self: text that the model makes up. Repeated, data sets are mixed; FILE:0.7 gives a weight")
+      ->allow_extra_args(false);
+  command
+      .add_option("--text-column", arguments.text_columns,
+                  "Column of .jsonl files (default: text); once for all, or once for each --data")
+      ->allow_extra_args(false);
+  command.add_option("--concatenate-data", arguments.concatenate_data,
+                     "true: documents are joined and cut into windows (default for texts), false: each is a "
+                     "sequence, cut to --max-seq-length");
+  command.add_flag("--shuffle", arguments.shuffle, "Take windows or documents in random order");
+  command.add_option("--seed", arguments.seed, "Of --shuffle and of self (default 42)")
+      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()));
+  command
+      .add_option("--num-calibration-samples,--max-calib-samples", arguments.num_samples,
+                  "Sequences to use at most (default 128)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  command
+      .add_option("--max-seq-length,--max-calib-seq-len", arguments.max_seq_length,
+                  "Tokens per sequence (default 512)")
+      ->check(CLI::Range(1, 1 << 20));
 }
 
 }  // namespace
@@ -229,16 +301,7 @@ void add_quantize_command(CLI::App& app) {
                       "pack-quantized (compressed-tensors, default) or autoawq-gemm");
   command->add_option("--method", arguments->method, "awq (default) or rtn: round to nearest, no data needed")
       ->check(CLI::IsMember({"awq", "rtn"}));
-  command->add_option("--data", options.calibration.dataset,
-                      "Calibration text: .txt, or .jsonl with a text column");
-  command->add_option("--text-column", options.calibration.text_column,
-                      "Column of a .jsonl file (default: text)");
-  command
-      ->add_option("--num-calibration-samples", arguments->num_samples,
-                   "Sequences to use at most (default 128)")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
-  command->add_option("--max-seq-length", arguments->max_seq_length, "Tokens per sequence (default 512)")
-      ->check(CLI::Range(2, 1 << 20));
+  add_data_options(*command, *arguments);
   command
       ->add_option(
           "--ignore", arguments->ignore,

@@ -32,7 +32,10 @@ void check_output(const OneshotOptions& options) {
   if (!options.overwrite)
     fail(ErrorKind::invalid_argument,
          "{}: the output exists already (the option overwrite replaces a model directory)", options.output);
-  const std::string inputs[] = {options.model, options.calibration.dataset};
+  std::vector<std::string> inputs{options.model};
+  for (const CalibrationDataset& dataset : options.calibration.datasets) {
+    if (dataset.data != kSelfData) inputs.push_back(dataset.data);
+  }
   check_replaceable(options.output, inputs);
 }
 
@@ -140,10 +143,11 @@ class OneshotRun {
                              .expected_tensors = expected_tensors()});
     LayerWriter layers(job_, writer);
     std::optional<LayerStream> stream;
-    if (!job_.windows.empty()) {
+    if (!job_.data.sequences.empty()) {
       stream.emplace(LayerStream::Options{.backend = *job_.backend,
                                           .weights = job_.weights,
-                                          .windows = job_.windows,
+                                          .windows = job_.data.sequences,
+                                          .masks = job_.data.masks,
                                           .with_original = follows_original(),
                                           .cancelled = options_.cancelled});
     }
@@ -155,6 +159,7 @@ class OneshotRun {
     report_.warnings.insert(report_.warnings.begin(), plan.warnings.begin(), plan.warnings.end());
     report_.quantized_linears = plan.quantized_linears;
     report_.calibration_tokens = plan.calibration_tokens;
+    report_.masked_tokens = plan.masked_tokens;
     if (plan.head) write_head(layers, writer);
     write_rest(layers, writer);
     writer.finish();
@@ -349,11 +354,13 @@ class OneshotRun {
 
 }  // namespace
 
-OneshotPlan plan_oneshot(const OneshotOptions& options) { return make_plan(Job(options)); }
+OneshotPlan plan_oneshot(const OneshotOptions& options) {
+  return make_plan(Job(options, SelfData::stand_in));
+}
 
 OneshotReport oneshot(const OneshotOptions& options) {
   check_output(options);
-  Job job(options);
+  Job job(options, SelfData::draw);
   return OneshotRun(options, job).run();
 }
 

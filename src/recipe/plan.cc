@@ -8,9 +8,6 @@
 #include "quant/packing.h"
 #include "recipe/recipe_fields.h"
 #include "runtime/batch.h"
-#include "runtime/generate.h"
-#include "text/dataset.h"
-#include "text/tokenizer.h"
 
 namespace salient {
 namespace {
@@ -43,8 +40,8 @@ void require_at_least(int64_t least, std::string_view name, int64_t value) {
 
 void check_calibration(const CalibrationOptions& calibration) {
   require_at_least(1, "num_samples", calibration.num_samples);
-  // A file is cut into windows, of which one of a single token would predict nothing.
-  require_at_least(calibration.dataset.empty() ? 1 : 2, "max_seq_length", calibration.max_seq_length);
+  require_at_least(1, "max_seq_length", calibration.max_seq_length);
+  require_at_least(0, "seed", calibration.seed);
   require_at_least(0, "min_tokens_per_expert", calibration.min_tokens_per_expert);
 }
 
@@ -93,46 +90,10 @@ std::vector<std::string> foreign_linears(const ModelWeights& weights) {
   return result;
 }
 
-void check_sequence(std::span<const int32_t> sequence, int64_t longest, const DecoderSpec& spec) {
-  const auto tokens = static_cast<int64_t>(sequence.size());
-  if (tokens == 0) fail(ErrorKind::invalid_argument, "there are no tokens in it");
-  if (tokens > longest) {
-    fail(ErrorKind::invalid_argument, "{} tokens are more than max_seq_length allows, {}", tokens, longest);
-  }
-  check_window(spec, tokens);
-  check_tokens(spec, sequence);
-}
-
-/// The first `num_samples` of the sequences that the caller gives.
-Windows given_sequences(const CalibrationOptions& calibration, const DecoderSpec& spec) {
-  const auto count = std::min(calibration.sequences.size(), static_cast<size_t>(calibration.num_samples));
-  for (size_t i = 0; i < count; ++i) {
-    with_context(fmt::format("calibration sequence {}", i),
-                 [&] { check_sequence(calibration.sequences[i], calibration.max_seq_length, spec); });
-  }
-  return {calibration.sequences.begin(), calibration.sequences.begin() + static_cast<int64_t>(count)};
-}
-
-Windows calibration_windows(const OneshotOptions& options, const DecoderSpec& spec) {
-  const auto& calibration = options.calibration;
-  if (!calibration.dataset.empty() && !calibration.sequences.empty()) {
-    fail(ErrorKind::invalid_argument,
-         "{}: a dataset stands beside {} calibration sequences; give one of both", calibration.dataset,
-         calibration.sequences.size());
-  }
-  if (!options.recipe.awq) return {};
-  if (!calibration.sequences.empty()) return given_sequences(calibration, spec);
-  if (calibration.dataset.empty()) {
-    fail(ErrorKind::invalid_argument,
-         "AWQ needs calibration text: name a .txt or .jsonl file, or round to nearest without AWQ");
-  }
-  throw_if_cancelled(options.cancelled);
-  check_window(spec, calibration.max_seq_length);
-  const Tokenizer tokenizer = Tokenizer::from_directory(options.model);
-  return read_token_windows(tokenizer, {.path = calibration.dataset, .text_column = calibration.text_column},
-                            {.window = static_cast<size_t>(calibration.max_seq_length),
-                             .maximum = static_cast<size_t>(calibration.num_samples),
-                             .cancelled = options.cancelled});
+int64_t masked_tokens(const CalibrationData& data) {
+  int64_t count = 0;
+  for (const auto& mask : data.masks) count += std::ranges::count(mask, uint8_t{0});
+  return count;
 }
 
 int64_t count_tokens(const Windows& windows) {
@@ -269,8 +230,9 @@ void plan_memory(const Job& job, OneshotPlan& plan) {
   const uint64_t batch = rows * static_cast<uint64_t>(4 * spec.hidden_size + 3 * spec.intermediate_size) * 4;
   plan.memory_hidden_states = tokens * hidden * (spec.has_experts(layer) ? 2 : 1);
   plan.memory_workspace = std::max(batch, work);
-  plan.memory_peak =
-      plan.memory_hidden_states + plan.memory_layer + plan.memory_statistics + plan.memory_workspace;
+  plan.memory_sampling = job.self_memory;
+  plan.memory_peak = std::max(plan.memory_sampling, plan.memory_hidden_states + plan.memory_layer +
+                                                        plan.memory_statistics + plan.memory_workspace);
 }
 
 PlannedLayer plan_layer(const Job& job, int64_t layer) {
@@ -282,7 +244,7 @@ PlannedLayer plan_layer(const Job& job, int64_t layer) {
 
 }  // namespace
 
-Job::Job(const OneshotOptions& options)
+Job::Job(const OneshotOptions& options, SelfData self)
     : result((check_options(options), options.result)),
       format(options.integer_format()),
       awq(options.recipe.awq),
@@ -290,7 +252,8 @@ Job::Job(const OneshotOptions& options)
       weights(options.model),
       foreign((refuse_quantized_input(weights), foreign_linears(weights))),
       resolved(resolve_recipe(options, weights.spec(), foreign)),
-      windows(calibration_windows(options, weights.spec())),
+      data(calibration_data(options, weights.spec(), self)),
+      self_memory(self_data_memory(options, weights)),
       precision(options.calibration.precision == CalibrationPrecision::f32 ? MatmulPrecision::f32
                                                                            : MatmulPrecision::bf16),
       backend(make_cpu_backend({.precision = precision})),
@@ -326,10 +289,11 @@ OneshotPlan make_plan(const Job& job) {
     plan.warnings = job.resolved.warnings;
     plan.quantized_linears = job.resolved.quantized_linears;
   }
-  plan.calibration_tokens = count_tokens(job.windows);
-  if (job.awq && plan.calibration_tokens < kFewTokens) {
-    plan.warnings.push_back(few_tokens_warning(plan.calibration_tokens));
-  }
+  plan.calibration_tokens = count_tokens(job.data.sequences);
+  plan.masked_tokens = masked_tokens(job.data);
+  plan.warnings.insert(plan.warnings.end(), job.data.warnings.begin(), job.data.warnings.end());
+  const int64_t counted = plan.calibration_tokens - plan.masked_tokens;
+  if (job.awq && counted < kFewTokens) plan.warnings.push_back(few_tokens_warning(counted));
   plan.bytes_before = job.weights.checkpoint().byte_size();
   plan.bytes_after = bytes_after(job);
   plan_memory(job, plan);

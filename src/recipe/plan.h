@@ -7,6 +7,7 @@
 
 #include "backend/backend.h"
 #include "model/weights.h"
+#include "recipe/calibration_data.h"
 #include "recipe/resolve.h"
 
 namespace salient {
@@ -16,7 +17,7 @@ struct Job {
   /// Errors: those of opening the model and the data set, and of resolve_recipe; invalid_argument for a model
   /// that is quantized already, AWQ without a data set, scaled weights without AWQ or with what only integers
   /// have, and numbers out of range; cancelled.
-  explicit Job(const OneshotOptions& options);
+  Job(const OneshotOptions& options, SelfData self);
 
   std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
   OneshotResult result;
@@ -27,7 +28,8 @@ struct Job {
   /// Linears that are no part of the decoder, such as a vision tower's or a layer's for speculation.
   std::vector<std::string> foreign;
   ResolvedRecipe resolved;
-  std::vector<std::vector<int32_t>> windows;
+  CalibrationData data;
+  uint64_t self_memory;       ///< bytes that drawing the data set "self" takes, 0 without it
   MatmulPrecision precision;  // falls back to f32 in the back end when the CPU has no bf16 arithmetic
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Backend> exact;

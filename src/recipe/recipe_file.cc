@@ -5,6 +5,7 @@
 #include "base/spelling.h"
 #include "base/yaml.h"
 #include "quant/scheme.h"
+#include "recipe/calibration_data.h"
 #include "recipe/quantization_reader.h"
 #include "recipe/recipe_fields.h"
 #include "recipe/schemes.h"
@@ -259,6 +260,13 @@ class RecipeReader {
                                           "format",
                                           "num_calibration_samples",
                                           "max_seq_length",
+                                          "max_calib_samples",
+                                          "max_calib_seq_len",
+                                          "dataset",
+                                          "text_column",
+                                          "concatenate_data",
+                                          "shuffle_calibration_samples",
+                                          "seed",
                                           "propagate_error",
                                           "precision",
                                           "moe_calibrate_all_experts",
@@ -283,11 +291,7 @@ class RecipeReader {
   }
 
   static void read_calibration(const JsonView& view, CalibrationOptions& calibration) {
-    if (const auto samples = view.find("num_calibration_samples")) {
-      calibration.num_samples = samples->as_int(1, int64_t{1} << 40);
-    }
-    if (const auto length = view.find("max_seq_length"))
-      calibration.max_seq_length = length->as_int(2, 1 << 20);
+    read_calibration_data(view, calibration);
     if (const auto propagate = view.find("propagate_error")) {
       calibration.propagation = propagate->as_bool() ? Propagation::quantized : Propagation::original;
     }
@@ -301,6 +305,22 @@ class RecipeReader {
       constexpr std::string_view kWords[] = {"auto", "f32"};
       calibration.precision = static_cast<CalibrationPrecision>(read_word(*precision, kWords));
     }
+  }
+
+  static void read_calibration_data(const JsonView& view, CalibrationOptions& calibration) {
+    if (const auto samples = first_of(view, {"num_calibration_samples", "max_calib_samples"})) {
+      calibration.num_samples = samples->as_int(1, int64_t{1} << 40);
+    }
+    if (const auto length = first_of(view, {"max_seq_length", "max_calib_seq_len"}))
+      calibration.max_seq_length = length->as_int(1, 1 << 20);
+    if (const auto dataset = view.find("dataset")) calibration.datasets = read_datasets(*dataset);
+    if (const auto column = view.find("text_column")) calibration.text_column = column->as_string();
+    if (const auto joined = view.find("concatenate_data")) {
+      calibration.documents = joined->as_bool() ? DocumentPolicy::concatenate : DocumentPolicy::truncate;
+    }
+    if (const auto shuffle = view.find("shuffle_calibration_samples"))
+      calibration.shuffle = shuffle->as_bool();
+    if (const auto seed = view.find("seed")) calibration.seed = seed->as_int(0);
   }
 
   void set_clip(const JsonView& view) {

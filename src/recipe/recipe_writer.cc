@@ -98,6 +98,33 @@ void write_quantization(RecipeWriter& writer, const QuantizationModifier& modifi
   writer.close();
 }
 
+void write_dataset(RecipeWriter& writer, const CalibrationDataset& dataset) {
+  writer.yaml() << YAML::Flow;
+  writer.open();
+  writer.yaml() << YAML::Key << "data" << YAML::Value << YAML::DoubleQuoted << dataset.data;
+  writer.put("weight", fmt::format("{}", dataset.weight));
+  if (!dataset.text_column.empty())
+    writer.yaml() << YAML::Key << "text_column" << YAML::Value << YAML::DoubleQuoted << dataset.text_column;
+  writer.close();
+}
+
+void write_data(RecipeWriter& writer, const CalibrationOptions& calibration) {
+  if (!calibration.datasets.empty()) {
+    writer.yaml() << YAML::Key << "dataset" << YAML::Value << YAML::BeginSeq;
+    for (const CalibrationDataset& dataset : calibration.datasets) write_dataset(writer, dataset);
+    writer.yaml() << YAML::EndSeq;
+    writer.yaml() << YAML::Key << "text_column" << YAML::Value << YAML::DoubleQuoted
+                  << calibration.text_column;
+  }
+  if (calibration.documents != DocumentPolicy::automatic) {
+    writer.put("concatenate_data", calibration.documents == DocumentPolicy::concatenate);
+  }
+  writer.put("shuffle_calibration_samples", calibration.shuffle);
+  writer.put("seed", calibration.seed);
+  writer.put("num_calibration_samples", calibration.num_samples);
+  writer.put("max_seq_length", calibration.max_seq_length);
+}
+
 void write_extras(RecipeWriter& writer, const OneshotOptions& options) {
   const CalibrationOptions& calibration = options.calibration;
   writer.open("salient");
@@ -115,8 +142,7 @@ void write_extras(RecipeWriter& writer, const OneshotOptions& options) {
       const Rounding rounding = options.recipe.awq->rounding.value_or(Rounding::compensated);
       writer.put("rounding", std::string(kRoundingWords[static_cast<size_t>(rounding)]));
     }
-    writer.put("num_calibration_samples", calibration.num_samples);
-    writer.put("max_seq_length", calibration.max_seq_length);
+    write_data(writer, calibration);
     writer.put("propagate_error", calibration.propagation == Propagation::quantized);
     writer.put("moe_calibrate_all_experts", calibration.experts == ExpertCalibration::all);
     if (calibration.experts == ExpertCalibration::routed) {

@@ -146,6 +146,7 @@ Json to_json(const OneshotPlan& plan, const OneshotOptions& options) {
           {"warnings", plan.warnings},
           {"quantized_linears", plan.quantized_linears},
           {"calibration_tokens", plan.calibration_tokens},
+          {"masked_tokens", plan.masked_tokens},
           {"bytes_before", plan.bytes_before},
           {"bytes_after", plan.bytes_after},
           {"memory",
@@ -153,6 +154,7 @@ Json to_json(const OneshotPlan& plan, const OneshotOptions& options) {
             {"layer", plan.memory_layer},
             {"statistics", plan.memory_statistics},
             {"workspace", plan.memory_workspace},
+            {"sampling", plan.memory_sampling},
             {"peak", plan.memory_peak}}}};
 }
 
@@ -164,6 +166,7 @@ Json to_json(const OneshotReport& report) {
           {"method", report.method},
           {"quantized_linears", report.quantized_linears},
           {"calibration_tokens", report.calibration_tokens},
+          {"masked_tokens", report.masked_tokens},
           {"bytes_before", report.bytes_before},
           {"bytes_after", report.bytes_after},
           {"seconds", report.seconds},

@@ -119,6 +119,31 @@ void Decoder::forward_rows(const LogitRequest& request, KvCache& cache, const Lo
   }
 }
 
+Tensor Decoder::step(std::span<const int32_t> tokens, std::span<KvCache> caches,
+                     const CancellationFlag* cancelled) const {
+  if (tokens.empty() || tokens.size() != caches.size()) {
+    fail(ErrorKind::invalid_argument, "{} tokens for {} sequences; each takes one", tokens.size(),
+         caches.size());
+  }
+  Tensor hidden = Tensor::empty(DType::f32, {std::ssize(tokens), spec().hidden_size});
+  std::vector<SequenceSpan> sequences;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const auto row = static_cast<int64_t>(i);
+    const Tensor embedded =
+        embed_tokens(*backend_, spec(), embedding_, {tokens.subspan(i, 1), caches[i].length()});
+    std::memcpy(hidden.slice(row, row + 1).mutable_bytes(), embedded.bytes(), embedded.byte_size());
+    sequences.push_back({row, 1, caches[i].length(), nullptr});
+  }
+  const std::vector<RopeTable> ropes = make_rope_tables(spec(), sequences);
+  for (int64_t layer = 0; layer < spec().layers; ++layer) {
+    throw_if_cancelled(cancelled);
+    for (size_t i = 0; i < tokens.size(); ++i) sequences[i].cache = &caches[i].layer(layer);
+    run_layer({*backend_, spec(), ropes, layer, sequences}, layers_[static_cast<size_t>(layer)], hidden);
+  }
+  for (KvCache& cache : caches) cache.advance(1);
+  return final_logits(*backend_, spec(), head_, hidden);
+}
+
 Tensor Decoder::run_chunk(const Chunk& chunk, KvCache& cache) const {
   Tensor hidden = embed_tokens(*backend_, spec(), embedding_, {chunk.tokens, cache.length()});
   const auto count = static_cast<int64_t>(chunk.tokens.size());

@@ -77,6 +77,12 @@ class Decoder {
   /// invalid_argument for no tokens or an id outside the vocabulary; cancelled.
   Tensor forward(std::span<const int32_t> tokens, KvCache& cache, const ForwardOptions& options) const;
 
+  /// Appends to each of several sequences one token and returns the logits f32 [sequences, vocab] behind
+  /// them: the products of all are one. `caches`: one per token, of sequences of any lengths. After an Error
+  /// they are of no use. Errors: invalid_argument for an id outside the vocabulary; cancelled.
+  Tensor step(std::span<const int32_t> tokens, std::span<KvCache> caches,
+              const CancellationFlag* cancelled) const;
+
   struct LogitRequest {
     std::span<const int32_t> tokens;
     int64_t first_row = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "base/error.h"
@@ -17,13 +18,6 @@ struct Candidate {
 
 bool likelier(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
-}
-
-/// A function of a counter: the n-th number does not depend on how the others were used. The top 53 bits make
-/// a double in [0, 1).
-double uniform(uint64_t seed, uint64_t counter) {
-  const uint64_t bits = split_mix(seed * 0xd1342543de82ef95u + (counter + 1) * kSplitMixStep);
-  return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 
 /// Each token once, however often it was seen.
@@ -133,11 +127,38 @@ std::vector<TokenProbability> next_token_distribution(const SamplingOptions& opt
   return distribution;
 }
 
+int32_t draw_token(std::span<const float> logits, double temperature, double uniform) {
+  float largest = -std::numeric_limits<float>::infinity();
+  for (const float logit : logits) {
+    if (std::isfinite(logit)) largest = std::max(largest, logit);
+  }
+  if (!std::isfinite(largest)) {
+    fail(ErrorKind::invalid_argument, "none of the {} logits is finite", logits.size());
+  }
+  const auto weight = [&](float logit) {
+    return std::isfinite(logit)
+               ? std::exp((static_cast<double>(logit) - static_cast<double>(largest)) / temperature)
+               : 0.0;
+  };
+  double left = 0;
+  for (const float logit : logits) left += weight(logit);
+  left *= uniform;
+  int32_t token = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double own = weight(logits[i]);
+    if (own == 0) continue;
+    token = static_cast<int32_t>(i);
+    left -= own;
+    if (left < 0) break;
+  }
+  return token;  // the last possible one where rounding left a crumb
+}
+
 Sampler::Sampler(const SamplingOptions& options) : options_(options) { validate(options); }
 
 int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> seen) {
   const auto distribution = next_token_distribution(options_, logits, seen);
-  double left = uniform(options_.seed, draws_++);
+  double left = random_uniform(options_.seed, draws_++);
   for (const TokenProbability& entry : distribution) {
     left -= entry.probability;
     if (left < 0) return entry.token;

@@ -37,6 +37,11 @@ std::vector<TokenProbability> next_token_distribution(const SamplingOptions& opt
                                                       std::span<const float> logits,
                                                       std::span<const int32_t> seen);
 
+/// A token of the softmax of logits / temperature (above 0), without filters and without sorting: the first,
+/// by id, at which the summed probabilities pass `uniform` of [0, 1). Logits that are not finite never win.
+/// Errors: invalid_argument when none is.
+int32_t draw_token(std::span<const float> logits, double temperature, double uniform);
+
 /// Draws tokens. The n-th draw depends on the seed, n and the distribution only, so a seed gives the same
 /// text on every machine whose logits agree.
 class Sampler {

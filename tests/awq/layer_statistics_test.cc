@@ -135,6 +135,36 @@ TEST_P(ExpertCalibrationTest, StarvedExpertsTakeTheStatisticsOfAllTokensAndAreRe
   EXPECT_LT(result.report.equivalence_error, 1e-5);
 }
 
+/// Masked tokens are seen by the others, but not by the statistics: those are of the other rows alone.
+TEST_P(ExpertCalibrationTest, MaskedTokensLeaveNoTrace) {
+  std::vector<std::vector<uint8_t>> masks;
+  std::vector<int32_t> kept;
+  for (size_t i = 0; i < windows_.size(); ++i) {
+    masks.emplace_back(40, uint8_t{1});
+    for (size_t j = 0; j < 40; ++j) {
+      masks.back()[j] = i != 2 && (i + j) % 3 != 0;  // of the third sequence nothing
+      if (masks.back()[j] != 0) kept.push_back(static_cast<int32_t>(i * 40 + j));
+    }
+  }
+  PerLinear<ActivationStatistics> expected;
+  LayerStream whole = stream();
+  const PreparedLayer prepared = prepare_layer(*backend_, original_);
+  whole.observe(0, prepared, [&](const LinearId& id, const Tensor& x) {
+    if (is_expert(id.role)) return;
+    Tensor rows = Tensor::empty(DType::f32, {std::ssize(kept), x.dim(1)});
+    backend_->gather_rows(x, kept, rows);
+    expected.try_emplace(id, x.dim(1)).first->second.add(*backend_, MatmulPrecision::f32, rows);
+  });
+  LayerStream masked({.backend = *backend_, .weights = *weights_, .windows = windows_, .masks = masks});
+  const LayerJob all = job(ExpertCalibration::all, 1);
+  LayerStatistics statistics(all, original_, masked.tokens());
+  masked.observe(0, prepared, statistics.observer());
+  ASSERT_FALSE(expected.empty());
+  for (const auto& [id, own] : expected) expect_same(statistics.of(id), own);
+  EXPECT_EQ(statistics.of_expert(1).hidden.tokens(), std::ssize(kept));
+  expect_same(statistics.of_expert(1).input, expected.at(LinearRole::router));
+}
+
 TEST_P(ExpertCalibrationTest, TheChoiceReachesTheWeights) {
   const auto codes = [&](ExpertCalibration experts) {
     LayerStream data = stream();

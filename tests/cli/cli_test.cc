@@ -55,6 +55,44 @@ class CommandLine : public ::testing::Test {
   TemporaryDirectory scratch_;
 };
 
+TEST_F(CommandLine, MixesDataSetsAndTextOfTheModelsOwn) {
+  const auto mixed = [&](const std::string& name, std::vector<std::string> more) {
+    std::vector<std::string> arguments{"quantize",
+                                       kModel,
+                                       "-o",
+                                       out(name),
+                                       "--data",
+                                       kDemo + "/calibration.txt:3",
+                                       "--data",
+                                       "self:1",
+                                       "--max-calib-samples",
+                                       "8",
+                                       "--max-calib-seq-len",
+                                       "40",
+                                       "--shuffle",
+                                       "--seed",
+                                       "7"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run_salient(arguments);
+  };
+  const auto planned = mixed("a", {"--dry-run"});
+  EXPECT_EQ(planned.status, 0) << planned.errors;
+  EXPECT_THAT(planned.output, HasSubstr("320 tokens of " + kDemo + "/calibration.txt, self"));
+  EXPECT_THAT(planned.errors, ::testing::Not(HasSubstr("sampling")));
+  const auto made = mixed("a", {});
+  EXPECT_EQ(made.status, 0) << made.errors;
+  EXPECT_THAT(made.errors, HasSubstr("sampling: 80 of 80 tokens"));
+  EXPECT_THAT(read_text_file(out("a") + "/recipe.yaml"),
+              AllOf(HasSubstr("calibration.txt\", weight: 3}"), HasSubstr("{data: \"self\", weight: 1}"),
+                    HasSubstr("seed: 7")));
+  const auto again = run_salient({"quantize", kModel, "-o", out("b"), "--recipe", out("a") + "/recipe.yaml"});
+  EXPECT_EQ(again.status, 0) << again.errors;
+  EXPECT_EQ(read_text_file(out("a") + "/model.safetensors"), read_text_file(out("b") + "/model.safetensors"));
+  const auto columns = mixed("c", {"--text-column", "a", "--text-column", "b", "--text-column", "c"});
+  EXPECT_EQ(columns.status, 2);
+  EXPECT_THAT(columns.errors, HasSubstr("--text-column stands there 3 times, --data 2 times"));
+}
+
 TEST_F(CommandLine, QuantizesEvaluatesAndGenerates) {
   for (const std::string format : {"pack-quantized", "autoawq-gemm"}) {
     const auto quantized = run_salient(quantize({"--format", format, "--overwrite", "--json"}));

@@ -427,7 +427,7 @@ TEST_F(Oneshot, TheRecordOfAModelWithExpertsGivesTheSameBytes) {
   OneshotOptions options;
   options.model = path("experts");
   options.output = path("first");
-  options.calibration.dataset = demo + "/calibration.txt";
+  options.calibration.datasets = {{.data = demo + "/calibration.txt"}};
   parse_recipe(R"(
 AWQModifier: {duo_scaling: both, n_grid: 6}
 QuantizationModifier:
@@ -443,7 +443,6 @@ salient: {num_calibration_samples: 3, max_seq_length: 40, moe_calibrate_all_expe
   OneshotOptions again;
   again.model = options.model;
   again.output = path("second");
-  again.calibration.dataset = options.calibration.dataset;
   read_recipe_file(path("first") + "/recipe.yaml", again);
   oneshot(again);
   const Checkpoint first(path("first"));

@@ -31,7 +31,7 @@ TEST(ReportJson, NamesStay) {
   report.layers[0].linears[0].largest_channels.resize(1);
   const Json json = to_json(report);
   EXPECT_THAT(keys(json), ::testing::ElementsAre("result", "model", "method", "quantized_linears",
-                                                 "calibration_tokens", "bytes_before", "bytes_after",
+                                                 "calibration_tokens", "masked_tokens", "bytes_before", "bytes_after",
                                                  "seconds", "peak_memory", "warnings", "layers"));
   const Json& layer = json["layers"][0];
   EXPECT_THAT(keys(layer),

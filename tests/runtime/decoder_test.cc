@@ -49,6 +49,26 @@ TEST_P(GoldenLogits, TokenByToken) {
   }
 }
 
+/// Sequences of other lengths beside it change nothing.
+TEST_P(GoldenLogits, SideBySideWithOthers) {
+  const auto ids = golden_.input_ids();
+  const Tensor expected = golden_.stepwise_logits();
+  std::vector<KvCache> caches;
+  for (int i = 0; i < 3; ++i) caches.push_back(decoder_.make_cache());
+  decoder_.forward(std::span(ids).subspan(3, 5), caches[0], {LogitRows::last});
+  for (size_t i = 0; i < 20; ++i) {
+    const std::vector<int32_t> tokens{ids[i + 9], ids[i], ids[39 - i]};
+    const Tensor logits = decoder_.step(tokens, caches, nullptr);
+    const auto row = static_cast<int64_t>(i);
+    ASSERT_LT(
+        relative_error(logits.slice(1, 2).values<float>(), expected.slice(row, row + 1).values<float>()),
+        kTolerance)
+        << i;
+  }
+  EXPECT_EQ(caches[0].length(), 25);
+  EXPECT_THROW(decoder_.step(std::span(ids).first(2), caches, nullptr), Error);
+}
+
 TEST_P(GoldenLogits, InUnevenChunksAfterATruncation) {
   const auto ids = golden_.input_ids();
   const std::span<const int32_t> all(ids);

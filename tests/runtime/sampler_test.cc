@@ -96,5 +96,18 @@ TEST(Sampler, ATinyTemperatureStillPicksTheLikeliest) {
   EXPECT_EQ(sampler.sample(logits, {}), 1);
 }
 
+TEST(DrawToken, FollowsTheSoftmax) {
+  const std::vector<float> logits{std::log(0.2f), NAN, std::log(0.5f), -INFINITY, std::log(0.3f)};
+  EXPECT_EQ(draw_token(logits, 1, 0.0), 0);
+  EXPECT_EQ(draw_token(logits, 1, 0.199), 0);
+  EXPECT_EQ(draw_token(logits, 1, 0.201), 2);
+  EXPECT_EQ(draw_token(logits, 1, 0.699), 2);
+  EXPECT_EQ(draw_token(logits, 1, 0.701), 4);
+  EXPECT_EQ(draw_token(logits, 1, 0x1.fffffffffffffp-1), 4);
+  EXPECT_EQ(draw_token(logits, 0.01, 0.001), 2) << "colder is likelier";
+  const std::vector<float> none{NAN, INFINITY};
+  EXPECT_THROW(draw_token(none, 1, 0.5), Error);
+}
+
 }  // namespace
 }  // namespace salient

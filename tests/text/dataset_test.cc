@@ -7,6 +7,8 @@
 #include <numeric>
 #include <thread>
 
+#include <fmt/ranges.h>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "support/temporary_directory.h"
@@ -121,6 +123,116 @@ TEST(TokenizeDocuments, StopsInsideALongText) {
               "stopped on request");
     other.join();
   }
+}
+
+/// "ids 1 2" or "text abc" for each document.
+std::vector<std::string> described(const std::vector<Document>& documents) {
+  std::vector<std::string> result;
+  for (const Document& document : documents) {
+    if (const auto* text = std::get_if<std::string>(&document)) {
+      result.push_back("text " + *text);
+    } else {
+      result.push_back(fmt::format("ids {}", fmt::join(std::get<1>(document), " ")));
+    }
+  }
+  return result;
+}
+
+TEST(MixedDocuments, AreTextsAndIds) {
+  const std::string lines =
+      "{\"text\": \"ab\"}\n{\"input_ids\": [1, 2]}\n[3]\n\"c\"\n{\"text\": [4, 5], \"input_ids\": [6]}\n"
+      "{\"input_ids\": [7, 8, 9], \"attention_mask\": [0, 1, 1], \"loss_mask\": [0, 0, 1]}\n";
+  EXPECT_THAT(described(parse_mixed_documents(lines, {.path = "a.jsonl"}, {.vocabulary = 10})),
+              ElementsAre("text ab", "ids 1 2", "ids 3", "text c", "ids 4 5", "ids 8 9"));
+  EXPECT_THAT(described(parse_mixed_documents("[[0, 9], []]", {.path = "a.json"}, {.vocabulary = 10})),
+              ElementsAre("ids 0 9", "ids "));
+  EXPECT_THAT(described(parse_mixed_documents("[1]", {.path = "a.txt"}, {.vocabulary = 10})),
+              ElementsAre("text [1]"));
+}
+
+TEST(MixedDocuments, SayWhereTheyAreWrong) {
+  const auto error = [](ErrorKind kind, const char* content, const char* path = "a.jsonl") {
+    return message_of(kind, [&] { parse_mixed_documents(content, {.path = path}, {.vocabulary = 10}); });
+  };
+  const auto format = ErrorKind::bad_format;
+  EXPECT_EQ(error(format, "[1]\n\n{\"input_ids\": [1, 10]}"),
+            "a.jsonl: line 3: input_ids[1]: 10 is outside [0, 9]");
+  EXPECT_EQ(error(format, "{\"input_ids\": [-1]}"), "a.jsonl: line 1: input_ids[0]: -1 is outside [0, 9]");
+  EXPECT_EQ(error(format, "{\"input_ids\": [1.5]}"),
+            "a.jsonl: line 1: input_ids[0]: expected an integer, got 1.5");
+  EXPECT_EQ(error(format, "{\"text\": 5}"), "a.jsonl: line 1: text: expected a text or a list of token ids");
+  EXPECT_EQ(error(format, "[[1], [2, 30]]", "a.json"), "a.json[1][1]: 30 is outside [0, 9]");
+  EXPECT_EQ(error(format, "{\"input_ids\": [1, 2], \"attention_mask\": [1]}"),
+            "a.jsonl: line 1: attention_mask: 1 values for 2 ids");
+  EXPECT_THAT(error(format, "5"), HasSubstr("a.jsonl: line 1: expected an object"));
+  EXPECT_EQ(error(format, "{\"q\": 1}"), "a.jsonl: line 1: the key \"text\" is missing");
+  EXPECT_EQ(error(format, " \n"), "a.jsonl: no documents");
+  EXPECT_EQ(error(format, "[]", "a.json"), "a.json: no documents");
+  EXPECT_THAT(error(format, "a\xFF", "a.txt"), HasSubstr("not UTF-8"));
+  EXPECT_THAT(error(ErrorKind::unsupported, "{\"messages\": [{\"role\": \"user\"}]}"),
+              HasSubstr("a.jsonl: line 1: \"messages\" is a conversation, and chat templates follow"));
+  EXPECT_THAT(message_of(ErrorKind::unsupported, [] { read_mixed_documents({.path = "a.parquet"}, {}); }),
+              HasSubstr("a.parquet: .parquet files are not read here; write a column as .jsonl"));
+  EXPECT_THAT(message_of(ErrorKind::unsupported, [] { read_mixed_documents({.path = "a.csv"}, {}); }),
+              HasSubstr(".csv files are not read"));
+}
+
+class MakeSequences : public testing::Test {
+ protected:
+  const Tokenizer tokenizer_ = Tokenizer::from_json(
+      R"({"added_tokens": [{"id": 3, "content": "<s>", "special": true}],
+          "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}},
+            {"Sequence": {"id": "A"}}], "special_tokens": {"<s>": {"ids": [3]}}},
+          "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2}, "merges": []}})",
+      "t.json");
+  const std::vector<Document> documents_{"abc", std::vector<int32_t>{2, 2, 2, 2}, "", "ba",
+                                         std::vector<int32_t>{1}};
+};
+
+TEST_F(MakeSequences, JoinsTextsAndKeepsIdsApart) {
+  const TokenSequences made = make_sequences(&tokenizer_, documents_, {.length = 2});
+  EXPECT_THAT(made.sequences, ElementsAre(ElementsAre(0, 1), ElementsAre(2, 1), ElementsAre(2, 2)));
+  EXPECT_EQ(made.available, 3u);
+  EXPECT_EQ(made.left_out, 1u);
+}
+
+TEST_F(MakeSequences, JoinsAllOrNothing) {
+  EXPECT_THAT(
+      make_sequences(&tokenizer_, documents_, {.length = 4, .joined = JoinedDocuments::all}).sequences,
+      ElementsAre(ElementsAre(0, 1, 2, 2), ElementsAre(2, 2, 2, 1)));
+  const TokenSequences apart =
+      make_sequences(&tokenizer_, documents_, {.length = 3, .joined = JoinedDocuments::none});
+  EXPECT_THAT(apart.sequences, ElementsAre(ElementsAre(3, 0, 1), ElementsAre(2, 2, 2), ElementsAre(3, 1, 0)));
+  EXPECT_EQ(apart.left_out, 2u) << "<s> alone, and one id";
+  EXPECT_THAT(
+      make_sequences(&tokenizer_, documents_, {.length = 1, .joined = JoinedDocuments::none}).sequences,
+      ElementsAre(ElementsAre(3), ElementsAre(2), ElementsAre(3)));
+}
+
+TEST_F(MakeSequences, TakesSomeInARandomOrder) {
+  std::vector<Document> documents;
+  for (int32_t i = 0; i < 50; ++i) documents.emplace_back(std::vector<int32_t>{i, i});
+  const auto drawn = [&](uint64_t seed) {
+    return make_sequences(nullptr, documents, {.maximum = 10, .shuffle_seed = seed}).sequences;
+  };
+  EXPECT_EQ(drawn(1).size(), 10u);
+  EXPECT_EQ(drawn(1), drawn(1));
+  EXPECT_NE(drawn(1), drawn(2));
+  EXPECT_EQ(make_sequences(nullptr, documents, {.maximum = 1}).sequences.front().front(), 0);
+}
+
+TEST_F(MakeSequences, RefusesTooLittle) {
+  const auto error = [&](const SequenceOptions& options) {
+    return message_of(ErrorKind::invalid_argument, [&] { make_sequences(&tokenizer_, documents_, options); });
+  };
+  EXPECT_EQ(error({.length = 100, .joined = JoinedDocuments::all}),
+            "text: 10 tokens are too few for one window of 100");
+  EXPECT_EQ(error({.joined = JoinedDocuments::none, .shortest = 9}),
+            "text: none of the 5 documents has 9 tokens");
+  EXPECT_EQ(error({.length = 0}),
+            "text: 18446744073709551615 sequences of 0 tokens asked for; at least 1 is needed");
+  const CancellationFlag stop{true};
+  message_of(ErrorKind::cancelled, [&] { make_sequences(&tokenizer_, documents_, {.cancelled = &stop}); });
 }
 
 TEST(TokenWindows, CutsInOrderAndDropsTheRest) {

@@ -15,6 +15,8 @@ from salient._arguments import warn_user
 from salient._config import AwqConfig
 from salient._data import calibration_blocks
 from salient._files import Scratch
+from salient._masks import split
+from salient._mixture import draw_self, is_self
 from salient._progress import progress
 from salient._report import Report
 from salient.model import CausalLM
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from salient.models.base import BaseAWQForCausalLM
 
 _SOURCE = "quant_config.json"
+_SEED = 42  # AutoAWQ's, with which it shuffles
 _INNER_STEPS = (
     "init_quant",
     "pseudo_quantize_tensor",
@@ -48,7 +51,7 @@ class AwqQuantizer:
         model: its handle, which holds the result afterwards.
         tokenizer: of Salient or of transformers; None is that of the model.
         w_bit, group_size, zero_point, version, modules_to_not_convert: see AwqConfig.
-        calib_data: a name of the hub, a file, texts, or lists of token ids.
+        calib_data: a name of the hub, a file, texts, lists of token ids, or "self": text that the model makes up.
         split, text_column: where to look in a data set.
         duo_scaling: whether scales look at weights too; "both" tries either.
         export_compatible: scale and clip, but leave the weights dense until `pack`.
@@ -117,10 +120,12 @@ class AwqQuantizer:
         """
         recipe = json.dumps(self.recipe())
         self._check(recipe)
+        sequences, masks = split(self._sequences())
         self._run(
             "quantizing",
             recipe,
-            sequences=self._sequences(),
+            sequences=sequences,
+            masks=masks,
             num_samples=self.max_calib_samples,
             max_seq_length=self.max_calib_seq_len,
             propagate_error=self.propagate_error,
@@ -176,6 +181,9 @@ class AwqQuantizer:
         }
 
     def _sequences(self) -> list[Any]:
+        if is_self(self.calib_data):
+            length, samples = self.max_calib_seq_len, self.max_calib_samples
+            return draw_self(self.model.directory, num_samples=samples, max_seq_length=length, seed=_SEED)
         ready = _holds_ids(self.calib_data)
         return calibration_blocks(
             self.calib_data,
