@@ -30,9 +30,10 @@ TEST(ReportJson, NamesStay) {
   report.layers[0].linears.resize(1);
   report.layers[0].linears[0].largest_channels.resize(1);
   const Json json = to_json(report);
-  EXPECT_THAT(keys(json), ::testing::ElementsAre("result", "model", "method", "quantized_linears",
-                                                 "calibration_tokens", "masked_tokens", "bytes_before", "bytes_after",
-                                                 "seconds", "peak_memory", "warnings", "layers"));
+  EXPECT_THAT(keys(json),
+              ::testing::ElementsAre("result", "model", "method", "quantized_linears", "calibration_tokens",
+                                     "masked_tokens", "bytes_before", "bytes_after", "seconds", "peak_memory",
+                                     "warnings", "layers"));
   const Json& layer = json["layers"][0];
   EXPECT_THAT(keys(layer),
               ::testing::ElementsAre("layer", "mappings", "linears", "clip_loss_before", "clip_loss_after",
