@@ -268,6 +268,15 @@ void check_equivalence(const LayerJob& job, double error) {
        job.layer, error, kEquivalenceLimit);
 }
 
+/// The next layer sees what this one makes of the tokens as it is written.
+void pass_quantized(const LayerJob& job, const LayerWeights& finished, LayerStream& stream) {
+  // Whoever rounds scaled weights later knows no compensation: rounded to nearest is what the next layer will
+  // see then. The scaled layer itself computes what the original does, which Propagation::original gives.
+  const bool rounds = job.result == OneshotResult::scaled;
+  const LayerWeights rounded = rounds ? round_layer(job, finished).weights : LayerWeights{};
+  stream.advance(job.layer, prepare_layer(job.backend, rounds ? rounded : finished));
+}
+
 }  // namespace
 
 double equivalence_error(const Tensor& input, const Tensor& reference, const Tensor& changed) {
@@ -331,6 +340,12 @@ QuantizedLayer round_layer(const LayerJob& job, const LayerWeights& original) {
           .report = {.layer = job.layer}};
 }
 
+void pass_layer(const LayerJob& job, const LayerWeights& original, const LayerWeights& finished,
+                LayerStream& stream) {
+  if (job.propagation == Propagation::quantized) return pass_quantized(job, finished, stream);
+  stream.advance(job.layer, prepare_layer(job.backend, original));
+}
+
 QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
                               LayerStream& stream) {
   LayerStatistics statistics(job, original, stream.tokens());
@@ -344,6 +359,7 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
   } else {
     stream.observe(job.layer, prepared, observer);
   }
+  return_free_memory();  // activations, before Gram matrices are copied
   QuantizedLayer result{.weights = {}, .report = {.layer = job.layer}};
   {
     LayerSearch search(job, settings, original, statistics);
@@ -354,14 +370,7 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
     check_equivalence(job, result.report.equivalence_error);
     result.weights = store_layer(job, original, search.scaled(), search.take_finished());
   }
-  if (job.propagation == Propagation::quantized) {
-    // Whoever rounds scaled weights later knows no compensation: rounded to nearest is what the next layer
-    // will see then. The scaled layer itself computes what the original does, which Propagation::original
-    // gives.
-    const bool rounds = job.result == OneshotResult::scaled;
-    const LayerWeights rounded = rounds ? round_layer(job, result.weights).weights : LayerWeights{};
-    stream.advance(job.layer, prepare_layer(job.backend, rounds ? rounded : result.weights));
-  }
+  if (job.propagation == Propagation::quantized) pass_quantized(job, result.weights, stream);
   return result;
 }
 

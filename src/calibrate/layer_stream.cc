@@ -1,12 +1,25 @@
 #include "calibrate/layer_stream.h"
 
+#include "runtime/decoder.h"
+
 namespace salient {
+namespace {
+
+int64_t count_tokens(std::span<const std::vector<int32_t>> windows) {
+  int64_t count = 0;
+  for (const auto& window : windows) count += static_cast<int64_t>(window.size());
+  return count;
+}
+
+}  // namespace
+
 LayerStream::LayerStream(const Options& options)
     : backend_(options.backend),
       spec_(options.weights.spec()),
       cancelled_(options.cancelled),
-      batches_(make_batches(spec_, options.windows)),
-      hidden_(embed_sequences(options.backend, options.weights, options.windows)) {
+      batches_(make_batches(spec_, options.windows, options.rows_per_batch)),
+      hidden_(options.place, count_tokens(options.windows), spec_.hidden_size) {
+  embed(options.weights, options.windows);
   // In a sequence of one token attention has nothing to weigh: the longest shows most.
   for (const SequenceBatch& batch : batches_) {
     for (const SequenceSpan& sequence : batch.sequences) {
@@ -17,23 +30,35 @@ LayerStream::LayerStream(const Options& options)
   }
 }
 
+void LayerStream::embed(const ModelWeights& weights, std::span<const std::vector<int32_t>> windows) {
+  const PreparedEmbedding embedding = prepare_embedding(weights);
+  int64_t row = 0;
+  for (const auto& window : windows) {
+    throw_if_cancelled(cancelled_);
+    if (window.empty()) continue;
+    const Tensor part = embed_tokens(backend_, spec_, embedding, {window, 0});
+    hidden_.write(row, part);
+    row += part.dim(0);
+  }
+  weights.release_embedding();
+}
+
 void LayerStream::observe(int64_t layer, const PreparedLayer& weights, const LinearObserver& observer) {
   for (const SequenceBatch& batch : batches_) {
-    Tensor copy = hidden_.slice(batch.begin, batch.begin + batch.rows).to(DType::f32);
+    Tensor copy = hidden_.read(batch.begin, batch.begin + batch.rows);
     run(layer, weights, batch, &observer, copy);
   }
 }
 
 void LayerStream::advance(int64_t layer, const PreparedLayer& weights, const LinearObserver* observer) {
   for (const SequenceBatch& batch : batches_) {
-    Tensor rows = hidden_.slice(batch.begin, batch.begin + batch.rows);
+    Tensor rows = hidden_.borrow(batch.begin, batch.begin + batch.rows);
     run(layer, weights, batch, observer, rows);
+    hidden_.write(batch.begin, rows);
   }
 }
 
-Tensor LayerStream::probe_input() const {
-  return hidden_.slice(probe_begin_, probe_begin_ + probe_count_).to(DType::f32);
-}
+Tensor LayerStream::probe_input() const { return hidden_.read(probe_begin_, probe_begin_ + probe_count_); }
 
 Tensor LayerStream::probe(Backend& backend, int64_t layer, const PreparedLayer& weights,
                           const Tensor& input) const {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/cancellation.h"
+#include "calibrate/hidden_store.h"
 #include "model/weights.h"
 #include "runtime/batch.h"
 
@@ -18,12 +19,14 @@ class LayerStream {
     Backend& backend;
     const ModelWeights& weights;
     std::span<const std::vector<int32_t>> windows;  ///< token ids, one sequence each
+    HiddenPlace place{};                            ///< where the tokens wait between two layers
+    int64_t rows_per_batch = kRowsPerBatch;         ///< tokens that run through a layer together
     const CancellationFlag* cancelled = nullptr;
   };
   /// Starts behind the embedding.
   explicit LayerStream(const Options& options);
 
-  int64_t tokens() const { return hidden_.dim(0); }
+  int64_t tokens() const { return hidden_.rows(); }
 
   /// Shows `observer` every linear's input in layer `layer`; the stream stays before the layer.
   void observe(int64_t layer, const PreparedLayer& weights, const LinearObserver& observer);
@@ -36,6 +39,7 @@ class LayerStream {
   Tensor probe(Backend& backend, int64_t layer, const PreparedLayer& weights, const Tensor& input) const;
 
  private:
+  void embed(const ModelWeights& weights, std::span<const std::vector<int32_t>> windows);
   void run(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
            const LinearObserver* observer, Tensor& hidden);
 
@@ -43,7 +47,7 @@ class LayerStream {
   const DecoderSpec& spec_;
   const CancellationFlag* cancelled_;
   std::vector<SequenceBatch> batches_;
-  Tensor hidden_;            // f32 [tokens, hidden]
+  HiddenStore hidden_;       // [tokens, hidden]
   int64_t probe_begin_ = 0;  // row of hidden_
   int64_t probe_count_ = 0;
 };

@@ -46,6 +46,20 @@ Json to_json(const LayerReport& layer) {
           {"seconds", layer.seconds}};
 }
 
+Json to_json(const MemoryPlan& memory) {
+  constexpr std::string_view kStorages[] = {"f32", "bf16", "spilled"};
+  return {{"program", memory.program},
+          {"hidden_states", memory.hidden_states},
+          {"layer", memory.layer},
+          {"statistics", memory.statistics},
+          {"workspace", memory.workspace},
+          {"peak", memory.peak},
+          {"cap", memory.cap == 0 ? Json() : Json(memory.cap)},
+          {"storage", kStorages[static_cast<size_t>(memory.storage)]},
+          {"spilled", memory.spilled},
+          {"rows_per_batch", memory.rows_per_batch}};
+}
+
 }  // namespace
 
 std::string method_text(const OneshotOptions& options) {
@@ -106,12 +120,7 @@ Json to_json(const OneshotPlan& plan, const OneshotOptions& options) {
           {"calibration_tokens", plan.calibration_tokens},
           {"bytes_before", plan.bytes_before},
           {"bytes_after", plan.bytes_after},
-          {"memory",
-           {{"hidden_states", plan.memory_hidden_states},
-            {"layer", plan.memory_layer},
-            {"statistics", plan.memory_statistics},
-            {"workspace", plan.memory_workspace},
-            {"peak", plan.memory_peak}}}};
+          {"memory", to_json(plan.memory)}};
 }
 
 Json to_json(const OneshotReport& report) {
@@ -124,6 +133,7 @@ Json to_json(const OneshotReport& report) {
           {"bytes_after", report.bytes_after},
           {"seconds", report.seconds},
           {"peak_memory", report.peak_memory},
+          {"resumed_layers", report.resumed_layers},
           {"warnings", report.warnings},
           {"layers", layers}};
 }

@@ -23,9 +23,9 @@ TEST(ReportJson, NamesStay) {
   report.layers.resize(1);
   report.layers[0].mappings.resize(1);
   const Json json = to_json(report);
-  EXPECT_THAT(keys(json),
-              ::testing::ElementsAre("result", "quantized_linears", "calibration_tokens", "bytes_before",
-                                     "bytes_after", "seconds", "peak_memory", "warnings", "layers"));
+  EXPECT_THAT(keys(json), ::testing::ElementsAre("result", "quantized_linears", "calibration_tokens",
+                                                 "bytes_before", "bytes_after", "seconds", "peak_memory",
+                                                 "resumed_layers", "warnings", "layers"));
   EXPECT_THAT(keys(json["layers"][0]),
               ::testing::ElementsAre("layer", "mappings", "clip_loss_before", "clip_loss_after",
                                      "equivalence_error", "pooled_experts", "seconds"));
