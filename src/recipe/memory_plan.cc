@@ -18,6 +18,8 @@ constexpr uint64_t kBf16 = 2;
 // each thread and once.
 constexpr uint64_t kPerThread = 6 * kMiB;
 constexpr uint64_t kOnce = 28 * kMiB;
+/// One part in so many is lost between what the allocator has given away.
+constexpr uint64_t kHoles = 32;
 /// Without products: rounding to nearest.
 constexpr uint64_t kWithoutProducts = 4 * kMiB;
 
@@ -223,6 +225,7 @@ class JobMemory {
       work = std::max({work, memory.batch(rows), memory.batch(probe) + memory.widest_linear()});
       work += kept + memory.rounded_inputs(rows);
     }
+    work += (weights + statistics + work) / kHoles;
     if (weights + statistics + work <= plan.layer + plan.statistics + plan.workspace) return;
     plan.layer = weights;
     plan.statistics = statistics;
