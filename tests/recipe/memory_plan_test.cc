@@ -6,6 +6,7 @@
 #include <cmath>
 #include <regex>
 
+#include "base/error.h"
 #include "base/parallel.h"
 #include "calibrate/layer_stream.h"
 #include "checkpoint/checkpoint_writer.h"
@@ -146,6 +147,23 @@ TEST_F(MemoryPlanTest, RoundingToNearestKeepsNoTokens) {
   EXPECT_EQ(found.hidden_states, 0u);
   EXPECT_EQ(found.statistics, 0u);
   EXPECT_GT(found.workspace, 0u);
+}
+
+TEST(MemoryCap, StandsInARecipe) {
+  const auto parsed = [](const std::string& value) {
+    OneshotOptions options;
+    parse_recipe("QuantizationModifier: {scheme: W4A16}\nsalient: {max_memory: " + value + "}", "r.yaml",
+                 options);
+    return options.max_memory;
+  };
+  EXPECT_EQ(parsed("4GiB"), uint64_t{4} << 30);
+  EXPECT_EQ(parsed("'500 MB'"), 500'000'000u);
+  EXPECT_EQ(parsed("4294967296"), uint64_t{1} << 32);
+  for (const std::string value : {"lots", "0", "-5", "1.5", "[4GiB]"}) {
+    EXPECT_THAT([&] { parsed(value); },
+                ::testing::Throws<Error>(::testing::Property("what", &Error::what, HasSubstr("max_memory"))))
+        << value;
+  }
 }
 
 class MemoryPlanWithExperts : public MemoryPlanTest {
