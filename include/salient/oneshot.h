@@ -141,6 +141,7 @@ struct Progress {
   int64_t layers = 0;
   double elapsed_seconds = 0;
   double remaining_seconds = 0;
+  bool resumed = false;  ///< the layer was finished by an earlier run and read from OneshotOptions::work
 };
 
 /// Told while the data set "self" is drawn, which comes before the first layer.
@@ -176,6 +177,15 @@ struct OneshotOptions {
 
   uint64_t shard_size = 5'000'000'000;
   bool overwrite = false;
+
+  /// Most bytes that the process may have resident; 0: no cap. See MemoryPlan.
+  uint64_t max_memory = 0;
+  /// A directory where every finished layer is kept until the output stands, so that another run can go on
+  /// behind it; empty: none. It must be empty or absent unless `resume` is set.
+  std::string work;
+  /// Goes on with the job that a run with the same options left in `work`; without one there it starts.
+  bool resume = false;
+
   std::function<void(const Progress&)> on_progress;
   std::function<void(const SamplingProgress&)> on_sampling;
   /// Raised from outside (a signal handler, another thread) to stop; the output then does not exist.
@@ -213,6 +223,30 @@ struct PlannedLayer {
   std::vector<PlannedLinear> linears;
 };
 
+/// How the hidden states of the calibration tokens wait between two layers.
+enum class HiddenStates {
+  f32,      ///< in memory
+  bf16,     ///< in memory, rounded to bfloat16
+  spilled,  ///< rounded to bfloat16, in a file without a name on the disk of OneshotOptions::work or the
+            ///< output
+};
+
+/// What is resident at the worst moment, in bytes, and what was done to make it fit under a cap: smaller
+/// batches first, then hidden states in bf16, then on disk.
+struct MemoryPlan {
+  uint64_t program = 0;        ///< what is resident before the work, and what libraries and threads take
+  uint64_t hidden_states = 0;  ///< of all calibration tokens, with the angles of their positions
+  uint64_t layer = 0;          ///< one layer as it is stored and as it is written
+  uint64_t statistics = 0;     ///< Gram matrices of one layer
+  uint64_t workspace = 0;  ///< the largest of a batch's activations, a search and the rounding of a linear
+  uint64_t sampling = 0;   ///< of the data set "self", before all else: the whole model and its caches
+  uint64_t peak = 0;       ///< all of these, or what the embedding or the output head takes if that is more
+  uint64_t cap = 0;        ///< 0: none
+  uint64_t spilled = 0;    ///< of hidden states on disk
+  HiddenStates storage = HiddenStates::f32;
+  int64_t rows_per_batch = 0;  ///< tokens that run through a layer together
+};
+
 /// What `oneshot` would do: found out without touching weights beyond their headers.
 struct OneshotPlan {
   OneshotResult result = OneshotResult::quantized;
@@ -230,12 +264,7 @@ struct OneshotPlan {
   int64_t masked_tokens = 0;  ///< those of them that the statistics leave out
   uint64_t bytes_before = 0;
   uint64_t bytes_after = 0;
-  uint64_t memory_hidden_states = 0;
-  uint64_t memory_layer = 0;
-  uint64_t memory_statistics = 0;
-  uint64_t memory_workspace = 0;
-  uint64_t memory_sampling = 0;  ///< of the data set "self", before all else: the whole model and its caches
-  uint64_t memory_peak = 0;
+  MemoryPlan memory;
 };
 
 struct OneshotReport {
@@ -244,6 +273,7 @@ struct OneshotReport {
   std::string method;  ///< "AWQ: duo_scaling on, 20 candidates, clip search, ..." or "round to nearest"
   std::vector<LayerReport> layers;
   std::vector<std::string> warnings;  ///< those of the plan
+  int64_t resumed_layers = 0;         ///< read from OneshotOptions::work
   int64_t quantized_linears = 0;
   int64_t calibration_tokens = 0;
   int64_t masked_tokens = 0;
@@ -265,11 +295,13 @@ void read_recipe_file(const std::string& path, OneshotOptions& options);
 
 /// Errors: those of opening the model and the data set; invalid_argument for a recipe that does not fit it
 /// (group sizes that do not divide the columns, with the layers and the sizes that would fit; an ignore entry
-/// that matches nothing), for options that contradict each other and numbers out of range; cancelled.
+/// that matches nothing), for options that contradict each other and numbers out of range; out_of_memory for
+/// a cap that no plan keeps, with the smallest one that would do; cancelled.
 OneshotPlan plan_oneshot(const OneshotOptions& options);
 
 /// Quantizes a checkpoint directory into another. Errors: those of `plan_oneshot`, before any work;
-/// cancelled; io; internal when smoothing changes what a layer computes by more than 1e-3.
+/// invalid_argument for a work directory that another process uses or that holds another job, saying what of
+/// it changed; cancelled; io; internal when smoothing changes what a layer computes by more than 1e-3.
 OneshotReport oneshot(const OneshotOptions& options);
 
 }  // namespace salient

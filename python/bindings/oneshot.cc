@@ -88,6 +88,9 @@ std::string run_oneshot(const nb::kwargs& arguments) {
   keywords.take_path("output", options.output);
   keywords.take("shard_size", options.shard_size);
   keywords.take("overwrite", options.overwrite);
+  keywords.take("max_memory", options.max_memory);
+  keywords.take_path("work", options.work);
+  keywords.take("resume", options.resume);
   const nb::object progress = keywords.take_object("progress");
   keywords.finish();
   Interruptible job;
@@ -194,13 +197,15 @@ void bind_oneshot(nb::module_& module) {
       "None";
   static const std::string oneshot_signature = fmt::format(
       "def oneshot{}, output: str, shard_size: int = 5000000000, overwrite: bool = False, "
+      "max_memory: int = 0, work: str = '', resume: bool = False, "
       "progress: collections.abc.Callable[[int, int, float, float], None] | None = None) -> str",
       kSignature);
   static const std::string plan_signature = fmt::format("def plan{}) -> str", kSignature);
   module.def(
       "oneshot", &run_oneshot, nb::sig(oneshot_signature.c_str()),
       "Quantizes a model directory into another; the report as JSON. `recipe` is the text of a recipe, JSON "
-      "where `recipe_source` ends in .json, else YAML. `progress(layers_done, layers, elapsed, left)`.");
+      "where `recipe_source` ends in .json, else YAML. `max_memory`: bytes, 0 for no cap. "
+      "`progress(layers_done, layers, elapsed, left)`.");
   module.def(
       "report_html", [](const std::string& report) { return report_html(parse_json(report, "report")); },
       nb::arg("report"), "The report that oneshot gives, as a page of HTML that stands alone.");

@@ -83,6 +83,9 @@ def oneshot(
     overwrite: bool = True,
     shard_size: int | str | None = None,
     max_shard_size: int | str | None = None,
+    max_memory: int | str | None = None,
+    work: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     progress: bool | Callable[[int, int, float, float], None] = True,
     **unknown: Any,
 ) -> CausalLM:
@@ -97,15 +100,15 @@ def oneshot(
     many as the model takes. min_tokens_per_module: share of all tokens, 0 to 1, below which an expert takes the
     statistics of all tokens; for moe_calibrate_all_experts=False. That and propagate_error: None for what the recipe
     says, else True.
-
     output_dir: where the model is written when it is whole; it takes the place of a model there unless overwrite=False,
     other files stay. None: a temporary directory, until save_pretrained. log_dir: gets a file with the recipe and the
     report. format: "pack-quantized" or "autoawq-gemm". shard_size (or max_shard_size): bytes per file, or "5GB".
-    progress: False for no bar, or a function of layers done, layers, seconds elapsed and seconds left.
-
-    Errors: ValueError and NotImplementedError for what makes no sense or cannot be run; FileNotFoundError; OSError. A
-    UserWarning for arguments that change nothing, and for a model of transformers. KeyboardInterrupt leaves nothing
-    behind.
+    progress: False for no bar, or a function of layers done, layers, seconds elapsed and seconds left. max_memory:
+    bytes that the process may have resident, or "4GiB". work: a directory that keeps every finished layer until the
+    output stands; resume=True goes on with what an earlier call with the same arguments left there, to the same bytes.
+    Errors: ValueError and NotImplementedError for what makes no sense or cannot be run; FileNotFoundError; OSError;
+    MemoryError with the smallest max_memory. A UserWarning for arguments that change nothing, and for a model of
+    transformers. KeyboardInterrupt leaves nothing behind but work.
     """
     given = dict(locals())
     reject_unknown("oneshot", given.pop("unknown"), ARGUMENTS)
@@ -118,7 +121,7 @@ def _run(given: Mapping[str, Any]) -> CausalLM:
     text, source, said = _checked_recipe(given)
     given = _with_recipe(given, said)
     check_data_arguments(given, said)
-    shard_size = _shard_size(given)
+    files = _files(given)
     if given["output_dir"] is not None:
         check_target(given["output_dir"], overwrite=given["overwrite"])
     handle = _handle(given)
@@ -128,7 +131,7 @@ def _run(given: Mapping[str, Any]) -> CausalLM:
     with open_log(given["log_dir"], text) as log, stored_tokenizer(given, handle) as tokenizer:
         if said["needs_data"]:
             settings |= calibration_job(given, handle, said)
-        handle.report = _quantize(handle, {**settings, "shard_size": shard_size}, given, tokenizer)
+        handle.report = _quantize(handle, {**settings, **files}, given, tokenizer)
         log(json.dumps(handle.report, indent=2))
     for warning in handle.report["warnings"]:
         warn_user(f"oneshot: {warning}")
@@ -200,9 +203,15 @@ def _check_model(given: Mapping[str, Any], handle: CausalLM) -> None:
         raise ValueError(f"oneshot: output_dir={os.fspath(output)!r} is where the model is read from; name another")
 
 
-def _shard_size(given: Mapping[str, Any]) -> int:
+def _files(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of _core.oneshot that say how much files and memory may hold, and where layers are kept."""
     size = one_of(given, "shard_size", "max_shard_size")
-    return _core.parse_byte_size(str(5_000_000_000 if size is None else size))
+    files: dict[str, Any] = {"shard_size": _core.parse_byte_size(str(5_000_000_000 if size is None else size))}
+    if given["max_memory"] is not None:
+        files["max_memory"] = _core.parse_byte_size(str(given["max_memory"]))
+    if given["work"] is not None:
+        files["work"] = os.fspath(given["work"])
+    return files | {"resume": bool(given["resume"])}
 
 
 def _quantize(handle: CausalLM, job: dict[str, Any], given: Mapping[str, Any], tokenizer: str | None) -> Report:

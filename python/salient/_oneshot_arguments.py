@@ -88,6 +88,9 @@ ARGUMENTS: dict[str, Argument] = {
     "overwrite": Argument(True),
     "shard_size": Argument(),
     "max_shard_size": Argument(),
+    "max_memory": Argument(),
+    "work": Argument(),
+    "resume": Argument(False),
     "progress": Argument(True),
 }
 

@@ -250,6 +250,13 @@ def test_the_job(job: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch
     assert given["propagate_error"] is None and given["calibrate_all_experts"] is None
 
 
+def test_memory_and_work_reach_the_work(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    given = job(max_memory="1GiB", work=tmp_path / "work", resume=True)
+    assert (given["max_memory"], given["work"], given["resume"]) == (2**30, str(tmp_path / "work"), True)
+    assert job(max_memory=10**9)["max_memory"] == 10**9
+    assert "max_memory" not in job() and "work" not in job() and job()["resume"] is False
+
+
 def test_calibration_options_reach_the_work(job: Callable[..., dict[str, Any]]) -> None:
     given = job(propagate_error=False, moe_calibrate_all_experts=False, min_tokens_per_module=0.1)
     assert given["propagate_error"] is False and given["calibrate_all_experts"] is False
@@ -317,6 +324,7 @@ class FetchedError(Exception):
         ({"recipe": GUIDE_YAML.replace("lm_head", "lm_hed")}, "lm_hed"),
         ({"format": "gguf"}, 'format "gguf" is unknown'),
         ({"shard_size": "big"}, "big"),
+        ({"max_memory": "0"}, '"0" is no size'),
         ({"splits": 7}, "splits=7 is neither"),
         ({"data_collator": "stack"}, "data_collator='stack'"),
         ({"min_tokens_per_module": -1}, "no share"),

@@ -71,6 +71,15 @@ void check_finite(const LayerJob& job, const LinearId& id, const Tensor& input, 
        job.spec.linear_name(job.layer, id), *bad, at % input.dim(1), stream.locate(at / input.dim(1)));
 }
 
+/// The next layer sees what this one makes of the tokens as it is written.
+void pass_quantized(const LayerJob& job, const LayerWeights& finished, LayerStream& stream) {
+  // Whoever rounds scaled weights later knows no compensation: rounded to nearest is what the next layer will
+  // see then. The scaled layer itself computes what the original does, which Propagation::original gives.
+  const bool rounds = job.result == OneshotResult::scaled;
+  const LayerWeights rounded = rounds ? round_layer(job, finished).weights : LayerWeights{};
+  stream.advance(job.layer, prepare_layer(job.backend, rounds ? rounded : finished));
+}
+
 }  // namespace
 
 double equivalence_error(const Tensor& input, const Tensor& reference, const Tensor& changed) {
@@ -134,6 +143,17 @@ QuantizedLayer round_layer(const LayerJob& job, const LayerWeights& original) {
           .report = {.layer = job.layer}};
 }
 
+void pass_layer(const LayerJob& job, const LayerWeights& original, const LayerWeights& finished,
+                LayerStream& stream) {
+  const PreparedLayer prepared = prepare_layer(job.backend, original);
+  if (job.propagation == Propagation::quantized) {
+    pass_quantized(job, finished, stream);
+  } else {
+    stream.advance(job.layer, prepared);
+  }
+  if (job.follows_original) stream.advance_original(job.layer, prepared);
+}
+
 QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
                               LayerStream& stream) {
   QuantizedLayer result{.weights = {}, .report = {.layer = job.layer}};
@@ -161,6 +181,7 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
     }
   }
   seconds.forward -= seconds.statistics;
+  return_free_memory();  // activations, before Gram matrices are copied
   {
     LayerSearch search(job, settings, original, statistics, stream);
     search.run(result.report);
@@ -171,19 +192,9 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
     check_equivalence(job, result.report.equivalence_error);
     result.weights = store_layer(job, original, search.scaled(), search.take_finished());
   }
-  if (job.propagation == Propagation::quantized) {
-    const Stopwatch watch(seconds.forward);
-    // Whoever rounds scaled weights later knows no compensation: rounded to nearest is what the next layer
-    // will see then. The scaled layer itself computes what the original does, which Propagation::original
-    // gives.
-    const bool rounds = job.result == OneshotResult::scaled;
-    const LayerWeights rounded = rounds ? round_layer(job, result.weights).weights : LayerWeights{};
-    stream.advance(job.layer, prepare_layer(job.backend, rounds ? rounded : result.weights));
-  }
-  if (settings.rounding == Rounding::matched) {
-    const Stopwatch watch(seconds.forward);
-    stream.advance_original(job.layer, prepared);
-  }
+  const Stopwatch watch(seconds.forward);
+  if (job.propagation == Propagation::quantized) pass_quantized(job, result.weights, stream);
+  if (job.follows_original) stream.advance_original(job.layer, prepared);
   return result;
 }
 

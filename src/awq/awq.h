@@ -25,6 +25,10 @@ QuantizedWeight round_by_rows(const Tensor& dense, const LinearRounding& roundin
 QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
                               LayerStream& stream);
 
+/// Moves `stream` behind a layer that was finished before, as quantize_layer did then.
+void pass_layer(const LayerJob& job, const LayerWeights& original, const LayerWeights& finished,
+                LayerStream& stream);
+
 /// Relative change of a layer's function: |changed - reference| / |reference - input| (Euclidean norms over
 /// all entries), the denominator being what the layer adds to the residual stream.
 double equivalence_error(const Tensor& input, const Tensor& reference, const Tensor& changed);

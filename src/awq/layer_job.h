@@ -6,7 +6,9 @@
 #include "awq/mapping.h"
 #include "backend/backend.h"
 #include "base/cancellation.h"
+#include "calibrate/hidden_store.h"
 #include "quant/group_quantize.h"
+#include "runtime/batch.h"
 #include "salient/oneshot.h"
 
 namespace salient {
@@ -35,6 +37,10 @@ struct LayerJob {
   Propagation propagation = Propagation::quantized;
   ExpertCalibration experts = ExpertCalibration::all;
   int64_t min_tokens_per_expert = 0;  ///< with fewer of its own an expert takes those of all
+  /// Where what experts read waits for its turn, and how much of it runs through an expert together.
+  HiddenPlace place{};
+  int64_t rows_per_batch = kRowsPerBatch;
+  bool follows_original = false;  ///< the stream has the original hidden states too, see Rounding::matched
   const CancellationFlag* cancelled = nullptr;
 };
 

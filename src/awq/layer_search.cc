@@ -71,7 +71,9 @@ void LayerSearch::run(LayerReport& report) {
   for (const auto& slot : job_.spec.linears(job_.layer)) {
     if (is_expert(slot.id.role) || !job_.linears.contains(slot.id)) continue;
     finish(slot.id, statistics_.of(slot.id), report);
+    return_free_memory();
   }
+  shared_.reset();
   if (!job_.spec.has_experts(job_.layer)) return;
   for (int64_t expert = 0; expert < job_.spec.moe->experts; ++expert) run_expert(expert, report);
 }

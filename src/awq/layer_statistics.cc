@@ -1,11 +1,9 @@
 #include "awq/layer_statistics.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "base/error.h"
-#include "runtime/batch.h"
 #include "runtime/moe.h"
 
 namespace salient {
@@ -13,8 +11,7 @@ namespace salient {
 LayerStatistics::LayerStatistics(const LayerJob& job, const LayerWeights& original, int64_t tokens)
     : job_(job), original_(original), representatives_(input_representatives(job.spec, job.layer)) {
   prepared_.make = [this](const LinearId& id) { return job_.backend.prepare(original_[id]); };
-  if (job.spec.has_experts(job.layer))
-    expert_input_ = Tensor::empty(DType::f32, {tokens, job.spec.hidden_size});
+  if (job.spec.has_experts(job.layer)) expert_input_ = HiddenStore(job.place, tokens, job.spec.hidden_size);
 }
 
 LinearObserver LayerStatistics::observer() {
@@ -28,12 +25,11 @@ LinearObserver LayerStatistics::observer() {
 
 void LayerStatistics::record(const Tensor& rows) {
   const int64_t count = rows.dim(0);
-  if (recorded_ + count > expert_input_.dim(0)) {
+  if (recorded_ + count > expert_input_.rows()) {
     fail(ErrorKind::internal, "layer {}: more tokens than the {} announced", job_.layer,
-         expert_input_.dim(0));
+         expert_input_.rows());
   }
-  Tensor target = expert_input_.slice(recorded_, recorded_ + count);
-  std::memcpy(target.mutable_bytes(), rows.bytes(), rows.byte_size());
+  expert_input_.write(recorded_, rows);
   recorded_ += count;
 }
 
@@ -46,8 +42,8 @@ void LayerStatistics::assign_tokens() const {
   const MoeSpec& moe = *job_.spec.moe;
   rows_of_expert_.resize(static_cast<size_t>(moe.experts));
   const auto router = prepared_[LinearRole::router];
-  for (int64_t begin = 0; begin < recorded_; begin += kRowsPerBatch) {
-    const Tensor x = expert_input_.slice(begin, std::min(recorded_, begin + kRowsPerBatch));
+  for (int64_t begin = 0; begin < recorded_; begin += job_.rows_per_batch) {
+    const Tensor x = expert_input_.read(begin, std::min(recorded_, begin + job_.rows_per_batch));
     Tensor scores = Tensor::empty(DType::f32, {x.dim(0), moe.experts});
     job_.backend.linear(*router, x, scores);
     const Routing routing = route(moe, scores, original_.router_correction);
@@ -78,11 +74,11 @@ ExpertStatistics LayerStatistics::of_expert(int64_t expert) const {
                           .pooled = pooled};
   const LayerRun run{
       .backend = job_.backend, .spec = job_.spec, .ropes = {}, .layer = job_.layer, .sequences = {}};
-  for (size_t begin = 0; begin < rows.size(); begin += kRowsPerBatch) {
+  const auto at_once = static_cast<size_t>(job_.rows_per_batch);
+  for (size_t begin = 0; begin < rows.size(); begin += at_once) {
     throw_if_cancelled(job_.cancelled);
-    const auto chosen = std::span(rows).subspan(begin, std::min<size_t>(kRowsPerBatch, rows.size() - begin));
-    Tensor x = Tensor::empty(DType::f32, {static_cast<int64_t>(chosen.size()), job_.spec.hidden_size});
-    job_.backend.gather_rows(expert_input_, chosen, x);
+    const auto chosen = std::span(rows).subspan(begin, std::min(at_once, rows.size() - begin));
+    const Tensor x = expert_input_.gather(chosen);
     if (!all) result.input.add(job_.backend, job_.precision, x);
     result.hidden.add(job_.backend, job_.precision, mlp_hidden(run, prepared_, roles, x));
   }

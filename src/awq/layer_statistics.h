@@ -40,9 +40,9 @@ class LayerStatistics {
   const LayerWeights& original_;
   PerLinear<LinearId> representatives_;
   PerLinear<ActivationStatistics> inputs_;
-  PreparedLayer prepared_;  // of single linears, made when they are used
-  Tensor expert_input_;     // f32 [tokens, hidden], what router and experts read
-  int64_t recorded_ = 0;    // rows of it
+  PreparedLayer prepared_;    // of single linears, made when they are used
+  HiddenStore expert_input_;  // [tokens, hidden], what router and experts read
+  int64_t recorded_ = 0;      // rows of it
   mutable std::vector<std::vector<int32_t>> rows_of_expert_;  // found on first use
 };
 

@@ -89,6 +89,8 @@ class Backend {
   virtual ~Backend() = default;
   /// "cpu: avx512 (vnni, amx), 2 threads".
   virtual std::string description() const = 0;
+  /// What its results depend on: "cpu: avx512 (vnni, amx), bf16". The number of threads is no part of it.
+  virtual std::string arithmetic() const = 0;
 
   virtual std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) = 0;
   /// y [rows, out] = x [rows, in] W^T + bias.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "runtime/decoder.h"
 
 namespace salient {
 namespace {
@@ -23,16 +24,27 @@ std::vector<uint8_t> joined_masks(const LayerStream::Options& options) {
   return joined;
 }
 
+int64_t count_tokens(std::span<const std::vector<int32_t>> windows) {
+  int64_t count = 0;
+  for (const auto& window : windows) count += static_cast<int64_t>(window.size());
+  return count;
+}
+
 }  // namespace
 
 LayerStream::LayerStream(const Options& options)
     : backend_(options.backend),
       spec_(options.weights.spec()),
       cancelled_(options.cancelled),
-      batches_(make_batches(spec_, options.windows)),
+      batches_(make_batches(spec_, options.windows, options.rows_per_batch)),
       mask_(joined_masks(options)),
-      hidden_(embed_sequences(options.backend, options.weights, options.windows)) {
-  if (options.with_original) original_ = hidden_.to(DType::f32);
+      hidden_(options.place, count_tokens(options.windows), spec_.hidden_size) {
+  embed(options.weights, options.windows);
+  if (options.with_original) {
+    original_ = HiddenStore(options.place, hidden_.rows(), spec_.hidden_size);
+    for (const SequenceBatch& batch : batches_)
+      original_.write(batch.begin, hidden_.read(batch.begin, batch.begin + batch.rows));
+  }
   // In a sequence of one token attention has nothing to weigh: the longest shows most.
   for (const SequenceBatch& batch : batches_) {
     for (const SequenceSpan& sequence : batch.sequences) {
@@ -43,24 +55,39 @@ LayerStream::LayerStream(const Options& options)
   }
 }
 
+void LayerStream::embed(const ModelWeights& weights, std::span<const std::vector<int32_t>> windows) {
+  const PreparedEmbedding embedding = prepare_embedding(weights);
+  int64_t row = 0;
+  for (const auto& window : windows) {
+    throw_if_cancelled(cancelled_);
+    if (window.empty()) continue;
+    const Tensor part = embed_tokens(backend_, spec_, embedding, {window, 0});
+    hidden_.write(row, part);
+    row += part.dim(0);
+  }
+  weights.release_embedding();
+}
+
 void LayerStream::observe(int64_t layer, const PreparedLayer& weights, const LinearObserver& observer) {
   for (const SequenceBatch& batch : batches_) {
-    Tensor copy = hidden_.slice(batch.begin, batch.begin + batch.rows).to(DType::f32);
+    Tensor copy = hidden_.read(batch.begin, batch.begin + batch.rows);
     run(layer, weights, batch, &observer, copy);
   }
 }
 
 void LayerStream::advance(int64_t layer, const PreparedLayer& weights, const LinearObserver* observer) {
   for (const SequenceBatch& batch : batches_) {
-    Tensor rows = hidden_.slice(batch.begin, batch.begin + batch.rows);
+    Tensor rows = hidden_.borrow(batch.begin, batch.begin + batch.rows);
     run(layer, weights, batch, observer, rows);
+    hidden_.write(batch.begin, rows);
   }
 }
 
 void LayerStream::advance_original(int64_t layer, const PreparedLayer& original) {
   for (const SequenceBatch& batch : batches_) {
-    Tensor rows = original_.slice(batch.begin, batch.begin + batch.rows);
+    Tensor rows = original_.borrow(batch.begin, batch.begin + batch.rows);
     run(layer, original, batch, nullptr, rows);
+    original_.write(batch.begin, rows);
   }
 }
 
@@ -80,7 +107,7 @@ Tensor LayerStream::input_of(int64_t layer, const LinearId& id, const PreparedLa
     seen = input;
     throw SeenEnough{};
   };
-  Tensor copy = hidden.slice(batch.begin, batch.begin + batch.rows).to(DType::f32);
+  Tensor copy = hidden.read(batch.begin, batch.begin + batch.rows);
   try {
     run(layer, weights, batch, &observer, copy);
   } catch (const SeenEnough&) {
@@ -104,9 +131,7 @@ std::string LayerStream::locate(int64_t row) const {
   return "no calibration sequence";
 }
 
-Tensor LayerStream::probe_input() const {
-  return hidden_.slice(probe_begin_, probe_begin_ + probe_count_).to(DType::f32);
-}
+Tensor LayerStream::probe_input() const { return hidden_.read(probe_begin_, probe_begin_ + probe_count_); }
 
 Tensor LayerStream::probe(Backend& backend, int64_t layer, const PreparedLayer& weights,
                           const Tensor& input) const {

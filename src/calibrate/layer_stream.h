@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/cancellation.h"
+#include "calibrate/hidden_store.h"
 #include "model/weights.h"
 #include "runtime/batch.h"
 
@@ -20,6 +21,8 @@ class LayerStream {
     Backend& backend;
     const ModelWeights& weights;
     std::span<const std::vector<int32_t>> windows;  ///< token ids, one sequence each
+    HiddenPlace place{};                            ///< where the tokens wait between two layers
+    int64_t rows_per_batch = kRowsPerBatch;         ///< tokens that run through a layer together
     /// Whether the hidden states of the original model go along, see compare.
     bool with_original = false;
     /// Empty, or like `windows`: where 0 stands the observer does not see the token, which takes part in all
@@ -30,7 +33,7 @@ class LayerStream {
   /// Starts behind the embedding.
   explicit LayerStream(const Options& options);
 
-  int64_t tokens() const { return hidden_.dim(0); }
+  int64_t tokens() const { return hidden_.rows(); }
 
   /// Shows `observer` every linear's input in layer `layer`; the stream stays before the layer. With masks
   /// experts show nothing: which of the tokens routed to them count is for those to find who see the router's
@@ -57,10 +60,11 @@ class LayerStream {
   Tensor probe(Backend& backend, int64_t layer, const PreparedLayer& weights, const Tensor& input) const;
 
  private:
+  void embed(const ModelWeights& weights, std::span<const std::vector<int32_t>> windows);
   void run(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
            const LinearObserver* observer, Tensor& hidden);
   Tensor input_of(int64_t layer, const LinearId& id, const PreparedLayer& weights, const SequenceBatch& batch,
-                  const Tensor& hidden);
+                  const HiddenStore& hidden);
 
   /// Shows `observer` the rows of `batch` that count.
   LinearObserver masked(const SequenceBatch& batch, const LinearObserver& observer) const;
@@ -70,8 +74,8 @@ class LayerStream {
   const CancellationFlag* cancelled_;
   std::vector<SequenceBatch> batches_;
   std::vector<uint8_t> mask_;  // of each row of hidden_; empty: all count
-  Tensor hidden_;              // f32 [tokens, hidden]
-  Tensor original_;            // the same of the original model, or undefined
+  HiddenStore hidden_;         // [tokens, hidden]
+  HiddenStore original_;       // the same of the original model, or without rows
   const SequenceBatch* at_work_ = nullptr;
   int64_t probe_begin_ = 0;  // row of hidden_
   int64_t probe_count_ = 0;

@@ -108,6 +108,19 @@ std::vector<std::string> layer_lines(const PlannedLayer& layer) {
   return lines;
 }
 
+std::string memory_text(const MemoryPlan& memory) {
+  std::string text = fmt::format(
+      "about {} (program {}, hidden states {}, one layer {}, statistics {}, workspace {})",
+      format_bytes(memory.peak), format_bytes(memory.program), format_bytes(memory.hidden_states),
+      format_bytes(memory.layer), format_bytes(memory.statistics), format_bytes(memory.workspace));
+  if (memory.cap == 0) return text;
+  text += fmt::format(", at most {}: batches of {} tokens", format_bytes(memory.cap), memory.rows_per_batch);
+  if (memory.storage == HiddenStates::bf16) text += ", hidden states in bf16";
+  if (memory.storage == HiddenStates::spilled)
+    text += fmt::format(", {} of hidden states in bf16 on disk", format_bytes(memory.spilled));
+  return text;
+}
+
 /// "4096 tokens of a.txt, self"
 std::string calibration_text(const OneshotPlan& plan, const CalibrationOptions& calibration) {
   std::vector<std::string> names;
@@ -153,12 +166,7 @@ void print_plan(const OneshotPlan& plan, const OneshotOptions& options) {
        {"quantized", fmt::format("{} linears", plan.quantized_linears)},
        {"calibration", calibration_text(plan, options.calibration)},
        {"size", fmt::format("{} -> {}", format_bytes(plan.bytes_before), format_bytes(plan.bytes_after))},
-       {"memory",
-        fmt::format(
-            "about {} (hidden states {}, one layer {}, statistics {}, workspace {}) beside the program",
-            format_bytes(plan.memory_peak), format_bytes(plan.memory_hidden_states),
-            format_bytes(plan.memory_layer), format_bytes(plan.memory_statistics),
-            format_bytes(plan.memory_workspace))}});
+       {"memory", memory_text(plan.memory)}});
   fmt::print("Layers:\n");
   print_layers(plan.layers);
   if (plan.head) fmt::print("  output head\n    {}  {}\n", rule_text(*plan.head), plan.head->name);

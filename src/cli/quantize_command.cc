@@ -41,6 +41,7 @@ struct QuantizeArguments {
   std::optional<int64_t> num_samples;
   std::optional<int64_t> max_seq_length;
   std::string shard_size = "5GB";
+  std::optional<std::string> max_memory;
   bool scaled_only = false;
   bool dry_run = false;
   bool json = false;
@@ -137,6 +138,7 @@ void finish_options(const CLI::App& command, QuantizeArguments& arguments) {
   if (arguments.scaled_only) options.result = OneshotResult::scaled;
   take_calibration_flags(arguments, options.calibration);
   options.shard_size = parse_byte_size(arguments.shard_size);
+  if (arguments.max_memory) options.max_memory = parse_byte_size(*arguments.max_memory);
 }
 
 double total_loss(const LayerReport& layer, double MappingReport::*member) {
@@ -147,10 +149,10 @@ double total_loss(const LayerReport& layer, double MappingReport::*member) {
 
 void show_progress(StatusLine& status, const Progress& progress) {
   const auto& layer = progress.layer;
-  std::string loss;
+  std::string loss = progress.resumed ? "read from the work directory, " : "";
   if (!layer.mappings.empty()) {
-    loss = fmt::format("loss {:.3e} -> {:.3e}, ", total_loss(layer, &MappingReport::loss_before),
-                       total_loss(layer, &MappingReport::loss_after));
+    loss += fmt::format("loss {:.3e} -> {:.3e}, ", total_loss(layer, &MappingReport::loss_before),
+                        total_loss(layer, &MappingReport::loss_after));
   }
   status.update(fmt::format(
       "{}layer {}/{}: {}{} elapsed, {} left",
@@ -201,6 +203,10 @@ void print_report(const OneshotReport& report, const std::string& output) {
         "experts",
         fmt::format("{} saw too few tokens and took the statistics of all tokens (--json names them)",
                     pooled));
+  }
+  if (report.resumed_layers > 0) {
+    rows.emplace_back("resumed", fmt::format("{} of {} layers were read from the work directory",
+                                             report.resumed_layers, report.layers.size()));
   }
   rows.emplace_back("wall time", format_duration(report.seconds));
   rows.emplace_back("peak memory", format_bytes(report.peak_memory));
@@ -335,6 +341,13 @@ void add_quantize_command(CLI::App& app) {
   command->add_option("--shard-size", arguments->shard_size, "Largest file to write (default 5GB)");
   command->add_option("--eval", arguments->evaluation.text,
                       "Text to measure perplexity on afterwards, before against after");
+  command->add_option("--max-memory", arguments->max_memory,
+                      "Most memory to have resident, such as 4GiB: hidden states wait in bf16 or on disk if "
+                      "they must (default: no cap)");
+  command->add_option("--work", options.work,
+                      "Directory that keeps each finished layer, so that --resume can go on after a crash");
+  command->add_flag("--resume", options.resume,
+                    "Go on with the job in the --work directory, if there is one");
   command
       ->add_option("--report", arguments->reports,
                    "File for the report of the run: .json, or .html with plots; may be repeated")

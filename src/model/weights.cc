@@ -247,6 +247,7 @@ void ModelWeights::untie_different_head() {
                     std::memcmp(a.bytes(), b.bytes(), a.byte_size()) == 0;
   spec_.tie_word_embeddings = same;
   checkpoint_->release(head);
+  checkpoint_->release(spec_.embedding_name);
 }
 
 bool ModelWeights::is_quantized(const std::string& name) const {
@@ -347,6 +348,12 @@ void ModelWeights::release_layer(int64_t index) const {
   for (const LinearSlot& slot : spec_.linears(index)) {
     for (const std::string& name : tensor_names(slot)) checkpoint_->release(name);
   }
+}
+
+void ModelWeights::release_embedding() const {
+  const std::string head = spec_.head_name + ".weight";
+  checkpoint_->release(checkpoint_->contains(spec_.embedding_name) ? spec_.embedding_name : head);
+  if (spec_.positions) checkpoint_->release(spec_.positions->name);
 }
 
 NormWeight ModelWeights::final_norm() const { return norm(spec_.final_norm_name); }

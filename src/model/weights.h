@@ -71,6 +71,8 @@ class ModelWeights {
   DType storage_type(const LinearSlot& slot) const;
   /// Lets the pages of a layer's tensors go.
   void release_layer(int64_t index) const;
+  /// Likewise of the embedding and the learned positions.
+  void release_embedding() const;
   /// [vocab, hidden]; the head's tensor when the file holds only that one of a tied pair.
   const Tensor& embedding() const { return embedding_; }
   /// Learned positions [rows, hidden]; undefined for a family without.

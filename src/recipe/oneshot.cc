@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -16,6 +17,7 @@
 #include "quant/packing.h"
 #include "recipe/plan.h"
 #include "recipe/report_json.h"
+#include "recipe/work_directory.h"
 
 namespace salient {
 namespace {
@@ -136,37 +138,34 @@ class OneshotRun {
 
   OneshotReport run() {
     const OneshotPlan plan = make_plan(job_);
+    memory_ = plan.memory;
+    if (!options_.work.empty()) work_.emplace(options_, job_, plan);
     CheckpointWriter writer({.target = options_.output,
                              .shard_size = options_.shard_size,
                              .if_exists = options_.overwrite ? OutputDirectory::IfExists::replace
                                                              : OutputDirectory::IfExists::refuse,
                              .expected_tensors = expected_tensors()});
     LayerWriter layers(job_, writer);
-    std::optional<LayerStream> stream;
-    if (!job_.data.sequences.empty()) {
-      stream.emplace(LayerStream::Options{.backend = *job_.backend,
-                                          .weights = job_.weights,
-                                          .windows = job_.data.sequences,
-                                          .masks = job_.data.masks,
-                                          .with_original = follows_original(),
-                                          .cancelled = options_.cancelled});
-    }
-    for (int64_t layer = 0; layer < job_.weights.spec().layers; ++layer)
+    report_.warnings = plan.warnings;
+    const int64_t finished = restore(layers);
+    std::optional<LayerStream> stream = stream_behind(finished);
+    for (int64_t layer = finished; layer < job_.weights.spec().layers; ++layer)
       layers.write(layer, quantize(layer, stream));
     report_.result = plan.result;
     report_.model = options_.model;
     report_.method = method_text(options_);
-    report_.warnings.insert(report_.warnings.begin(), plan.warnings.begin(), plan.warnings.end());
     report_.quantized_linears = plan.quantized_linears;
     report_.calibration_tokens = plan.calibration_tokens;
     report_.masked_tokens = plan.masked_tokens;
     if (plan.head) write_head(layers, writer);
     write_rest(layers, writer);
     writer.finish();
+    if (work_) work_->remove();
     report_.bytes_before = plan.bytes_before;
     report_.bytes_after = writer.bytes_written();
     report_.seconds = seconds_since(job_.start);
     report_.peak_memory = peak_resident_bytes();
+    check_cap();
     return std::move(report_);
   }
 
@@ -179,25 +178,91 @@ class OneshotRun {
            3 * static_cast<size_t>(job_.resolved.quantized_linears);
   }
 
+  LayerJob job_of(int64_t layer) const {
+    return {.backend = *job_.backend,
+            .exact = *job_.exact,
+            .spec = job_.weights.spec(),
+            .layer = layer,
+            .linears = job_.resolved.linears[static_cast<size_t>(layer)],
+            .mappings = mappings_of(layer),
+            .storage = storage_type(job_),
+            .precision = job_.precision,
+            .result = job_.result,
+            .propagation = options_.calibration.propagation,
+            .experts = options_.calibration.experts,
+            .min_tokens_per_expert = options_.calibration.min_tokens_per_expert,
+            .place = place(),
+            .rows_per_batch = memory_.rows_per_batch,
+            .follows_original = follows_original(),
+            .cancelled = options_.cancelled};
+  }
+
+  /// The plan leaves room, so this is worth telling. Not if the process held more before the work.
+  void check_cap() {
+    if (memory_.cap == 0 || report_.peak_memory <= memory_.cap || peak_before_ > memory_.cap) return;
+    report_.warnings.push_back(
+        fmt::format("{} bytes were resident at the worst moment, more than the cap of {}",
+                    report_.peak_memory, memory_.cap));
+  }
+
+  /// A work directory is there for such files; beside the output there will be room for a model.
+  HiddenPlace place() const {
+    const char* temporary = std::getenv("TMPDIR");
+    std::filesystem::path output = std::filesystem::absolute(options_.output).lexically_normal();
+    if (!output.has_filename()) output = output.parent_path();  // "out/" names the same folder as "out"
+    return {.storage = memory_.storage,
+            .directories = {options_.work, output.parent_path().string(),
+                            temporary != nullptr ? temporary : "/tmp", "/var/tmp"}};
+  }
+
+  /// Takes over the layers that an earlier run has finished, up to the first that it has not.
+  int64_t restore(LayerWriter& layers) {
+    int64_t layer = 0;
+    for (; work_ && layer < job_.weights.spec().layers; ++layer) {
+      throw_if_cancelled(options_.cancelled);
+      const LayerWeights original = job_.weights.layer(layer);
+      std::optional<QuantizedLayer> found = work_->load(job_of(layer), original, report_.warnings);
+      if (!found) break;
+      layers.write(layer, found->weights);
+      job_.weights.release_layer(layer);
+      warn_of(found->report);
+      report_.layers.push_back(std::move(found->report));
+      ++report_.resumed_layers;
+      tell_progress();
+    }
+    return layer;
+  }
+
+  /// The calibration tokens before layer `layer`; nothing where none are needed any more.
+  std::optional<LayerStream> stream_behind(int64_t layer) {
+    std::optional<LayerStream> stream;
+    if (job_.data.sequences.empty() || layer == job_.weights.spec().layers) return stream;
+    stream.emplace(LayerStream::Options{.backend = *job_.backend,
+                                        .weights = job_.weights,
+                                        .windows = job_.data.sequences,
+                                        .masks = job_.data.masks,
+                                        .with_original = follows_original(),
+                                        .place = place(),
+                                        .rows_per_batch = memory_.rows_per_batch,
+                                        .cancelled = options_.cancelled});
+    for (int64_t passed = 0; passed < layer; ++passed) {
+      const LayerWeights original = job_.weights.layer(passed);
+      const auto found = work_->load(job_of(passed), original, report_.warnings);
+      if (!found) fail(ErrorKind::io, "{}: layer {} was damaged during the run", options_.work, passed);
+      pass_layer(job_of(passed), original, found->weights, *stream);
+      job_.weights.release_layer(passed);
+    }
+    return stream;
+  }
+
   LayerWeights quantize(int64_t layer, std::optional<LayerStream>& stream) {
     throw_if_cancelled(options_.cancelled);
     const auto layer_start = Clock::now();
-    const LayerJob job{.backend = *job_.backend,
-                       .exact = *job_.exact,
-                       .spec = job_.weights.spec(),
-                       .layer = layer,
-                       .linears = job_.resolved.linears[static_cast<size_t>(layer)],
-                       .mappings = mappings_of(layer),
-                       .storage = storage_type(job_),
-                       .precision = job_.precision,
-                       .result = job_.result,
-                       .propagation = options_.calibration.propagation,
-                       .experts = options_.calibration.experts,
-                       .min_tokens_per_expert = options_.calibration.min_tokens_per_expert,
-                       .cancelled = options_.cancelled};
+    const LayerJob job = job_of(layer);
     const LayerWeights original = job_.weights.layer(layer);
     QuantizedLayer result =
         stream ? quantize_layer(job, *options_.recipe.awq, original, *stream) : round_layer(job, original);
+    if (work_) work_->store(original, result);
     job_.weights.release_layer(layer);
     return_free_memory();
     result.report.seconds.total = seconds_since(layer_start);
@@ -226,17 +291,22 @@ class OneshotRun {
     return job_.resolved.mappings[static_cast<size_t>(layer)];
   }
 
-  void tell_progress() const {
-    if (!options_.on_progress) return;
+  /// What is left is judged by the layers of this run: reading finished ones takes no time.
+  void tell_progress() {
     const auto done = static_cast<int64_t>(report_.layers.size());
+    const bool resumed = done == report_.resumed_layers;
+    if (resumed) resumed_seconds_ = seconds_since(job_.start);
+    if (!options_.on_progress) return;
     const int64_t layers = job_.weights.spec().layers;
     const double elapsed = seconds_since(job_.start);
+    const auto own = static_cast<double>(std::max<int64_t>(1, done - report_.resumed_layers));
     options_.on_progress(
         {.layer = report_.layers.back(),
          .layers_done = done,
          .layers = layers,
          .elapsed_seconds = elapsed,
-         .remaining_seconds = elapsed / static_cast<double>(done) * static_cast<double>(layers - done)});
+         .remaining_seconds = (elapsed - resumed_seconds_) / own * static_cast<double>(layers - done),
+         .resumed = resumed});
   }
 
   void write_head(LayerWriter& layers, CheckpointWriter& writer) const {
@@ -349,7 +419,11 @@ class OneshotRun {
 
   const OneshotOptions& options_;
   Job& job_;
+  MemoryPlan memory_;
+  std::optional<WorkDirectory> work_;
   OneshotReport report_;
+  uint64_t peak_before_ = peak_resident_bytes();
+  double resumed_seconds_ = 0;  // until the first layer of this run
 };
 
 }  // namespace
@@ -360,6 +434,7 @@ OneshotPlan plan_oneshot(const OneshotOptions& options) {
 
 OneshotReport oneshot(const OneshotOptions& options) {
   check_output(options);
+  check_work_directory(options);
   Job job(options, SelfData::draw);
   return OneshotRun(options, job).run();
 }

@@ -6,8 +6,8 @@
 #include "base/cancellation.h"
 #include "base/error.h"
 #include "quant/packing.h"
+#include "recipe/memory_plan.h"
 #include "recipe/recipe_fields.h"
-#include "runtime/batch.h"
 
 namespace salient {
 namespace {
@@ -153,88 +153,6 @@ uint64_t bytes_after(const Job& job) {
   return bytes;
 }
 
-/// What rounding one linear holds: its weight; with compensation targets and errors as large, the scaled Gram
-/// matrix and its factor; else the blocks of the clip search, which are smaller than the weight.
-uint64_t rounding_bytes(const Job& job, const LinearSlot& slot, ActivationOrder order) {
-  const auto in = static_cast<uint64_t>(slot.in_features);
-  const auto elements = static_cast<uint64_t>(slot.out_features) * in;
-  if (!job.awq) return elements * 4;
-  const bool compensated = job.result == OneshotResult::quantized && job.awq->rounding != Rounding::nearest;
-  const uint64_t weights = compensated ? 3 * elements : 2 * elements;
-  const bool ordered = compensated && order == ActivationOrder::weight;  // copies of both in that order
-  return (weights + 2 * in * in + (ordered ? elements + 2 * in * in : 0)) * 4;
-}
-
-/// What the search for one mapping holds: the weights of its balance layers, of all experts one at a time,
-/// and a block of rounding errors.
-uint64_t search_bytes(const DecoderSpec& spec, int64_t layer, const ResolvedMapping& mapping) {
-  uint64_t weights = 0;
-  uint64_t expert = 0;
-  uint64_t in = 0;
-  for (const auto& slot : spec.linears(layer)) {
-    if (std::ranges::find(mapping.balance, slot.id) == mapping.balance.end()) continue;
-    in = static_cast<uint64_t>(slot.in_features);
-    const uint64_t elements = static_cast<uint64_t>(slot.out_features) * in;
-    if (is_expert(slot.id.role)) {
-      expert = std::max(expert, elements);
-    } else {
-      weights += elements;
-    }
-  }
-  constexpr uint64_t kErrorRows = 2048;
-  return (weights + expert + kErrorRows * in) * 4;
-}
-
-/// Gram matrices of a layer: one per distinct input, and those of one expert.
-uint64_t statistics_bytes(const DecoderSpec& spec, int64_t layer) {
-  const PerLinear<LinearId> representatives = input_representatives(spec, layer);
-  uint64_t bytes = 0;
-  for (const auto& slot : spec.linears(layer)) {
-    const auto in = static_cast<uint64_t>(slot.in_features);
-    const bool counts = is_expert(slot.id.role) ? slot.id.expert == 0 && slot.id.role != LinearRole::expert_up
-                                                : representatives.at(slot.id) == slot.id;
-    if (counts) bytes += in * in * 4;
-  }
-  return bytes;
-}
-
-/// What is resident at the worst moment of `quantize_layer`: hidden states, and with experts what they read;
-/// the layer as mapped and, at the end, as codes; Gram matrices; and either one batch's activations, a search
-/// or what rounding the widest linear takes.
-void plan_memory(const Job& job, OneshotPlan& plan) {
-  const auto& spec = job.weights.spec();
-  const int64_t layer = spec.layers - 1;  // the first may lack experts
-  const auto& linears = job.resolved.linears.back();
-  uint64_t work = 0;
-  for (const auto& slot : spec.linears(layer)) {
-    const auto elements = static_cast<uint64_t>(slot.out_features) * static_cast<uint64_t>(slot.in_features);
-    plan.memory_layer += elements * byte_size(job.weights.storage_type(slot));
-    const auto found = linears.find(slot.id);
-    if (found == linears.end()) continue;
-    if (job.result == OneshotResult::scaled)
-      plan.memory_layer += elements * byte_size(job.weights.storage_type(slot));
-    if (job.result == OneshotResult::quantized || job.propagation == Propagation::quantized) {
-      plan.memory_layer +=
-          packed_bytes(job.format, found->second.scheme, {slot.out_features, slot.in_features}, DType::f16);
-    }
-    work = std::max(work, rounding_bytes(job, slot, found->second.order));
-  }
-  if (job.awq) {
-    plan.memory_statistics = statistics_bytes(spec, layer);
-    for (const auto& mapping : job.resolved.mappings.back())
-      work = std::max(work, search_bytes(spec, layer, mapping));
-  }
-  const auto hidden = static_cast<uint64_t>(spec.hidden_size) * 4;
-  const auto tokens = static_cast<uint64_t>(plan.calibration_tokens);
-  const uint64_t rows = std::min<uint64_t>(tokens, kRowsPerBatch);
-  const uint64_t batch = rows * static_cast<uint64_t>(4 * spec.hidden_size + 3 * spec.intermediate_size) * 4;
-  plan.memory_hidden_states = tokens * hidden * (spec.has_experts(layer) ? 2 : 1);
-  plan.memory_workspace = std::max(batch, work);
-  plan.memory_sampling = job.self_memory;
-  plan.memory_peak = std::max(plan.memory_sampling, plan.memory_hidden_states + plan.memory_layer +
-                                                        plan.memory_statistics + plan.memory_workspace);
-}
-
 PlannedLayer plan_layer(const Job& job, int64_t layer) {
   const auto index = static_cast<size_t>(layer);
   PlannedLayer planned{.layer = layer, .mappings = {}, .linears = job.resolved.planned[index]};
@@ -249,6 +167,7 @@ Job::Job(const OneshotOptions& options, SelfData self)
       format(options.integer_format()),
       awq(options.recipe.awq),
       propagation(options.calibration.propagation),
+      max_memory(options.max_memory),
       weights(options.model),
       foreign((refuse_quantized_input(weights), foreign_linears(weights))),
       resolved(resolve_recipe(options, weights.spec(), foreign)),
@@ -296,7 +215,7 @@ OneshotPlan make_plan(const Job& job) {
   if (job.awq && counted < kFewTokens) plan.warnings.push_back(few_tokens_warning(counted));
   plan.bytes_before = job.weights.checkpoint().byte_size();
   plan.bytes_after = bytes_after(job);
-  plan_memory(job, plan);
+  plan.memory = plan_memory(job);
   return plan;
 }
 

@@ -24,6 +24,7 @@ struct Job {
   Format format;
   std::optional<AwqModifier> awq;
   Propagation propagation;
+  uint64_t max_memory;  ///< 0: no cap
   ModelWeights weights;
   /// Linears that are no part of the decoder, such as a vision tower's or a layer's for speculation.
   std::vector<std::string> foreign;
@@ -43,7 +44,7 @@ std::optional<DType> storage_type(const Job& job);
 std::vector<PlannedMapping> plan_mappings(std::span<const ResolvedMapping> mappings, const DecoderSpec& spec,
                                           int64_t layer);
 
-/// What the job would do and take.
+/// What the job would do and take. Errors: out_of_memory, see plan_memory.
 OneshotPlan make_plan(const Job& job);
 
 }  // namespace salient

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/spelling.h"
 #include "base/yaml.h"
+#include "checkpoint/checkpoint_writer.h"
 #include "quant/scheme.h"
 #include "recipe/calibration_data.h"
 #include "recipe/quantization_reader.h"
@@ -271,10 +272,12 @@ class RecipeReader {
                                           "precision",
                                           "moe_calibrate_all_experts",
                                           "min_tokens_per_expert",
+                                          "max_memory",
                                           "result"};
     check_keys(view, kKeys);
     for (const auto& [key, value] : view.members()) {
-      if (key != "format" && key != "result" && !value.json().is_null()) awq_only_.push_back(value);
+      const bool for_all = key == "format" || key == "result" || key == "max_memory";
+      if (!for_all && !value.json().is_null()) awq_only_.push_back(value);
     }
     min_tokens_ = view.find("min_tokens_per_expert");
     if (const auto clip = view.find("apply_clip")) set_clip(*clip);
@@ -287,7 +290,14 @@ class RecipeReader {
     if (const auto format = view.find("format")) {
       options_.format = with_context(format->path(), [&] { return format_by_name(format->as_string()); });
     }
+    if (const auto memory = view.find("max_memory")) options_.max_memory = read_bytes(*memory);
     read_calibration(view, options_.calibration);
+  }
+
+  /// A number, or "4GiB".
+  static uint64_t read_bytes(const JsonView& view) {
+    if (!view.json().is_string()) return static_cast<uint64_t>(view.as_int(1));
+    return with_context(view.path(), [&] { return parse_byte_size(view.as_string()); });
   }
 
   static void read_calibration(const JsonView& view, CalibrationOptions& calibration) {

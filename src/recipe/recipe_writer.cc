@@ -150,6 +150,8 @@ void write_extras(RecipeWriter& writer, const OneshotOptions& options) {
     }
     writer.put("precision", calibration.precision == CalibrationPrecision::f32 ? "f32" : "auto");
   }
+  // What is done to keep the cap, such as hidden states in bf16, shows in the last digits.
+  if (options.max_memory > 0) writer.put("max_memory", options.max_memory);
   writer.close();
 }
 

@@ -87,6 +87,21 @@ Json to_json(const LayerReport& layer) {
           {"seconds", to_json(layer.seconds)}};
 }
 
+Json to_json(const MemoryPlan& memory) {
+  constexpr std::string_view kStorages[] = {"f32", "bf16", "spilled"};
+  return {{"program", memory.program},
+          {"hidden_states", memory.hidden_states},
+          {"layer", memory.layer},
+          {"statistics", memory.statistics},
+          {"workspace", memory.workspace},
+          {"sampling", memory.sampling},
+          {"peak", memory.peak},
+          {"cap", memory.cap == 0 ? Json() : Json(memory.cap)},
+          {"storage", kStorages[static_cast<size_t>(memory.storage)]},
+          {"spilled", memory.spilled},
+          {"rows_per_batch", memory.rows_per_batch}};
+}
+
 }  // namespace
 
 std::string method_text(const OneshotOptions& options) {
@@ -149,13 +164,7 @@ Json to_json(const OneshotPlan& plan, const OneshotOptions& options) {
           {"masked_tokens", plan.masked_tokens},
           {"bytes_before", plan.bytes_before},
           {"bytes_after", plan.bytes_after},
-          {"memory",
-           {{"hidden_states", plan.memory_hidden_states},
-            {"layer", plan.memory_layer},
-            {"statistics", plan.memory_statistics},
-            {"workspace", plan.memory_workspace},
-            {"sampling", plan.memory_sampling},
-            {"peak", plan.memory_peak}}}};
+          {"memory", to_json(plan.memory)}};
 }
 
 Json to_json(const OneshotReport& report) {
@@ -171,6 +180,7 @@ Json to_json(const OneshotReport& report) {
           {"bytes_after", report.bytes_after},
           {"seconds", report.seconds},
           {"peak_memory", report.peak_memory},
+          {"resumed_layers", report.resumed_layers},
           {"warnings", report.warnings},
           {"layers", layers}};
 }

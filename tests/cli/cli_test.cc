@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <random>
 #include <thread>
 
 #include "base/json.h"
@@ -348,6 +349,56 @@ TEST_F(CommandLine, OverwriteRemovesNothingButAModel) {
   write_file_atomically(out("file"), "");
   EXPECT_THAT(overwrite(out("file")).errors, HasSubstr("neither empty nor a model directory"));
   EXPECT_TRUE(fs::exists(out("model") + "/config.json"));
+}
+
+/// kill -9 at any moment, again and again: what comes out in the end is what an undisturbed run writes.
+TEST_F(CommandLine, AKilledJobGoesOnToTheSameBytes) {
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  ASSERT_EQ(run_salient(quantize({"--n-grid", "200"}, "16")).status, 0);
+  const auto duration = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start);
+  fs::rename(out(), out("undisturbed"));
+  const std::vector<std::string> arguments =
+      quantize({"--n-grid", "200", "--work", out("work"), "--resume", "--json"}, "16");
+  std::mt19937 random(11);
+  int killed = 0;
+  for (int i = 0; i < 8; ++i) {
+    const Program program(arguments);
+    std::this_thread::sleep_for(duration * (10 + random() % 70) / 100);
+    program.send(SIGKILL);
+    const auto result = program.wait();
+    if (result.status == 0) break;
+    ++killed;
+    EXPECT_EQ(result.status, 128 + SIGKILL) << result.errors;
+    EXPECT_FALSE(fs::exists(out()));
+  }
+  EXPECT_GE(killed, 1);
+  if (!fs::exists(out())) {
+    const auto result = run_salient(arguments);
+    ASSERT_EQ(result.status, 0) << result.errors;
+    const Json report = parse_json(result.output, "report");
+    EXPECT_EQ(report["layers"].size(), 4u);
+    if (report["resumed_layers"] > 0) {
+      EXPECT_THAT(result.errors, HasSubstr("read from the work directory"));
+    }
+  }
+  for (const std::string name : {"model.safetensors", "config.json", "recipe.yaml"})
+    EXPECT_EQ(read_text_file(out() + "/" + name), read_text_file(out("undisturbed") + "/" + name)) << name;
+  EXPECT_FALSE(fs::exists(out("work")));
+}
+
+TEST_F(CommandLine, AnInterruptedJobTellsWhatItGoesOnWith) {
+  const std::vector<std::string> arguments = quantize({"--n-grid", "1000", "--work", out("work")}, "64");
+  const Program program(arguments);
+  ASSERT_NO_FATAL_FAILURE(wait_for_first_layer(program));
+  program.send(SIGINT);
+  EXPECT_EQ(program.wait().status, 130);
+  const auto again = run_salient(arguments);
+  EXPECT_EQ(again.status, 2);
+  EXPECT_THAT(again.errors, HasSubstr("the work directory is not empty"));
+  const auto other = run_salient(quantize({"--n-grid", "2", "--work", out("work"), "--resume"}, "64"));
+  EXPECT_EQ(other.status, 2);
+  EXPECT_THAT(other.errors, HasSubstr("the work directory holds another job: the recipe changed"));
 }
 
 TEST_F(CommandLine, AKilledJobLeavesNoDirectoryThatLooksFinished) {

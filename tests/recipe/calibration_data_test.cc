@@ -170,8 +170,8 @@ TEST_F(CalibrationDataTest, OfTheModelItselfIsOnlyPlannedInAPlan) {
   options_.on_sampling = [&](const SamplingProgress& progress) { told.push_back(progress); };
   const OneshotPlan plan = plan_oneshot(options_);
   EXPECT_EQ(plan.calibration_tokens, 120);
-  EXPECT_GT(plan.memory_sampling, Checkpoint(path("dense")).byte_size());
-  EXPECT_GE(plan.memory_peak, plan.memory_sampling);
+  EXPECT_GT(plan.memory.sampling, Checkpoint(path("dense")).byte_size());
+  EXPECT_GE(plan.memory.peak, plan.memory.sampling);
   EXPECT_TRUE(told.empty());
   EXPECT_EQ(oneshot(options_).calibration_tokens, 120);
   ASSERT_FALSE(told.empty());

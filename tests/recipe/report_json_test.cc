@@ -33,7 +33,7 @@ TEST(ReportJson, NamesStay) {
   EXPECT_THAT(keys(json),
               ::testing::ElementsAre("result", "model", "method", "quantized_linears", "calibration_tokens",
                                      "masked_tokens", "bytes_before", "bytes_after", "seconds", "peak_memory",
-                                     "warnings", "layers"));
+                                     "resumed_layers", "warnings", "layers"));
   const Json& layer = json["layers"][0];
   EXPECT_THAT(keys(layer),
               ::testing::ElementsAre("layer", "mappings", "linears", "clip_loss_before", "clip_loss_after",

@@ -79,6 +79,7 @@ class CpuBackend final : public Backend {
         can_round_(isa == Isa::avx512 && gemm_has_fast_bf16()) {}
 
   std::string description() const override;
+  std::string arithmetic() const override;
   std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) override;
   void linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) override;
   void embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) override;
@@ -105,6 +106,8 @@ class CpuBackend final : public Backend {
   void feed_back(const FeedBackProblem& problem) override;
 
  private:
+  std::string processor() const;
+  std::string precision() const;
   GatedKernel* gated_kernel(Activation activation) const;
   CpuContext context() { return {.kernels = kernels_, .gemm = gemm_}; }
   /// bf16 without its instructions would be slower than f32 and less exact.
@@ -118,17 +121,23 @@ class CpuBackend final : public Backend {
   Gemm gemm_;
 };
 
-std::string CpuBackend::description() const {
+std::string CpuBackend::processor() const {
   const std::vector<std::string> extensions = matrix_extensions(kernels_.isa);
-  std::string precision = "f32";
-  if (asked_ == MatmulPrecision::bf16) {
-    precision = can_round_ ? "bf16" : "f32 (bf16 needs AVX512-BF16 or AMX-BF16)";
-  }
-  const size_t threads = thread_count();
-  return fmt::format("cpu: {}{}, {} thread{}, {}", to_string(kernels_.isa),
-                     extensions.empty() ? "" : fmt::format(" ({})", fmt::join(extensions, ", ")), threads,
-                     threads == 1 ? "" : "s", precision);
+  return fmt::format("cpu: {}{}", to_string(kernels_.isa),
+                     extensions.empty() ? "" : fmt::format(" ({})", fmt::join(extensions, ", ")));
 }
+
+std::string CpuBackend::precision() const {
+  if (asked_ == MatmulPrecision::f32) return "f32";
+  return can_round_ ? "bf16" : "f32 (bf16 needs AVX512-BF16 or AMX-BF16)";
+}
+
+std::string CpuBackend::description() const {
+  const size_t threads = thread_count();
+  return fmt::format("{}, {} thread{}, {}", processor(), threads, threads == 1 ? "" : "s", precision());
+}
+
+std::string CpuBackend::arithmetic() const { return fmt::format("{}, {}", processor(), precision()); }
 
 std::unique_ptr<PreparedLinear> CpuBackend::prepare(const LinearWeight& weight) {
   require(weight.defined(), "a linear without weight");

@@ -1,0 +1,187 @@
+#include "recipe/layer_file.h"
+
+#include "base/digest.h"
+#include "base/durable_file.h"
+#include "base/error.h"
+#include "checkpoint/safetensors.h"
+#include "checkpoint/shard_file.h"
+#include "recipe/layer_record.h"
+
+namespace salient {
+namespace {
+
+constexpr const char* kReport = "report";
+constexpr const char* kChecksum = "checksum";
+
+void add_tensor(Digest& digest, std::string_view name, const Tensor& tensor) {
+  digest.add_text(name).add_text(to_string(tensor.dtype())).add_text(to_string(tensor.shape()));
+  digest.add({tensor.bytes(), tensor.byte_size()});
+}
+
+Tensor text_tensor(const std::string& text) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(text.data());
+  return Tensor::of<uint8_t>({static_cast<int64_t>(text.size())}, {bytes, text.size()});
+}
+
+std::string linear_prefix(size_t number) { return fmt::format("linear.{}.", number); }
+
+/// Tensors one after another, and the checksum of all of them behind the last.
+class LayerFileWriter {
+ public:
+  LayerFileWriter(const std::filesystem::path& path, size_t header_room) : shard_(path, header_room) {}
+
+  /// Undefined ones are left out.
+  void add(const std::string& name, const Tensor& tensor) {
+    if (!tensor.defined()) return;
+    add_tensor(digest_, name, tensor);
+    shard_.append(name, tensor);
+  }
+
+  void finish() {
+    shard_.append(kChecksum, text_tensor(digest_.hex()));
+    shard_.close();
+  }
+
+ private:
+  ShardFile shard_;
+  Digest digest_;
+};
+
+class LayerFileReader {
+ public:
+  /// Errors: bad_format when the checksum is not that of the tensors.
+  explicit LayerFileReader(const std::filesystem::path& path) : file_(path.string()) {
+    Digest digest;
+    for (const std::string& name : file_.names()) {
+      if (name != kChecksum) add_tensor(digest, name, file_.tensor(name));
+    }
+    if (text(kChecksum) != digest.hex()) fail(ErrorKind::bad_format, "the checksum is wrong");
+  }
+
+  std::string text(const std::string& name) const {
+    const Tensor tensor = file_.tensor(name);
+    if (tensor.dtype() != DType::u8) reject(name, tensor);
+    const auto bytes = tensor.values<uint8_t>();
+    return {bytes.begin(), bytes.end()};
+  }
+
+  enum class Elements { floating, bytes };
+  Tensor tensor(const std::string& name, Elements elements, const Shape& shape) const {
+    Tensor tensor = file_.tensor(name);
+    const bool right =
+        elements == Elements::bytes ? tensor.dtype() == DType::u8 : is_floating(tensor.dtype());
+    if (!right || tensor.shape() != shape) reject(name, tensor);
+    return tensor;
+  }
+
+ private:
+  [[noreturn]] static void reject(const std::string& name, const Tensor& tensor) {
+    fail(ErrorKind::bad_format, "tensor {} is {} {}, which it cannot be", quoted_name(name),
+         to_string(tensor.dtype()), to_string(tensor.shape()));
+  }
+
+  SafetensorsFile file_;
+};
+
+using Elements = LayerFileReader::Elements;
+
+QuantizedWeight read_integers(const LayerFileReader& reader, const std::string& prefix,
+                              const LinearSlot& slot, const QuantizationScheme& scheme) {
+  QuantizedWeight weight{
+      .scheme = scheme, .out_features = slot.out_features, .in_features = slot.in_features};
+  const Shape groups{slot.out_features, weight.groups()};
+  weight.codes = reader.tensor(prefix + "codes", Elements::bytes, {slot.out_features, weight.row_bytes()});
+  weight.scales = reader.tensor(prefix + "scales", Elements::floating, groups);
+  if (!scheme.symmetric) weight.zeros = reader.tensor(prefix + "zeros", Elements::bytes, groups);
+  return weight;
+}
+
+void read_norm(const LayerFileReader& reader, size_t number, NormWeight& norm) {
+  if (!norm.defined()) return;
+  const std::string prefix = fmt::format("norm.{}.", number);
+  norm.weight = reader.tensor(prefix + "weight", Elements::floating, norm.weight.shape());
+  if (norm.bias.defined()) norm.bias = reader.tensor(prefix + "bias", Elements::floating, norm.bias.shape());
+}
+
+}  // namespace
+
+std::string layer_checksum(const LayerWeights& weights) {
+  Digest digest;
+  const auto add = [&](std::string_view name, const Tensor& tensor) {
+    if (tensor.defined()) add_tensor(digest, name, tensor);
+  };
+  for (const auto& [id, linear] : weights.linears) {
+    add(to_string(id.role), linear.dense);
+    add("bias", linear.bias);
+  }
+  for (const NormWeight& norm : weights.norms) {
+    add("norm", norm.weight);
+    add("bias", norm.bias);
+  }
+  add("correction", weights.router_correction);
+  for (const Tensor& tensor : weights.state_tensors) add("state", tensor);
+  return digest.hex();
+}
+
+void write_layer_file(const std::filesystem::path& path, const LayerFile& file, const DecoderSpec& spec) {
+  constexpr size_t kBytesPerTensor = 160;
+  constexpr size_t kTensorsPerLinear = 4;
+  const auto& [weights, report] = file.layer;
+  const std::vector<LinearSlot> slots = spec.linears(report.layer);
+  const std::filesystem::path temporary = path.string() + ".partial";
+  std::filesystem::remove(temporary);
+  LayerFileWriter writer(temporary,
+                         (slots.size() * kTensorsPerLinear + 2 * kNormRoles + 4) * kBytesPerTensor);
+  const Json head{{"job", file.job}, {"source", file.source}, {"layer", layer_record(report)}};
+  writer.add(kReport, text_tensor(head.dump()));
+  for (size_t i = 0; i < slots.size(); ++i) {
+    const LinearWeight& linear = weights[slots[i].id];
+    const std::string prefix = linear_prefix(i);
+    if (linear.quantized) {
+      writer.add(prefix + "codes", linear.quantized->codes);
+      writer.add(prefix + "scales", linear.quantized->scales);
+      writer.add(prefix + "zeros", linear.quantized->zeros);
+    }
+    writer.add(prefix + "dense", linear.dense);
+    writer.add(prefix + "bias", linear.bias);
+  }
+  for (size_t i = 0; i < kNormRoles; ++i) {
+    writer.add(fmt::format("norm.{}.weight", i), weights.norms[i].weight);
+    writer.add(fmt::format("norm.{}.bias", i), weights.norms[i].bias);
+  }
+  writer.finish();
+  publish_file(temporary, path);
+}
+
+LayerFile read_layer_file(const std::filesystem::path& path, const LayerJob& job,
+                          const LayerWeights& original) {
+  return with_context(path.string(), [&] {
+    const LayerFileReader reader(path);
+    const Json head = parse_json(reader.text(kReport), kReport);
+    const JsonView view(head, kReport);
+    LayerFile file{.job = view.at("job").as_string(),
+                   .source = view.at("source").as_string(),
+                   .layer = {.weights = original, .report = read_layer_record(view.at("layer"))}};
+    if (file.layer.report.layer != job.layer)
+      fail(ErrorKind::bad_format, "this is layer {}", file.layer.report.layer);
+    LayerWeights& weights = file.layer.weights;
+    const std::vector<LinearSlot> slots = job.spec.linears(job.layer);
+    for (size_t i = 0; i < slots.size(); ++i) {
+      LinearWeight& linear = weights[slots[i].id];
+      const std::string prefix = linear_prefix(i);
+      const auto rounding = job.linears.find(slots[i].id);
+      if (rounding != job.linears.end() && job.result == OneshotResult::quantized) {
+        linear.quantized = read_integers(reader, prefix, slots[i], rounding->second.scheme);
+        linear.dense = Tensor();
+      } else {
+        linear.dense = reader.tensor(prefix + "dense", Elements::floating, linear.dense.shape());
+      }
+      if (linear.bias.defined())
+        linear.bias = reader.tensor(prefix + "bias", Elements::floating, linear.bias.shape());
+    }
+    for (size_t i = 0; i < kNormRoles; ++i) read_norm(reader, i, weights.norms[i]);
+    return file;
+  });
+}
+
+}  // namespace salient

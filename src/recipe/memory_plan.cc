@@ -1,0 +1,327 @@
+#include "recipe/memory_plan.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "base/process.h"
+#include "runtime/batch.h"
+
+namespace salient {
+namespace {
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+constexpr uint64_t kF32 = 4;
+constexpr uint64_t kBf16 = 2;
+
+// Measured beside what is planned one by one: the code that oneDNN generates and its copies of blocks, for
+// each thread and once.
+constexpr uint64_t kPerThread = 6 * kMiB;
+constexpr uint64_t kOnce = 28 * kMiB;
+/// One part in so many is lost between what the allocator has given away.
+constexpr uint64_t kHoles = 32;
+/// Without products: rounding to nearest.
+constexpr uint64_t kWithoutProducts = 4 * kMiB;
+
+uint64_t elements_of(const LinearSlot& slot) {
+  return static_cast<uint64_t>(slot.out_features) * static_cast<uint64_t>(slot.in_features);
+}
+
+uint64_t rounded_up(uint64_t bytes, uint64_t step) { return (bytes + step - 1) / step * step; }
+
+/// Of integers [out, in] as they wait to be written.
+uint64_t integer_bytes(const QuantizationScheme& scheme, const LinearSlot& slot) {
+  const auto out = static_cast<uint64_t>(slot.out_features);
+  const auto groups = static_cast<uint64_t>(group_count(scheme, slot.in_features));
+  const auto row = static_cast<uint64_t>(QuantizedWeight::row_bytes(scheme.num_bits, slot.in_features));
+  return out * (row + groups * 3);  // scales of two bytes, zeros of one
+}
+
+/// One decoder layer, without the batches that run through it.
+class LayerMemory {
+ public:
+  LayerMemory(const Job& job, int64_t layer)
+      : job_(job),
+        spec_(job.weights.spec()),
+        layer_(layer),
+        slots_(spec_.linears(layer)),
+        linears_(job.resolved.linears[static_cast<size_t>(layer)]) {}
+
+  /// As mapped, with copies of what is stored in another order, and as it is to be written.
+  uint64_t weights() const {
+    uint64_t bytes = 0;
+    for (const LinearSlot& slot : slots_) {
+      const uint64_t stored = elements_of(slot) * byte_size(job_.weights.storage_type(slot));
+      const bool copied = slot.storage == LinearStorage::transposed || slot.rows.block != slot.out_features;
+      bytes += copied ? 2 * stored : stored;
+      const auto found = linears_.find(slot.id);
+      const bool dense = found == linears_.end() || job_.result == OneshotResult::scaled;
+      if (dense) bytes += stored;
+      const bool rounded =
+          job_.result == OneshotResult::quantized || job_.propagation == Propagation::quantized;
+      if (found != linears_.end() && rounded) bytes += integer_bytes(found->second.scheme, slot);
+    }
+    return bytes;
+  }
+
+  /// Gram matrices: one per distinct input, and those of one expert.
+  uint64_t statistics() const {
+    if (!job_.awq) return 0;
+    const PerLinear<LinearId> representatives = input_representatives(spec_, layer_);
+    uint64_t bytes = 0;
+    for (const LinearSlot& slot : slots_) {
+      const bool counts = is_expert(slot.id.role)
+                              ? slot.id.expert == 0 && slot.id.role != LinearRole::expert_up
+                              : representatives.at(slot.id) == slot.id;
+      if (counts) bytes += gram_bytes(slot);
+    }
+    return bytes;
+  }
+
+  /// The search or the rounding that takes most.
+  uint64_t work() const {
+    uint64_t bytes = 0;
+    for (const LinearSlot& slot : slots_) {
+      const auto found = linears_.find(slot.id);
+      // What stays dense is scaled in f32 and stored again.
+      bytes = std::max(
+          bytes, found == linears_.end() ? elements_of(slot) * kF32 : rounding_bytes(slot, found->second));
+    }
+    if (!job_.awq) return bytes;
+    for (const auto& mapping : job_.resolved.mappings[static_cast<size_t>(layer_)])
+      bytes = std::max(bytes, search_bytes(mapping));
+    return bytes;
+  }
+
+  /// Activations of `rows` tokens in the middle of the layer.
+  uint64_t batch(uint64_t rows) const {
+    const auto hidden = static_cast<uint64_t>(spec_.hidden_size);
+    uint64_t attention = static_cast<uint64_t>(spec_.heads * spec_.value_dim);
+    uint64_t mlp = 0;
+    for (const LinearSlot& slot : slots_) {
+      const auto out = static_cast<uint64_t>(slot.out_features);
+      if (slot.id.role < LinearRole::o || is_state(slot.id.role)) attention += out;
+      if (is_up(slot.id.role)) mlp = std::max(mlp, 2 * out);
+    }
+    if (spec_.latent) attention += static_cast<uint64_t>(spec_.key_features() + spec_.value_features());
+    if (spec_.has_state(layer_)) attention += 3 * static_cast<uint64_t>(spec_.linear_attention->channels());
+    const uint64_t normed = spec_.query_key_norm ? static_cast<uint64_t>(spec_.heads * spec_.head_dim) : 0;
+    const uint64_t experts = spec_.has_experts(layer_) ? 2 * hidden : 0;
+    const uint64_t features = std::max(3 * hidden + attention + normed, 4 * hidden + mlp + experts);
+    return rows * features * kF32;
+  }
+
+  /// Where products round their inputs: the back end keeps it for the next time.
+  uint64_t rounded_inputs(uint64_t rows) const {
+    uint64_t widest = 0;
+    for (const LinearSlot& slot : slots_) widest = std::max(widest, static_cast<uint64_t>(slot.in_features));
+    return job_.precision == MatmulPrecision::bf16 ? rows * widest * kBf16 : 0;
+  }
+
+  uint64_t widest_linear() const {
+    uint64_t elements = 0;
+    for (const LinearSlot& slot : slots_) elements = std::max(elements, elements_of(slot));
+    return elements * kF32;
+  }
+
+ private:
+  static bool is_up(LinearRole role) {
+    return role == LinearRole::up || role == LinearRole::expert_up || role == LinearRole::shared_up;
+  }
+  static bool is_state(LinearRole role) {
+    return role >= LinearRole::state_q && role < LinearRole::state_out;
+  }
+
+  static uint64_t gram_bytes(const LinearSlot& slot) {
+    const auto in = static_cast<uint64_t>(slot.in_features);
+    return in * in * kF32;
+  }
+
+  /// The weight, the original beside it when losses are measured, and what fits it best: with compensation
+  /// the scaled Gram matrix and its factor, targets and errors of a block of rows; to match outputs three
+  /// more squares and the corrected weight.
+  uint64_t rounding_bytes(const LinearSlot& slot, const LinearRounding& rounding) const {
+    const uint64_t elements = elements_of(slot);
+    if (!job_.awq) return 2 * elements * kF32;
+    constexpr int64_t kRowsPerBlock = 2048;  // of compensated rounding
+    const uint64_t block =
+        static_cast<uint64_t>(std::min(kRowsPerBlock, slot.out_features) * slot.in_features);
+    const uint64_t clip = clip_bytes(slot, rounding.scheme);
+    const uint64_t weight = elements * kF32 + gram_bytes(slot);
+    if (job_.result == OneshotResult::scaled) return weight + clip;
+    const bool compensated = job_.awq->rounding != Rounding::nearest;
+    const uint64_t factor = compensated ? gram_bytes(slot) : 0;
+    const bool ordered = compensated && rounding.order == ActivationOrder::weight;  // copies in that order
+    const uint64_t compensation =
+        (ordered ? 3 : 2) * block * kF32 + factor + (ordered ? gram_bytes(slot) : 0);
+    const uint64_t measuring = (elements + block) * kF32 + factor + gram_bytes(slot) / 2;
+    const uint64_t rounding_at_worst = weight + std::max({clip, compensation, measuring});
+    if (job_.awq->rounding != Rounding::matched) return rounding_at_worst;
+    return std::max(rounding_at_worst + gram_bytes(slot), 5 * gram_bytes(slot) + 2 * elements * kF32);
+  }
+
+  /// Bounds and losses of every group, and a group's errors.
+  static uint64_t clip_bytes(const LinearSlot& slot, const QuantizationScheme& scheme) {
+    if (scheme.group_size == QuantizationScheme::kWholeMatrix) return 0;
+    const auto groups = static_cast<uint64_t>(slot.out_features * group_count(scheme, slot.in_features));
+    return groups * (3 * sizeof(float) + 2 * sizeof(double));
+  }
+
+  /// The weights of a mapping's balance layers, of all experts one at a time, blocks of rounding
+  /// errors and the Gram matrix in bf16.
+  uint64_t search_bytes(const ResolvedMapping& mapping) const {
+    uint64_t weights = 0;
+    uint64_t expert = 0;
+    uint64_t in = 0;
+    for (const LinearSlot& slot : slots_) {
+      if (std::ranges::find(mapping.balance, slot.id) == mapping.balance.end()) continue;
+      in = static_cast<uint64_t>(slot.in_features);
+      if (is_expert(slot.id.role)) {
+        expert = std::max(expert, elements_of(slot));
+      } else {
+        weights += elements_of(slot);
+      }
+    }
+    constexpr uint64_t kErrorRows = 256;  // of each thread, in f32 and bf16
+    return (weights + expert + 2 * kErrorRows * in * thread_count()) * kF32 + in * in * kBf16;
+  }
+
+  const Job& job_;
+  const DecoderSpec& spec_;
+  int64_t layer_;
+  std::vector<LinearSlot> slots_;
+  const PerLinear<LinearRounding>& linears_;
+};
+
+/// The whole run for one choice of storage and batches.
+class JobMemory {
+ public:
+  explicit JobMemory(const Job& job) : job_(job), spec_(job.weights.spec()) {
+    for (const auto& window : job.data.sequences) {
+      tokens_ += static_cast<int64_t>(window.size());
+      longest_ = std::max(longest_, static_cast<int64_t>(window.size()));
+    }
+  }
+
+  MemoryPlan plan(HiddenStates storage, int64_t rows_per_batch) const {
+    MemoryPlan plan{.program = program_, .cap = job_.max_memory, .storage = storage};
+    plan.rows_per_batch = rows_per_batch;
+    plan.hidden_states = angles(rows_per_batch) + hidden(storage, plan.spilled);
+    for (int64_t layer = 0; layer < spec_.layers; ++layer) take_worse(layer, plan);
+    const uint64_t waiting = plan.program + plan.hidden_states;
+    plan.sampling = job_.self_memory;
+    plan.peak = std::max({waiting + plan.layer + plan.statistics + plan.workspace, waiting + embedding(),
+                          plan.program + rest(), plan.program + plan.sampling});
+    return plan;
+  }
+
+  int64_t fewest_rows() const { return std::max(kFewestRowsPerBatch, longest_); }
+
+ private:
+  bool has_tokens() const { return tokens_ > 0; }
+
+  /// Layers differ where some have experts: the worst counts.
+  void take_worse(int64_t layer, MemoryPlan& plan) const {
+    const LayerMemory memory(job_, layer);
+    const uint64_t weights = memory.weights();
+    const uint64_t statistics = memory.statistics();
+    uint64_t work = memory.work();
+    if (has_tokens()) {
+      const auto rows = static_cast<uint64_t>(std::min(tokens_, std::max(plan.rows_per_batch, longest_)));
+      const auto probe = static_cast<uint64_t>(longest_);
+      const uint64_t kept = 3 * probe * static_cast<uint64_t>(spec_.hidden_size) * kF32;
+      work = std::max({work, memory.batch(rows), memory.batch(probe) + memory.widest_linear()});
+      work += kept + memory.rounded_inputs(rows);
+    }
+    work += (weights + statistics + work) / kHoles;
+    if (weights + statistics + work <= plan.layer + plan.statistics + plan.workspace) return;
+    plan.layer = weights;
+    plan.statistics = statistics;
+    plan.workspace = work;
+  }
+
+  /// Resident rows; what is on disk instead goes to `spilled`. Blocks with experts keep what they read too.
+  uint64_t hidden(HiddenStates storage, uint64_t& spilled) const {
+    const bool matched = job_.awq && job_.awq->rounding == Rounding::matched;
+    const uint64_t copies = (spec_.moe ? 2 : 1) + (matched ? 1 : 0);
+    const auto values = static_cast<uint64_t>(tokens_ * spec_.hidden_size) * copies;
+    if (storage == HiddenStates::spilled) spilled = values * kBf16;
+    return storage == HiddenStates::f32 ? values * kF32 : storage == HiddenStates::bf16 ? values * kBf16 : 0;
+  }
+
+  /// Cosines and sines of every position: once for batches that are alike.
+  uint64_t angles(int64_t rows_per_batch) const {
+    uint64_t pairs = 0;
+    for (const RopeSpec& rope : spec_.ropes) pairs += static_cast<uint64_t>(rope.rotary_dim / 2);
+    const auto batches = pack_batches(job_.data.sequences, rows_per_batch);
+    uint64_t rows = 0;
+    for (size_t i = 0; i < batches.size(); ++i) {
+      if (i == 0 || !same_lengths(batches[i], batches[i - 1])) rows += static_cast<uint64_t>(batches[i].rows);
+    }
+    return rows * pairs * 2 * kF32;
+  }
+
+  /// While tokens become hidden states: the table, of which nobody knows how much is read.
+  uint64_t embedding() const {
+    if (!has_tokens()) return 0;
+    const Tensor& table = job_.weights.embedding();
+    return table.byte_size() + 2 * static_cast<uint64_t>(longest_ * spec_.hidden_size) * kF32;
+  }
+
+  /// Behind the last layer: the head, if it is rounded, and tensors that are copied one at a time.
+  uint64_t rest() const {
+    uint64_t largest = 0;
+    const bool converts = storage_type(job_).has_value();
+    for (const auto& name : job_.weights.checkpoint().tensor_names()) {
+      const SafetensorsEntry& entry = job_.weights.checkpoint().entry(name);
+      largest = std::max<uint64_t>(largest, entry.end - entry.begin);
+    }
+    uint64_t bytes = converts ? 4 * largest : largest;  // through f32
+    if (job_.resolved.head) {
+      const Tensor head = job_.weights.head().dense;
+      constexpr uint64_t kRowsPerBlock = 4096;
+      bytes = std::max(bytes,
+                       2 * head.byte_size() + 3 * kRowsPerBlock * static_cast<uint64_t>(head.dim(1)) * kF32);
+    }
+    return bytes;
+  }
+
+  const Job& job_;
+  const DecoderSpec& spec_;
+  int64_t tokens_ = 0;
+  int64_t longest_ = 0;
+  uint64_t program_ = resident_bytes() + (job_.awq ? kOnce + thread_count() * kPerThread : kWithoutProducts);
+};
+
+/// What is tried, the least change to the results first.
+std::vector<MemoryPlan> choices(const JobMemory& memory) {
+  std::vector<MemoryPlan> plans;
+  for (const HiddenStates storage : {HiddenStates::f32, HiddenStates::bf16, HiddenStates::spilled}) {
+    int64_t rows = std::max(kRowsPerBatch, memory.fewest_rows());
+    for (; rows > memory.fewest_rows(); rows /= 2) plans.push_back(memory.plan(storage, rows));
+    plans.push_back(memory.plan(storage, memory.fewest_rows()));
+  }
+  return plans;
+}
+
+}  // namespace
+
+uint64_t program_allowance(uint64_t program) {
+  return rounded_up(std::max<uint64_t>(1, program), 128 * kMiB);
+}
+
+MemoryPlan plan_memory(const Job& job) {
+  const JobMemory memory(job);
+  if (job.max_memory == 0) return memory.plan(HiddenStates::f32, kRowsPerBatch);
+  uint64_t least = UINT64_MAX;
+  for (const MemoryPlan& plan : choices(memory)) {
+    const uint64_t needed = plan.peak - plan.program + program_allowance(plan.program);
+    if (needed <= plan.cap) return plan;
+    least = std::min(least, needed);
+  }
+  fail(ErrorKind::out_of_memory,
+       "the job does not fit into {} bytes of memory; the smallest cap that would do is {}MiB",
+       job.max_memory, rounded_up(least, kMiB) / kMiB);
+}
+
+}  // namespace salient

@@ -1,0 +1,153 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/json.h"
+#include "support/program.h"
+#include "support/tiny_model.h"
+
+namespace salient {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+const std::string kDemo = SALIENT_SOURCE_DIR "/examples/demo";
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
+class Memory : public ::testing::Test {
+ protected:
+  std::string path(const std::string& name) const { return (scratch_.path() / name).string(); }
+
+  ProgramResult quantize(const std::string& model, std::vector<std::string> more) const {
+    std::vector<std::string> arguments{
+        "quantize", model, "-o", path("out"), "--data", kDemo + "/calibration.txt", "--overwrite", "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run_salient(arguments);
+  }
+
+  Json plan(const std::string& model, std::vector<std::string> more) const {
+    more.emplace_back("--dry-run");
+    const ProgramResult result = quantize(model, more);
+    EXPECT_EQ(result.status, 0) << result.errors;
+    return parse_json(result.output, "plan")["memory"];
+  }
+
+  /// The kernel's count of what was resident is what was planned, or less, but not by much. Returns the plan.
+  Json expect_kept(const std::string& model, const std::vector<std::string>& more) const {
+    Json planned = plan(model, more);
+    const ProgramResult result = quantize(model, more);
+    EXPECT_EQ(result.status, 0) << result.errors;
+    const auto measured = parse_json(result.output, "report")["peak_memory"].get<double>();
+    const auto peak = planned["peak"].get<double>();
+    EXPECT_LE(measured, peak) << planned.dump(2);
+    EXPECT_GE(measured, peak / 1.6) << planned.dump(2);
+    return planned;
+  }
+
+  /// Under which the plan would just fit: the program then counts as 128 MiB.
+  static int64_t cap_of(const Json& plan) {
+    return plan["peak"].get<int64_t>() - plan["program"].get<int64_t>() + (int64_t{128} << 20);
+  }
+
+  TemporaryDirectory scratch_;
+};
+
+/// With the tokenizer of the demo model.
+std::string wide_model(const std::string& directory, const std::string& architecture, const Json& more) {
+  Json extra = {{"vocab_size", 3072}, {"hidden_size", 768}, {"intermediate_size", 3072}};
+  extra.update(more);
+  TinyModel{.architecture = architecture, .extra = extra}.write(directory);
+  fs::copy_file(kDemo + "/model/tokenizer.json", directory + "/tokenizer.json");
+  return directory;
+}
+
+TEST_F(Memory, OfTheDemoModelIsAsPlanned) {
+  if (kSanitized) GTEST_SKIP() << "sanitizers keep memory for themselves";
+  const std::string model = kDemo + "/model";
+  const std::vector<std::string> many{"--n-grid", "3", "--num-calibration-samples", "90"};
+  const auto with = [&](const std::string& flag, const std::string& value) {
+    std::vector<std::string> flags = many;
+    flags.insert(flags.end(), {flag, value});
+    return flags;
+  };
+  const int64_t needed = cap_of(expect_kept(model, many));
+  expect_kept(model, {"--n-grid", "3", "--num-calibration-samples", "8"});
+  expect_kept(model, {"--method", "rtn"});
+  expect_kept(model, with("--format", "autoawq-gemm"));
+  EXPECT_EQ(expect_kept(model, with("--max-memory", std::to_string(needed - 20'000'000)))["storage"], "bf16");
+  const Json least = expect_kept(model, with("--max-memory", std::to_string(needed - 52'000'000)));
+  EXPECT_EQ(least["storage"], "spilled");
+  EXPECT_LE(least["peak"], least["cap"]);
+}
+
+TEST_F(Memory, OfWiderModelsIsAsPlanned) {
+  if (kSanitized) GTEST_SKIP() << "sanitizers keep memory for themselves";
+  const std::string plain = wide_model(path("plain"), "LlamaForCausalLM", Json::object());
+  const std::vector<std::string> flags{"--n-grid",         "2",  "--num-calibration-samples", "16",
+                                       "--max-seq-length", "128"};
+  expect_kept(plain, flags);
+  std::vector<std::string> scaled = flags;
+  scaled.emplace_back("--scaled-only");
+  expect_kept(plain, scaled);
+  expect_kept(wide_model(path("experts"), "Qwen3MoeForCausalLM",
+                         {{"num_experts", 6}, {"num_experts_per_tok", 2}, {"moe_intermediate_size", 768}}),
+              flags);
+  expect_kept(wide_model(path("fused"), "Phi3ForCausalLM", {{"num_key_value_heads", 4}}), flags);
+}
+
+TEST_F(Memory, ACapThatNothingFitsUnderNamesOneThatDoes) {
+  const std::string model = kDemo + "/model";
+  const auto with_cap = [&](const std::string& cap) {
+    return quantize(model, {"--num-calibration-samples", "90", "--dry-run", "--max-memory", cap});
+  };
+  const ProgramResult refused = with_cap("10MB");
+  EXPECT_EQ(refused.status, 1);
+  const std::string mark = "the smallest cap that would do is ";
+  const size_t at = refused.errors.find(mark);
+  ASSERT_NE(at, std::string::npos) << refused.errors;
+  std::string cap = refused.errors.substr(at + mark.size());
+  cap.resize(cap.find('\n'));
+  const ProgramResult kept = with_cap(cap);
+  ASSERT_EQ(kept.status, 0) << kept.errors;
+  EXPECT_EQ(parse_json(kept.output, "plan")["memory"]["storage"], "spilled");
+  for (const std::string text : {"0", "much", "1.5GB", "4 bananas", ""}) {
+    const ProgramResult bad = with_cap(text);
+    EXPECT_EQ(bad.status, 2) << text;
+    EXPECT_THAT(bad.errors, HasSubstr("is no size")) << text;
+  }
+}
+
+/// What is done to keep a cap shapes the last digits of the result, so the record of a run names it.
+TEST_F(Memory, ACapIsPartOfTheRecord) {
+  const std::string model = kDemo + "/model";
+  const std::string cap =
+      std::to_string(cap_of(plan(model, {"--num-calibration-samples", "90"})) - 52'000'000);
+  const ProgramResult result =
+      quantize(model, {"--n-grid", "2", "--num-calibration-samples", "90", "--max-memory", cap});
+  ASSERT_EQ(result.status, 0) << result.errors;
+  const std::string spilled = read_text_file(path("out") + "/model.safetensors");
+  const std::string record = read_text_file(path("out") + "/recipe.yaml");
+  EXPECT_THAT(record, HasSubstr("max_memory: " + cap));
+  write_file_atomically(path("recipe.yaml"), record);
+  const ProgramResult again = quantize(model, {"--recipe", path("recipe.yaml")});
+  ASSERT_EQ(again.status, 0) << again.errors;
+  EXPECT_EQ(read_text_file(path("out") + "/model.safetensors"), spilled);
+  EXPECT_EQ(read_text_file(path("out") + "/recipe.yaml"), record);
+}
+
+TEST_F(Memory, ThePlanIsPrinted) {
+  const std::string model = kDemo + "/model";
+  const ProgramResult text = run_salient({"quantize", model, "-o", path("out"), "--data",
+                                          kDemo + "/calibration.txt", "--dry-run", "--max-memory", "4GiB"});
+  EXPECT_THAT(text.output, AllOf(HasSubstr("memory"), HasSubstr("program"), HasSubstr("at most 4.29 GB"),
+                                 HasSubstr("batches of 2048 tokens")));
+}
+
+}  // namespace
+}  // namespace salient
