@@ -100,7 +100,7 @@ void LayerStream::compare(int64_t layer, const LinearId& id, const PreparedLayer
 }
 
 Tensor LayerStream::input_of(int64_t layer, const LinearId& id, const PreparedLayer& weights,
-                             const SequenceBatch& batch, const Tensor& hidden) {
+                             const SequenceBatch& batch, const HiddenStore& hidden) {
   Tensor seen;
   const LinearObserver observer = [&](const LinearId& linear, const Tensor& input) {
     if (linear != id) return;

@@ -240,10 +240,10 @@ class OneshotRun {
     stream.emplace(LayerStream::Options{.backend = *job_.backend,
                                         .weights = job_.weights,
                                         .windows = job_.data.sequences,
-                                        .masks = job_.data.masks,
-                                        .with_original = follows_original(),
                                         .place = place(),
                                         .rows_per_batch = memory_.rows_per_batch,
+                                        .with_original = follows_original(),
+                                        .masks = job_.data.masks,
                                         .cancelled = options_.cancelled});
     for (int64_t passed = 0; passed < layer; ++passed) {
       const LayerWeights original = job_.weights.layer(passed);

@@ -261,7 +261,7 @@ std::string layer_table(std::span<const LayerReport> layers) {
             loss_cell(layer.clip_loss_after) +
             number_cell(layer.equivalence_error, fmt::format("{:.1e}", layer.equivalence_error)) +
             count_cell(static_cast<int64_t>(layer.pooled_experts.size())) +
-            number_cell(layer.seconds, fmt::format("{:.2f}", layer.seconds)) + "</tr>\n";
+            number_cell(layer.seconds.total, fmt::format("{:.2f}", layer.seconds.total)) + "</tr>\n";
   }
   return html.append(kEndOfTable);
 }
