@@ -14,6 +14,7 @@
 #include "base/process.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "quant/packing.h"
+#include "recipe/bit_choice.h"
 #include "recipe/plan.h"
 #include "recipe/report_json.h"
 
@@ -132,7 +133,7 @@ class LayerWriter {
 /// One run: layers one after another, then everything else.
 class OneshotRun {
  public:
-  OneshotRun(const OneshotOptions& options, Job& job) : options_(options), job_(job) {}
+  OneshotRun(OneshotOptions options, Job& job) : options_(std::move(options)), job_(job) {}
 
   OneshotReport run() {
     const OneshotPlan plan = make_plan(job_);
@@ -157,6 +158,7 @@ class OneshotRun {
     report_.model = options_.model;
     report_.method = method_text(options_);
     report_.warnings.insert(report_.warnings.begin(), plan.warnings.begin(), plan.warnings.end());
+    report_.bits = plan.bits;
     report_.quantized_linears = plan.quantized_linears;
     report_.calibration_tokens = plan.calibration_tokens;
     report_.masked_tokens = plan.masked_tokens;
@@ -347,21 +349,29 @@ class OneshotRun {
     return config;
   }
 
-  const OneshotOptions& options_;
+  const OneshotOptions options_;
   Job& job_;
   OneshotReport report_;
 };
 
 }  // namespace
 
+void check_oneshot(const OneshotOptions& options) {
+  Job job(options, SelfData::stand_in);
+  check_bit_choice(options, job);
+  make_plan(job);
+}
+
 OneshotPlan plan_oneshot(const OneshotOptions& options) {
-  return make_plan(Job(options, SelfData::stand_in));
+  Job job(options, options.target_bits ? SelfData::draw : SelfData::stand_in);
+  choose_bits(options, job);
+  return make_plan(job);
 }
 
 OneshotReport oneshot(const OneshotOptions& options) {
   check_output(options);
   Job job(options, SelfData::draw);
-  return OneshotRun(options, job).run();
+  return OneshotRun(choose_bits(options, job), job).run();
 }
 
 }  // namespace salient
