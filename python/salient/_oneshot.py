@@ -101,8 +101,9 @@ def oneshot(
 
     output_dir: where the model is written when it is whole; it takes the place of a model there unless overwrite=False,
     other files stay. None: a temporary directory, until save_pretrained. log_dir: gets a file with the recipe and the
-    report. format: "pack-quantized" or "autoawq-gemm". target_bits: bits per weight at most, in the mean of linears
-    that get 2 to 8 by measured errors. shard_size (or max_shard_size): bytes per file, or "5GB". progress: False for no bar, or a function of layers done, layers, seconds elapsed and seconds left.
+    report. format: "pack-quantized" or "autoawq-gemm". target_bits: bits per weight at most, in the mean of linears that
+    get 2 to 8 by measured errors. shard_size (or max_shard_size): bytes per file. progress: False for no bar, or a
+    function of layers done, layers, seconds elapsed and seconds left.
 
     Errors: ValueError and NotImplementedError for what makes no sense or cannot be run; FileNotFoundError; OSError. A
     UserWarning for arguments that change nothing, and for a model of transformers. KeyboardInterrupt leaves nothing
