@@ -68,9 +68,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto& packing = packings()[choice % packings().size()];
   constexpr std::array<int64_t, 5> kGroups{32, 64, QuantizationScheme::kWholeRow, 16,
                                            QuantizationScheme::kWholeMatrix};
-  const QuantizationScheme scheme{.num_bits = (choice & 128) != 0 ? 8 : 4,
+  const QuantizationScheme scheme{.num_bits = kLeastBits + input.byte() % (kMostBits - kLeastBits + 1),
                                   .symmetric = (choice & 2) != 0,
-                                  .group_size = kGroups[choice % 128 / 4 % kGroups.size()]};
+                                  .group_size = kGroups[choice / 4 % kGroups.size()]};
   const uint8_t absent = input.byte();
   PackedTensors tensors;
   for (size_t i = 0; i < packing.suffixes.size(); ++i) {

@@ -5,7 +5,7 @@ dense weights.
 usage: check_interop.py CHECKPOINT TEXT [--tokens 256]
 
 compressed-tensors: transformers loads the directory with compressed-tensors and runs it; its logits are compared with those
-of a dense model built from weights that this script unpacks with numpy.
+of a dense model built from weights that this script unpacks with numpy, and its unpacked weights with those, bit by bit.
 AutoAWQ gemm: AutoAWQ's own unpacking (awq.utils.packing_utils) is compared, code by code, with this script's.
 Needs torch, transformers, safetensors, numpy and compressed-tensors or autoawq (a CPU is enough)."""
 
@@ -30,16 +30,18 @@ def load(directory):
 
 
 def codes_of(words, bits):
-    """int32 [rows, words] -> uint8 [rows, 32 / bits * words], lowest bits first."""
-    spread = (words.numpy().astype(np.int64)[..., None] >> (bits * np.arange(32 // bits))) & (2**bits - 1)
-    return spread.astype(np.uint8).reshape(words.shape[0], -1)
+    """int32 [rows, words] -> uint8 [rows, 32 * words // bits], lowest bits first and without gaps."""
+    single = np.unpackbits(words.contiguous().numpy().view(np.uint8), axis=1, bitorder="little")
+    count = single.shape[1] // bits
+    return (single[:, : count * bits].reshape(len(single), count, bits) << np.arange(bits)).sum(-1).astype(np.uint8)
 
 
 def dense_of(tensors, linear):
     """The weight of a linear in pack-quantized, f32 [rows, columns]. The bits follow from the width of the packed rows."""
     rows, columns = tensors[linear + ".weight_shape"].tolist()
     packed = tensors[linear + ".weight_packed"]
-    bits = 4 if packed.shape[1] == (columns + 7) // 8 else 8
+    bits = 32 * packed.shape[1] // columns
+    assert packed.shape[1] == -(-columns * bits // 32), (linear, packed.shape, columns)
     codes = codes_of(packed, bits)[:, :columns].astype(np.float32)
     scales = tensors[linear + ".weight_scale"].float().numpy()
     zeros = np.full_like(scales, 2 ** (bits - 1))
@@ -74,7 +76,11 @@ def check_compressed_tensors(directory, ids):
     dense.tie_weights()
     with torch.no_grad():
         ours, theirs = dense(ids).logits, loaded(ids).logits.float()
-    return {"logits_relative_error": ((ours - theirs).abs().max() / ours.abs().max()).item()}
+    unpacked = loaded.state_dict()  # what was packed before the first run
+    linears = [name.removesuffix(".weight_packed") for name in tensors if name.endswith(".weight_packed")]
+    equal = sum(torch.equal(unpacked[name + ".weight"].float(), state[name + ".weight"]) for name in linears)
+    error = ((ours - theirs).abs().max() / ours.abs().max()).item()
+    return {"linears": len(linears), "equal_tensors": equal, "of": len(linears), "logits_relative_error": error}
 
 
 def check_gemm(directory):

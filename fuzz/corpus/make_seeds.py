@@ -26,8 +26,8 @@ def tensor(dtype: str, *shape: int, data: bytes = b"") -> bytes:
     return bytes([len(shape), *shape, TYPES.index(dtype)]) + filled
 
 
-def packing(name: str, choice: int, absent: int, *tensors: bytes) -> None:
-    (HERE / "packing" / name).write_bytes(bytes([choice, absent]) + b"".join(tensors))
+def packing(name: str, choice: int, absent: int, *tensors: bytes, bits: int = 4) -> None:
+    (HERE / "packing" / name).write_bytes(bytes([choice, bits - 2, absent]) + b"".join(tensors))
 
 
 LLAMA = {
@@ -91,8 +91,8 @@ def main() -> None:
     (HERE / "safetensors" / "short").write_bytes(b"\x01\x02\x03")
     (HERE / "safetensors" / "long_header").write_bytes(struct.pack("<Q", 2**63) + b"{}")
 
-    # The first byte: bit 0 the packing, bit 1 symmetric, bit 7 codes of 8 bits, the rest the group size; the second:
-    # absent suffixes.
+    # The first byte: bit 0 the packing, bit 1 symmetric, the rest the group size; the second: the bits of a code, less
+    # 2; the third: absent suffixes.
     shape = struct.pack("<qq", 16, 64)
     packed, zeros = tensor("i32", 16, 8), tensor("i32", 2, 2)
     packing("ct_asymmetric", 0, 0b10000, packed, tensor("bf16", 16, 2), zeros, tensor("i64", 2, data=shape))
@@ -101,13 +101,17 @@ def main() -> None:
     packing("ct_odd", 8 + 2, 0b10100, tensor("i32", 5, 3), tensor("f32", 5, 1), odd)
     packing("ct_wrong_shape", 0, 0b10000, packed, tensor("bf16", 16, 2), zeros, tensor("i64", 2, data=b"\xff" * 16))
     words, rows = tensor("i32", 5, 5), tensor("i64", 2, data=struct.pack("<qq", 5, 18))
-    packing("ct_8_bits", 128 + 12, 0b10000, words, tensor("bf16", 5, 2), tensor("i32", 2, 2), rows)
-    packing("ct_8_bits_channel", 128 + 8 + 2, 0b10100, words, tensor("f16", 5, 1), rows)
-    packing("ct_8_bits_tensor", 128 + 16, 0b10000, words, tensor("f32", 1), tensor("i8", 1, data=b"\x80"), rows)
+    packing("ct_8_bits", 12, 0b10000, words, tensor("bf16", 5, 2), tensor("i32", 2, 2), rows, bits=8)
+    packing("ct_8_bits_channel", 8 + 2, 0b10100, words, tensor("f16", 5, 1), rows, bits=8)
+    packing("ct_8_bits_tensor", 16, 0b10000, words, tensor("f32", 1), tensor("i8", 1, data=b"\x80"), rows, bits=8)
+    packing("ct_3_bits", 12, 0b10000, tensor("i32", 5, 2), tensor("bf16", 5, 2), tensor("i32", 1, 2), rows, bits=3)
+    packing("ct_5_bits_channel", 8 + 2, 0b10100, tensor("i32", 5, 3), tensor("f16", 5, 1), rows, bits=5)
+    whole, both = tensor("i32", 16, 7), tensor("i64", 2, data=shape)
+    packing("ct_3_bits_whole_words", 2, 0b10100, whole, tensor("f16", 16, 2), both, bits=3)
     packing("ct_tensor", 16, 0b10000, tensor("i32", 5, 3), tensor("f32", 1), tensor("i8", 1, data=b"\x07"), odd)
     packing("ct_tensor_symmetric", 16 + 2, 0b10100, tensor("i32", 5, 3), tensor("bf16", 1), odd)
     packing("ct_tensor_wrong_zero", 16, 0b10000, tensor("i32", 5, 3), tensor("f32", 1), tensor("i8", 1, data=b"\x08"), odd)
-    packing("awq_8_bits", 128 + 1, 0, tensor("i32", 64, 2), tensor("i32", 2, 2), tensor("f16", 2, 16))
+    packing("awq_8_bits", 1, 0, tensor("i32", 64, 2), tensor("i32", 2, 2), tensor("f16", 2, 16), bits=8)
     packing("awq_tensor", 16 + 1, 0, tensor("i32", 64, 2), tensor("i32", 2, 2), tensor("f16", 2, 16))
     packing("awq", 1, 0, tensor("i32", 64, 2), tensor("i32", 2, 2), tensor("f16", 2, 16))
     packing("awq_symmetric", 3, 0b10, tensor("i32", 64, 2), tensor("f16", 2, 16))

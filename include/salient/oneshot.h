@@ -151,6 +151,23 @@ struct SamplingProgress {
   double elapsed_seconds = 0;
 };
 
+/// Linears that share a number of bits, as loaders run them as one matrix, and what each number would cost.
+struct MeasuredWidths {
+  std::vector<std::string> linears;
+  int64_t elements = 0;
+  int num_bits = 0;  ///< as chosen
+  /// With 2 to 8 bits: how much rounding them to nearest changes what the layer passes on, relative to that;
+  /// docs/quantization.md says how it is measured.
+  std::array<double, 7> errors{};
+};
+
+/// The numbers of bits that were chosen for OneshotOptions::target_bits.
+struct ChosenBits {
+  double target_bits = 0;
+  double mean_bits = 0;  ///< per quantized weight, scales and zeros counted; the head does not count
+  std::vector<MeasuredWidths> units;
+};
+
 /// What a run writes.
 enum class OneshotResult {
   quantized,  ///< integers, as the recipe says
@@ -174,6 +191,10 @@ struct OneshotOptions {
   /// What the kind of recipe stands for: AutoAWQ's quant_config for Format::autoawq_gemm.
   Format recipe_format = Format::pack_quantized;
   Format integer_format() const { return format.value_or(recipe_format); }
+  /// Bits per quantized weight in the mean, scales and zeros counted, at most: each linear gets the number of
+  /// bits, 2 to 8, with which errors measured on the calibration tokens are least. Its recipe then says the
+  /// rest: symmetry, groups, and with which number of bits the head is stored. Needs AWQ and pack_quantized.
+  std::optional<double> target_bits{};
 
   uint64_t shard_size = 5'000'000'000;
   bool overwrite = false;
@@ -188,6 +209,8 @@ struct OneshotOptions {
 
   std::function<void(const Progress&)> on_progress;
   std::function<void(const SamplingProgress&)> on_sampling;
+  /// With target_bits: told after each layer whose errors have been measured, before the first is quantized.
+  std::function<void(int64_t layers_done, int64_t layers)> on_measured;
   /// Raised from outside (a signal handler, another thread) to stop; the output then does not exist.
   const std::atomic<bool>* cancelled = nullptr;
 };
@@ -247,7 +270,8 @@ struct MemoryPlan {
   int64_t rows_per_batch = 0;  ///< tokens that run through a layer together
 };
 
-/// What `oneshot` would do: found out without touching weights beyond their headers.
+/// What `oneshot` would do: found out without touching weights beyond their headers, but with target_bits,
+/// for which all of them are measured.
 struct OneshotPlan {
   OneshotResult result = OneshotResult::quantized;
   std::string architecture;
@@ -257,6 +281,7 @@ struct OneshotPlan {
   /// smoothed.
   std::optional<PlannedLinear> head;
   std::vector<SchemeGroup> groups;
+  std::optional<ChosenBits> bits;  ///< with target_bits
   std::vector<DenseModule> dense;
   std::vector<std::string> warnings;  ///< what other programs may not load
   int64_t quantized_linears = 0;      ///< none of OneshotResult::scaled
@@ -272,6 +297,7 @@ struct OneshotReport {
   std::string model;   ///< the directory that was read
   std::string method;  ///< "AWQ: duo_scaling on, 20 candidates, clip search, ..." or "round to nearest"
   std::vector<LayerReport> layers;
+  std::optional<ChosenBits> bits;     ///< that of the plan
   std::vector<std::string> warnings;  ///< those of the plan
   int64_t resumed_layers = 0;         ///< read from OneshotOptions::work
   int64_t quantized_linears = 0;
@@ -298,6 +324,9 @@ void read_recipe_file(const std::string& path, OneshotOptions& options);
 /// that matches nothing), for options that contradict each other and numbers out of range; out_of_memory for
 /// a cap that no plan keeps, with the smallest one that would do; cancelled.
 OneshotPlan plan_oneshot(const OneshotOptions& options);
+
+/// Throws what `plan_oneshot` throws before it measures: no weights are read for target_bits either.
+void check_oneshot(const OneshotOptions& options);
 
 /// Quantizes a checkpoint directory into another. Errors: those of `plan_oneshot`, before any work;
 /// invalid_argument for a work directory that another process uses or that holds another job, saying what of

@@ -107,7 +107,8 @@ struct ConfigGroup {
 
 /// Which linears become integers, and how.
 struct QuantizationModifier {
-  /// A preset for all targets: W4A16, W4A16_ASYM or W8A16. Empty: W4A16_ASYM, unless there are config_groups.
+  /// A preset for all targets: W2A16 to W8A16 or W4A16_ASYM. Empty: W4A16_ASYM, unless there are
+  /// config_groups.
   std::string scheme{};
   /// Replaces the preset's group size; -1: one scale for a whole output row.
   std::optional<int64_t> group_size{};

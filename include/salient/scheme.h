@@ -13,7 +13,7 @@ struct QuantizationScheme {
   /// One scale, and one zero, for the whole matrix: the strategy "tensor" of compressed-tensors.
   static constexpr int64_t kWholeMatrix = 0;
 
-  /// 4 or 8.
+  /// 2 to 8.
   int num_bits = 4;
   /// Symmetric: the zero is 2^(num_bits-1) and is not stored. Asymmetric: an integer zero per group.
   bool symmetric = false;

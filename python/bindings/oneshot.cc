@@ -76,6 +76,7 @@ OneshotOptions job_options(Keywords& keywords) {
   parse_recipe(keywords.take<std::string>("recipe").value_or(""), options.recipe_source, options);
   take_awq(keywords, options.recipe);
   if (const auto format = keywords.take<std::string>("format")) options.format = format_by_name(*format);
+  if (const auto bits = keywords.take<double>("target_bits")) options.target_bits = *bits;
   take_calibration(keywords, options.calibration);
   if (const auto scaled = keywords.take<bool>("scaled_only"))
     options.result = *scaled ? OneshotResult::scaled : OneshotResult::quantized;
@@ -115,6 +116,15 @@ std::string run_plan(const nb::kwargs& arguments) {
   options.cancelled = job.flag();
   job.run([&] { json = to_json(plan_oneshot(options), options); });
   return json.dump();
+}
+
+void run_check(const nb::kwargs& arguments) {
+  Keywords keywords(arguments);
+  OneshotOptions options = job_options(keywords);
+  keywords.finish();
+  Interruptible job;
+  options.cancelled = job.flag();
+  job.run([&] { check_oneshot(options); });
 }
 
 /// What a recipe says beside what to do to the weights; null where it says nothing.
@@ -185,7 +195,8 @@ void reshard(const std::filesystem::path& source, const std::filesystem::path& t
 
 void bind_oneshot(nb::module_& module) {
   constexpr const char* kSignature =
-      "(*, model: str, recipe: str, recipe_source: str, format: str | None = None, "
+      "(*, model: str, recipe: str, recipe_source: str, format: str | None = None, target_bits: float | None "
+      "= None, "
       "dataset: str = '', text_column: str = 'text', "
       "sequences: collections.abc.Sequence[numpy.typing.NDArray[numpy.int32]] | None = None, "
       "masks: collections.abc.Sequence[numpy.typing.NDArray[numpy.uint8]] | None = None, seed: int | None = "
@@ -201,6 +212,7 @@ void bind_oneshot(nb::module_& module) {
       "progress: collections.abc.Callable[[int, int, float, float], None] | None = None) -> str",
       kSignature);
   static const std::string plan_signature = fmt::format("def plan{}) -> str", kSignature);
+  static const std::string check_signature = fmt::format("def check{}) -> None", kSignature);
   module.def(
       "oneshot", &run_oneshot, nb::sig(oneshot_signature.c_str()),
       "Quantizes a model directory into another; the report as JSON. `recipe` is the text of a recipe, JSON "
@@ -218,6 +230,8 @@ void bind_oneshot(nb::module_& module) {
              "Sequences of ids drawn from the model itself. `progress(tokens_done, tokens)`.");
   module.def("shares_of", &shares_of, nb::arg("total"), nb::arg("weights"),
              "How many of `total` sequences each weight gets, by the largest remainders.");
+  module.def("check", &run_check, nb::sig(check_signature.c_str()),
+             "Raises what plan would before it measures anything.");
   module.def("read_recipe", &read_recipe, nb::arg("text"), nb::arg("source"),
              "Whether a recipe needs_data and names_data, and what it says of num_calibration_samples, "
              "max_seq_length, moe_calibrate_all_experts, seed, text_column, concatenate_data and "

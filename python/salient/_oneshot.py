@@ -80,6 +80,7 @@ def oneshot(
     sequential_targets_per_subgraph: int = 1,
     seed: int = 42,
     format: str | None = None,
+    target_bits: float | None = None,
     overwrite: bool = True,
     shard_size: int | str | None = None,
     max_shard_size: int | str | None = None,
@@ -102,7 +103,8 @@ def oneshot(
     says, else True.
     output_dir: where the model is written when it is whole; it takes the place of a model there unless overwrite=False,
     other files stay. None: a temporary directory, until save_pretrained. log_dir: gets a file with the recipe and the
-    report. format: "pack-quantized" or "autoawq-gemm". shard_size (or max_shard_size): bytes per file, or "5GB".
+    report. format: "pack-quantized" or "autoawq-gemm". target_bits: bits per weight at most, in
+    the mean of linears that get 2 to 8 by measured errors. shard_size (or max_shard_size): bytes per file, or "5GB".
     progress: False for no bar, or a function of layers done, layers, seconds elapsed and seconds left. max_memory:
     bytes that the process may have resident, or "4GiB". work: a directory that keeps every finished layer until the
     output stands; resume=True goes on with what an earlier call with the same arguments left there, to the same bytes.
@@ -127,7 +129,7 @@ def _run(given: Mapping[str, Any]) -> CausalLM:
     handle = _handle(given)
     _check_model(given, handle)
     settings = _settings(given, said, text, source)
-    _core.plan(model=handle.directory, sequences=[np.zeros(1, dtype=np.int32)], **settings)
+    _core.check(model=handle.directory, sequences=[np.zeros(1, dtype=np.int32)], **settings)
     with open_log(given["log_dir"], text) as log, stored_tokenizer(given, handle) as tokenizer:
         if said["needs_data"]:
             settings |= calibration_job(given, handle, said)
@@ -150,7 +152,7 @@ def _handle(given: Mapping[str, Any]) -> CausalLM:
 
 def _settings(given: Mapping[str, Any], said: Mapping[str, Any], text: str, source: str) -> dict[str, Any]:
     """The arguments of _core.oneshot, but for data and files."""
-    settings = {"recipe": text, "recipe_source": source, "format": given["format"]}
+    settings = {"recipe": text, "recipe_source": source, "format": given["format"], "target_bits": given["target_bits"]}
     if not said["needs_data"]:
         return settings
     calibration = {"propagate_error": "propagate_error", "calibrate_all_experts": "moe_calibrate_all_experts"}

@@ -21,7 +21,7 @@ def quantize_weight(
     """Rounds a matrix to nearest.
 
     weight: float32, float16 or bfloat16 [out, in], of NumPy, torch or anything with DLPack. args: QuantizationArgs, a
-    dict of such, or keywords (num_bits=4, symmetric=False, group_size=128; 4 or 8 bits). scale_dtype: the type in which
+    dict of such, or keywords (num_bits=4, symmetric=False, group_size=128; 2 to 8 bits). scale_dtype: the type in which
     scales are stored, and to which they are rounded before the codes are made ("float32", "float16", "bfloat16").
     clip: float [out, groups], the largest |weight| of each group.
 
@@ -36,7 +36,7 @@ def quantize_weight(
 
 def pack(weight: QuantizedWeight, format: str = "pack-quantized") -> dict[str, Tensor]:
     """What a file of `format` ("pack-quantized", "autoawq-gemm") holds for one linear, by the ends of tensors' names:
-    weight_packed int32 [out, in / codes per word], weight_scale [out, groups], weight_zero_point, weight_shape; or
+    weight_packed int32 [out, ceil(in * num_bits / 32)], weight_scale [out, groups], weight_zero_point, weight_shape; or
     qweight int32 [in, out / 8], qzeros int32 [groups, out / 8], scales float16 [groups, out].
 
     Errors: NotImplementedError when the format has no room for the scheme.

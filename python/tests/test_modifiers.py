@@ -135,7 +135,7 @@ def test_nonsense_is_refused_at_its_line(make: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: AWQModifier(bits=5), "^AWQModifier: num_bits is 5"),
+        (lambda: AWQModifier(bits=9), "^AWQModifier: num_bits is 9"),
         (lambda: guide_args(group_size=17), "^QuantizationArgs: group_size is 17"),
         (lambda: QuantizationArgs(type="float"), "^QuantizationArgs: type"),
         (lambda: AWQModifier(offload_device="cuda:0"), '^AWQModifier: offload_device: "cuda:0" is not supported'),

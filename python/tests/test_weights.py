@@ -28,7 +28,7 @@ def rounded(weight: np.ndarray[Any, Any], bits: int, group: int) -> np.ndarray[A
     return ((codes - zero) * scale).reshape(weight.shape)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", range(2, 9))
 def test_rounding_is_the_formula(bits: int) -> None:
     integers = salient.quantize_weight(matrix(), num_bits=bits, symmetric=False, group_size=32, scale_dtype="float32")
     np.testing.assert_allclose(integers.dequantize(), rounded(matrix(), bits, 32), atol=1e-6)
@@ -73,10 +73,29 @@ def test_packings_are_inverses(name: str) -> None:
         np.testing.assert_array_equal(one.dequantize(), integers.dequantize())
 
 
+@pytest.mark.parametrize("group", [{"group_size": 32}, {"group_size": -1}, {"strategy": "tensor"}])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_every_width_is_packed_without_gaps(bits: int, symmetric: bool, group: dict[str, Any]) -> None:
+    scheme = {"num_bits": bits, "symmetric": symmetric, **group}
+    integers = salient.quantize_weight(matrix(), scheme, scale_dtype="float32")
+    assert int(integers.codes.max()) < 2**bits
+    tensors = salient.pack(integers)
+    words = np.asarray(tensors["weight_packed"])
+    assert words.shape == (16, 256 * bits // 32)
+    spread = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little").reshape(16, 256, bits)
+    np.testing.assert_array_equal((spread << np.arange(bits)).sum(-1), integers.codes)
+    again = salient.unpack(tensors, args=scheme)
+    np.testing.assert_array_equal(again.dequantize(), integers.dequantize())
+    if bits != 4:
+        with pytest.raises(NotImplementedError, match="4-bit codes only"):
+            salient.pack(integers, "autoawq-gemm")
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: salient.quantize_weight(matrix(), num_bits=3), NotImplementedError, "num_bits is 3"),
+        (lambda: salient.quantize_weight(matrix(), num_bits=9), NotImplementedError, "num_bits is 9"),
         (lambda: salient.quantize_weight(matrix(), num_bit=4), ValueError, "num_bit"),
         (lambda: salient.quantize_weight(matrix(), 4), TypeError, "args: QuantizationArgs or a mapping .* not 4"),
         (lambda: salient.quantize_weight(matrix(), num_bits=object()), TypeError, "args: a number or a text"),

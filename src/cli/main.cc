@@ -41,7 +41,7 @@ void check_command_name(const CLI::App& app, int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"Salient quantizes language models to 4 or 8 bits with AWQ and runs them."};
+  CLI::App app{"Salient quantizes language models to 2 to 8 bits with AWQ and runs them."};
   app.set_version_flag("--version", std::string("salient ") + SALIENT_VERSION);
   app.require_subcommand(1);
   app.fallthrough();  // --threads may stand behind the command, too

@@ -133,6 +133,19 @@ std::string calibration_text(const OneshotPlan& plan, const CalibrationOptions& 
 
 }  // namespace
 
+std::string bits_text(const ChosenBits& bits) {
+  std::map<int, int64_t> linears_of;
+  for (const MeasuredWidths& unit : bits.units) {
+    linears_of[unit.num_bits] += static_cast<int64_t>(unit.linears.size());
+  }
+  std::vector<std::string> parts;
+  for (const auto& [num_bits, linears] : linears_of) {
+    parts.push_back(fmt::format("{} at {}", linears, num_bits));
+  }
+  return fmt::format("{:.3f} per weight (at most {}): {} linears", bits.mean_bits, bits.target_bits,
+                     fmt::join(parts, ", "));
+}
+
 void print_layers(std::span<const PlannedLayer> layers) {
   std::vector<std::vector<std::string>> kinds;
   std::vector<std::vector<int64_t>> layers_of;
@@ -157,16 +170,18 @@ void print_layers(std::span<const PlannedLayer> layers) {
 void print_plan(const OneshotPlan& plan, const OneshotOptions& options) {
   fmt::print("Plan (nothing is written):\n");
   const bool scaled = plan.result == OneshotResult::scaled;
-  print_table(
-      {{"model", fmt::format("{}, {} layers", plan.architecture, plan.layers.size())},
-       {"device", plan.device},
-       {"method", method_text(options)},
-       {"format",
-        scaled ? "dense, for another program to round" : std::string(to_string(options.integer_format()))},
-       {"quantized", fmt::format("{} linears", plan.quantized_linears)},
-       {"calibration", calibration_text(plan, options.calibration)},
-       {"size", fmt::format("{} -> {}", format_bytes(plan.bytes_before), format_bytes(plan.bytes_after))},
-       {"memory", memory_text(plan.memory)}});
+  std::vector<std::pair<std::string, std::string>> rows{
+      {"model", fmt::format("{}, {} layers", plan.architecture, plan.layers.size())},
+      {"device", plan.device},
+      {"method", method_text(options)},
+      {"format",
+       scaled ? "dense, for another program to round" : std::string(to_string(options.integer_format()))},
+      {"quantized", fmt::format("{} linears", plan.quantized_linears)},
+      {"calibration", calibration_text(plan, options.calibration)},
+      {"size", fmt::format("{} -> {}", format_bytes(plan.bytes_before), format_bytes(plan.bytes_after))},
+      {"memory", memory_text(plan.memory)}};
+  if (plan.bits) rows.emplace_back("bits", bits_text(*plan.bits));
+  print_table(rows);
   fmt::print("Layers:\n");
   print_layers(plan.layers);
   if (plan.head) fmt::print("  output head\n    {}  {}\n", rule_text(*plan.head), plan.head->name);

@@ -27,6 +27,7 @@ struct QuantizeArguments {
   std::string method = "awq";
   std::string duo_scaling = "true";
   std::optional<std::string> rounding;
+  std::optional<double> target_bits;
   int n_grid = 20;
   bool no_clip = false;
   std::optional<std::string> format;
@@ -54,8 +55,9 @@ Rounding rounding_by_name(std::string_view name) {
 }
 
 /// Flags that say what a recipe says.
-constexpr const char* kRecipeFlags[] = {"--scheme",      "--group-size", "--ignore",  "--method",
-                                        "--duo-scaling", "--n-grid",     "--no-clip", "--rounding"};
+constexpr const char* kRecipeFlags[] = {"--scheme",  "--group-size",  "--ignore",
+                                        "--method",  "--duo-scaling", "--n-grid",
+                                        "--no-clip", "--rounding",    "--target-bits"};
 
 void take_recipe(const CLI::App& command, QuantizeArguments& arguments) {
   for (const char* flag : kRecipeFlags) {
@@ -70,6 +72,7 @@ void take_recipe_flags(QuantizeArguments& arguments) {
   OneshotOptions& options = arguments.options;
   std::vector<std::string>& ignore = options.recipe.quantization.ignore;
   ignore.insert(ignore.end(), arguments.ignore.begin(), arguments.ignore.end());
+  options.target_bits = arguments.target_bits;
   if (arguments.method == "rtn") {
     options.recipe.awq.reset();
     return;
@@ -170,6 +173,15 @@ void show_sampling(StatusLine& status, const SamplingProgress& progress) {
                             format_duration(progress.elapsed_seconds / fraction * (1 - fraction))));
 }
 
+/// `options` must not be used when `status` is gone.
+void show_measuring(StatusLine& status, OneshotOptions& options) {
+  options.on_measured = [&status](int64_t done, int64_t layers) {
+    status.update(fmt::format("{}numbers of bits: layer {}/{} measured",
+                              status.bar(static_cast<double>(done) / static_cast<double>(layers)), done,
+                              layers));
+  };
+}
+
 void print_report(const OneshotReport& report, const std::string& output) {
   double equivalence = 0;
   int64_t mappings = 0;
@@ -191,6 +203,7 @@ void print_report(const OneshotReport& report, const std::string& output) {
                            : fmt::format("{} linears", report.quantized_linears)},
       {"size", fmt::format("{} -> {}{}", format_bytes(report.bytes_before), format_bytes(report.bytes_after),
                            scaled ? "" : fmt::format(" ({:.2f}x smaller)", ratio))}};
+  if (report.bits) rows.emplace_back("bits", bits_text(*report.bits));
   if (mappings > 0) {
     rows.emplace_back("mappings",
                       fmt::format("{} smoothed, {} left alone", mappings - left_alone, left_alone));
@@ -232,7 +245,12 @@ void run_quantize(const CLI::App& command, QuantizeArguments& arguments) {
   if (arguments.dry_run) {
     if (!arguments.reports.empty())
       fail(ErrorKind::invalid_argument, "--report stands beside --dry-run, which has no run to report");
-    const OneshotPlan plan = plan_oneshot(options);
+    OneshotPlan plan;
+    {
+      StatusLine status;
+      show_measuring(status, options);
+      plan = plan_oneshot(options);
+    }
     if (arguments.json) fmt::print("{}\n", to_json(plan, options).dump(2));
     if (!arguments.json) print_plan(plan, options);
     return;
@@ -243,6 +261,7 @@ void run_quantize(const CLI::App& command, QuantizeArguments& arguments) {
     StatusLine status;
     options.on_progress = [&](const Progress& progress) { show_progress(status, progress); };
     options.on_sampling = [&](const SamplingProgress& progress) { show_sampling(status, progress); };
+    show_measuring(status, options);
     report = oneshot(options);
   }
   Json json = to_json(report);
@@ -291,7 +310,7 @@ void add_data_options(CLI::App& command, QuantizeArguments& arguments) {
 void add_quantize_command(CLI::App& app) {
   auto arguments = std::make_shared<QuantizeArguments>();
   OneshotOptions& options = arguments->options;
-  auto* command = app.add_subcommand("quantize", "Quantize a Hugging Face model directory to 4 or 8 bits");
+  auto* command = app.add_subcommand("quantize", "Quantize a Hugging Face model directory to 2 to 8 bits");
   command->add_option("model", options.model, "Model directory (config.json, *.safetensors, tokenizer.json)")
       ->required();
   command->add_option("-o,--output", options.output, "Directory to write; it appears complete or not at all")
@@ -299,7 +318,12 @@ void add_quantize_command(CLI::App& app) {
   command->add_option(
       "--recipe", arguments->recipe,
       "Recipe in YAML or JSON: llm-compressor's, AutoAWQ's quant_config, or a recipe.yaml of Salient's");
-  command->add_option("--scheme", options.recipe.quantization.scheme, "W4A16_ASYM (default), W4A16 or W8A16");
+  command->add_option("--scheme", options.recipe.quantization.scheme,
+                      "W4A16_ASYM (default), or W2A16 to W8A16, which are symmetric");
+  command->add_option(
+      "--target-bits", arguments->target_bits,
+      "Bits per weight in the mean, at most, scales and zeros counted: each linear gets 2 to 8, "
+      "whatever measured errors ask for; the scheme says the rest");
   command->add_option(
       "--group-size", options.recipe.quantization.group_size,
       "Columns that share a scale: 16, 32, 64, 128, 256, or -1 for a whole row (default: the scheme's, 128)");

@@ -156,7 +156,7 @@ class RowQuantizer {
         result_(result) {}
 
   void run(size_t begin, size_t end) const {
-    const auto codes_per_byte = static_cast<size_t>(8 / rule_.scheme.num_bits);
+    const auto codes_per_byte = static_cast<size_t>(8 / result_.code_bits());
     std::vector<uint8_t> codes(row_bytes_ * codes_per_byte);
     std::vector<float> scales(groups_);
     for (size_t row = begin; row < end; ++row) quantize_row(row, codes, scales);

@@ -15,7 +15,7 @@ struct CodePlace {
 };
 
 CodePlace place_of(const QuantizedWeight& weight, int64_t row, int64_t column) {
-  const int64_t bit = column * weight.scheme.num_bits;
+  const int64_t bit = column * weight.code_bits();
   return {.byte = static_cast<size_t>(row * weight.row_bytes() + bit / 8),
           .shift = static_cast<int>(bit % 8)};
 }
@@ -59,13 +59,13 @@ void dequantize_nibbles(const uint8_t* codes, const GroupSlice& group, float* ou
 
 int QuantizedWeight::code(int64_t row, int64_t column) const {
   const CodePlace place = place_of(*this, row, column);
-  return codes.values<uint8_t>()[place.byte] >> place.shift & max_code(scheme);
+  return codes.values<uint8_t>()[place.byte] >> place.shift & ((1 << code_bits()) - 1);
 }
 
 void QuantizedWeight::set_code(int64_t row, int64_t column, int code) {
   const CodePlace place = place_of(*this, row, column);
   uint8_t& byte = codes.mutable_values<uint8_t>()[place.byte];
-  const int mask = max_code(scheme);
+  const int mask = (1 << code_bits()) - 1;
   byte = static_cast<uint8_t>((byte & ~(mask << place.shift)) | (code & mask) << place.shift);
 }
 
@@ -102,7 +102,7 @@ void dequantize_row(const QuantizedWeight& weight, int64_t row, std::span<float>
   const int64_t width = group_width(weight.scheme, weight.in_features);
   const int64_t groups = weight.groups();
   const uint8_t* codes = weight.codes.values<uint8_t>().data() + row * weight.row_bytes();
-  const auto dequantize_group = weight.scheme.num_bits == 4 ? dequantize_nibbles : dequantize_bytes;
+  const auto dequantize_group = weight.code_bits() == 4 ? dequantize_nibbles : dequantize_bytes;
   for (int64_t group = 0; group < groups; ++group) {
     dequantize_group(codes,
                      {.begin = group * width,

@@ -15,8 +15,8 @@ struct QuantizedWeight {
   QuantizationScheme scheme;
   int64_t out_features = 0;
   int64_t in_features = 0;
-  /// u8 [out, row_bytes()]: of 4 bits two codes a byte, the even column in the low nibble; of 8 bits one code
-  /// a byte. Rows are padded with zeros to whole 32-bit words.
+  /// u8 [out, row_bytes()]: of up to 4 bits two codes a byte, the even column in the low nibble; of more one
+  /// code a byte. Rows are padded with zeros to whole 32-bit words.
   Tensor codes{};
   /// f32, f16 or bf16 [out, groups], in the type in which the checkpoint stores them.
   Tensor scales{};
@@ -24,9 +24,12 @@ struct QuantizedWeight {
   Tensor zeros{};
 
   int64_t groups() const { return group_count(scheme, in_features); }
+  /// Bits that a code takes in memory: the widths that kernels read.
+  int code_bits() const { return code_bits(scheme.num_bits); }
+  static int code_bits(int num_bits) { return num_bits <= 4 ? 4 : 8; }
   int64_t row_bytes() const { return row_bytes(scheme.num_bits, in_features); }
   static int64_t row_bytes(int num_bits, int64_t in_features) {
-    const int64_t codes_per_word = 32 / num_bits;
+    const int64_t codes_per_word = 32 / code_bits(num_bits);
     return (in_features + codes_per_word - 1) / codes_per_word * 4;
   }
 

@@ -16,19 +16,28 @@ struct Preset {
   QuantizationScheme scheme;
 };
 
-constexpr std::array<Preset, 3> kPresets{{
-    {"W4A16", {.num_bits = 4, .symmetric = true, .group_size = 128}},
+constexpr QuantizationScheme symmetric_of(int num_bits) {
+  return {.num_bits = num_bits, .symmetric = true, .group_size = 128};
+}
+
+constexpr std::array<Preset, 8> kPresets{{
+    {"W2A16", symmetric_of(2)},
+    {"W3A16", symmetric_of(3)},
+    {"W4A16", symmetric_of(4)},
     {"W4A16_ASYM", {.num_bits = 4, .symmetric = false, .group_size = 128}},
-    {"W8A16", {.num_bits = 8, .symmetric = true, .group_size = 128}},
+    {"W5A16", symmetric_of(5)},
+    {"W6A16", symmetric_of(6)},
+    {"W7A16", symmetric_of(7)},
+    {"W8A16", symmetric_of(8)},
 }};
 
-/// compressed-tensors 0.19 knows these too; they need other bit widths, floating-point codes or quantized
-/// activations.
-constexpr std::array<std::string_view, 27> kForeignPresets{
-    "UNQUANTIZED", "W8A8",     "INT8",  "W4AFP8",   "W2A8",  "W3A8",        "W4A8",
-    "W5A8",        "W6A8",     "W7A8",  "W2A16",    "W3A16", "W5A16",       "W6A16",
-    "W7A16",       "W2A4",     "W3A4",  "W4A4",     "FP8",   "FP8_DYNAMIC", "FP8_BLOCK",
+/// compressed-tensors 0.19 knows these too; they need floating-point codes or quantized activations.
+constexpr std::array<std::string_view, 22> kForeignPresets{
+    "UNQUANTIZED", "W8A8",     "INT8",  "W4AFP8",   "W2A8",  "W3A8",    "W4A8",        "W5A8",
+    "W6A8",        "W7A8",     "W2A4",  "W3A4",     "W4A4",  "FP8",     "FP8_DYNAMIC", "FP8_BLOCK",
     "NVFP4",       "NVFP4A16", "MXFP4", "MXFP4A16", "MXFP8", "MXFP8A16"};
+
+constexpr std::string_view kKnownPresets = "W2A16 to W8A16 and W4A16_ASYM";
 
 struct FormatRow {
   std::string_view name;
@@ -76,10 +85,9 @@ QuantizationScheme scheme_by_name(std::string_view name) {
     if (preset.name == upper) return preset.scheme;
   }
   if (std::find(kForeignPresets.begin(), kForeignPresets.end(), upper) != kForeignPresets.end()) {
-    fail(ErrorKind::unsupported, "scheme \"{}\": Salient writes W4A16, W4A16_ASYM and W8A16 only", name);
+    fail(ErrorKind::unsupported, "scheme \"{}\": Salient writes {} only", name, kKnownPresets);
   }
-  fail(ErrorKind::invalid_argument,
-       "scheme \"{}\" is unknown; the known ones are W4A16, W4A16_ASYM and W8A16", name);
+  fail(ErrorKind::invalid_argument, "scheme \"{}\" is unknown; the known ones are {}", name, kKnownPresets);
 }
 
 std::string_view strategy_name(const QuantizationScheme& scheme) {
@@ -98,8 +106,9 @@ void validate(const QuantizationScheme& scheme) {
   if (scheme.num_bits < 1 || scheme.num_bits > 16) {
     fail(ErrorKind::invalid_argument, "num_bits is {}, which is no bit width of a code", scheme.num_bits);
   }
-  if (scheme.num_bits != 4 && scheme.num_bits != 8) {
-    fail(ErrorKind::unsupported, "num_bits is {}; Salient quantizes to 4 or 8 bits", scheme.num_bits);
+  if (scheme.num_bits < kLeastBits || scheme.num_bits > kMostBits) {
+    fail(ErrorKind::unsupported, "num_bits is {}; Salient quantizes to {} to {} bits", scheme.num_bits,
+         kLeastBits, kMostBits);
   }
   if (scheme.group_size == QuantizationScheme::kWholeMatrix) return;
   if (std::find(kGroupSizes.begin(), kGroupSizes.end(), scheme.group_size) != kGroupSizes.end()) return;

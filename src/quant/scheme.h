@@ -20,9 +20,13 @@ int max_code(const QuantizationScheme& scheme);
 /// The zero that a symmetric scheme implies: 2^(num_bits-1).
 int symmetric_zero(const QuantizationScheme& scheme);
 
-/// The presets by the names that compressed-tensors gives them: "W4A16" (symmetric, group 128), "W4A16_ASYM"
-/// (asymmetric, group 128) and "W8A16" (8 bits, symmetric, group 128). Errors: unsupported for a preset of
-/// the field that Salient cannot write yet, invalid_argument (with the known names) for anything else.
+/// The least and largest number of bits of a code.
+inline constexpr int kLeastBits = 2;
+inline constexpr int kMostBits = 8;
+
+/// The presets by the names that compressed-tensors gives them: "W2A16" to "W8A16" (symmetric, group 128) and
+/// "W4A16_ASYM" (asymmetric, group 128). Errors: unsupported for a preset of the field that Salient cannot
+/// write yet, invalid_argument (with the known names) for anything else.
 QuantizationScheme scheme_by_name(std::string_view name);
 /// compressed-tensors' name of how weights share a scale: "group", "channel" or "tensor".
 std::string_view strategy_name(const QuantizationScheme& scheme);
@@ -32,7 +36,7 @@ std::string describe(const QuantizationScheme& scheme);
 /// pass too, is not among them: it is no number of columns.
 std::span<const int64_t> group_sizes();
 
-/// Errors: unsupported or invalid_argument unless 4 or 8 bits and a group size of 16, 32, 64, 128, 256, -1 or
+/// Errors: unsupported or invalid_argument unless 2 to 8 bits and a group size of 16, 32, 64, 128, 256, -1 or
 /// 0.
 void validate(const QuantizationScheme& scheme);
 

@@ -15,6 +15,7 @@
 #include "base/process.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "quant/packing.h"
+#include "recipe/bit_choice.h"
 #include "recipe/plan.h"
 #include "recipe/report_json.h"
 #include "recipe/work_directory.h"
@@ -134,7 +135,7 @@ class LayerWriter {
 /// One run: layers one after another, then everything else.
 class OneshotRun {
  public:
-  OneshotRun(const OneshotOptions& options, Job& job) : options_(options), job_(job) {}
+  OneshotRun(OneshotOptions options, Job& job) : options_(std::move(options)), job_(job) {}
 
   OneshotReport run() {
     const OneshotPlan plan = make_plan(job_);
@@ -154,6 +155,7 @@ class OneshotRun {
     report_.result = plan.result;
     report_.model = options_.model;
     report_.method = method_text(options_);
+    report_.bits = plan.bits;
     report_.quantized_linears = plan.quantized_linears;
     report_.calibration_tokens = plan.calibration_tokens;
     report_.masked_tokens = plan.masked_tokens;
@@ -417,7 +419,7 @@ class OneshotRun {
     return config;
   }
 
-  const OneshotOptions& options_;
+  const OneshotOptions options_;
   Job& job_;
   MemoryPlan memory_;
   std::optional<WorkDirectory> work_;
@@ -428,15 +430,23 @@ class OneshotRun {
 
 }  // namespace
 
+void check_oneshot(const OneshotOptions& options) {
+  Job job(options, SelfData::stand_in);
+  check_bit_choice(options, job);
+  make_plan(job);
+}
+
 OneshotPlan plan_oneshot(const OneshotOptions& options) {
-  return make_plan(Job(options, SelfData::stand_in));
+  Job job(options, options.target_bits ? SelfData::draw : SelfData::stand_in);
+  choose_bits(options, job);
+  return make_plan(job);
 }
 
 OneshotReport oneshot(const OneshotOptions& options) {
   check_output(options);
   check_work_directory(options);
   Job job(options, SelfData::draw);
-  return OneshotRun(options, job).run();
+  return OneshotRun(choose_bits(options, job), job).run();
 }
 
 }  // namespace salient

@@ -54,10 +54,30 @@ void check_rounding(const OneshotOptions& options) {
       "leave one of the two out");
 }
 
+/// Errors are measured on calibration tokens, and several widths need a format that has them.
+void check_target_bits(const OneshotOptions& options) {
+  if (!options.target_bits) return;
+  if (options.result == OneshotResult::scaled) {
+    fail(ErrorKind::invalid_argument,
+         "target_bits is for integers, but the result is scaled: every weight stays dense; leave one of the "
+         "two out");
+  }
+  if (!options.recipe.awq) {
+    fail(ErrorKind::invalid_argument,
+         "target_bits chooses numbers of bits by errors measured on calibration tokens, which rounding to "
+         "nearest without AWQ does without; add an AWQModifier and data, or name a scheme");
+  }
+  if (options.integer_format() == Format::autoawq_gemm) {
+    fail(ErrorKind::unsupported,
+         "target_bits mixes numbers of bits, but autoawq-gemm holds 4-bit codes only; write pack-quantized");
+  }
+}
+
 void check_options(const OneshotOptions& options) {
   throw_if_cancelled(options.cancelled);
   check_rounding(options);
   check_result(options);
+  check_target_bits(options);
   check_calibration(options.calibration);
 }
 
@@ -202,6 +222,7 @@ OneshotPlan make_plan(const Job& job) {
   plan.device = job.backend->description();
   for (int64_t layer = 0; layer < spec.layers; ++layer) plan.layers.push_back(plan_layer(job, layer));
   plan.groups = job.resolved.groups;
+  plan.bits = job.bits;
   plan.dense = job.resolved.dense;
   if (job.result == OneshotResult::quantized) {
     plan.head = job.resolved.planned_head;

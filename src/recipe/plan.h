@@ -29,6 +29,7 @@ struct Job {
   /// Linears that are no part of the decoder, such as a vision tower's or a layer's for speculation.
   std::vector<std::string> foreign;
   ResolvedRecipe resolved;
+  std::optional<ChosenBits> bits{};  ///< see choose_bits
   CalibrationData data;
   uint64_t self_memory;       ///< bytes that drawing the data set "self" takes, 0 without it
   MatmulPrecision precision;  // falls back to f32 in the back end when the CPU has no bf16 arithmetic

@@ -273,6 +273,7 @@ class RecipeReader {
                                           "moe_calibrate_all_experts",
                                           "min_tokens_per_expert",
                                           "max_memory",
+                                          "target_bits",
                                           "result"};
     check_keys(view, kKeys);
     for (const auto& [key, value] : view.members()) {
@@ -287,6 +288,7 @@ class RecipeReader {
       constexpr std::string_view kWords[] = {"quantized", "scaled"};
       options_.result = static_cast<OneshotResult>(read_word(*result, kWords));
     }
+    if (const auto bits = view.find("target_bits")) options_.target_bits = bits->as_double();
     if (const auto format = view.find("format")) {
       options_.format = with_context(format->path(), [&] { return format_by_name(format->as_string()); });
     }

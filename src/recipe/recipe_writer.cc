@@ -172,6 +172,9 @@ std::string recipe_to_yaml(const OneshotOptions& options, const DecoderSpec& spe
   std::string text =
       fmt::format("# Written by Salient {}, which made this checkpoint with this recipe.\n", SALIENT_VERSION);
   if (options.recipe.awq) text += fmt::format("# Calibrated on {} tokens.\n", calibration_tokens);
+  if (options.target_bits) {
+    text += fmt::format("# Its numbers of bits were chosen for target_bits {}.\n", *options.target_bits);
+  }
   return text + writer.yaml().c_str() + "\n";
 }
 

@@ -102,6 +102,21 @@ Json to_json(const MemoryPlan& memory) {
           {"rows_per_batch", memory.rows_per_batch}};
 }
 
+Json to_json(const std::optional<ChosenBits>& bits) {
+  if (!bits) return nullptr;
+  Json units = Json::array();
+  for (const MeasuredWidths& unit : bits->units) {
+    Json errors = Json::object();
+    for (size_t i = 0; i < unit.errors.size(); ++i)
+      errors[std::to_string(kLeastBits + static_cast<int>(i))] = unit.errors[i];
+    units.push_back({{"linears", unit.linears},
+                     {"elements", unit.elements},
+                     {"num_bits", unit.num_bits},
+                     {"errors", errors}});
+  }
+  return {{"target_bits", bits->target_bits}, {"mean_bits", bits->mean_bits}, {"units", units}};
+}
+
 }  // namespace
 
 std::string method_text(const OneshotOptions& options) {
@@ -155,6 +170,7 @@ Json to_json(const OneshotPlan& plan, const OneshotOptions& options) {
           {"format", scaled ? Json() : Json(to_string(options.integer_format()))},
           {"method", method_text(options)},
           {"groups", groups},
+          {"bits", to_json(plan.bits)},
           {"layers", layers},
           {"head", plan.head ? to_json(*plan.head) : Json()},
           {"dense", dense},
@@ -180,6 +196,7 @@ Json to_json(const OneshotReport& report) {
           {"bytes_after", report.bytes_after},
           {"seconds", report.seconds},
           {"peak_memory", report.peak_memory},
+          {"bits", to_json(report.bits)},
           {"resumed_layers", report.resumed_layers},
           {"warnings", report.warnings},
           {"layers", layers}};

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "quant/scheme.h"
+
 namespace salient {
 namespace {
 
@@ -94,6 +96,23 @@ LayerReport read_layer(const JsonView& json) {
   return layer;
 }
 
+MeasuredWidths read_unit(const JsonView& json) {
+  MeasuredWidths unit;
+  for (const JsonView& name : elements_at(json, "linears")) unit.linears.push_back(name.as_string());
+  unit.elements = count_at(json, "elements");
+  unit.num_bits = static_cast<int>(json.at("num_bits").as_int(kLeastBits, kMostBits));
+  for (size_t i = 0; i < unit.errors.size(); ++i)
+    unit.errors[i] = number_at(json.at("errors"), std::to_string(kLeastBits + static_cast<int>(i)));
+  return unit;
+}
+
+ChosenBits read_bits(const JsonView& json) {
+  ChosenBits bits{
+      .target_bits = number_at(json, "target_bits"), .mean_bits = number_at(json, "mean_bits"), .units = {}};
+  for (const JsonView& unit : elements_at(json, "units")) bits.units.push_back(read_unit(unit));
+  return bits;
+}
+
 }  // namespace
 
 OneshotReport read_report(const JsonView& json) {
@@ -107,6 +126,7 @@ OneshotReport read_report(const JsonView& json) {
   report.bytes_after = size_at(json, "bytes_after");
   report.seconds = number_at(json, "seconds");
   report.peak_memory = size_at(json, "peak_memory");
+  if (const auto bits = json.find("bits")) report.bits = read_bits(*bits);
   for (const JsonView& warning : elements_at(json, "warnings"))
     report.warnings.push_back(warning.as_string());
   for (const JsonView& layer : elements_at(json, "layers")) report.layers.push_back(read_layer(layer));

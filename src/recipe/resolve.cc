@@ -124,6 +124,7 @@ class Resolver {
     check_awq();
     check_format();
     warn_of_fused_sets();
+    warn_of_widths();
     return std::move(result_);
   }
 
@@ -412,10 +413,7 @@ class Resolver {
   /// vLLM runs q, k and v as one matrix, gate and up as another, and all experts of a layer: it refuses a
   /// file in which their schemes differ.
   void warn_of_fused_sets() {
-    using enum LinearRole;
-    const std::vector<std::vector<LinearRole>> sets{
-        {q, k, v}, {gate, up}, {shared_gate, shared_up}, {q_a, kv_a}, {expert_gate, expert_up, expert_down}};
-    for (const auto& set : sets) {
+    for (const auto& set : fused_sets()) {
       std::vector<int64_t> layers;
       for (int64_t layer = 0; layer < spec_.layers; ++layer) {
         if (schemes_of(layer, set).size() > 1) layers.push_back(layer);
@@ -432,6 +430,17 @@ class Resolver {
           "file",
           fmt::join(names, ", "), layers.size(), layers.front(),
           fmt::join(schemes_of(layers.front(), set), " and ")));
+    }
+  }
+
+  /// vLLM has kernels for symmetric codes of 2 to 8 bits, with zeros for 4 and 8 only.
+  void warn_of_widths() {
+    for (const SchemeGroup& group : result_.groups) {
+      const QuantizationScheme& scheme = group.scheme;
+      if (scheme.symmetric || scheme.num_bits == 4 || scheme.num_bits == 8) continue;
+      result_.warnings.push_back(fmt::format(
+          "{}: vLLM loads asymmetric codes of 4 and 8 bits only, not {}; transformers and Salient do",
+          group.name, describe(scheme)));
     }
   }
 
@@ -460,6 +469,13 @@ class Resolver {
 };
 
 }  // namespace
+
+const std::vector<std::vector<LinearRole>>& fused_sets() {
+  using enum LinearRole;
+  static const std::vector<std::vector<LinearRole>> sets{
+      {q, k, v}, {gate, up}, {shared_gate, shared_up}, {q_a, kv_a}, {expert_gate, expert_up, expert_down}};
+  return sets;
+}
 
 const std::vector<AwqMapping>* named_mappings(const OneshotOptions& options,
                                               const std::string& architecture) {

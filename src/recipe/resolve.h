@@ -33,11 +33,15 @@ struct ResolvedRecipe {
 ResolvedRecipe resolve_recipe(const OneshotOptions& options, const DecoderSpec& spec,
                               std::span<const std::string> foreign = {});
 
+/// Roles of linears that vLLM runs as one matrix, so that they need one scheme.
+const std::vector<std::vector<LinearRole>>& fused_sets();
+
 /// The mappings that the recipe names, or else the registry; null where they follow from the model.
 const std::vector<AwqMapping>* named_mappings(const OneshotOptions& options, const std::string& architecture);
 
 /// The recipe as it was applied, in llm-compressor's YAML spelling, and in a section of its own what that has
-/// no word for: with the same data it gives the same weights. `calibration_tokens` are those that were used:
+/// no word for: with the same data it gives the same weights. Of target_bits stand there the groups that were
+/// chosen for it. `calibration_tokens` are those that were used:
 /// a short text gives fewer than were asked for. The head, which always stays dense here, is named even where
 /// the user did not.
 std::string recipe_to_yaml(const OneshotOptions& options, const DecoderSpec& spec,

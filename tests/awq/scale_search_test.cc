@@ -105,7 +105,7 @@ double loss_by_definition(const std::vector<Tensor>& weights, const RoundingRule
 /// groups are narrower.
 TEST_F(ScaleSearch, MeasuresWhatRoundingTheScaledMatrixGives) {
   const Tensor x = matrix_of(golden_["x"]);
-  for (const int bits : {4, 8}) {
+  for (const int bits : {2, 3, 4, 6, 8}) {
     for (const int64_t group :
          {int64_t{16}, QuantizationScheme::kWholeRow, QuantizationScheme::kWholeMatrix}) {
       rule_.scheme = {.num_bits = bits, .group_size = group};

@@ -162,7 +162,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"group_64", R"({"transform_config": {"config_groups": {}}})", ErrorKind::unsupported,
                 "transform_config"},
         Refusal{"group_64", R"({"ignore": "lm_head"})", ErrorKind::bad_format, "expected an array"},
-        Refusal{"group_64", weights_patch(R"("num_bits": 3)"), ErrorKind::unsupported, "num_bits is 3"},
+        Refusal{"group_64", weights_patch(R"("num_bits": 1)"), ErrorKind::unsupported, "num_bits is 1"},
         Refusal{"group_64", weights_patch(R"("num_bits": null)"), ErrorKind::bad_format,
                 R"("num_bits" is missing)"},
         Refusal{"group_64", weights_patch(R"("type": "float")"), ErrorKind::unsupported, R"(type "float")"},

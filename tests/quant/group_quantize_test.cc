@@ -30,9 +30,9 @@ struct PlainGroup {
   PlainGroup(const QuantizationScheme& scheme, DType dtype, double low, double high) {
     low = std::min(low, 0.0);
     high = std::max(high, 0.0);
-    top = scheme.num_bits == 4 ? 15 : 255;
-    // A few groups reach the subnormal numbers of f16, of which only 8-bit codes use some.
-    const double least = dtype == DType::f16 ? (scheme.num_bits == 4 ? 0x1p-14 : 0x1p-20) : 0;
+    top = std::pow(2, scheme.num_bits) - 1;
+    // A few groups reach the subnormal numbers of f16, of which only codes of more than 4 bits use some.
+    const double least = dtype == DType::f16 ? (scheme.num_bits <= 4 ? 0x1p-14 : 0x1p-20) : 0;
     const double exact = std::max(least, (scheme.symmetric ? 2 * std::max(-low, high) : high - low) / top);
     scale = low == high ? 1 : round_to(dtype, static_cast<float>(exact));
     const auto ratio = static_cast<float>(-low) / static_cast<float>(scale);
@@ -101,7 +101,7 @@ TEST(GroupQuantize, EqualsThePlainDefinition) {
       for (const int64_t group : {16, 32, 64, 128, 256, -1, 0}) {
         for (const int64_t columns : {1, 20, 256, 300}) {
           const auto seed = static_cast<uint32_t>(columns + group);
-          for (const int bits : {4, 8}) {
+          for (int bits = 2; bits <= 8; ++bits) {
             expect_plain_definition(random_matrix(7, columns, seed), Tensor(),
                                     {.num_bits = bits, .symmetric = symmetric, .group_size = group}, dtype);
           }
@@ -126,7 +126,7 @@ TEST(GroupQuantize, RowsAreRoundedAsTheirMatrixIs) {
   for (size_t c = 0; c < 50; ++c) column_scales[c] = 0.5f + 0.1f * static_cast<float>(c % 11);
   Tensor scaled = weight.to(DType::f32);
   for (size_t i = 0; i < 40 * 50; ++i) scaled.mutable_values<float>()[i] *= column_scales[i % 50];
-  for (const int bits : {4, 8}) {
+  for (int bits = 2; bits <= 8; ++bits) {
     for (const int64_t group : {16, 32, -1, 0}) {
       const RoundingRule plain{.scheme = {.num_bits = bits, .group_size = group}, .scale_dtype = DType::bf16};
       const RoundingRule rule = rule_for_matrix(plain, weight, column_scales);
@@ -149,7 +149,7 @@ TEST(GroupQuantize, ClipBoundsWeightsBeforeTheGridIsMade) {
       clip.mutable_values<float>()[i] = 0.01f + 0.002f * static_cast<float>(i % 30);
     clip.mutable_values<float>()[7] = std::numeric_limits<float>::infinity();
     clip.mutable_values<float>()[8] = 0;
-    for (const int bits : {4, 8}) {
+    for (int bits = 2; bits <= 8; ++bits) {
       expect_plain_definition(weight, clip, {.num_bits = bits, .symmetric = symmetric, .group_size = 32},
                               DType::bf16);
     }
@@ -277,8 +277,8 @@ TEST(GroupQuantize, BadArgumentsAreRefused) {
               throws_error(ErrorKind::invalid_argument, HasSubstr("row 2, group 1")));
   EXPECT_THAT([&] { quantize_to_nearest(weight.to(DType::f16), Tensor(), kAsymmetric, DType::f16); },
               throws_error(ErrorKind::internal, HasSubstr("F16")));
-  EXPECT_THAT([&] { quantize_to_nearest(weight, Tensor(), {.num_bits = 3}, DType::f16); },
-              throws_error(ErrorKind::unsupported, HasSubstr("num_bits is 3")));
+  EXPECT_THAT([&] { quantize_to_nearest(weight, Tensor(), {.num_bits = 9}, DType::f16); },
+              throws_error(ErrorKind::unsupported, HasSubstr("num_bits is 9")));
 }
 
 TEST(GroupQuantize, AWholeMatrixNeedsItsGridAndTakesNoClip) {

@@ -1,5 +1,6 @@
 #include "quant/packing.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <array>
@@ -80,6 +81,26 @@ TEST_P(PackingGolden, UnpacksTheSameWeight) {
   expect_equal(packing_of(GetParam().format).unpack(stored(), GetParam().scheme), logical());
 }
 
+/// Of one number of bits, whose codes straddle words.
+std::vector<Golden> goldens_of(int bits) {
+  const auto name = [&](std::string_view rest) { return fmt::format("ct_{}_bits_{}", bits, rest); };
+  return {{name("group_37x64"), Format::pack_quantized, {bits, false, 32}},
+          {name("channel_13x45"), Format::pack_quantized, {bits, false, -1}},
+          {name("group_sym_6x48"), Format::pack_quantized, {bits, true, 16}},
+          {name("tensor_7x35"), Format::pack_quantized, {bits, false, 0}}};
+}
+
+std::vector<Golden> goldens_of_other_widths() {
+  std::vector<Golden> result;
+  for (const int bits : {2, 3, 5, 6, 7}) {
+    for (Golden& golden : goldens_of(bits)) result.push_back(std::move(golden));
+  }
+  return result;
+}
+
+INSTANTIATE_TEST_SUITE_P(OtherWidths, PackingGolden, ::testing::ValuesIn(goldens_of_other_widths()),
+                         [](const auto& golden) { return golden.param.name; });
+
 INSTANTIATE_TEST_SUITE_P(
     Packages, PackingGolden,
     ::testing::Values(
@@ -112,8 +133,9 @@ void expect_layout(const PackedTensors& packed, const std::vector<PackedTensorLa
 TEST(Packing, CompressedTensorsIsInverseOnRandomShapes) {
   std::mt19937 random(3);
   constexpr std::array<int64_t, 5> kSizes{32, -1, 16, 0, 256};
-  for (uint32_t seed = 0; seed < 120; ++seed) {
-    const QuantizationScheme scheme{.num_bits = seed % 4 < 2 ? 4 : 8,
+  // 7 widths, 2 kinds and 5 sizes have no common factor: each of the 70 combinations comes up 4 times.
+  for (uint32_t seed = 0; seed < 280; ++seed) {
+    const QuantizationScheme scheme{.num_bits = kLeastBits + static_cast<int>(seed % 7),
                                     .symmetric = seed % 2 == 0,
                                     .group_size = kSizes[seed % kSizes.size()]};
     const auto weight = random_quantized_weight({.scheme = scheme,
@@ -125,6 +147,39 @@ TEST(Packing, CompressedTensorsIsInverseOnRandomShapes) {
     const auto packed = packing.pack(weight);
     expect_equal(packing.unpack(packed, scheme), weight);
     expect_layout(packed, packing.layout(scheme, weight.out_features, weight.in_features));
+  }
+}
+
+TEST(Packing, CodesOfThreeBitsFollowEachOtherAcrossWords) {
+  auto weight =
+      allocate_quantized_weight({.num_bits = 3, .symmetric = true, .group_size = -1}, 1, 12, DType::f32);
+  for (int64_t column = 0; column < 12; ++column)
+    weight.set_code(0, column, 1 + static_cast<int>(column) % 7);
+  const PackedTensors packed = packing_of(Format::pack_quantized).pack(weight);
+  // Code i begins at bit 3 i: that of column 10, a 4, has two bits in the first word and one in the second.
+  const Tensor& words = packed.at("weight_packed");
+  ASSERT_EQ(words.shape(), (Shape{1, 2}));
+  uint64_t expected = 0;
+  for (int column = 0; column < 12; ++column) expected |= uint64_t(1 + column % 7) << (3 * column);
+  EXPECT_EQ(static_cast<uint32_t>(words.values<int32_t>()[0]), static_cast<uint32_t>(expected));
+  EXPECT_EQ(static_cast<uint32_t>(words.values<int32_t>()[1]), expected >> 32);
+  EXPECT_EQ(expected >> 32, 0b1011u);
+}
+
+/// compressed-tensors before 0.19 began a new word where a code did not fit into one.
+TEST(Packing, WordsOfWholeCodesAreRefusedByName) {
+  for (const auto& [bits, words] : std::vector<std::pair<int, int64_t>>{{3, 7}, {5, 11}, {6, 13}, {7, 16}}) {
+    const QuantizationScheme scheme{.num_bits = bits, .symmetric = true, .group_size = 32};
+    auto packed =
+        packing_of(Format::pack_quantized)
+            .pack(random_quantized_weight({.scheme = scheme, .out_features = 4, .in_features = 64}));
+    EXPECT_EQ(packed.at("weight_packed").dim(1), 2 * bits);
+    packed["weight_packed"] = Tensor::zeros(DType::i32, {4, words});
+    EXPECT_THAT([&] { packing_of(Format::pack_quantized).unpack(packed, scheme); },
+                throws_error(ErrorKind::unsupported,
+                             HasSubstr(fmt::format("whole {}-bit codes in each word, as compressed-tensors "
+                                                   "before 0.19",
+                                                   bits))));
   }
 }
 
@@ -176,6 +231,8 @@ TEST(Packing, GemmRefusesWhatItCannotExpress) {
   for (const auto& [scheme, message] : std::vector<std::pair<QuantizationScheme, std::string>>{
            {{.num_bits = 8, .group_size = 32},
             "autoawq-gemm holds 4-bit codes only; the scheme is int8 asymmetric, group 32"},
+           {{.num_bits = 3, .group_size = 32},
+            "autoawq-gemm holds 4-bit codes only; the scheme is int3 asymmetric, group 32"},
            {{.group_size = 0}, "autoawq-gemm holds scales of groups and rows only"}}) {
     refused({.scheme = scheme, .out_features = 16, .in_features = 64}, message);
     EXPECT_THAT([&] { packing_of(Format::autoawq_gemm).layout(scheme, 16, 64); },
@@ -206,6 +263,21 @@ TEST(Packing, BytesBehindTheLastColumnAreCleared) {
   auto packed = packing_of(Format::pack_quantized).pack(weight);
   packed.at("weight_packed").mutable_values<int32_t>()[5] |= static_cast<int32_t>(0xffff0000u);
   expect_equal(packing_of(Format::pack_quantized).unpack(packed, scheme), weight);
+}
+
+TEST(Packing, BitsBehindTheLastColumnAreLeftBehind) {
+  for (const int bits : {2, 3, 5, 6, 7}) {
+    const QuantizationScheme scheme{.num_bits = bits, .symmetric = false, .group_size = -1};
+    const auto weight = random_quantized_weight({.scheme = scheme, .out_features = 3, .in_features = 11});
+    auto packed = packing_of(Format::pack_quantized).pack(weight);
+    for (const char* name : {"weight_packed", "weight_zero_point"}) {
+      Tensor& words = packed.at(name);
+      const int used = (words.dim(0) == 3 ? 11 : 3) * bits % 32;  // of the last word of a row or a group
+      words.mutable_values<int32_t>()[static_cast<size_t>(words.element_count() - 1)] |=
+          static_cast<int32_t>(~uint32_t{0} << used);
+    }
+    expect_equal(packing_of(Format::pack_quantized).unpack(packed, scheme), weight);
+  }
 }
 
 TEST(Packing, NibblesBehindTheLastColumnAreCleared) {

@@ -41,6 +41,24 @@ TEST(QuantizedWeight, CodesOfEightBitsAreBytes) {
   EXPECT_EQ(weight.code(1, 1), 0);
 }
 
+TEST(QuantizedWeight, OtherWidthsLieInNibblesOrBytes) {
+  for (const int bits : {2, 3}) {
+    EXPECT_EQ(QuantizedWeight::code_bits(bits), 4);
+    EXPECT_EQ(QuantizedWeight::row_bytes(bits, 21), QuantizedWeight::row_bytes(4, 21));
+  }
+  for (const int bits : {5, 6, 7}) {
+    EXPECT_EQ(QuantizedWeight::code_bits(bits), 8);
+    EXPECT_EQ(QuantizedWeight::row_bytes(bits, 21), QuantizedWeight::row_bytes(8, 21));
+  }
+  auto weight = allocate_quantized_weight({.num_bits = 3, .group_size = 32}, 1, 3, DType::f32);
+  weight.set_code(0, 0, 5);
+  weight.set_code(0, 1, 7);
+  weight.set_code(0, 1, 6);
+  EXPECT_EQ(weight.codes.values<uint8_t>()[0], 0x65);
+  EXPECT_EQ(weight.code(0, 1), 6);
+  EXPECT_EQ(allocate_quantized_weight({.num_bits = 3, .symmetric = true}, 1, 8, DType::f32).zero(0, 0), 4);
+}
+
 TEST(QuantizedWeight, RowsAreWholeWords) {
   for (const auto& [columns, nibbles, bytes] :
        std::vector<std::array<int64_t, 3>>{{1, 4, 4}, {4, 4, 4}, {5, 4, 8}, {8, 4, 8}, {9, 8, 12}}) {
@@ -82,7 +100,7 @@ void expect_formula(const QuantizedWeight& weight) {
 TEST(QuantizedWeight, DequantizesByTheFormula) {
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
     for (const int64_t columns : {1, 20, 31, 128, 131}) {
-      for (const int bits : {4, 8}) {
+      for (int bits = kLeastBits; bits <= kMostBits; ++bits) {
         for (const int64_t group : {16, 32, -1, 0, 3}) {  // an odd width makes groups start in a high nibble
           expect_formula(
               random_quantized_weight({.scheme = {.num_bits = bits, .symmetric = false, .group_size = group},

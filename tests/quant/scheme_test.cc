@@ -1,5 +1,6 @@
 #include "quant/scheme.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -15,8 +16,10 @@ TEST(Scheme, PresetsHaveTheirKnownMeaning) {
             (QuantizationScheme{.num_bits = 4, .symmetric = true, .group_size = 128}));
   EXPECT_EQ(scheme_by_name("w4a16_asym"),
             (QuantizationScheme{.num_bits = 4, .symmetric = false, .group_size = 128}));
-  EXPECT_EQ(scheme_by_name("W8A16"),
-            (QuantizationScheme{.num_bits = 8, .symmetric = true, .group_size = 128}));
+  for (int bits = 2; bits <= 8; ++bits) {
+    EXPECT_EQ(scheme_by_name(fmt::format("W{}A16", bits)),
+              (QuantizationScheme{.num_bits = bits, .symmetric = true, .group_size = 128}));
+  }
 }
 
 TEST(Scheme, IsDescribedInWords) {
@@ -29,9 +32,9 @@ TEST(Scheme, ForeignPresetsAreUnsupportedAndOthersUnknown) {
   EXPECT_THAT([] { scheme_by_name("FP8_DYNAMIC"); },
               throws_error(ErrorKind::unsupported, HasSubstr("FP8_DYNAMIC")));
   EXPECT_THAT([] { scheme_by_name("W8A8"); },
-              throws_error(ErrorKind::unsupported, HasSubstr("W4A16, W4A16_ASYM and W8A16")));
+              throws_error(ErrorKind::unsupported, HasSubstr("W2A16 to W8A16 and W4A16_ASYM")));
   EXPECT_THAT([] { scheme_by_name("int4"); },
-              throws_error(ErrorKind::invalid_argument, HasSubstr("W4A16, W4A16_ASYM and W8A16")));
+              throws_error(ErrorKind::invalid_argument, HasSubstr("W2A16 to W8A16 and W4A16_ASYM")));
 }
 
 TEST(Scheme, CountsGroups) {
@@ -51,7 +54,11 @@ TEST(Scheme, AWholeMatrixIsOneGroupOfEachRow) {
   EXPECT_FALSE(has_one_group_per_row({.group_size = 16}));
 }
 
-TEST(Scheme, CodesAndZerosOfBothWidths) {
+TEST(Scheme, CodesAndZerosOfEveryWidth) {
+  EXPECT_EQ(max_code({.num_bits = 2}), 3);
+  EXPECT_EQ(symmetric_zero({.num_bits = 2}), 2);
+  EXPECT_EQ(max_code({.num_bits = 3}), 7);
+  EXPECT_EQ(symmetric_zero({.num_bits = 3}), 4);
   EXPECT_EQ(max_code({.num_bits = 4}), 15);
   EXPECT_EQ(symmetric_zero({.num_bits = 4}), 8);
   EXPECT_EQ(max_code({.num_bits = 8}), 255);
@@ -59,7 +66,7 @@ TEST(Scheme, CodesAndZerosOfBothWidths) {
 }
 
 TEST(Scheme, ValidatesBitsAndGroupSize) {
-  for (const int bits : {4, 8}) {
+  for (int bits = 2; bits <= 8; ++bits) {
     for (const int64_t group : {16, 32, 64, 128, 256, -1, 0}) {
       EXPECT_NO_THROW(validate({.num_bits = bits, .group_size = group}));
     }
@@ -70,8 +77,11 @@ TEST(Scheme, ValidatesBitsAndGroupSize) {
                            HasSubstr("is 48; it must be 16, 32, 64, 128, 256 or -1 (the whole row)")));
   EXPECT_THAT([] { validate({.group_size = -2}); },
               throws_error(ErrorKind::invalid_argument, HasSubstr("is -2")));
-  EXPECT_THAT([] { validate({.num_bits = 3}); },
-              throws_error(ErrorKind::unsupported, HasSubstr("is 3; Salient quantizes to 4 or 8 bits")));
+  for (const int bits : {1, 9, 16}) {
+    EXPECT_THAT([&] { validate({.num_bits = bits}); },
+                throws_error(ErrorKind::unsupported,
+                             HasSubstr(fmt::format("is {}; Salient quantizes to 2 to 8 bits", bits))));
+  }
   EXPECT_THAT([] { validate({.num_bits = -4}); }, throws_error(ErrorKind::invalid_argument, HasSubstr("-4")));
 }
 

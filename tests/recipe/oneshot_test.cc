@@ -180,6 +180,7 @@ INSTANTIATE_TEST_SUITE_P(
                           "Cohere2ForCausalLM", "OlmoForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM",
                           "Exaone4ForCausalLM", "Qwen2_5_VLForConditionalGeneration"),
         ::testing::Values(QuantizationScheme{.num_bits = 4, .symmetric = false, .group_size = 32},
+                          QuantizationScheme{.num_bits = 3, .symmetric = true, .group_size = 32},
                           QuantizationScheme{.num_bits = 8, .symmetric = false, .group_size = 16},
                           QuantizationScheme{.num_bits = 8, .symmetric = true, .group_size = -1})));
 

@@ -33,7 +33,7 @@ TEST(ReportJson, NamesStay) {
   EXPECT_THAT(keys(json),
               ::testing::ElementsAre("result", "model", "method", "quantized_linears", "calibration_tokens",
                                      "masked_tokens", "bytes_before", "bytes_after", "seconds", "peak_memory",
-                                     "resumed_layers", "warnings", "layers"));
+                                     "bits", "resumed_layers", "warnings", "layers"));
   const Json& layer = json["layers"][0];
   EXPECT_THAT(keys(layer),
               ::testing::ElementsAre("layer", "mappings", "linears", "clip_loss_before", "clip_loss_after",
@@ -74,6 +74,10 @@ TEST(ReportJson, IsReadBackAsItWasWritten) {
   report.warnings = {"careful"};
   report.layers[1].mappings[0].failure = "channel 3 is NaN";
   report.layers[2].pooled_experts = {0, 1};
+  report.bits =
+      ChosenBits{.target_bits = 4.5,
+                 .mean_bits = 4.25,
+                 .units = {{.linears = {"a", "b"}, .elements = 12, .num_bits = 3, .errors = {7, 6, 5}}}};
   const Json json = parse_json(to_json(report).dump(), "report.json");
   EXPECT_EQ(to_json(read_report({json, "report.json"})), json);
 }

@@ -75,9 +75,10 @@ class AWQModifier(Modifier):
 class QuantizationModifier(Modifier):
     """Which linears become integers, and how. Without an AWQModifier before it, it rounds to nearest without data.
 
-    scheme: W4A16, W4A16_ASYM or W8A16, or several with their targets. config_groups: name to QuantizationScheme (or its
-    dict), instead of scheme. targets: names, "re:" patterns or the class "Linear". ignore: what stays dense. ValueError
-    for values that make no sense, NotImplementedError for what Salient does not do (activations, kv caches, floats).
+    scheme: W2A16 to W8A16 or W4A16_ASYM, or several with their targets. config_groups: name to QuantizationScheme (or
+    its dict), instead of scheme. targets: names, "re:" patterns or the class "Linear". ignore: what stays dense.
+    ValueError for values that make no sense, NotImplementedError for what Salient does not do (activations, kv caches,
+    floats).
     """
 
     config_groups: Groups | None = None

@@ -120,14 +120,13 @@ class QuantizationScheme(Fields):
 
 
 _PRESETS: dict[str, dict[str, Any]] = {
-    "W4A16": {"num_bits": 4, "symmetric": True},
+    **{f"W{bits}A16": {"num_bits": bits, "symmetric": True} for bits in range(2, 9)},
     "W4A16_ASYM": {"num_bits": 4, "symmetric": False},
-    "W8A16": {"num_bits": 8, "symmetric": True},
 }
 
 
 def is_preset_scheme(name: str) -> bool:
-    """Whether `name` is a preset that Salient runs: W4A16, W4A16_ASYM or W8A16, in any case."""
+    """Whether `name` is a preset that Salient runs: W2A16 to W8A16 or W4A16_ASYM, in any case."""
     return name.upper() in _PRESETS
 
 

@@ -135,8 +135,8 @@ class AwqQuantizer:
         )
 
     def _check(self, recipe: str) -> None:
-        """Refuses what cannot be done with any data, before data is fetched: the plan is made for a single token."""
-        _core.plan(
+        """Refuses what cannot be done with any data, before data is fetched: a single token stands for it."""
+        _core.check(
             model=self.model.directory,
             recipe=recipe,
             recipe_source=_SOURCE,

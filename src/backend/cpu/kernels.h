@@ -23,7 +23,7 @@ struct DotProblem {
 
 /// Rows of an integer weight: value = (code - zero) * scale.
 struct IntegerRows {
-  const uint8_t* codes;  ///< [rows, row_bytes]; of 4 bits the even column in the low nibble
+  const uint8_t* codes;  ///< [rows, row_bytes]; two to a byte for dot_w4, the even column in the low nibble
   int64_t row_bytes;
   const float* scales;   ///< [rows, groups]
   const uint8_t* zeros;  ///< [rows, groups]; null: every zero is 2^(bits-1)

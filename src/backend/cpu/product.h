@@ -72,7 +72,7 @@ class DenseWeight final : public WeightSource {
   Tensor weight_;
 };
 
-/// A weight of 4 or 8 bits: its codes as they are, its scales in f32.
+/// A weight of 2 to 8 bits: its codes as they are, in nibbles or bytes, its scales in f32.
 class IntegerWeight final : public WeightSource {
  public:
   explicit IntegerWeight(const QuantizedWeight& weight);
@@ -87,7 +87,7 @@ class IntegerWeight final : public WeightSource {
  private:
   IntegerRows rows_from(int64_t row) const;
 
-  int num_bits_;
+  int code_bits_;
   int64_t outputs_;
   int64_t depth_;
   int64_t group_width_;
@@ -95,7 +95,7 @@ class IntegerWeight final : public WeightSource {
   int64_t row_bytes_;
   Tensor codes_;   // u8 [out, row bytes]
   Tensor scales_;  // f32 [out, groups]
-  Tensor zeros_;   // u8 [out, groups] or undefined
+  Tensor zeros_;   // u8 [out, groups]; undefined where they are all what the kernels take for granted
 };
 
 /// y [rows, out] = x [rows, in] W^T + bias.

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "backend/cpu/product.h"
 #include "backend/cpu/scratch.h"
 #include "base/error.h"
@@ -66,16 +68,17 @@ GemmOperand<uint16_t> DenseWeight::bf16_block(const CpuKernels& kernels, const W
 }
 
 IntegerWeight::IntegerWeight(const QuantizedWeight& weight)
-    : num_bits_(weight.scheme.num_bits),
+    : code_bits_(weight.code_bits()),
       outputs_(weight.out_features),
       depth_(weight.in_features),
       group_width_(group_width(weight.scheme, depth_)),
       codes_(weight.codes),
       scales_(weight.scales.to(DType::f32)),
       zeros_(weight.zeros) {
-  const bool known_width = num_bits_ == 4 || num_bits_ == 8;
+  const int num_bits = weight.scheme.num_bits;
+  const bool known_width = num_bits >= kLeastBits && num_bits <= kMostBits;
   if (!known_width || group_width_ <= 0 || (group_width_ % 2 != 0 && group_width_ != depth_)) {
-    fail(ErrorKind::internal, "the integer kernels got {} bits in groups of {}", num_bits_,
+    fail(ErrorKind::internal, "the integer kernels got {} bits in groups of {}", num_bits,
          weight.scheme.group_size);
   }
   groups_ = weight.groups();
@@ -85,8 +88,13 @@ IntegerWeight::IntegerWeight(const QuantizedWeight& weight)
   if (codes_.dtype() != DType::u8 || codes_.shape() != per_row || scales_.shape() != per_group ||
       zeros_.defined() == weight.scheme.symmetric ||
       (zeros_.defined() && (zeros_.dtype() != DType::u8 || zeros_.shape() != per_group))) {
-    fail(ErrorKind::internal, "int{} weight [{}, {}] with codes {}, scales {} and zeros {}", num_bits_,
+    fail(ErrorKind::internal, "int{} weight [{}, {}] with codes {}, scales {} and zeros {}", num_bits,
          outputs_, depth_, to_string(codes_.shape()), to_string(scales_.shape()), to_string(zeros_.shape()));
+  }
+  // Kernels know the symmetric zero of the width that they read.
+  if (weight.scheme.symmetric && num_bits != code_bits_) {
+    zeros_ = Tensor::empty(DType::u8, per_group);
+    std::ranges::fill(zeros_.mutable_values<uint8_t>(), static_cast<uint8_t>(symmetric_zero(weight.scheme)));
   }
 }
 
@@ -100,7 +108,7 @@ IntegerRows IntegerWeight::rows_from(int64_t row) const {
 }
 
 void IntegerWeight::multiply_few_rows(const CpuKernels& kernels, const FewRows& problem) const {
-  const auto dot = num_bits_ == 4 ? kernels.dot_w4 : kernels.dot_w8;
+  const auto dot = code_bits_ == 4 ? kernels.dot_w4 : kernels.dot_w8;
   dot({.x = problem.x,
        .rows = problem.rows,
        .x_stride = depth_,
@@ -114,7 +122,7 @@ void IntegerWeight::multiply_few_rows(const CpuKernels& kernels, const FewRows& 
 
 GemmOperand<float> IntegerWeight::f32_block(const CpuKernels& kernels, const WeightRange& range) const {
   auto* wide = scratch<float>(ScratchUse::weights, range.rows * range.columns);
-  const auto expand = num_bits_ == 4 ? kernels.expand_w4 : kernels.expand_w8;
+  const auto expand = code_bits_ == 4 ? kernels.expand_w4 : kernels.expand_w8;
   expand({.weights = rows_from(range.row),
           .rows = range.rows,
           .column = range.column,

@@ -86,6 +86,13 @@ def main() -> None:
         compressed_tensors("ct_8_bits_channel_13x21", 13, 21, -1, symmetric=False, **wide)
         compressed_tensors("ct_8_bits_tensor_7x18", 7, 18, 0, symmetric=False, **wide)
         compressed_tensors("ct_8_bits_tensor_sym_5x19", 5, 19, 0, symmetric=True, **wide)
+        # Codes that begin in one word and end in the next, rows and columns that fill no whole words.
+        for bits in (2, 3, 5, 6, 7):
+            other = {"dtype": torch.float32, "bits": bits}
+            compressed_tensors(f"ct_{bits}_bits_group_37x64", 37, 64, 32, symmetric=False, **other)
+            compressed_tensors(f"ct_{bits}_bits_channel_13x45", 13, 45, -1, symmetric=False, **other)
+            compressed_tensors(f"ct_{bits}_bits_group_sym_6x48", 6, 48, 16, symmetric=True, **other)
+            compressed_tensors(f"ct_{bits}_bits_tensor_7x35", 7, 35, 0, symmetric=False, **other)
     if importlib.util.find_spec("awq"):
         autoawq("awq_group_32x64", 32, 64, 32)
         autoawq("awq_group_96x64", 96, 64, 64)

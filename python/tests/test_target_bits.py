@@ -1,0 +1,48 @@
+"""oneshot(target_bits=...): a number of bits for each linear."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import salient
+from salient import oneshot
+from salient.modifiers.awq import AWQModifier
+from salient.modifiers.quantization import QuantizationModifier
+
+MODEL = Path(__file__).resolve().parents[2] / "examples/demo/model"
+
+
+def nearest() -> QuantizationModifier:
+    return QuantizationModifier(scheme="W4A16", ignore=["lm_head"])
+
+
+def quantized(**arguments: Any) -> salient.CausalLM:
+    ids = np.random.default_rng(0).integers(1, 3000, (6, 48)).tolist()
+    return oneshot(**{"model": MODEL, "dataset": ids, "max_seq_length": 48, "progress": False, **arguments})
+
+
+def test_target_bits_are_kept_and_reported(tmp_path: Path) -> None:
+    model = quantized(recipe=[AWQModifier(), nearest()], target_bits=3.5, output_dir=tmp_path / "out")
+    bits = model.report["bits"]
+    assert bits["target_bits"] == 3.5 and 3.2 < bits["mean_bits"] <= 3.5
+    widths = {name: unit["num_bits"] for unit in bits["units"] for name in unit["linears"]}
+    assert len(widths) == 28 and len(set(widths.values())) > 1
+    config = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    for group in config["config_groups"].values():
+        assert {widths[name] for name in group["targets"]} == {group["weights"]["num_bits"]}
+    in_recipe = "AWQModifier: {}\nQuantizationModifier: {scheme: W4A16, ignore: [lm_head]}\nsalient: {target_bits: 3.5}\n"
+    assert quantized(recipe=in_recipe).report["bits"]["mean_bits"] <= 3.5
+
+
+def test_target_bits_that_cannot_be_reached_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"target_bits is 1\.5; .* take 2\.1250 to 8\.1250 bits"):
+        quantized(recipe=[AWQModifier(), nearest()], target_bits=1.5)
+    with pytest.raises(ValueError, match="target_bits chooses numbers of bits by errors measured"):
+        quantized(recipe=nearest(), dataset=None, target_bits=4.5)
+    with pytest.raises(NotImplementedError, match="autoawq-gemm holds 4-bit codes only"):
+        quantized(recipe=[AWQModifier(), nearest()], target_bits=4.5, format="autoawq-gemm")
