@@ -118,7 +118,7 @@ struct LayerSeconds {
   double clips = 0;
   double rounding = 0;
   double checks = 0;  ///< that smoothing left the layer's function as it was; losses for the report
-  double total = 0;   ///< with reading and writing
+  double total = 0;   ///< with reading the layer
 };
 
 struct LayerReport {

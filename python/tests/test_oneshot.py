@@ -462,29 +462,6 @@ def test_the_report(tmp_path: Path) -> None:
     assert re.fullmatch(r"oneshot_[\d_-]+\.log", log.name) and "AWQModifier" in log.read_text()
 
 
-def test_the_report_is_kept_as_json_and_as_a_page(tmp_path: Path) -> None:
-    report = run(recipe=guide_recipe(), output_dir=tmp_path / "out").report
-    report.save(tmp_path / "report.json")
-    assert json.loads((tmp_path / "report.json").read_text()) == report
-    report.save(str(tmp_path / "report.html"))
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page == report.to_html() and page.startswith("<!DOCTYPE html>")
-    assert "<title>Quantization of model</title>" in page and page.count("<svg") >= 4
-    with pytest.raises(ValueError, match="'report.txt' ends in neither .html nor .json"):
-        report.save("report.txt")
-    with pytest.raises(FileNotFoundError):
-        report.save(tmp_path / "missing/report.html")
-
-
-def test_a_page_of_what_is_no_report() -> None:
-    assert "No losses were measured" in Report().to_html()
-    hostile = Report(model="a/</script><b>", warnings=["<b>"], layers=[{"linears": [{"name": "<b>", "loss": None}]}])
-    page = hostile.to_html()
-    assert "<b>" not in page and page.count("</script>") == 1 and "not finite" in page
-    with pytest.raises(ValueError, match="layers"):
-        Report(layers=3).to_html()
-
-
 def test_progress_of_the_caller(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     progress = lambda done, total, elapsed, left: seen.append((done, total))  # noqa: E731

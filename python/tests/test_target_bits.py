@@ -35,7 +35,9 @@ def test_target_bits_are_kept_and_reported(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
     for group in config["config_groups"].values():
         assert {widths[name] for name in group["targets"]} == {group["weights"]["num_bits"]}
-    in_recipe = "AWQModifier: {}\nQuantizationModifier: {scheme: W4A16, ignore: [lm_head]}\nsalient: {target_bits: 3.5}\n"
+    in_recipe = (
+        "AWQModifier: {}\nQuantizationModifier: {scheme: W4A16, ignore: [lm_head]}\nsalient: {target_bits: 3.5}\n"
+    )
     assert quantized(recipe=in_recipe).report["bits"]["mean_bits"] <= 3.5
 
 

@@ -264,10 +264,10 @@ class OneshotRun {
     const LayerWeights original = job_.weights.layer(layer);
     QuantizedLayer result =
         stream ? quantize_layer(job, *options_.recipe.awq, original, *stream) : round_layer(job, original);
+    result.report.seconds.total = seconds_since(layer_start);
     if (work_) work_->store(original, result);
     job_.weights.release_layer(layer);
     return_free_memory();
-    result.report.seconds.total = seconds_since(layer_start);
     warn_of(result.report);
     report_.layers.push_back(std::move(result.report));
     tell_progress();

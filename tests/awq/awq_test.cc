@@ -129,6 +129,51 @@ TEST_P(AwqLayer, CompensationChangesCodesOnly) {
   EXPECT_FALSE(std::ranges::equal(a.codes.values<uint8_t>(), b.codes.values<uint8_t>()));
 }
 
+/// With the same statistics a linear comes closer to what the original gives from its own input.
+TEST_P(AwqLayer, MatchingMakesUpForWhatTheInputLost) {
+  if (weights_->spec().moe) GTEST_SKIP() << "a token that moves to other experts outweighs every rounding";
+  for (auto& [id, rounding] : linears_) rounding = {.scheme = {.num_bits = 3, .group_size = 32}};
+  windows_ = random_windows(60, 40, 96);
+  const LayerWeights original = weights_->layer(0);
+  const auto error_with = [&](Rounding rounding) {
+    LayerStream data({.backend = *backend_,
+                      .weights = *weights_,
+                      .windows = windows_,
+                      .with_original = rounding == Rounding::matched});
+    LayerJob own = job();
+    own.follows_original = rounding == Rounding::matched;
+    const Tensor input = data.probe_input();
+    const Tensor reference = data.probe(*backend_, 0, prepare_layer(*backend_, original), input);
+    const LayerWeights weights = quantize_layer(own, {.rounding = rounding}, original, data).weights;
+    const LayerStream fresh = stream();
+    return equivalence_error(input, reference,
+                             fresh.probe(*backend_, 0, prepare_layer(*backend_, weights), input));
+  };
+  EXPECT_LT(error_with(Rounding::matched), error_with(Rounding::compensated));
+}
+
+TEST_P(AwqLayer, ReportsTheLossesOfEveryLinear) {
+  LayerStream data = stream();
+  const LayerReport report =
+      quantize_layer(job(), {.rounding = Rounding::nearest}, weights_->layer(0), data).report;
+  ASSERT_EQ(report.linears.size(), linears_.size());
+  for (const LinearReport& linear : report.linears) {
+    EXPECT_GT(linear.signal, linear.loss) << linear.name;
+    EXPECT_GT(linear.loss, 0) << linear.name;
+    EXPECT_GT(linear.loss_nearest, 0) << linear.name;
+    EXPECT_NEAR(linear.loss, linear.loss_clipped, 1e-3 * linear.loss) << linear.name;
+    EXPECT_EQ(linear.dead_channels, 0) << linear.name;
+    ASSERT_EQ(linear.largest_channels.size(), 5u) << linear.name;
+    EXPECT_GE(linear.largest_channels[0].mean_absolute, linear.largest_channels[1].mean_absolute);
+    EXPECT_GT(linear.largest_channels[0].times_median, 1) << linear.name;
+  }
+  for (const MappingReport& mapping : report.mappings) {
+    EXPECT_TRUE(std::ranges::is_sorted(mapping.scale_quantiles)) << mapping.mapping;
+    EXPECT_EQ(mapping.failure, "");
+    EXPECT_EQ(mapping.left_alone, mapping.scale_quantiles.front() == mapping.scale_quantiles.back());
+  }
+}
+
 /// The stored norm times the scale gives back the gain to f32 rounding, not to the 2^-9 of the norm's own
 /// type.
 TEST_P(AwqLayer, ScalesAreThoseThatTheStoredNormCarries) {

@@ -37,13 +37,9 @@ class CompensatedRounding : public ::testing::Test {
 
   QuantizedWeight round(const Tensor& weight, const Tensor& gram, int64_t tokens, const Tensor& clip = {},
                         ActivationOrder order = ActivationOrder::none) {
-    return round_compensated({.backend = *backend_,
-                              .rounding = rule_,
-                              .weight = weight,
-                              .clip = clip,
-                              .gram = gram,
-                              .tokens = tokens,
-                              .order = order});
+    const FeedbackFactor factor = make_feedback_factor(*backend_, {gram, tokens}, order, nullptr);
+    return round_compensated(
+        {.backend = *backend_, .rounding = rule_, .weight = weight, .clip = clip, .factor = factor});
   }
 
   /// Summed squared error of the output.

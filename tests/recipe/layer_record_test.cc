@@ -16,7 +16,13 @@ LayerReport full_report() {
                      .clip_loss_after = 1.0 / 3,
                      .equivalence_error = 1e-300,
                      .pooled_experts = {2, 5},
-                     .seconds = 12.5};
+                     .seconds = {.forward = 4,
+                                 .statistics = 0.5,
+                                 .scales = 1,
+                                 .clips = 2,
+                                 .rounding = 3,
+                                 .checks = 1.5,
+                                 .total = 12.5}};
   report.mappings = {{.mapping = "a -> \"b\"",
                       .loss_before = INFINITY,
                       .loss_after = 0.25,
@@ -88,7 +94,7 @@ TEST(LayerRecord, NothingMayBeMissingOrOfAnotherType) {
     EXPECT_THROW(read_layer_record({record, "record"}), Error) << key;
     parent = before;
   });
-  EXPECT_EQ(values, 8 + 8 + 8 + 3 + 3);
+  EXPECT_EQ(values, 8 + 7 + 8 + 9 + 3 + 3);  // layer, seconds, mapping, linear, scheme, channel
 }
 
 }  // namespace

@@ -43,9 +43,10 @@ TEST(ReportJson, NamesStay) {
                                      "failure", "scale_quantiles"));
   EXPECT_TRUE(layer["mappings"][0]["failure"].is_null());
   const Json& linear = layer["linears"][0];
-  EXPECT_THAT(keys(linear), ::testing::ElementsAre("name", "num_bits", "symmetric", "group_size", "signal",
-                                                   "loss_nearest", "loss_scaled", "loss_clipped", "loss",
-                                                   "snr_db_nearest", "snr_db", "largest_channels"));
+  EXPECT_THAT(keys(linear),
+              ::testing::ElementsAre("name", "num_bits", "symmetric", "group_size", "signal", "loss_nearest",
+                                     "loss_scaled", "loss_clipped", "loss", "snr_db_nearest", "snr_db",
+                                     "dead_channels", "largest_channels"));
   EXPECT_THAT(keys(linear["largest_channels"][0]),
               ::testing::ElementsAre("channel", "mean_absolute", "times_median"));
 }
