@@ -191,7 +191,7 @@ void LayerSearch::finish(const LinearId& id, const ActivationStatistics& statist
     report.linears.push_back(measure_losses({.backend = job_.backend,
                                              .precision = job_.precision,
                                              .rule = rule,
-                                             .original = original_[id].dense.to(DType::f32),
+                                             .original = original_[id].dense,
                                              .statistics = statistics,
                                              .weight = weight,
                                              .row_scales = scaled_.row_scales(id),

@@ -32,16 +32,27 @@ class RowMean {
   int64_t step_;
 };
 
-/// Every step-th row of weight - (what it was rounded to, or nothing), a new tensor.
-Tensor take_rows(const Tensor& weight, const QuantizedWeight* rounded, int64_t step) {
-  const int64_t rows = (weight.dim(0) + step - 1) / step;
-  const auto columns = static_cast<size_t>(weight.dim(1));
-  Tensor result = Tensor::zeros(DType::f32, {rows, weight.dim(1)});
+/// Every step-th row in f32; `matrix` itself where that is all of it.
+Tensor take_rows(const Tensor& matrix, int64_t step) {
+  if (step == 1) return matrix.dtype() == DType::f32 ? matrix : matrix.to(DType::f32);
+  const int64_t rows = (matrix.dim(0) + step - 1) / step;
+  Tensor result = Tensor::empty(DType::f32, {rows, matrix.dim(1)});
   for (int64_t i = 0; i < rows; ++i) {
+    const Tensor row = matrix.slice(i * step, i * step + 1).to(DType::f32);
+    std::ranges::copy(row.values<float>(), result.slice(i, i + 1).mutable_values<float>().begin());
+  }
+  return result;
+}
+
+/// The rows that `rows` holds every step-th of, as they were rounded, less those.
+Tensor rounding_errors(const Tensor& rows, const QuantizedWeight& rounded, int64_t step) {
+  Tensor result = Tensor::empty(DType::f32, rows.shape());
+  const auto columns = static_cast<size_t>(rows.dim(1));
+  for (int64_t i = 0; i < rows.dim(0); ++i) {
     const auto out = result.mutable_values<float>().subspan(static_cast<size_t>(i) * columns, columns);
-    if (rounded != nullptr) dequantize_row(*rounded, i * step, out);
-    const auto from = weight.values<float>().subspan(static_cast<size_t>(i * step) * columns, columns);
-    for (size_t c = 0; c < columns; ++c) out[c] = from[c] - out[c];
+    dequantize_row(rounded, i * step, out);
+    const auto from = rows.values<float>().subspan(static_cast<size_t>(i) * columns, columns);
+    for (size_t c = 0; c < columns; ++c) out[c] -= from[c];
   }
   return result;
 }
@@ -69,30 +80,28 @@ void describe_channels(const ActivationStatistics& statistics, LinearReport& rep
 
 LinearReport measure_losses(const LinearLossProblem& problem) {
   LinearReport report{.scheme = problem.rule.scheme};
-  const int64_t step = std::max<int64_t>(1, problem.weight.dim(0) / kRowsToMeasure);
+  // All rows of a whole matrix make its grid.
+  const bool whole = problem.rule.scheme.group_size == QuantizationScheme::kWholeMatrix;
+  const int64_t step = whole ? 1 : std::max<int64_t>(1, problem.weight.dim(0) / kRowsToMeasure);
   const RowMean mean(problem, step);
-  std::vector<double> errors(static_cast<size_t>((problem.weight.dim(0) + step - 1) / step));
-  const auto loss = [&](const Tensor& weight, const Tensor& clip, const Tensor& gram, bool scaled) {
-    const RoundingRule rule = rule_for_matrix(problem.rule, weight);
-    problem.backend.rounding_loss({.rule = rule,
-                                   .weight = weight,
-                                   .clip = clip,
-                                   .gram = gram,
-                                   .precision = problem.precision,
-                                   .row_step = step},
-                                  errors);
+  const Tensor weight = take_rows(problem.weight, step);
+  const Tensor clip = problem.clip.defined() ? take_rows(problem.clip, step) : Tensor();
+  std::vector<double> errors(static_cast<size_t>(weight.dim(0)));
+  const auto loss = [&](const Tensor& rows, const Tensor& bounds, const Tensor& gram, bool scaled) {
+    const RoundingRule rule = rule_for_matrix(problem.rule, rows);
+    problem.backend.rounding_loss(
+        {.rule = rule, .weight = rows, .clip = bounds, .gram = gram, .precision = problem.precision}, errors);
     return mean(errors, scaled);
   };
-  const auto form = [&](const QuantizedWeight* rounded) {
-    problem.backend.quadratic_form(take_rows(problem.weight, rounded, step), problem.input.gram, errors);
+  const auto form = [&](const Tensor& rows) {
+    problem.backend.quadratic_form(rows, problem.input.gram, errors);
     return mean(errors, true);
   };
-  report.signal = form(nullptr);
-  report.loss_nearest = loss(problem.original, {}, problem.statistics.gram(), false);
-  report.loss_scaled = loss(problem.weight, {}, problem.input.gram, true);
-  report.loss_clipped = problem.clip.defined() ? loss(problem.weight, problem.clip, problem.input.gram, true)
-                                               : report.loss_scaled;
-  report.loss = form(&problem.rounded);
+  report.signal = form(weight);
+  report.loss_nearest = loss(take_rows(problem.original, step), {}, problem.statistics.gram(), false);
+  report.loss_scaled = loss(weight, {}, problem.input.gram, true);
+  report.loss_clipped = clip.defined() ? loss(weight, clip, problem.input.gram, true) : report.loss_scaled;
+  report.loss = form(rounding_errors(weight, problem.rounded, step));
   describe_channels(problem.statistics, report);
   return report;
 }

@@ -13,7 +13,7 @@ struct LinearLossProblem {
   Backend& backend;
   MatmulPrecision precision;
   const RoundingRule& rule;
-  const Tensor& original;                  ///< f32 [out, in]
+  const Tensor& original;                  ///< as it is stored, [out, in]
   const ActivationStatistics& statistics;  ///< of what the original reads
   const Tensor& weight;                    ///< f32 [out, in], scaled
   std::span<const float> row_scales;       ///< what its outputs have been divided by, [out] or empty

@@ -137,9 +137,9 @@ class LayerMemory {
     return in * in * kF32;
   }
 
-  /// The weight, the original beside it when losses are measured, and what fits it best: with compensation
-  /// the scaled Gram matrix and its factor, targets and errors of a block of rows; to match outputs three
-  /// more squares and the corrected weight.
+  /// The weight, its Gram matrix scaled, and what takes most beside them: bounds of clips; with compensation
+  /// the factor, targets and errors of a block of rows; the measuring of losses on as many rows. To match
+  /// outputs three more squares and the corrected weight.
   uint64_t rounding_bytes(const LinearSlot& slot, const LinearRounding& rounding) const {
     const uint64_t elements = elements_of(slot);
     if (!job_.awq) return 2 * elements * kF32;
@@ -154,7 +154,7 @@ class LayerMemory {
     const bool ordered = compensated && rounding.order == ActivationOrder::weight;  // copies in that order
     const uint64_t compensation =
         (ordered ? 3 : 2) * block * kF32 + factor + (ordered ? gram_bytes(slot) : 0);
-    const uint64_t measuring = (elements + block) * kF32 + factor + gram_bytes(slot) / 2;
+    const uint64_t measuring = 3 * block * kF32 + factor + gram_bytes(slot) / 2;
     const uint64_t rounding_at_worst = weight + std::max({clip, compensation, measuring});
     if (job_.awq->rounding != Rounding::matched) return rounding_at_worst;
     return std::max(rounding_at_worst + gram_bytes(slot), 5 * gram_bytes(slot) + 2 * elements * kF32);

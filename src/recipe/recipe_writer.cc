@@ -1,7 +1,10 @@
+#include <algorithm>
+
 #include <yaml-cpp/yaml.h>
 
 #include "base/error.h"
 #include "quant/scheme.h"
+#include "recipe/calibration_data.h"
 #include "recipe/recipe_fields.h"
 #include "recipe/resolve.h"
 #include "recipe/schemes.h"
@@ -108,8 +111,15 @@ void write_dataset(RecipeWriter& writer, const CalibrationDataset& dataset) {
   writer.close();
 }
 
+/// The names of files are whoever ran it's own, and mean nothing to those who get the model.
+bool names_may_be_told(const CalibrationOptions& calibration) {
+  return !calibration.datasets.empty() && std::ranges::all_of(calibration.datasets, [](const auto& dataset) {
+    return dataset.data == kSelfData;
+  });
+}
+
 void write_data(RecipeWriter& writer, const CalibrationOptions& calibration) {
-  if (!calibration.datasets.empty()) {
+  if (names_may_be_told(calibration)) {
     writer.yaml() << YAML::Key << "dataset" << YAML::Value << YAML::BeginSeq;
     for (const CalibrationDataset& dataset : calibration.datasets) write_dataset(writer, dataset);
     writer.yaml() << YAML::EndSeq;

@@ -181,7 +181,7 @@ TEST_F(CalibrationDataTest, OfTheModelItselfIsOnlyPlannedInAPlan) {
 
 /// The record says all that is needed for the same bytes again.
 TEST_F(CalibrationDataTest, OfTheModelItselfIsRepeatedFromTheRecord) {
-  options_.calibration.datasets = {{.data = "self", .weight = 2}, {.data = kDemo + "/calibration.txt"}};
+  options_.calibration.datasets = {{.data = "self", .weight = 2}};
   options_.calibration.max_seq_length = 12;
   options_.calibration.seed = INT64_MAX;
   options_.calibration.shuffle = true;
@@ -197,6 +197,13 @@ TEST_F(CalibrationDataTest, OfTheModelItselfIsRepeatedFromTheRecord) {
   set_thread_count(threads);
   expect_same_checkpoints(path("out"), path("again"));
   EXPECT_EQ(read_text_file(path("out") + "/recipe.yaml"), read_text_file(path("again") + "/recipe.yaml"));
+}
+
+TEST_F(CalibrationDataTest, TheRecordTellsNoPaths) {
+  options_.calibration.datasets = {{.data = kDemo + "/calibration.txt"}, {.data = "self"}};
+  options_.calibration.max_seq_length = 12;
+  oneshot(options_);
+  EXPECT_THAT(read_text_file(path("out") + "/recipe.yaml"), ::testing::Not(::testing::HasSubstr("dataset")));
 }
 
 TEST_F(CalibrationDataTest, RecipesSayItInTheNamesOfBothIncumbents) {
