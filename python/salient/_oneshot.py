@@ -94,19 +94,18 @@ def oneshot(
 
     model: a path, an id of the hub, a handle (which is returned) or a model of transformers (which stays as it is).
     recipe: modifiers, a document as dict, YAML or JSON as text, or a file of such. dataset: a file, texts, token ids, a
-    data set of the datasets package or its name, a torch DataLoader; "self": text that the model makes up; a list of
-    {"data": one of these, "weight": 0.7}; None for what the recipe names. Ids whose "token_mask" (with use_loss_mask
-    "loss_mask") is 0 are left out of statistics. seed: of all chance. num_calibration_samples: sequences at most, None
-    for all. max_seq_length: tokens of each at most, None for as many as the model takes. propagate_error,
-    min_tokens_per_module and what else is not here: docs/coming-from-llm-compressor.md. output_dir: where the model is
-    written when it is whole; it takes the place of a model there unless overwrite=False. None: a temporary one, until
-    save_pretrained. log_dir: gets the recipe and the report. format: "pack-quantized" or "autoawq-gemm". target_bits:
-    bits per weight at most, in the mean of linears that get 2 to 8 by measured errors. shard_size (or max_shard_size):
-    bytes per file, or "5GB". progress: False for no bar, or a function of layers done, layers, seconds elapsed and
-    left. max_memory: bytes that the process may have resident, or "4GiB". work: a directory that keeps finished layers;
-    resume=True goes on with what an earlier call left there. Errors: ValueError and NotImplementedError for what cannot
-    be run; OSError; MemoryError with the smallest max_memory. A UserWarning for what changes nothing. KeyboardInterrupt
-    leaves nothing behind but work.
+    data set of the datasets package or its name, a torch DataLoader; "self", a list of {"data": one of these, "weight":
+    0.7}; None for what the recipe names. Ids whose "token_mask" (with use_loss_mask "loss_mask") is 0 are left out of
+    statistics. num_calibration_samples: sequences at most, None for all. max_seq_length: tokens of each at most, None
+    for as many as the model takes. propagate_error, min_tokens_per_module and what else is not here:
+    docs/coming-from-llm-compressor.md. output_dir: where the model is written when it is whole; it takes the place of a
+    model there unless overwrite=False. None: a temporary one, until save_pretrained. log_dir: gets the recipe and the
+    report. format: "pack-quantized" or "autoawq-gemm". target_bits: bits per weight at most, in the mean of linears
+    that get 2 to 8 by measured errors. shard_size (or max_shard_size): bytes per file, or "5GB". progress: False for no
+    bar, or a function of layers done, layers, seconds elapsed and left. max_memory: bytes that the process may have
+    resident, or "4GiB". work: a directory that keeps finished layers; resume=True goes on with what an earlier call
+    left there. Errors: ValueError and NotImplementedError for what cannot be run; OSError; MemoryError with the
+    smallest max_memory. A UserWarning for what changes nothing. KeyboardInterrupt leaves nothing behind but work.
     """
     given = dict(locals())
     reject_unknown("oneshot", given.pop("unknown"), ARGUMENTS)
