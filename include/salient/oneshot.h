@@ -22,7 +22,8 @@ enum class Propagation {
   original,   ///< the outputs of the original layers (AutoAWQ)
 };
 
-/// Arithmetic of the calibration forward pass and its statistics. The search itself is always f32.
+/// Arithmetic of the calibration forward pass, its statistics and the products of the search. Sums over
+/// rows and columns are f64.
 enum class CalibrationPrecision {
   automatic,  ///< bf16 where the CPU multiplies it natively, else f32
   f32,
@@ -96,7 +97,8 @@ struct ChannelReport {
   double times_median = 0;   ///< that mean over the median of all channels'
 };
 
-/// One linear after its rounding. Losses are mean squared errors of its outputs over the calibration tokens.
+/// One linear after its rounding. Losses are mean squared errors of its outputs over the calibration tokens;
+/// with Rounding::matched those of the corrected weight, but for loss_nearest.
 struct LinearReport {
   std::string name;  ///< "model.layers.0.self_attn.q_proj"
   QuantizationScheme scheme;

@@ -1,4 +1,4 @@
-"""Salient quantizes large language models to 4- and 8-bit weights with AWQ, and runs them.
+"""Salient quantizes large language models to 2- to 8-bit weights with AWQ, and runs them.
 
 from salient import AutoAWQForCausalLM, AutoTokenizer      # as scripts for AutoAWQ have it
 from salient import oneshot                                # as scripts for LLM Compressor have it

@@ -95,7 +95,11 @@ class LayerMeasure {
       with_context(job_.spec.linear_name(job_.layer, id), [&] { add(id, rounded, sum); });
     }
     const double reference = sum[kReferenceBits - kLeastBits];
-    for (double& error : sum) error = reference > 0 ? error / reference : 0;
+    // What 4 bits hold exactly changes nothing at 4 bits, so that its own errors have to stand for the
+    // change.
+    if (reference > 0) {
+      for (double& error : sum) error /= reference;
+    }
     return sum;
   }
 
@@ -197,7 +201,9 @@ std::vector<WidthErrors> measure_widths(const LayerJob& job, const LayerWeights&
     LayerWeights rounded = original;
     WidthErrors errors = measure.run(set, rounded);
     const Tensor changed = stream.probe(job.backend, job.layer, prepare_layer(job.backend, rounded), input);
-    for (double& error : errors) error *= factor_of(set) * relative_change(reference, changed);
+    const bool exact = errors[kReferenceBits - kLeastBits] == 0;
+    const double change = exact ? 1 : relative_change(reference, changed);
+    for (double& error : errors) error *= factor_of(set) * change;
     result.push_back(errors);
     return_free_memory();
   }

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "runtime/decoder.h"
 
@@ -94,9 +96,17 @@ void LayerStream::advance_original(int64_t layer, const PreparedLayer& original)
 void LayerStream::compare(int64_t layer, const LinearId& id, const PreparedLayer& weights,
                           const PreparedLayer& original, const Comparison& visit) {
   for (const SequenceBatch& batch : batches_) {
+    if (!any_counts(batch)) continue;
     const Tensor expected = input_of(layer, id, original, batch, original_);
     visit(input_of(layer, id, weights, batch, hidden_), expected);
   }
+}
+
+bool LayerStream::any_counts(const SequenceBatch& batch) const {
+  if (mask_.empty()) return true;
+  const auto first = mask_.begin() + batch.begin;
+  return std::find_if(first, first + batch.rows, [](uint8_t counts) { return counts != 0; }) !=
+         first + batch.rows;
 }
 
 Tensor LayerStream::input_of(int64_t layer, const LinearId& id, const PreparedLayer& weights,

@@ -63,6 +63,7 @@ class LayerStream {
   void embed(const ModelWeights& weights, std::span<const std::vector<int32_t>> windows);
   void run(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
            const LinearObserver* observer, Tensor& hidden);
+  bool any_counts(const SequenceBatch& batch) const;
   Tensor input_of(int64_t layer, const LinearId& id, const PreparedLayer& weights, const SequenceBatch& batch,
                   const HiddenStore& hidden);
 

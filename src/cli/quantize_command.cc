@@ -233,7 +233,8 @@ void check_evaluation(QuantizeArguments& arguments) {
   EvaluationArguments& evaluation = arguments.evaluation;
   if (evaluation.text.empty()) return;
   evaluation.model = arguments.options.model;
-  evaluation.text_column = arguments.options.calibration.text_column;
+  evaluation.text_column = arguments.text_columns.empty() ? arguments.options.calibration.text_column
+                                                          : arguments.text_columns.front();
   evaluation_windows(evaluation, ModelWeights(evaluation.model));
 }
 

@@ -43,6 +43,11 @@ void check_report_file(const std::string& file, const OneshotOptions& options) {
          path.filename().string());
   }
   const fs::path folder = folder_of(path);
+  if (contains_path(options.output, folder) ||
+      (!options.work.empty() && contains_path(options.work, folder))) {
+    fail(ErrorKind::invalid_argument, "--report {}: the folder {} will be gone when the run ends", file,
+         folder.string());
+  }
   if (!path_exists(folder))
     fail(ErrorKind::not_found, "--report {}: the folder {} does not exist", file, folder.string());
   if (path_exists(path)) {

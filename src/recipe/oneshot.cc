@@ -445,6 +445,8 @@ OneshotPlan plan_oneshot(const OneshotOptions& options) {
 OneshotReport oneshot(const OneshotOptions& options) {
   check_output(options);
   check_work_directory(options);
+  // What does not fit is to be refused before text of the model's own is drawn.
+  if (options.max_memory > 0) check_oneshot(options);
   Job job(options, SelfData::draw);
   return OneshotRun(choose_bits(options, job), job).run();
 }

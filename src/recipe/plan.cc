@@ -45,6 +45,15 @@ void check_calibration(const CalibrationOptions& calibration) {
   require_at_least(0, "min_tokens_per_expert", calibration.min_tokens_per_expert);
 }
 
+/// Errors are measured before there is a plan that could keep a cap.
+void check_cap(const OneshotOptions& options) {
+  if (options.max_memory == 0 || !options.target_bits) return;
+  fail(ErrorKind::unsupported,
+       "target_bits measures errors without regard to a cap on memory; leave max_memory out, or run the "
+       "recipe.yaml "
+       "of a run with target_bits under the cap: it names the bits that were chosen");
+}
+
 void check_rounding(const OneshotOptions& options) {
   const bool matched = options.recipe.awq && options.recipe.awq->rounding == Rounding::matched;
   if (!matched || options.calibration.propagation == Propagation::quantized) return;
@@ -76,6 +85,7 @@ void check_target_bits(const OneshotOptions& options) {
 void check_options(const OneshotOptions& options) {
   throw_if_cancelled(options.cancelled);
   check_rounding(options);
+  check_cap(options);
   check_result(options);
   check_target_bits(options);
   check_calibration(options.calibration);

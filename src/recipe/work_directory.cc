@@ -5,6 +5,7 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/name_pattern.h"
 
 namespace salient {
 namespace {
@@ -20,8 +21,8 @@ bool is_own(const fs::path& path) {
   const std::string name = path.filename().string();
   if (name == kLockName || name == kJobName || name.starts_with(std::string(kJobName) + ".partial-"))
     return true;
-  return name.starts_with(kLayerStart) &&
-         (name.ends_with(kLayerEnd) || name.ends_with(std::string(kLayerEnd) + ".partial"));
+  static const NamePattern layer("re:layer-[0-9]{5}\\.safetensors(\\.partial)?$");
+  return layer.matches(name);
 }
 
 std::string checksum_of(std::string_view text) { return Digest().add_text(text).hex(); }

@@ -152,6 +152,22 @@ TEST_P(AwqLayer, MatchingMakesUpForWhatTheInputLost) {
   EXPECT_LT(error_with(Rounding::matched), error_with(Rounding::compensated));
 }
 
+TEST_P(AwqLayer, MatchingPassesOverBatchesOfWhichNothingCounts) {
+  std::vector<std::vector<uint8_t>> masks(windows_.size(), std::vector<uint8_t>(windows_[0].size(), 1));
+  std::ranges::fill(masks[0], uint8_t{0});
+  LayerStream data({.backend = *backend_,
+                    .weights = *weights_,
+                    .windows = windows_,
+                    .rows_per_batch = static_cast<int64_t>(windows_[0].size()),
+                    .with_original = true,
+                    .masks = masks});
+  LayerJob own = job();
+  own.follows_original = true;
+  const QuantizedLayer result =
+      quantize_layer(own, {.rounding = Rounding::matched}, weights_->layer(0), data);
+  EXPECT_EQ(result.report.linears.size(), linears_.size());
+}
+
 TEST_P(AwqLayer, ReportsTheLossesOfEveryLinear) {
   LayerStream data = stream();
   const LayerReport report =

@@ -61,6 +61,10 @@ TEST_F(ReportFiles, WhatIsThereStaysUnlessItMayBeReplaced) {
 TEST_F(ReportFiles, WhatCannotBeWrittenIsRefusedBeforeTheWork) {
   expect_refused({"--method", "rtn", "--report", path("r.txt")}, "a report is a .json or .html file", 2);
   expect_refused({"--method", "rtn", "--report", path("none/r.html")}, "none does not exist", 1);
+  expect_refused({"--method", "rtn", "--report", path("out/sub/r.html")}, "will be gone when the run ends",
+                 2);
+  expect_refused({"--method", "rtn", "--work", path("work"), "--report", path("work/r.html")},
+                 "will be gone when the run ends", 2);
   expect_refused({"--method", "rtn", "--report", "/proc/r.html"}, "--report: /proc/r.html", 1);
   fs::create_directory(path("folder.html"));
   expect_refused({"--method", "rtn", "--report", path("folder.html")}, "no regular file", 2);

@@ -445,6 +445,7 @@ salient: {num_calibration_samples: 3, max_seq_length: 40, moe_calibrate_all_expe
   again.model = options.model;
   again.output = path("second");
   read_recipe_file(path("first") + "/recipe.yaml", again);
+  again.calibration.datasets = options.calibration.datasets;  // the record names no files
   oneshot(again);
   const Checkpoint first(path("first"));
   const Checkpoint second(path("second"));

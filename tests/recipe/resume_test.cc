@@ -171,6 +171,16 @@ TEST_F(Resume, AllLayersMayBeFinished) {
   EXPECT_EQ(files_of(options_.output), files);
 }
 
+/// A name that only looks like a layer's is somebody else's.
+TEST_F(Resume, AFileOfAnotherNameIsNotTaken) {
+  fs::create_directory(options_.work);
+  const std::string other = options_.work + "/layer-final.safetensors";
+  std::ofstream(other) << "mine";
+  EXPECT_THAT(refusal(),
+              ::testing::HasSubstr("there is no job of Salient's in this directory, but other files"));
+  EXPECT_TRUE(fs::exists(other));
+}
+
 TEST_F(Resume, WithoutAJobItStarts) {
   const auto files = expected();
   EXPECT_EQ(resume().resumed_layers, 0);

@@ -53,7 +53,7 @@ class DynamicType(str, Enum):
 class QuantizationArgs(Fields):
     """How the weights of a group of linears are stored.
 
-    num_bits: 4 or 8. group_size: columns that share a scale (16, 32, 64, 128 or 256), -1 for a whole row. strategy:
+    num_bits: 2 to 8. group_size: columns that share a scale (16, 32, 64, 128 or 256), -1 for a whole row. strategy:
     follows from group_size where it is left out (none: one scale for the matrix). Enums are kept as their strings.
     ValueError for values that make no sense, NotImplementedError for those that Salient does not write.
     """

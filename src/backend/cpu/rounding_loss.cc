@@ -152,7 +152,11 @@ void rounding_loss(const CpuContext& context, const RoundingLossProblem& problem
 
 void rounding_loss_by_group(const CpuContext& context, const RoundingLossProblem& problem,
                             std::span<double> result) {
-  if (has_one_group_per_row(problem.rule.scheme)) return rounding_loss(context, problem, result);
+  if (has_one_group_per_row(problem.rule.scheme)) {
+    RoundingLossProblem exact = problem;
+    exact.precision = MatmulPrecision::f32;
+    return rounding_loss(context, exact, result);
+  }
   const ErrorRows error_rows(context.kernels, problem);
   const int64_t k = problem.weight.dim(1);
   const int64_t width = group_width(problem.rule.scheme, k);
