@@ -64,8 +64,8 @@ def mixed(
         name = shorten(part["data"])
         if count == 0:
             raise ValueError(
-                f"calibration data {name}: its weight {part.get('weight', 1)} gives it none of the {num_samples} sequences; "
-                "give it more weight, or take more sequences"
+                f"calibration data {name}: its weight {part.get('weight', 1)} gives it none of {num_samples} "
+                "sequences; give it more weight, or take more sequences"
             )
         found = read(part, index, count)[:count]
         if len(found) < count:

@@ -123,7 +123,7 @@ def test_parts_are_mixed_by_weight_and_evenly() -> None:
     assert [int(row[0]) for row in mixed(parts, 10, read)] == [0, 10, 1, 2, 3, 11, 4, 5, 12, 6]
     with pytest.warns(UserWarning, match="'a': 2 sequences, where its weight asks for 7"):
         assert len(mixed([{**parts[0], "has": 2}, parts[1]], 10, read)) == 5
-    with pytest.raises(ValueError, match="'b': its weight 0.01 is no whole one of 4 sequences"):
+    with pytest.raises(ValueError, match="'b': its weight 0.01 gives it none of 4 sequences"):
         mixed([{"data": "a"}, {"data": "b", "weight": 0.01}], 4, read)
 
 
