@@ -60,14 +60,21 @@ void for_each_block(const Words& words, Body body) {
   });
 }
 
+/// Eight codes. Codes are bytes, so a view into a file need not begin at a multiple of four.
+uint32_t code_word(const Tensor& codes, int64_t index) {
+  uint32_t word;
+  std::memcpy(&word, codes.bytes() + static_cast<size_t>(index) * sizeof(word), sizeof(word));
+  return word;
+}
+
 void pack_codes(const QuantizedWeight& weight, Tensor& qweight) {
   const Words words{weight.out_features, weight.in_features};
-  const auto* codes = reinterpret_cast<const uint32_t*>(weight.codes.bytes());
   auto* packed = reinterpret_cast<uint32_t*>(qweight.mutable_bytes());
   for_each_block(words, [&](int64_t block, int64_t column) {
     NibbleBlock nibbles;
-    const uint32_t* source = codes + block * kOutputsPerWord * words.row_words() + column;
-    for (size_t i = 0; i < 8; ++i) nibbles[i] = source[static_cast<int64_t>(kOrder[i]) * words.row_words()];
+    const int64_t source = block * kOutputsPerWord * words.row_words() + column;
+    for (size_t i = 0; i < 8; ++i)
+      nibbles[i] = code_word(weight.codes, source + static_cast<int64_t>(kOrder[i]) * words.row_words());
     transpose(nibbles);
     const int64_t count = std::min<int64_t>(8, words.in_features - 8 * column);
     for (int64_t i = 0; i < count; ++i)
