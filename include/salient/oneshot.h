@@ -22,6 +22,14 @@ enum class Propagation {
   original,   ///< the outputs of the original layers (AutoAWQ)
 };
 
+/// How much is done for accuracy where the recipe leaves it open; docs/quantization.md says what each costs and
+/// gains.
+enum class Effort {
+  fast,      ///< Rounding::nearest, Propagation::original
+  standard,  ///< Rounding::compensated
+  best,      ///< Rounding::matched
+};
+
 /// Arithmetic of the calibration forward pass, its statistics and the products of the search. Sums over
 /// rows and columns are f64.
 enum class CalibrationPrecision {
@@ -70,7 +78,7 @@ struct CalibrationOptions {
   std::vector<std::vector<uint8_t>> masks;
   int64_t num_samples = 128;  ///< sequences to use at most
   int64_t max_seq_length = 512;
-  Propagation propagation = Propagation::quantized;
+  std::optional<Propagation> propagation{};  ///< absent: what OneshotOptions::effort says
   CalibrationPrecision precision = CalibrationPrecision::automatic;
   ExpertCalibration experts = ExpertCalibration::all;
   /// With ExpertCalibration::routed: an expert that sees fewer takes the statistics of all tokens.
@@ -186,6 +194,7 @@ struct OneshotOptions {
   /// flow allows.
   std::map<std::string, std::vector<AwqMapping>> mapping_registry;
   CalibrationOptions calibration;
+  Effort effort = Effort::standard;
   std::string output;
   OneshotResult result = OneshotResult::quantized;
   /// Of integers; absent: recipe_format. Not for OneshotResult::scaled.
@@ -231,7 +240,7 @@ struct PlannedLinear {
   int64_t in_features = 0;
   QuantizationScheme scheme;
   Observer observer = Observer::automatic;
-  ActivationOrder order = ActivationOrder::none;
+  ActivationOrder order = ActivationOrder::none;  ///< never automatic
   std::string group;   ///< "group_0"
   std::string target;  ///< of the group, that chose this linear: "Linear"
 };

@@ -16,6 +16,13 @@ enum class DuoScaling {
 
 enum class ClipSearch { off, on };
 
+/// By which error the search judges candidate scales.
+enum class Objective {
+  linear_output,  ///< of the outputs of the linears behind the scale, through their Gram matrix
+  block_output,   ///< of what the attention or the MLP that they belong to adds to the hidden states, with the
+                  ///< tokens run through it for every candidate (what both incumbents do; many times slower)
+};
+
 /// How weights become codes once scales and zeros are chosen.
 enum class Rounding {
   nearest,      ///< each on its own, as both incumbents do
@@ -46,10 +53,11 @@ struct AwqModifier {
   DuoScaling duo_scaling = DuoScaling::on;
   /// Candidate exponents per mapping; the identity is always one of them.
   int n_grid = 20;
+  Objective objective = Objective::linear_output;
   /// Search the largest weight of each group as well (AutoAWQ's apply_clip). A linear whose
   /// QuantizationArgs name an observer follows that instead.
   ClipSearch clip = ClipSearch::on;
-  /// Absent: compensated. Not for OneshotResult::scaled.
+  /// Absent: what OneshotOptions::effort says. Not for OneshotResult::scaled.
   std::optional<Rounding> rounding{};
 };
 
@@ -67,8 +75,9 @@ enum class Observer {
 
 /// In which order compensated rounding takes the columns. Files are the same either way.
 enum class ActivationOrder {
-  none,    ///< as they are stored
-  weight,  ///< those with the strongest inputs first (GPTQ's act-order; also called static)
+  automatic,  ///< not named: weight where the rounding is compensated
+  none,       ///< as they are stored
+  weight,     ///< those with the strongest inputs first (GPTQ's act-order; also called static)
 };
 
 /// Settings of Observer::mse: candidates are max|w| (1 - i / grid) for i / grid up to maxshrink, the error is
@@ -91,7 +100,7 @@ struct QuantizationArgs {
   /// Absent: it follows from group_size (above 0 group, -1 channel, none tensor).
   std::optional<QuantizationStrategy> strategy{};
   bool dynamic = false;
-  ActivationOrder actorder = ActivationOrder::none;
+  ActivationOrder actorder = ActivationOrder::automatic;
   Observer observer = Observer::automatic;
   ObserverSettings observer_kwargs{};
 };

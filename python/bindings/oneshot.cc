@@ -9,6 +9,7 @@
 #include "model/weights.h"
 #include "quant/scheme.h"
 #include "recipe/calibration_data.h"
+#include "recipe/recipe_fields.h"
 #include "recipe/report_html.h"
 #include "recipe/report_json.h"
 
@@ -76,6 +77,9 @@ OneshotOptions job_options(Keywords& keywords) {
   parse_recipe(keywords.take<std::string>("recipe").value_or(""), options.recipe_source, options);
   take_awq(keywords, options.recipe);
   if (const auto format = keywords.take<std::string>("format")) options.format = format_by_name(*format);
+  if (const auto effort = keywords.take<std::string>("effort")) {
+    options.effort = static_cast<Effort>(read_word(JsonView(Json(*effort), "effort"), kEffortWords));
+  }
   if (const auto bits = keywords.take<double>("target_bits")) options.target_bits = *bits;
   take_calibration(keywords, options.calibration);
   if (const auto scaled = keywords.take<bool>("scaled_only"))

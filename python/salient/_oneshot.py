@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -80,6 +80,7 @@ def oneshot(
     sequential_targets_per_subgraph: int = 1,
     seed: int = 42,
     format: str | None = None,
+    effort: Literal["fast", "default", "best"] | None = None,
     target_bits: float | None = None,
     overwrite: bool = True,
     shard_size: int | str | None = None,
@@ -100,7 +101,8 @@ def oneshot(
     for as many as the model takes. propagate_error, min_tokens_per_module and what else is not here:
     docs/coming-from-llm-compressor.md. output_dir: where the model is written when it is whole; it takes the place of a
     model there unless overwrite=False. None: a temporary one, until save_pretrained. log_dir: gets the recipe and the
-    report. format: "pack-quantized" or "autoawq-gemm". target_bits: bits per weight at most, in the mean of linears
+    report. format: "pack-quantized" or "autoawq-gemm". effort: "fast", "default" or "best", for what the recipe leaves
+    open. target_bits: bits per weight at most, in the mean of linears
     that get 2 to 8 by measured errors. shard_size (or max_shard_size): bytes per file, or "5GB". progress: False for no
     bar, or a function of layers done, layers, seconds elapsed and left. max_memory: bytes that the process may have
     resident, or "4GiB". work: a directory that keeps finished layers; resume=True goes on with what an earlier call
@@ -147,7 +149,8 @@ def _handle(given: Mapping[str, Any]) -> CausalLM:
 
 def _settings(given: Mapping[str, Any], said: Mapping[str, Any], text: str, source: str) -> dict[str, Any]:
     """The arguments of _core.oneshot, but for data and files."""
-    settings = {"recipe": text, "recipe_source": source, "format": given["format"], "target_bits": given["target_bits"]}
+    settings = {"recipe": text, "recipe_source": source}
+    settings |= {name: given[name] for name in ("format", "effort", "target_bits")}
     if not said["needs_data"]:
         return settings
     calibration = {"propagate_error": "propagate_error", "calibrate_all_experts": "moe_calibrate_all_experts"}

@@ -85,6 +85,7 @@ ARGUMENTS: dict[str, Argument] = {
     # Salient's own
     "seed": Argument(42),
     "format": Argument(),
+    "effort": Argument(),
     "target_bits": Argument(),
     "overwrite": Argument(True),
     "shard_size": Argument(),

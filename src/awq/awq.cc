@@ -172,9 +172,12 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
     reference = stream.probe(job.exact, job.layer, prepare_layer(job.exact, original), probe_input);
   }
   const PreparedLayer prepared = prepare_layer(job.backend, original);
+  // The outputs of the original layer are what comes next, and nobody asks for its inputs again.
+  const bool one_pass =
+      job.propagation == Propagation::original && settings.objective == Objective::linear_output;
   {
     const Stopwatch watch(seconds.forward);
-    if (job.propagation == Propagation::original) {
+    if (one_pass) {
       stream.advance(job.layer, prepared, &observer);
     } else {
       stream.observe(job.layer, prepared, observer);
@@ -193,7 +196,11 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
     result.weights = store_layer(job, original, search.scaled(), search.take_finished());
   }
   const Stopwatch watch(seconds.forward);
-  if (job.propagation == Propagation::quantized) pass_quantized(job, result.weights, stream);
+  if (job.propagation == Propagation::quantized) {
+    pass_quantized(job, result.weights, stream);
+  } else if (!one_pass) {
+    stream.advance(job.layer, prepared);
+  }
   if (job.follows_original) stream.advance_original(job.layer, prepared);
   return result;
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "awq/apply.h"
+#include "awq/block_loss.h"
 #include "awq/clip_search.h"
 #include "awq/linear_losses.h"
 #include "awq/mse_clips.h"
@@ -137,6 +138,10 @@ ScaleSearchResult LayerSearch::search(const ResolvedMapping& mapping,
   std::vector<int64_t> channel_of(static_cast<size_t>(columns));
   for (size_t c = 0; c < channel_of.size(); ++c)
     channel_of[c] = smooth_channel(job_.spec, mapping, static_cast<int64_t>(c));
+  std::optional<BlockLoss> block;
+  // The output of a linear that is scaled alone is that of the block, but for what lies behind.
+  if (settings_.objective == Objective::block_output && mapping.balance.size() > 1)
+    block.emplace(job_, original_, scaled_, mapping, stream_);
   return search_scales({.backend = job_.backend,
                         .layers = layers,
                         .input = input,
@@ -146,6 +151,7 @@ ScaleSearchResult LayerSearch::search(const ResolvedMapping& mapping,
                         .duo_scaling = settings_.duo_scaling,
                         .n_grid = settings_.n_grid,
                         .precision = job_.precision,
+                        .loss = block ? std::ref(*block) : std::function<double(std::span<const float>)>(),
                         .cancelled = job_.cancelled});
 }
 

@@ -113,22 +113,28 @@ std::vector<float> scales_for(const Candidate& candidate, std::span<const float>
   return scales;
 }
 
-/// Rows of one linear that take part in a search at least: where there are more, every so many-th does, which
-/// changes the mean of their errors by a few percent and the order of the candidates hardly ever.
+// Rows of one linear that take part in a search at least: where there are more, every so many-th does, which
+// changes the mean of their errors by a few percent and the order of the candidates hardly ever. Fewer show
+// which candidates are worth that.
 constexpr int64_t kRowsToSearch = 1024;
+constexpr int64_t kRowsToScreen = 256;
+constexpr size_t kFinalists = 4;
+
+int64_t row_step(int64_t rows, int64_t at_least) { return std::max<int64_t>(1, rows / at_least); }
 
 /// The mean squared output error with the given scales, summed over the linears: tr(D G D^T) / (tokens *
 /// out). The grid of a whole matrix differs from one candidate to the next.
-double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> scales) {
+double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> scales, int64_t rows) {
   std::vector<float> column_scales(problem.channel_of.size());
   for (size_t c = 0; c < column_scales.size(); ++c)
     column_scales[c] = scales[static_cast<size_t>(problem.channel_of[c])];
+  if (problem.loss) return problem.loss(column_scales);
   const auto tokens = static_cast<double>(std::max<int64_t>(1, problem.input.tokens()));
   double loss = 0;
   for (const BalanceLayer& layer : problem.layers) {
     if (!layer.rounding) continue;
     const Tensor weight = layer.weight();
-    const int64_t step = std::max<int64_t>(1, weight.dim(0) / kRowsToSearch);
+    const int64_t step = row_step(weight.dim(0), rows);
     std::vector<double> errors(static_cast<size_t>((weight.dim(0) + step - 1) / step));
     problem.backend.rounding_loss({.rule = rule_for_matrix(*layer.rounding, weight, column_scales),
                                    .weight = weight,
@@ -144,32 +150,77 @@ double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> 
   return loss;
 }
 
+/// Whether fewer rows than those of a search stand for some linear.
+bool can_be_screened(const ScaleSearchProblem& problem) {
+  return !problem.loss && std::ranges::any_of(problem.layers, [](const BalanceLayer& layer) {
+    return row_step(layer.weight().dim(0), kRowsToScreen) > 1;
+  });
+}
+
+class Search {
+ public:
+  explicit Search(const ScaleSearchProblem& problem)
+      : problem_(problem),
+        x_mean_(pool(problem, problem.input.mean_absolute())),
+        w_mean_(pool(problem, mean_normalized_weight(problem))) {}
+
+  ScaleSearchResult run() {
+    ScaleSearchResult best;
+    best.scales.assign(static_cast<size_t>(problem_.channels), 1.0f);
+    best.loss_identity = candidate_loss(problem_, best.scales, kRowsToSearch);
+    if (!std::isfinite(best.loss_identity)) {
+      fail(ErrorKind::bad_format,
+           "the output error of plain rounding is not finite: the weights or the activations are not");
+    }
+    best.loss = best.loss_identity;
+    for (const Candidate& candidate : finalists()) {
+      std::vector<float> scales = carried(candidate);
+      const double loss = candidate_loss(problem_, scales, kRowsToSearch);
+      if (!(loss < best.loss)) continue;  // also turns NaN down
+      best.scales = std::move(scales);
+      best.loss = loss;
+      best.ratio = candidate.ratio;
+      best.duo = candidate.duo;
+      best.identity = false;
+    }
+    return best;
+  }
+
+ private:
+  /// What the smooth layer makes of a candidate's scales.
+  std::vector<float> carried(const Candidate& candidate) const {
+    throw_if_cancelled(problem_.cancelled);
+    std::vector<float> scales = scales_for(candidate, x_mean_, w_mean_);
+    problem_.make_representable(scales);
+    return scales;
+  }
+
+  /// The candidates that did best on few rows, in the order of the grid; all of them where there are no more
+  /// rows.
+  std::vector<Candidate> finalists() const {
+    std::vector<Candidate> grid = make_grid(problem_.duo_scaling, problem_.n_grid);
+    if (grid.size() <= kFinalists || !can_be_screened(problem_)) return grid;
+    std::vector<double> losses;
+    for (const Candidate& candidate : grid) {
+      const double loss = candidate_loss(problem_, carried(candidate), kRowsToScreen);
+      losses.push_back(std::isnan(loss) ? std::numeric_limits<double>::infinity() : loss);
+    }
+    std::vector<double> sorted = losses;
+    std::ranges::nth_element(sorted, sorted.begin() + kFinalists);
+    std::vector<Candidate> best;
+    for (size_t i = 0; i < grid.size(); ++i) {
+      if (losses[i] < sorted[kFinalists]) best.push_back(grid[i]);
+    }
+    return best;
+  }
+
+  const ScaleSearchProblem& problem_;
+  const std::vector<float> x_mean_;  // [channels]
+  const std::vector<float> w_mean_;
+};
+
 }  // namespace
 
-ScaleSearchResult search_scales(const ScaleSearchProblem& problem) {
-  const std::vector<float> x_mean = pool(problem, problem.input.mean_absolute());
-  const std::vector<float> w_mean = pool(problem, mean_normalized_weight(problem));
-  ScaleSearchResult best;
-  best.scales.assign(static_cast<size_t>(problem.channels), 1.0f);
-  best.loss_identity = candidate_loss(problem, best.scales);
-  if (!std::isfinite(best.loss_identity)) {
-    fail(ErrorKind::bad_format,
-         "the output error of plain rounding is not finite: the weights or the activations are not");
-  }
-  best.loss = best.loss_identity;
-  for (const Candidate& candidate : make_grid(problem.duo_scaling, problem.n_grid)) {
-    throw_if_cancelled(problem.cancelled);
-    std::vector<float> scales = scales_for(candidate, x_mean, w_mean);
-    problem.make_representable(scales);
-    const double loss = candidate_loss(problem, scales);
-    if (!(loss < best.loss)) continue;  // also turns NaN down
-    best.scales = std::move(scales);
-    best.loss = loss;
-    best.ratio = candidate.ratio;
-    best.duo = candidate.duo;
-    best.identity = false;
-  }
-  return best;
-}
+ScaleSearchResult search_scales(const ScaleSearchProblem& problem) { return Search(problem).run(); }
 
 }  // namespace salient

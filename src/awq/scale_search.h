@@ -35,6 +35,8 @@ struct ScaleSearchProblem {
   DuoScaling duo_scaling = DuoScaling::on;
   int n_grid = 20;
   MatmulPrecision precision = MatmulPrecision::f32;  ///< of the candidates' output errors
+  /// In place of the output error of the linears: another for the given column scales [in].
+  std::function<double(std::span<const float> column_scales)> loss{};
   const CancellationFlag* cancelled = nullptr;
 };
 
@@ -49,8 +51,8 @@ struct ScaleSearchResult {
 
 /// Searches the scale vector s that minimises the summed output error of Q(W s) / s over the balance layers
 /// (Lin et al. 2023, eq. 4 and 5; the mean over tokens is taken through the Gram matrix, so the cost does not
-/// depend on their number). The identity is always a candidate; a candidate with a non-finite loss never
-/// wins.
+/// depend on their number). Of linears with many rows every so many-th takes part. The identity is always a
+/// candidate; one with a non-finite loss never wins.
 ScaleSearchResult search_scales(const ScaleSearchProblem& problem);
 
 }  // namespace salient

@@ -118,12 +118,32 @@ Tensor LayerStream::input_of(int64_t layer, const LinearId& id, const PreparedLa
     throw SeenEnough{};
   };
   Tensor copy = hidden.read(batch.begin, batch.begin + batch.rows);
-  try {
-    run(layer, weights, batch, &observer, copy);
-  } catch (const SeenEnough&) {
-    return seen;
-  }
+  if (run_until(layer, weights, batch, observer, copy)) return seen;
   fail(ErrorKind::internal, "layer {}: a linear to compare was not used", layer);
+}
+
+void LayerStream::outputs(int64_t layer, const PreparedLayer& weights,
+                          const std::function<bool(const LinearId& id)>& stops, const Outputs& visit) {
+  const LinearObserver observer = [&](const LinearId& linear, const Tensor&) {
+    if (stops(linear)) throw SeenEnough{};
+  };
+  for (const SequenceBatch& batch : batches_) {
+    if (!any_counts(batch)) continue;
+    Tensor rows = hidden_.read(batch.begin, batch.begin + batch.rows);
+    run_until(layer, weights, batch, observer, rows);
+    if (!mask_.empty()) rows = gathered(rows, counting_rows(batch));
+    visit(rows);
+  }
+}
+
+bool LayerStream::run_until(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
+                            const LinearObserver& observer, Tensor& hidden) {
+  try {
+    run(layer, weights, batch, &observer, hidden);
+  } catch (const SeenEnough&) {
+    return true;
+  }
+  return false;
 }
 
 std::string LayerStream::locate(int64_t row) const {
@@ -154,17 +174,24 @@ Tensor LayerStream::probe(Backend& backend, int64_t layer, const PreparedLayer& 
   return output;
 }
 
-LinearObserver LayerStream::masked(const SequenceBatch& batch, const LinearObserver& observer) const {
+std::vector<int32_t> LayerStream::counting_rows(const SequenceBatch& batch) const {
   std::vector<int32_t> rows;
   for (int64_t row = 0; row < batch.rows; ++row) {
     if (mask_[static_cast<size_t>(batch.begin + row)] != 0) rows.push_back(static_cast<int32_t>(row));
   }
-  return [this, rows = std::move(rows), &batch, &observer](const LinearId& id, const Tensor& input) {
-    if (rows.empty() || is_expert(id.role)) return;
-    if (std::ssize(rows) == batch.rows) return observer(id, input);
-    Tensor chosen = Tensor::empty(DType::f32, {std::ssize(rows), input.dim(1)});
-    backend_.gather_rows(input, rows, chosen);
-    observer(id, chosen);
+  return rows;
+}
+
+Tensor LayerStream::gathered(const Tensor& matrix, std::span<const int32_t> rows) const {
+  if (std::ssize(rows) == matrix.dim(0)) return matrix;
+  Tensor chosen = Tensor::empty(DType::f32, {std::ssize(rows), matrix.dim(1)});
+  backend_.gather_rows(matrix, rows, chosen);
+  return chosen;
+}
+
+LinearObserver LayerStream::masked(const SequenceBatch& batch, const LinearObserver& observer) const {
+  return [this, rows = counting_rows(batch), &observer](const LinearId& id, const Tensor& input) {
+    if (!rows.empty() && !is_expert(id.role)) observer(id, gathered(input, rows));
   };
 }
 

@@ -50,6 +50,12 @@ class LayerStream {
   void compare(int64_t layer, const LinearId& id, const PreparedLayer& weights, const PreparedLayer& original,
                const Comparison& visit);
 
+  using Outputs = std::function<void(const Tensor& hidden)>;
+  /// Shows `visit`, batch by batch, the hidden states [rows that count, hidden] behind the layer, or before the
+  /// first of its linears for which `stops` is true. The stream stays before the layer.
+  void outputs(int64_t layer, const PreparedLayer& weights,
+               const std::function<bool(const LinearId& id)>& stops, const Outputs& visit);
+
   /// "calibration sequence 3, token 17" for a row that an observer sees while it is called.
   std::string locate(int64_t row) const;
 
@@ -66,6 +72,13 @@ class LayerStream {
   bool any_counts(const SequenceBatch& batch) const;
   Tensor input_of(int64_t layer, const LinearId& id, const PreparedLayer& weights, const SequenceBatch& batch,
                   const HiddenStore& hidden);
+
+  /// The same until the observer has seen enough; false if it never had.
+  bool run_until(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
+                 const LinearObserver& observer, Tensor& hidden);
+  std::vector<int32_t> counting_rows(const SequenceBatch& batch) const;
+  /// Those rows; `matrix` itself if they are all.
+  Tensor gathered(const Tensor& matrix, std::span<const int32_t> rows) const;
 
   /// Shows `observer` the rows of `batch` that count.
   LinearObserver masked(const SequenceBatch& batch, const LinearObserver& observer) const;

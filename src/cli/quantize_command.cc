@@ -27,6 +27,8 @@ struct QuantizeArguments {
   std::string method = "awq";
   std::string duo_scaling = "true";
   std::optional<std::string> rounding;
+  std::optional<std::string> objective;
+  std::optional<std::string> effort;
   std::optional<double> target_bits;
   int n_grid = 20;
   bool no_clip = false;
@@ -50,14 +52,21 @@ struct QuantizeArguments {
   EvaluationArguments evaluation;
 };
 
-Rounding rounding_by_name(std::string_view name) {
-  return static_cast<Rounding>(std::ranges::find(kRoundingWords, name) - std::begin(kRoundingWords));
+/// The value that goes by `name`; `words` are those of all values, in their order.
+template <typename Value>
+Value value_by_name(std::span<const std::string_view> words, std::string_view name) {
+  return static_cast<Value>(std::ranges::find(words, name) - words.begin());
+}
+
+CLI::IsMember one_of(std::span<const std::string_view> words) {
+  return CLI::IsMember(std::vector<std::string>(words.begin(), words.end()));
 }
 
 /// Flags that say what a recipe says.
 constexpr const char* kRecipeFlags[] = {"--scheme",  "--group-size",  "--ignore",
                                         "--method",  "--duo-scaling", "--n-grid",
-                                        "--no-clip", "--rounding",    "--target-bits"};
+                                        "--no-clip", "--rounding",    "--target-bits",
+                                        "--objective"};
 
 void take_recipe(const CLI::App& command, QuantizeArguments& arguments) {
   for (const char* flag : kRecipeFlags) {
@@ -80,7 +89,8 @@ void take_recipe_flags(QuantizeArguments& arguments) {
   AwqModifier& awq = options.recipe.awq.emplace();
   awq.n_grid = arguments.n_grid;
   awq.clip = arguments.no_clip ? ClipSearch::off : ClipSearch::on;
-  if (arguments.rounding) awq.rounding = rounding_by_name(*arguments.rounding);
+  if (arguments.rounding) awq.rounding = value_by_name<Rounding>(kRoundingWords, *arguments.rounding);
+  if (arguments.objective) awq.objective = value_by_name<Objective>(kObjectiveWords, *arguments.objective);
   if (arguments.duo_scaling == "false") awq.duo_scaling = DuoScaling::off;
   if (arguments.duo_scaling == "both") awq.duo_scaling = DuoScaling::both;
 }
@@ -138,6 +148,7 @@ void finish_options(const CLI::App& command, QuantizeArguments& arguments) {
     take_recipe(command, arguments);
   }
   if (arguments.format) options.format = format_by_name(*arguments.format);
+  if (arguments.effort) options.effort = value_by_name<Effort>(kEffortWords, *arguments.effort);
   if (arguments.scaled_only) options.result = OneshotResult::scaled;
   take_calibration_flags(arguments, options.calibration);
   options.shard_size = parse_byte_size(arguments.shard_size);
@@ -340,17 +351,28 @@ void add_quantize_command(CLI::App& app) {
       ->allow_extra_args(false);
   command->add_option("--duo-scaling", arguments->duo_scaling, "true (default), false or both")
       ->check(CLI::IsMember({"true", "false", "both"}));
+  command
+      ->add_option("--effort", arguments->effort,
+                   "What is done for accuracy: fast, default or best; stands for --rounding and --propagation "
+                   "where they are not given")
+      ->check(one_of(kEffortWords));
   command->add_option("--n-grid", arguments->n_grid, "Candidate scales per mapping (default 20)");
   command->add_flag("--no-clip", arguments->no_clip, "Leave out the clip search");
   command
       ->add_option(
           "--rounding", arguments->rounding,
-          "compensated (default): each weight makes up for the errors of those before it (GPTQ); nearest; or "
-          "matched: compensated, and each linear makes up for what its input lost before it (GPTAQ)")
-      ->check(CLI::IsMember({"compensated", "nearest", "matched"}));
+          "compensated (default): each weight makes up for the errors of those before it (GPTQ); nearest (effort "
+          "fast); or matched (effort best): compensated, and each linear makes up for what its input lost before "
+          "it (GPTAQ)")
+      ->check(one_of(kRoundingWords));
+  command
+      ->add_option("--objective", arguments->objective,
+                   "Error that judges scales: linear_output (default), from statistics, or block_output, with the "
+                   "tokens run through attention or MLP for each candidate, as the incumbents do (much slower)")
+      ->check(one_of(kObjectiveWords));
   command
       ->add_option("--propagation", arguments->propagation,
-                   "What the next layer is calibrated on: quantized (default) or original outputs")
+                   "What the next layer is calibrated on: quantized (default) or original (effort fast) outputs")
       ->check(CLI::IsMember({"quantized", "original"}));
   command
       ->add_option(

@@ -244,9 +244,14 @@ class JobMemory {
   uint64_t hidden(HiddenStates storage, uint64_t& spilled) const {
     const bool matched = job_.awq && job_.awq->rounding == Rounding::matched;
     const uint64_t copies = (spec_.moe ? 2 : 1) + (matched ? 1 : 0);
-    const auto values = static_cast<uint64_t>(tokens_ * spec_.hidden_size) * copies;
+    const auto once = static_cast<uint64_t>(tokens_ * spec_.hidden_size);
+    const uint64_t values = once * copies;
+    // What a block puts out is compared in f32, wherever the hidden states wait.
+    const bool compared = job_.awq && job_.awq->objective == Objective::block_output;
+    const uint64_t outputs = compared ? once * kF32 : 0;
     if (storage == HiddenStates::spilled) spilled = values * kBf16;
-    return storage == HiddenStates::f32 ? values * kF32 : storage == HiddenStates::bf16 ? values * kBf16 : 0;
+    if (storage == HiddenStates::f32) return outputs + values * kF32;
+    return outputs + (storage == HiddenStates::bf16 ? values * kBf16 : 0);
   }
 
   /// Cosines and sines of every position: once for batches that are alike.

@@ -16,6 +16,7 @@
 #include "checkpoint/checkpoint_writer.h"
 #include "quant/packing.h"
 #include "recipe/bit_choice.h"
+#include "recipe/effort.h"
 #include "recipe/plan.h"
 #include "recipe/report_json.h"
 #include "recipe/work_directory.h"
@@ -190,7 +191,7 @@ class OneshotRun {
             .storage = storage_type(job_),
             .precision = job_.precision,
             .result = job_.result,
-            .propagation = options_.calibration.propagation,
+            .propagation = *options_.calibration.propagation,
             .experts = options_.calibration.experts,
             .min_tokens_per_expert = options_.calibration.min_tokens_per_expert,
             .place = place(),
@@ -430,19 +431,22 @@ class OneshotRun {
 
 }  // namespace
 
-void check_oneshot(const OneshotOptions& options) {
+void check_oneshot(const OneshotOptions& given) {
+  const OneshotOptions options = settled(given);
   Job job(options, SelfData::stand_in);
   check_bit_choice(options, job);
   make_plan(job);
 }
 
-OneshotPlan plan_oneshot(const OneshotOptions& options) {
+OneshotPlan plan_oneshot(const OneshotOptions& given) {
+  const OneshotOptions options = settled(given);
   Job job(options, options.target_bits ? SelfData::draw : SelfData::stand_in);
   choose_bits(options, job);
   return make_plan(job);
 }
 
-OneshotReport oneshot(const OneshotOptions& options) {
+OneshotReport oneshot(const OneshotOptions& given) {
+  const OneshotOptions options = settled(given);
   check_output(options);
   check_work_directory(options);
   // What does not fit is to be refused before text of the model's own is drawn.

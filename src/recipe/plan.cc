@@ -29,7 +29,7 @@ void check_result(const OneshotOptions& options) {
   if (awq->rounding)
     refuse(fmt::format("the rounding {}", kRoundingWords[static_cast<size_t>(*awq->rounding)]));
   for (const ConfigGroup& group : options.recipe.quantization.config_groups) {
-    if (group.weights.actorder != ActivationOrder::none) refuse("actorder of " + group.name);
+    if (group.weights.actorder == ActivationOrder::weight) refuse("actorder of " + group.name);
   }
 }
 
@@ -54,9 +54,16 @@ void check_cap(const OneshotOptions& options) {
        "of a run with target_bits under the cap: it names the bits that were chosen");
 }
 
+void check_effort(const OneshotOptions& options) {
+  if (options.recipe.awq || options.effort == Effort::standard) return;
+  fail(ErrorKind::invalid_argument,
+       "effort {} is for AWQ; rounding to nearest without it knows one way only",
+       kEffortWords[static_cast<size_t>(options.effort)]);
+}
+
 void check_rounding(const OneshotOptions& options) {
   const bool matched = options.recipe.awq && options.recipe.awq->rounding == Rounding::matched;
-  if (!matched || options.calibration.propagation == Propagation::quantized) return;
+  if (!matched || options.calibration.propagation != Propagation::original) return;
   fail(
       ErrorKind::invalid_argument,
       "the rounding matched makes up for what earlier layers lost, which propagation original does not show; "
@@ -84,6 +91,7 @@ void check_target_bits(const OneshotOptions& options) {
 
 void check_options(const OneshotOptions& options) {
   throw_if_cancelled(options.cancelled);
+  check_effort(options);
   check_rounding(options);
   check_cap(options);
   check_result(options);
@@ -196,7 +204,7 @@ Job::Job(const OneshotOptions& options, SelfData self)
     : result((check_options(options), options.result)),
       format(options.integer_format()),
       awq(options.recipe.awq),
-      propagation(options.calibration.propagation),
+      propagation(*options.calibration.propagation),
       max_memory(options.max_memory),
       weights(options.model),
       foreign((refuse_quantized_input(weights), foreign_linears(weights))),

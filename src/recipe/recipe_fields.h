@@ -15,6 +15,10 @@ namespace salient {
 /// The words for the values of Rounding, in their order.
 inline constexpr std::string_view kRoundingWords[] = {"nearest", "compensated", "matched"};
 
+/// The words for the values of Effort and Objective.
+inline constexpr std::string_view kEffortWords[] = {"fast", "default", "best"};
+inline constexpr std::string_view kObjectiveWords[] = {"linear_output", "block_output"};
+
 /// "20" or "\"both\"", shortened.
 std::string value_text(const JsonView& view);
 

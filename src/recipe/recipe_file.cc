@@ -209,6 +209,7 @@ class RecipeReader {
     check_extras();
     if (clip_) awq_->clip = clip_->as_bool() ? ClipSearch::on : ClipSearch::off;
     if (rounding_) awq_->rounding = *rounding_;
+    if (objective_) awq_->objective = *objective_;
     options_.recipe = {.awq = awq_, .quantization = *quantization_};
   }
 
@@ -257,7 +258,9 @@ class RecipeReader {
 
   void read_extras(const JsonView& view) {
     constexpr std::string_view kKeys[] = {"apply_clip",
+                                          "effort",
                                           "rounding",
+                                          "objective",
                                           "format",
                                           "num_calibration_samples",
                                           "max_seq_length",
@@ -284,6 +287,10 @@ class RecipeReader {
     if (const auto clip = view.find("apply_clip")) set_clip(*clip);
     if (const auto rounding = view.find("rounding"))
       rounding_ = static_cast<Rounding>(read_word(*rounding, kRoundingWords));
+    if (const auto objective = view.find("objective"))
+      objective_ = static_cast<Objective>(read_word(*objective, kObjectiveWords));
+    if (const auto effort = view.find("effort"))
+      options_.effort = static_cast<Effort>(read_word(*effort, kEffortWords));
     if (const auto result = view.find("result")) {
       constexpr std::string_view kWords[] = {"quantized", "scaled"};
       options_.result = static_cast<OneshotResult>(read_word(*result, kWords));
@@ -432,6 +439,7 @@ class RecipeReader {
   std::optional<JsonView> min_tokens_;
   std::optional<JsonView> clip_;
   std::optional<Rounding> rounding_;
+  std::optional<Objective> objective_;
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "quant/scheme.h"
 #include "recipe/calibration_data.h"
+#include "recipe/effort.h"
 #include "recipe/recipe_fields.h"
 #include "recipe/resolve.h"
 #include "recipe/schemes.h"
@@ -87,6 +88,7 @@ void write_group(RecipeWriter& writer, const ConfigGroup& group) {
   if (args.group_size) writer.put("group_size", *args.group_size);
   writer.put("dynamic", false);
   if (group.weights.actorder == ActivationOrder::weight) writer.put("actorder", "weight");
+  if (group.weights.actorder == ActivationOrder::none) writer.put("actorder", false);
   write_observer(writer, group.weights);
   writer.close();
   writer.close();
@@ -149,9 +151,9 @@ void write_extras(RecipeWriter& writer, const OneshotOptions& options) {
       writer.put("apply_clip", options.recipe.awq->clip == ClipSearch::on);
     }
     if (!scaled) {
-      const Rounding rounding = options.recipe.awq->rounding.value_or(Rounding::compensated);
-      writer.put("rounding", std::string(kRoundingWords[static_cast<size_t>(rounding)]));
+      writer.put("rounding", std::string(kRoundingWords[static_cast<size_t>(*options.recipe.awq->rounding)]));
     }
+    writer.put("objective", std::string(kObjectiveWords[static_cast<size_t>(options.recipe.awq->objective)]));
     write_data(writer, calibration);
     writer.put("propagate_error", calibration.propagation == Propagation::quantized);
     writer.put("moe_calibrate_all_experts", calibration.experts == ExpertCalibration::all);
@@ -167,8 +169,9 @@ void write_extras(RecipeWriter& writer, const OneshotOptions& options) {
 
 }  // namespace
 
-std::string recipe_to_yaml(const OneshotOptions& options, const DecoderSpec& spec,
+std::string recipe_to_yaml(const OneshotOptions& given, const DecoderSpec& spec,
                            int64_t calibration_tokens) {
+  const OneshotOptions options = settled(given);
   RecipeWriter writer;
   writer.open();
   writer.open("default_stage");

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "quant/scheme.h"
+#include "recipe/effort.h"
 #include "recipe/recipe_fields.h"
 #include "recipe/report_figures.h"
 
@@ -119,18 +120,20 @@ Json to_json(const std::optional<ChosenBits>& bits) {
 
 }  // namespace
 
-std::string method_text(const OneshotOptions& options) {
+std::string method_text(const OneshotOptions& given) {
+  const OneshotOptions options = settled(given);
   if (!options.recipe.awq) return "round to nearest";
   const AwqModifier& awq = *options.recipe.awq;
   constexpr std::string_view kDuo[] = {"false", "true", "both"};
   const bool scaled = options.result == OneshotResult::scaled;
-  const std::string rounding = fmt::format(
-      "rounding {}", kRoundingWords[static_cast<size_t>(awq.rounding.value_or(Rounding::compensated))]);
+  std::string rounding = "no rounding";
+  if (!scaled) rounding = fmt::format("rounding {}", kRoundingWords[static_cast<size_t>(*awq.rounding)]);
   std::string text =
-      fmt::format("AWQ: duo_scaling {}, {} candidates, {}, {}, next layer sees {} outputs",
+      fmt::format("AWQ: duo_scaling {}, {} candidates by {}, {}, {}, next layer sees {} outputs",
                   kDuo[static_cast<size_t>(awq.duo_scaling)], awq.n_grid,
+                  kObjectiveWords[static_cast<size_t>(awq.objective)],
                   awq.clip == ClipSearch::on ? "clip search" : "no clip search",
-                  scaled ? std::string("no rounding") : rounding,
+                  rounding,
                   options.calibration.propagation == Propagation::quantized ? "quantized" : "original");
   if (options.calibration.experts == ExpertCalibration::routed) text += ", experts see routed tokens";
   return text;

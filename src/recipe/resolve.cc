@@ -153,7 +153,14 @@ class Resolver {
     return {.scheme = result_.groups[group].scheme,
             .observer = args.observer,
             .observer_settings = args.observer_kwargs,
-            .order = args.actorder};
+            .order = order_of(args)};
+  }
+
+  ActivationOrder order_of(const QuantizationArgs& args) const {
+    if (args.actorder != ActivationOrder::automatic) return args.actorder;
+    const auto& awq = options_.recipe.awq;
+    const bool compensated = awq && awq->rounding && awq->rounding != Rounding::nearest;
+    return compensated ? ActivationOrder::weight : ActivationOrder::none;
   }
 
   /// Which targets choose something, and to whom the others lose.
@@ -208,7 +215,7 @@ class Resolver {
                        .in_features = slot.in_features,
                        .scheme = group.scheme,
                        .observer = groups_[match->entry].weights.observer,
-                       .order = groups_[match->entry].weights.actorder,
+                       .order = order_of(groups_[match->entry].weights),
                        .group = group.name,
                        .target = std::string(match->target)});
     ++linears_of_group_[match->entry];
@@ -326,7 +333,7 @@ class Resolver {
   void check_awq() {
     const auto& awq = options_.recipe.awq;
     for (const ConfigGroup& group : groups_) {
-      if (group.weights.actorder == ActivationOrder::none) continue;
+      if (group.weights.actorder != ActivationOrder::weight) continue;
       if (awq && awq->rounding != Rounding::nearest) continue;
       fail(ErrorKind::invalid_argument,
            "{}: actorder is the order of compensated rounding, but the rounding is {}", group.name,

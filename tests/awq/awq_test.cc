@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "awq/apply.h"
+#include "awq/block_loss.h"
 #include "awq/mapping.h"
 #include "awq/mse_clips.h"
 #include "awq/scaled_layer.h"
@@ -111,6 +112,73 @@ TEST_P(AwqLayer, LowersTheErrorOfTheOutputBelowPlainRounding) {
     EXPECT_EQ(mapping.left_alone, mapping.loss_after == mapping.loss_before) << mapping.mapping;
   }
   EXPECT_LT(awq.report.clip_loss_after, awq.report.clip_loss_before);
+}
+
+/// The layer with what lies behind the attention silent: then its output shows attention alone.
+LayerWeights without_mlp(LayerWeights weights) {
+  for (auto& [id, linear] : weights.linears) {
+    if (id.role != LinearRole::down && id.role != LinearRole::expert_down &&
+        id.role != LinearRole::shared_down) {
+      continue;
+    }
+    linear.dense = Tensor::zeros(linear.dense.dtype(), linear.dense.shape());
+    linear.bias = {};
+  }
+  return weights;
+}
+
+TEST_P(AwqLayer, BlockLossIsTheChangeOfWhatTheBlockPutsOut) {
+  windows_ = random_windows(1, 40, 96);
+  LayerStream data = stream();
+  const LayerWeights original = weights_->layer(0);
+  const DecoderSpec& spec = weights_->spec();
+  const LayerJob own = job();
+  const ScaledLayer unscaled(spec, original);
+  for (const ResolvedMapping& mapping : mappings_) {
+    LayerWeights exact = original;
+    LayerWeights rounded = original;
+    for (const LinearId& id : mapping.balance) {
+      rounded[id].dense = dequantize(quantize_to_nearest(original[id].dense.to(DType::f32), {},
+                                                         linears_.at(id).scheme, original[id].dense.dtype()));
+    }
+    if (mapping.balance.front().role < LinearRole::gate && !spec.parallel_block) {
+      exact = without_mlp(exact);
+      rounded = without_mlp(rounded);
+    }
+    const auto output_of = [&](const LayerWeights& weights) {
+      return data.probe(*backend_, 0, prepare_layer(*backend_, weights), data.probe_input());
+    };
+    const Tensor expected = output_of(exact);
+    const Tensor changed = output_of(rounded);
+    double sum = 0;
+    const auto values = expected.values<float>();
+    for (size_t i = 0; i < values.size(); ++i)
+      sum += std::pow(double{changed.values<float>()[i]} - double{values[i]}, 2);
+    BlockLoss loss(own, original, unscaled, mapping, data);
+    const std::vector<float> ones(static_cast<size_t>(original[mapping.balance.front()].in_features()), 1.0f);
+    const double mean = sum / static_cast<double>(values.size());
+    EXPECT_GT(mean, 0) << mapping.describe(spec);
+    EXPECT_NEAR(loss(ones), mean, 1e-4 * mean) << mapping.describe(spec);
+  }
+}
+
+TEST_P(AwqLayer, TheBlocksOutputMayJudgeScales) {
+  const LayerWeights original = weights_->layer(0);
+  for (const Propagation propagation : {Propagation::quantized, Propagation::original}) {
+    LayerStream data = stream();
+    LayerJob own = job();
+    own.propagation = propagation;
+    const QuantizedLayer result =
+        quantize_layer(own, {.n_grid = 6, .objective = Objective::block_output}, original, data);
+    EXPECT_LT(result.report.equivalence_error, 1e-5);
+    for (const auto& mapping : result.report.mappings)
+      EXPECT_LE(mapping.loss_after, mapping.loss_before) << mapping.mapping;
+    LayerStream untouched = stream();
+    untouched.advance(0, prepare_layer(*backend_, original));
+    EXPECT_EQ(
+        std::ranges::equal(data.probe_input().values<float>(), untouched.probe_input().values<float>()),
+        propagation == Propagation::original);
+  }
 }
 
 /// That it lowers the error is tested with more tokens than these in compensated_rounding_test.cc.

@@ -159,6 +159,21 @@ TEST_F(CommandLine, DryRunPrintsThePlanAndWritesNothing) {
   EXPECT_EQ(parse_json(json.output, "plan")["calibration_tokens"], 512);
 }
 
+TEST_F(CommandLine, EffortStandsForWhatIsNotSaid) {
+  const auto method = [&](const std::vector<std::string>& flags) {
+    std::vector<std::string> arguments{"--dry-run", "--json"};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    const auto plan = run_salient(quantize(arguments));
+    EXPECT_EQ(plan.status, 0) << plan.errors;
+    return parse_json(plan.output, "plan")["method"].get<std::string>();
+  };
+  EXPECT_THAT(method({"--effort", "fast"}), AllOf(HasSubstr("nearest"), HasSubstr("sees original")));
+  EXPECT_THAT(method({}), AllOf(HasSubstr("compensated"), HasSubstr("sees quantized")));
+  EXPECT_THAT(method({"--effort", "best"}), HasSubstr("rounding matched"));
+  EXPECT_THAT(method({"--effort", "best", "--rounding", "nearest"}), HasSubstr("rounding nearest"));
+  EXPECT_THAT(method({"--objective", "block_output"}), HasSubstr("by block_output"));
+}
+
 TEST_F(CommandLine, ScaledOnlyLeavesTheWeightsDense) {
   const auto plan = run_salient(quantize({"--scaled-only", "--dry-run", "--json"}));
   ASSERT_EQ(plan.status, 0) << plan.errors;
@@ -200,9 +215,9 @@ default_stage:
   const auto plan = run_salient(quantize({"--recipe", recipe, "--dry-run"}));
   ASSERT_EQ(plan.status, 0) << plan.errors;
   EXPECT_THAT(plan.output,
-              AllOf(HasSubstr("layers 0-3"), HasSubstr("duo_scaling both, 6 candidates"),
+              AllOf(HasSubstr("layers 0-3"), HasSubstr("duo_scaling both, 6 candidates by linear_output"),
                     HasSubstr("smooth  input_layernorm -> q_proj, k_proj, v_proj"),
-                    HasSubstr("int8 symmetric, group 128 (group_1: \"re:.*down_proj$\")  mlp.down_proj"),
+                    HasSubstr("int8 symmetric, group 128, strongest columns first (group_1: \"re:.*down_proj$\")  mlp.down_proj"),
                     HasSubstr("lm_head  (ignore: \"lm_head\")")));
   EXPECT_THAT(plan.output, ::testing::Not(HasSubstr("v_proj -> o_proj")));
   ASSERT_EQ(run_salient(quantize({"--recipe", recipe})).status, 0);
@@ -271,6 +286,8 @@ TEST_F(CommandLine, MistakesGetOneLineAndNoOutput) {
       {quantize({"--group-size", "256", "--ignore", "nothing"}), 2, "matches no module"},
       {quantize({"--scheme", "W8A8"}), 1, "W8A8"},
       {quantize({"--format", "gguf"}), 2, "gguf"},
+      {quantize({"--effort", "most"}), 2, "most not in {fast,default,best}"},
+      {quantize({"--effort", "best", "--method", "rtn"}), 2, "effort best is for AWQ"},
       {quantize({"--recipe", "/nowhere.yaml"}), 1, "/nowhere.yaml"},
       {quantize({"--recipe", kDemo + "/README.md", "--scheme", "W4A16"}), 2,
        "--scheme stands beside --recipe"},

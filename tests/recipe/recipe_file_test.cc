@@ -320,6 +320,13 @@ INSTANTIATE_TEST_SUITE_P(
     Contradictions, RecipeMistake,
     ::testing::Values(
         Mistake{"AWQModifier: {}", kWrong, {"AWQModifier alone does not say how to quantize"}},
+        Mistake{"AWQModifier: {scheme: W4A16}\nsalient: {effort: bset}", kWrong, {"salient: effort: \"bset\"", "best"}},
+        Mistake{"AWQModifier: {scheme: W4A16}\nsalient: {objective: output}",
+                kWrong,
+                {"salient: objective: \"output\"", "linear_output"}},
+        Mistake{"QuantizationModifier: {scheme: W4A16}\nsalient: {effort: best}",
+                kWrong,
+                {"salient: effort: \"best\" is for AWQ"}},
         Mistake{"salient: {rounding: nearest}", ErrorKind::bad_format, {"names no modifier"}},
         Mistake{"", ErrorKind::bad_format, {"the file is empty"}},
         Mistake{"QuantizationModifier: {scheme: W4A16}\nAWQModifier: {}",

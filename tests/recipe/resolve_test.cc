@@ -5,6 +5,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include "base/error.h"
+#include "recipe/effort.h"
 #include "support/error_matcher.h"
 
 namespace salient {
@@ -244,6 +245,41 @@ TEST(ResolveRecipe, ActivationOrderNeedsCompensation) {
               HasSubstr("a: actorder is the order of compensated rounding"));
 }
 
+TEST(ResolveRecipe, CompensatedRoundingTakesTheStrongestColumnsFirstUnlessToldOtherwise) {
+  Recipe recipe;
+  recipe.quantization.config_groups = {{.name = "a", .weights = {.num_bits = 4, .group_size = 128}}};
+  const auto order = [&] { return resolve(recipe, spec_with(256, 512)).linears[0].begin()->second.order; };
+  recipe.awq->rounding = Rounding::compensated;
+  EXPECT_EQ(order(), ActivationOrder::weight);
+  recipe.awq->rounding = Rounding::matched;
+  EXPECT_EQ(order(), ActivationOrder::weight);
+  recipe.awq->rounding = Rounding::nearest;
+  EXPECT_EQ(order(), ActivationOrder::none);
+  recipe.awq->rounding = Rounding::compensated;
+  recipe.quantization.config_groups[0].weights.actorder = ActivationOrder::none;
+  EXPECT_EQ(order(), ActivationOrder::none);
+}
+
+TEST(Effort, DecidesWhatIsLeftOpen) {
+  const auto with = [](Effort effort, OneshotOptions options = {}) {
+    options.effort = effort;
+    return settled(std::move(options));
+  };
+  EXPECT_EQ(with(Effort::fast).recipe.awq->rounding, Rounding::nearest);
+  EXPECT_EQ(with(Effort::fast).calibration.propagation, Propagation::original);
+  EXPECT_EQ(with(Effort::standard).recipe.awq->rounding, Rounding::compensated);
+  EXPECT_EQ(with(Effort::best).recipe.awq->rounding, Rounding::matched);
+  EXPECT_EQ(with(Effort::best).calibration.propagation, Propagation::quantized);
+  OneshotOptions said;
+  said.recipe.awq->rounding = Rounding::compensated;
+  said.calibration.propagation = Propagation::quantized;
+  EXPECT_EQ(with(Effort::fast, said).recipe.awq->rounding, Rounding::compensated);
+  EXPECT_EQ(with(Effort::fast, said).calibration.propagation, Propagation::quantized);
+  OneshotOptions scaled;
+  scaled.result = OneshotResult::scaled;
+  EXPECT_FALSE(with(Effort::best, scaled).recipe.awq->rounding.has_value());
+}
+
 TEST(ResolveRecipe, ScalesForDuoScalingComeInGroups) {
   Recipe recipe;
   recipe.quantization.config_groups = {
@@ -275,6 +311,7 @@ OneshotOptions unusual_options() {
       .mappings = std::vector<AwqMapping>{{"re:.*input_layernorm$", {"re:.*[qkv]_proj$"}, "self_attn"}},
       .duo_scaling = DuoScaling::both,
       .n_grid = 12,
+      .objective = Objective::block_output,
       .clip = ClipSearch::off,
       .rounding = Rounding::nearest};
   options.recipe.quantization.ignore = {"lm_head", "re:.*layers\\.0\\..*"};
@@ -292,7 +329,10 @@ OneshotOptions unusual_options() {
                    .observer_kwargs = {.maxshrink = 0.3, .grid = 50, .norm = 2, .patience = 9}}},
       {.name = "plain",
        .targets = {"re:.*up_proj$"},
-       .weights = {.num_bits = 4, .group_size = 64, .observer = Observer::minmax}}};
+       .weights = {.num_bits = 4,
+                   .group_size = 64,
+                   .actorder = ActivationOrder::none,
+                   .observer = Observer::minmax}}};
   options.calibration = {.num_samples = 7,
                          .max_seq_length = 99,
                          .propagation = Propagation::original,
@@ -319,6 +359,9 @@ TEST(RecipeToYaml, SaysEverythingThatTheReaderTakes) {
   EXPECT_EQ(searched.observer, Observer::mse);
   EXPECT_EQ(searched.observer_kwargs, options.recipe.quantization.config_groups[1].weights.observer_kwargs);
   EXPECT_EQ(searched.actorder, ActivationOrder::weight);
+  EXPECT_EQ(back.recipe.quantization.config_groups[0].weights.actorder, ActivationOrder::automatic);
+  EXPECT_EQ(back.recipe.quantization.config_groups[2].weights.actorder, ActivationOrder::none);
+  EXPECT_EQ(back.recipe.awq->objective, Objective::block_output);
   EXPECT_EQ(back.calibration.num_samples, 7);
   EXPECT_EQ(back.calibration.propagation, Propagation::original);
   EXPECT_EQ(back.calibration.experts, ExpertCalibration::routed);

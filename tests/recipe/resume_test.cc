@@ -146,6 +146,12 @@ INSTANTIATE_TEST_SUITE_P(
                 [](OneshotOptions& o) { o.calibration.propagation = Propagation::original; }},
         Variant{"Matched", "LlamaForCausalLM",
                 [](OneshotOptions& o) { o.recipe.awq->rounding = Rounding::matched; }},
+        Variant{"Fast", "LlamaForCausalLM", [](OneshotOptions& o) { o.effort = Effort::fast; }},
+        Variant{"BlockOutput", "LlamaForCausalLM",
+                [](OneshotOptions& o) {
+                  o.effort = Effort::fast;
+                  o.recipe.awq->objective = Objective::block_output;
+                }},
         Variant{"Scaled", "LlamaForCausalLM", [](OneshotOptions& o) { o.result = OneshotResult::scaled; }},
         Variant{"AutoAwq", "LlamaForCausalLM", [](OneshotOptions& o) { o.format = Format::autoawq_gemm; }},
         Variant{"Nearest", "LlamaForCausalLM", [](OneshotOptions& o) { o.recipe.awq.reset(); }},

@@ -76,7 +76,6 @@ class QuantizationArgs(Fields):
             value = plain(getattr(self, name))
             setattr(self, name, value.lower() if isinstance(value, str) else value)
         self.strategy = self.strategy or _strategy_of(self.group_size)
-        self.actorder = None if self.actorder is False else self.actorder
         if not self.dynamic:  # else it is of activations, which are refused by their own name
             check_args(self)
 
