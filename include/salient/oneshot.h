@@ -22,8 +22,8 @@ enum class Propagation {
   original,   ///< the outputs of the original layers (AutoAWQ)
 };
 
-/// How much is done for accuracy where the recipe leaves it open; docs/quantization.md says what each costs and
-/// gains.
+/// How much is done for accuracy where the recipe leaves it open; docs/quantization.md says what each costs
+/// and gains.
 enum class Effort {
   fast,      ///< Rounding::nearest, Propagation::original
   standard,  ///< Rounding::compensated
@@ -241,8 +241,8 @@ struct PlannedLinear {
   QuantizationScheme scheme;
   Observer observer = Observer::automatic;
   ActivationOrder order = ActivationOrder::none;  ///< never automatic
-  std::string group;   ///< "group_0"
-  std::string target;  ///< of the group, that chose this linear: "Linear"
+  std::string group;                              ///< "group_0"
+  std::string target;                             ///< of the group, that chose this linear: "Linear"
 };
 
 struct PlannedMapping {

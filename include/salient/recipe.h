@@ -19,8 +19,8 @@ enum class ClipSearch { off, on };
 /// By which error the search judges candidate scales.
 enum class Objective {
   linear_output,  ///< of the outputs of the linears behind the scale, through their Gram matrix
-  block_output,   ///< of what the attention or the MLP that they belong to adds to the hidden states, with the
-                  ///< tokens run through it for every candidate (what both incumbents do; many times slower)
+  block_output,  ///< of what the attention or the MLP that they belong to adds to the hidden states, with the
+                 ///< tokens run through it for every candidate (what both incumbents do; many times slower)
 };
 
 /// How weights become codes once scales and zeros are chosen.

@@ -101,13 +101,12 @@ def oneshot(
     for as many as the model takes. propagate_error, min_tokens_per_module and what else is not here:
     docs/coming-from-llm-compressor.md. output_dir: where the model is written when it is whole; it takes the place of a
     model there unless overwrite=False. None: a temporary one, until save_pretrained. log_dir: gets the recipe and the
-    report. format: "pack-quantized" or "autoawq-gemm". effort: "fast", "default" or "best", for what the recipe leaves
-    open. target_bits: bits per weight at most, in the mean of linears
-    that get 2 to 8 by measured errors. shard_size (or max_shard_size): bytes per file, or "5GB". progress: False for no
-    bar, or a function of layers done, layers, seconds elapsed and left. max_memory: bytes that the process may have
-    resident, or "4GiB". work: a directory that keeps finished layers; resume=True goes on with what an earlier call
-    left there. Errors: ValueError and NotImplementedError for what cannot be run; OSError; MemoryError with the
-    smallest max_memory. A UserWarning for what changes nothing. KeyboardInterrupt leaves nothing behind but work.
+    report. format: "pack-quantized" or "autoawq-gemm". effort: "fast", "default" or "best", where the recipe leaves it
+    open. target_bits: bits per weight at most, in the mean of linears with 2 to 8. shard_size (or max_shard_size): bytes
+    per file, or "5GB". progress: False for no bar, or a function of layers done, layers, seconds elapsed and left.
+    max_memory: bytes that the process may have resident, or "4GiB". work: a directory that keeps finished layers;
+    resume=True goes on with what an earlier call left there. Errors: ValueError and NotImplementedError for what cannot
+    be run; OSError; MemoryError with the smallest max_memory. A UserWarning for what changes nothing.
     """
     given = dict(locals())
     reject_unknown("oneshot", given.pop("unknown"), ARGUMENTS)

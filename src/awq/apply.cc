@@ -51,17 +51,15 @@ void clamp_groups(Tensor& weight, const Tensor& clip) {
   });
 }
 
-Tensor scaled_gram(const Tensor& gram, std::span<const float> column_scales) {
-  Tensor result = gram.to(DType::f32);
-  if (column_scales.empty()) return result;
-  const auto values = result.mutable_values<float>();
+void scale_gram(Tensor& gram, std::span<const float> column_scales) {
+  if (column_scales.empty()) return;
+  const auto values = gram.mutable_values<float>();
   const size_t size = column_scales.size();
   parallel_for(size, 16, [&](size_t begin, size_t end) {
     for (size_t i = begin; i < end; ++i) {
       for (size_t j = 0; j < size; ++j) values[i * size + j] /= column_scales[i] * column_scales[j];
     }
   });
-  return result;
 }
 
 }  // namespace salient

@@ -61,19 +61,6 @@ Tensor take_columns(const Tensor& matrix, std::span<const int64_t> order) {
   return result;
 }
 
-/// G with rows and columns in that order; a new tensor.
-Tensor take_both(const Tensor& gram, std::span<const int64_t> order) {
-  const Tensor columns = take_columns(gram, order);
-  Tensor result = Tensor::empty(DType::f32, gram.shape());
-  const size_t row_size = order.size();
-  for (size_t i = 0; i < row_size; ++i) {
-    std::copy_n(
-        columns.values<float>().begin() + static_cast<ptrdiff_t>(static_cast<size_t>(order[i]) * row_size),
-        row_size, result.mutable_values<float>().begin() + static_cast<ptrdiff_t>(i * row_size));
-  }
-  return result;
-}
-
 /// The columns of a matrix on their way from the first to the last of `order`, for some of its rows.
 class ColumnRounding {
  public:
@@ -157,10 +144,26 @@ class ColumnRounding {
   Tensor errors_;   // f32 [rows, in], w - q of the columns that are done
 };
 
+/// G with rows and columns in that order (empty: as they are); a new tensor.
+Tensor take_both(const Tensor& gram, std::span<const int64_t> order) {
+  if (is_sorted(order)) return gram.to(DType::f32);
+  Tensor result = Tensor::empty(DType::f32, gram.shape());
+  const size_t size = order.size();
+  const auto from = gram.values<float>();
+  const auto to = result.mutable_values<float>();
+  parallel_for(size, 16, [&](size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+      const float* row = from.data() + static_cast<size_t>(order[i]) * size;
+      for (size_t j = 0; j < size; ++j) to[i * size + j] = row[static_cast<size_t>(order[j])];
+    }
+  });
+  return result;
+}
+
 }  // namespace
 
-Tensor shrunk_gram(const RoundingInput& input, double times) {
-  Tensor result = input.gram.to(DType::f32);
+Tensor shrunk_gram(const RoundingInput& input, double times, std::span<const int64_t> order) {
+  Tensor result = take_both(input.gram, order);
   const auto values = result.mutable_values<float>();
   const auto size = static_cast<size_t>(result.dim(0));
   double mean = 0;
@@ -177,8 +180,7 @@ FeedbackFactor make_feedback_factor(Backend& backend, const RoundingInput& input
   FeedbackFactor factor{.order = rounding_order(input.gram, order), .upper = {}};
   for (const double times : {1.0, 10.0, 100.0}) {
     throw_if_cancelled(cancelled);
-    Tensor upper = shrunk_gram(input, times);
-    if (!is_sorted(factor.order)) upper = take_both(upper, factor.order);
+    Tensor upper = shrunk_gram(input, times, factor.order);
     if (!backend.factorize(upper)) continue;
     factor.upper = upper;
     break;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "backend/backend.h"
@@ -16,8 +17,8 @@ struct RoundingInput {
 };
 
 /// The Gram matrix shrunk towards its diagonal, by more the fewer tokens it has seen for its size, `times` as
-/// much as usual; a new tensor.
-Tensor shrunk_gram(const RoundingInput& input, double times);
+/// much as usual, with rows and columns in `order` (empty: as they are); a new tensor.
+Tensor shrunk_gram(const RoundingInput& input, double times, std::span<const int64_t> order = {});
 
 /// How the errors of columns reach those rounded after them.
 struct FeedbackFactor {

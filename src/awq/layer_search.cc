@@ -56,7 +56,7 @@ Tensor clip_by_weights(const RoundingRule& rule, const Tensor& weight, const Lin
 }
 
 LayerSearch::LayerSearch(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
-                         const LayerStatistics& statistics, LayerStream& stream)
+                         LayerStatistics& statistics, LayerStream& stream)
     : job_(job),
       settings_(settings),
       original_(original),
@@ -69,14 +69,26 @@ void LayerSearch::run(LayerReport& report) {
   for (const ResolvedMapping& mapping : job_.mappings) {
     if (expert_of(mapping) < 0) smooth(mapping, statistics_.of(mapping.balance.front()), report);
   }
-  for (const auto& slot : job_.spec.linears(job_.layer)) {
-    if (is_expert(slot.id.role) || !job_.linears.contains(slot.id)) continue;
-    finish(slot.id, statistics_.of(slot.id), report);
+  for (const LinearId& id : finishing_order()) {
+    finish(id, statistics_.of(id), report);
     return_free_memory();
   }
   shared_.reset();
   if (!job_.spec.has_experts(job_.layer)) return;
   for (int64_t expert = 0; expert < job_.spec.moe->experts; ++expert) run_expert(expert, report);
+}
+
+/// Those that belong to no expert, as the layer uses them, but those that read one tensor behind one another.
+std::vector<LinearId> LayerSearch::finishing_order() const {
+  std::vector<LinearId> order;
+  for (const auto& slot : job_.spec.linears(job_.layer)) {
+    if (is_expert(slot.id.role) || !job_.linears.contains(slot.id)) continue;
+    const LinearId& reader = representatives_.at(slot.id);
+    const auto last = std::find_if(order.rbegin(), order.rend(),
+                                   [&](const LinearId& id) { return representatives_.at(id) == reader; });
+    order.insert(last == order.rend() ? order.end() : last.base(), slot.id);
+  }
+  return order;
 }
 
 /// The expert whose linears a mapping pairs; -1 for all others.
@@ -176,7 +188,7 @@ void LayerSearch::finish(const LinearId& id, const ActivationStatistics& statist
   throw_if_cancelled(job_.cancelled);
   const std::string name = job_.spec.linear_name(job_.layer, id);
   with_context(name, [&] {
-    SharedInput& shared = shared_input(id, statistics);
+    SharedInput& shared = shared_input(id, statistics, report);
     const RoundingRule rule = *rounding_rule(job_, id, original_);
     Tensor weight = scaled_.weight(id);
     if (shared.correction.defined()) weight = correct_outputs(job_.exact, weight, shared.correction);
@@ -201,6 +213,7 @@ void LayerSearch::finish(const LinearId& id, const ActivationStatistics& statist
                                              .statistics = statistics,
                                              .weight = weight,
                                              .row_scales = scaled_.row_scales(id),
+                                             .column_scales = scaled_.column_scales(id),
                                              .input = shared.input,
                                              .clip = clip,
                                              .rounded = *finished_[id].quantized}));
@@ -208,27 +221,30 @@ void LayerSearch::finish(const LinearId& id, const ActivationStatistics& statist
   });
 }
 
-/// Linears that read one tensor come one after another.
+/// Linears that read one tensor come one after another: nobody asks for its Gram matrix again.
 LayerSearch::SharedInput& LayerSearch::shared_input(const LinearId& id,
-                                                    const ActivationStatistics& statistics) {
+                                                    const ActivationStatistics& statistics,
+                                                    LayerReport& report) {
   const bool expert = is_expert(id.role);
   const LinearId reader = !expert                              ? representatives_.at(id)
                           : id.role == LinearRole::expert_down ? id
                                                                : LinearId(LinearRole::expert_gate, id.expert);
   if (shared_ && shared_->reader == reader) return *shared_;
   shared_.reset();
+  Tensor gram = expert ? statistics.gram().to(DType::f32) : statistics_.take_gram(id);
   if (settings_.rounding == Rounding::matched && !expert) {
-    shared_ = matched_input(id);
+    gram = {};
+    shared_ = matched_input(id, report);
   } else {
-    shared_ = SharedInput{
-        .reader = reader,
-        .input = {scaled_gram(statistics.gram(), scaled_.column_scales(id)), statistics.tokens()}};
+    scale_gram(gram, scaled_.column_scales(id));
+    shared_ = SharedInput{.reader = reader, .input = {gram, statistics.tokens()}};
   }
   shared_->reader = reader;
   return *shared_;
 }
 
-LayerSearch::SharedInput LayerSearch::matched_input(const LinearId& id) {
+LayerSearch::SharedInput LayerSearch::matched_input(const LinearId& id, LayerReport& report) {
+  std::optional<Stopwatch> watch(std::in_place, report.seconds.forward);
   const PreparedLayer so_far = prepare_so_far();
   const PreparedLayer original = prepare_layer(job_.backend, original_);
   MatchedInput matched = match_inputs({.backend = job_.backend,
@@ -239,6 +255,7 @@ LayerSearch::SharedInput LayerSearch::matched_input(const LinearId& id) {
                                        .original = original,
                                        .column_scales = scaled_.column_scales(id)},
                                       id);
+  watch.emplace(report.seconds.rounding);
   const Tensor correction = output_correction(job_.exact, matched);
   return {.reader = id, .input = std::move(matched.input), .correction = correction};
 }

@@ -32,7 +32,7 @@ class LayerSearch {
  public:
   /// `stream` stands before the layer; everything must outlive this.
   LayerSearch(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
-              const LayerStatistics& statistics, LayerStream& stream);
+              LayerStatistics& statistics, LayerStream& stream);
 
   void run(LayerReport& report);
 
@@ -58,8 +58,9 @@ class LayerSearch {
   void represent(const ResolvedMapping& mapping, std::span<float> scales) const;
 
   void finish(const LinearId& id, const ActivationStatistics& statistics, LayerReport& report);
-  SharedInput& shared_input(const LinearId& id, const ActivationStatistics& statistics);
-  SharedInput matched_input(const LinearId& id);
+  SharedInput& shared_input(const LinearId& id, const ActivationStatistics& statistics, LayerReport& report);
+  std::vector<LinearId> finishing_order() const;
+  SharedInput matched_input(const LinearId& id, LayerReport& report);
   PreparedLayer prepare_so_far() const;
   QuantizedWeight round(const LinearId& id, const RoundingRule& rule, const Tensor& weight,
                         const Tensor& clip, SharedInput& shared) const;
@@ -69,7 +70,7 @@ class LayerSearch {
   const LayerJob& job_;
   const AwqModifier& settings_;
   const LayerWeights& original_;
-  const LayerStatistics& statistics_;
+  LayerStatistics& statistics_;
   LayerStream& stream_;
   PerLinear<LinearId> representatives_;
   ScaledLayer scaled_;

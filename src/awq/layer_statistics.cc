@@ -37,6 +37,14 @@ const ActivationStatistics& LayerStatistics::of(const LinearId& id) const {
   return inputs_.at(representatives_.at(id));
 }
 
+Tensor LayerStatistics::take_gram(const LinearId& id) {
+  const LinearId& reader = representatives_.at(id);
+  const bool with_experts =
+      job_.spec.has_experts(job_.layer) && representatives_.at(LinearRole::router) == reader;
+  ActivationStatistics& own = inputs_.at(reader);
+  return with_experts ? own.gram().to(DType::f32) : own.take_gram();
+}
+
 /// The router decides batch by batch, as in the forward pass.
 void LayerStatistics::assign_tokens() const {
   const MoeSpec& moe = *job_.spec.moe;

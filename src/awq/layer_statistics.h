@@ -28,6 +28,9 @@ class LayerStatistics {
 
   /// Of a linear that belongs to no expert.
   const ActivationStatistics& of(const LinearId& id) const;
+  /// The Gram matrix of what the linear reads, for whoever may change it. It is gone from here unless experts
+  /// read the same.
+  Tensor take_gram(const LinearId& id);
   /// Computed anew in each call. With ExpertCalibration::routed and at least min_tokens_per_expert tokens,
   /// those that the router sends there; else all.
   ExpertStatistics of_expert(int64_t expert) const;

@@ -44,6 +44,21 @@ Tensor take_rows(const Tensor& matrix, int64_t step) {
   return result;
 }
 
+std::vector<float> inverse(std::span<const float> values) {
+  std::vector<float> result(values.begin(), values.end());
+  for (float& value : result) value = 1.0f / value;
+  return result;
+}
+
+/// `matrix` in the coordinates of the Gram matrix at hand; `matrix` itself without scales.
+Tensor scaled_columns(const Tensor& matrix, std::span<const float> scales) {
+  if (scales.empty()) return matrix;
+  Tensor result = matrix.to(DType::f32);
+  const auto values = result.mutable_values<float>();
+  for (size_t i = 0; i < values.size(); ++i) values[i] *= scales[i % scales.size()];
+  return result;
+}
+
 /// The rows that `rows` holds every step-th of, as they were rounded, less those.
 Tensor rounding_errors(const Tensor& rows, const QuantizedWeight& rounded, int64_t step) {
   Tensor result = Tensor::empty(DType::f32, rows.shape());
@@ -87,10 +102,16 @@ LinearReport measure_losses(const LinearLossProblem& problem) {
   const Tensor weight = take_rows(problem.weight, step);
   const Tensor clip = problem.clip.defined() ? take_rows(problem.clip, step) : Tensor();
   std::vector<double> errors(static_cast<size_t>(weight.dim(0)));
-  const auto loss = [&](const Tensor& rows, const Tensor& bounds, const Tensor& gram, bool scaled) {
-    const RoundingRule rule = rule_for_matrix(problem.rule, rows);
-    problem.backend.rounding_loss(
-        {.rule = rule, .weight = rows, .clip = bounds, .gram = gram, .precision = problem.precision}, errors);
+  const auto loss = [&](const Tensor& rows, std::span<const float> scales, const Tensor& bounds,
+                        bool scaled) {
+    const RoundingRule rule = rule_for_matrix(problem.rule, rows, scales);
+    problem.backend.rounding_loss({.rule = rule,
+                                   .weight = rows,
+                                   .column_scales = scales,
+                                   .clip = bounds,
+                                   .gram = problem.input.gram,
+                                   .precision = problem.precision},
+                                  errors);
     return mean(errors, scaled);
   };
   const auto form = [&](const Tensor& rows) {
@@ -98,9 +119,11 @@ LinearReport measure_losses(const LinearLossProblem& problem) {
     return mean(errors, true);
   };
   report.signal = form(weight);
-  report.loss_nearest = loss(take_rows(problem.original, step), {}, problem.statistics.gram(), false);
-  report.loss_scaled = loss(weight, {}, problem.input.gram, true);
-  report.loss_clipped = clip.defined() ? loss(weight, clip, problem.input.gram, true) : report.loss_scaled;
+  const std::vector<float> back = inverse(problem.column_scales);
+  report.loss_nearest =
+      loss(scaled_columns(take_rows(problem.original, step), problem.column_scales), back, {}, false);
+  report.loss_scaled = loss(weight, {}, {}, true);
+  report.loss_clipped = clip.defined() ? loss(weight, {}, clip, true) : report.loss_scaled;
   report.loss = form(rounding_errors(weight, problem.rounded, step));
   describe_channels(problem.statistics, report);
   return report;

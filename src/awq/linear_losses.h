@@ -17,6 +17,7 @@ struct LinearLossProblem {
   const ActivationStatistics& statistics;  ///< of what the original reads
   const Tensor& weight;                    ///< f32 [out, in], scaled
   std::span<const float> row_scales;       ///< what its outputs have been divided by, [out] or empty
+  std::span<const float> column_scales;    ///< what its columns have been multiplied by, [in] or empty
   const RoundingInput& input;              ///< of the scaled weight
   const Tensor& clip;                      ///< f32 [out, groups] or undefined
   const QuantizedWeight& rounded;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "backend/backend.h"
@@ -19,12 +20,14 @@ class ActivationStatistics {
   /// Errors: internal when the features differ.
   void merge(const ActivationStatistics& other);
 
-  int64_t features() const { return gram_.dim(0); }
+  int64_t features() const { return static_cast<int64_t>(absolute_sum_.size()); }
   int64_t tokens() const { return tokens_; }
   /// mean over tokens of |x|, [features]. Zeros before the first token.
   std::vector<float> mean_absolute() const;
   /// x^T x summed over the tokens, f32 [features, features].
   const Tensor& gram() const { return gram_; }
+  /// The same for whoever may change it; undefined here from then on.
+  Tensor take_gram() { return std::exchange(gram_, Tensor()); }
 
  private:
   int64_t tokens_ = 0;

@@ -51,8 +51,8 @@ class LayerStream {
                const Comparison& visit);
 
   using Outputs = std::function<void(const Tensor& hidden)>;
-  /// Shows `visit`, batch by batch, the hidden states [rows that count, hidden] behind the layer, or before the
-  /// first of its linears for which `stops` is true. The stream stays before the layer.
+  /// Shows `visit`, batch by batch, the hidden states [rows that count, hidden] behind the layer, or before
+  /// the first of its linears for which `stops` is true. The stream stays before the layer.
   void outputs(int64_t layer, const PreparedLayer& weights,
                const std::function<bool(const LinearId& id)>& stops, const Outputs& visit);
 

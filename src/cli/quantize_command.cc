@@ -63,10 +63,9 @@ CLI::IsMember one_of(std::span<const std::string_view> words) {
 }
 
 /// Flags that say what a recipe says.
-constexpr const char* kRecipeFlags[] = {"--scheme",  "--group-size",  "--ignore",
-                                        "--method",  "--duo-scaling", "--n-grid",
-                                        "--no-clip", "--rounding",    "--target-bits",
-                                        "--objective"};
+constexpr const char* kRecipeFlags[] = {"--scheme",      "--group-size", "--ignore",  "--method",
+                                        "--duo-scaling", "--n-grid",     "--no-clip", "--rounding",
+                                        "--target-bits", "--objective"};
 
 void take_recipe(const CLI::App& command, QuantizeArguments& arguments) {
   for (const char* flag : kRecipeFlags) {
@@ -317,6 +316,45 @@ void add_data_options(CLI::App& command, QuantizeArguments& arguments) {
       ->check(CLI::Range(1, 1 << 20));
 }
 
+void add_search_options(CLI::App& command, QuantizeArguments& arguments) {
+  command.add_option("--duo-scaling", arguments.duo_scaling, "true (default), false or both")
+      ->check(CLI::IsMember({"true", "false", "both"}));
+  command
+      .add_option("--effort", arguments.effort,
+                  "What is done for accuracy: fast, default or best; stands for --rounding and --propagation "
+                  "where they are not given")
+      ->check(one_of(kEffortWords));
+  command.add_option("--n-grid", arguments.n_grid, "Candidate scales per mapping (default 20)");
+  command.add_flag("--no-clip", arguments.no_clip, "Leave out the clip search");
+  command
+      .add_option(
+          "--rounding", arguments.rounding,
+          "compensated (default): each weight makes up for the errors of those before it (GPTQ); "
+          "nearest (effort fast); or matched (effort best): compensated, and each linear makes up for "
+          "what its input lost before it (GPTAQ)")
+      ->check(one_of(kRoundingWords));
+  command
+      .add_option(
+          "--objective", arguments.objective,
+          "Error that judges scales: linear_output (default), from statistics, or block_output, with the "
+          "tokens run through attention or MLP for each candidate, as the incumbents do (much slower)")
+      ->check(one_of(kObjectiveWords));
+  command
+      .add_option(
+          "--propagation", arguments.propagation,
+          "What the next layer is calibrated on: quantized (default) or original (effort fast) outputs")
+      ->check(CLI::IsMember({"quantized", "original"}));
+  command
+      .add_option(
+          "--precision", arguments.precision,
+          "Arithmetic of the calibration pass: auto (default; bf16 where the CPU multiplies it) or f32")
+      ->check(CLI::IsMember({"auto", "f32"}));
+  command
+      .add_option("--moe-calibrate", arguments.experts,
+                  "Tokens that an expert's statistics come from: all (default) or those routed to it")
+      ->check(CLI::IsMember({"all", "routed"}));
+}
+
 }  // namespace
 
 void add_quantize_command(CLI::App& app) {
@@ -349,40 +387,7 @@ void add_quantize_command(CLI::App& app) {
           "--ignore", arguments->ignore,
           "A linear that stays dense beside lm_head, by full name, re:pattern or class; may be repeated")
       ->allow_extra_args(false);
-  command->add_option("--duo-scaling", arguments->duo_scaling, "true (default), false or both")
-      ->check(CLI::IsMember({"true", "false", "both"}));
-  command
-      ->add_option("--effort", arguments->effort,
-                   "What is done for accuracy: fast, default or best; stands for --rounding and --propagation "
-                   "where they are not given")
-      ->check(one_of(kEffortWords));
-  command->add_option("--n-grid", arguments->n_grid, "Candidate scales per mapping (default 20)");
-  command->add_flag("--no-clip", arguments->no_clip, "Leave out the clip search");
-  command
-      ->add_option(
-          "--rounding", arguments->rounding,
-          "compensated (default): each weight makes up for the errors of those before it (GPTQ); nearest (effort "
-          "fast); or matched (effort best): compensated, and each linear makes up for what its input lost before "
-          "it (GPTAQ)")
-      ->check(one_of(kRoundingWords));
-  command
-      ->add_option("--objective", arguments->objective,
-                   "Error that judges scales: linear_output (default), from statistics, or block_output, with the "
-                   "tokens run through attention or MLP for each candidate, as the incumbents do (much slower)")
-      ->check(one_of(kObjectiveWords));
-  command
-      ->add_option("--propagation", arguments->propagation,
-                   "What the next layer is calibrated on: quantized (default) or original (effort fast) outputs")
-      ->check(CLI::IsMember({"quantized", "original"}));
-  command
-      ->add_option(
-          "--precision", arguments->precision,
-          "Arithmetic of the calibration pass: auto (default; bf16 where the CPU multiplies it) or f32")
-      ->check(CLI::IsMember({"auto", "f32"}));
-  command
-      ->add_option("--moe-calibrate", arguments->experts,
-                   "Tokens that an expert's statistics come from: all (default) or those routed to it")
-      ->check(CLI::IsMember({"all", "routed"}));
+  add_search_options(*command, *arguments);
   command->add_flag("--scaled-only", arguments->scaled_only,
                     "Smooth and clip, but leave the weights dense, for other quantizers");
   command->add_option("--shard-size", arguments->shard_size, "Largest file to write (default 5GB)");

@@ -56,8 +56,7 @@ void check_cap(const OneshotOptions& options) {
 
 void check_effort(const OneshotOptions& options) {
   if (options.recipe.awq || options.effort == Effort::standard) return;
-  fail(ErrorKind::invalid_argument,
-       "effort {} is for AWQ; rounding to nearest without it knows one way only",
+  fail(ErrorKind::invalid_argument, "effort {} is for AWQ; rounding to nearest without it knows one way only",
        kEffortWords[static_cast<size_t>(options.effort)]);
 }
 

@@ -169,8 +169,7 @@ void write_extras(RecipeWriter& writer, const OneshotOptions& options) {
 
 }  // namespace
 
-std::string recipe_to_yaml(const OneshotOptions& given, const DecoderSpec& spec,
-                           int64_t calibration_tokens) {
+std::string recipe_to_yaml(const OneshotOptions& given, const DecoderSpec& spec, int64_t calibration_tokens) {
   const OneshotOptions options = settled(given);
   RecipeWriter writer;
   writer.open();

@@ -132,8 +132,7 @@ std::string method_text(const OneshotOptions& given) {
       fmt::format("AWQ: duo_scaling {}, {} candidates by {}, {}, {}, next layer sees {} outputs",
                   kDuo[static_cast<size_t>(awq.duo_scaling)], awq.n_grid,
                   kObjectiveWords[static_cast<size_t>(awq.objective)],
-                  awq.clip == ClipSearch::on ? "clip search" : "no clip search",
-                  rounding,
+                  awq.clip == ClipSearch::on ? "clip search" : "no clip search", rounding,
                   options.calibration.propagation == Propagation::quantized ? "quantized" : "original");
   if (options.calibration.experts == ExpertCalibration::routed) text += ", experts see routed tokens";
   return text;

@@ -175,9 +175,8 @@ TEST_P(AwqLayer, TheBlocksOutputMayJudgeScales) {
       EXPECT_LE(mapping.loss_after, mapping.loss_before) << mapping.mapping;
     LayerStream untouched = stream();
     untouched.advance(0, prepare_layer(*backend_, original));
-    EXPECT_EQ(
-        std::ranges::equal(data.probe_input().values<float>(), untouched.probe_input().values<float>()),
-        propagation == Propagation::original);
+    EXPECT_EQ(std::ranges::equal(data.probe_input().values<float>(), untouched.probe_input().values<float>()),
+              propagation == Propagation::original);
   }
 }
 

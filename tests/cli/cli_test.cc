@@ -217,7 +217,8 @@ default_stage:
   EXPECT_THAT(plan.output,
               AllOf(HasSubstr("layers 0-3"), HasSubstr("duo_scaling both, 6 candidates by linear_output"),
                     HasSubstr("smooth  input_layernorm -> q_proj, k_proj, v_proj"),
-                    HasSubstr("int8 symmetric, group 128, strongest columns first (group_1: \"re:.*down_proj$\")  mlp.down_proj"),
+                    HasSubstr("int8 symmetric, group 128, strongest columns first (group_1: "
+                              "\"re:.*down_proj$\")  mlp.down_proj"),
                     HasSubstr("lm_head  (ignore: \"lm_head\")")));
   EXPECT_THAT(plan.output, ::testing::Not(HasSubstr("v_proj -> o_proj")));
   ASSERT_EQ(run_salient(quantize({"--recipe", recipe})).status, 0);

@@ -320,7 +320,9 @@ INSTANTIATE_TEST_SUITE_P(
     Contradictions, RecipeMistake,
     ::testing::Values(
         Mistake{"AWQModifier: {}", kWrong, {"AWQModifier alone does not say how to quantize"}},
-        Mistake{"AWQModifier: {scheme: W4A16}\nsalient: {effort: bset}", kWrong, {"salient: effort: \"bset\"", "best"}},
+        Mistake{"AWQModifier: {scheme: W4A16}\nsalient: {effort: bset}",
+                kWrong,
+                {"salient: effort: \"bset\"", "best"}},
         Mistake{"AWQModifier: {scheme: W4A16}\nsalient: {objective: output}",
                 kWrong,
                 {"salient: objective: \"output\"", "linear_output"}},
