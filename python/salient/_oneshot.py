@@ -106,8 +106,7 @@ def oneshot(
     per file, or "5GB". progress: False for no bar, or a function of layers done, layers, seconds elapsed and left.
     max_memory: bytes that the process may have resident, or "4GiB". work: a directory that keeps finished layers;
     resume=True goes on with what an earlier call left there. Errors: ValueError and NotImplementedError for what cannot
-    be run; OSError; MemoryError with the smallest max_memory. A UserWarning for what changes nothing.
-    """
+    be run; OSError; MemoryError with the smallest max_memory."""
     given = dict(locals())
     reject_unknown("oneshot", given.pop("unknown"), ARGUMENTS)
     return _run(given)
