@@ -29,10 +29,14 @@ int64_t element_count(const Shape& shape) {
 }
 
 Tensor Tensor::empty(DType dtype, Shape shape) {
+  const size_t bytes = static_cast<size_t>(salient::element_count(shape)) * salient::byte_size(dtype);
+  return in(dtype, std::move(shape), allocate(bytes));
+}
+
+Tensor Tensor::in(DType dtype, Shape shape, std::shared_ptr<std::byte> memory) {
   Tensor result;
   result.dtype_ = dtype;
   result.shape_ = std::move(shape);
-  auto memory = allocate(result.byte_size());
   result.data_ = memory.get();
   result.writable_ = true;
   result.owner_ = std::move(memory);

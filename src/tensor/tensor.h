@@ -66,6 +66,8 @@ class Tensor {
   /// Owned, uninitialised. Errors: out_of_memory.
   static Tensor empty(DType dtype, Shape shape);
   static Tensor zeros(DType dtype, Shape shape);
+  /// Uninitialised in memory from elsewhere, 64-byte aligned and large enough.
+  static Tensor in(DType dtype, Shape shape, std::shared_ptr<std::byte> memory);
   /// Owned copy of `values`. Errors: internal when the counts differ.
   template <typename T>
   static Tensor of(Shape shape, std::span<const T> values);
