@@ -10,6 +10,7 @@
 #include "tensor/activation.h"
 #include "tensor/rope_pairs.h"
 #include "tensor/tensor.h"
+#include "tensor/tensor_pool.h"
 
 namespace salient {
 
@@ -93,6 +94,10 @@ class Backend {
   virtual std::string arithmetic() const = 0;
 
   virtual std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) = 0;
+  /// The same linear in the layout that products with many rows bring it into, in memory of `pool` or, without
+  /// one, new: for products that repeat, and for calls from inside parallel work, which would each do so
+  /// alone. Null where there is no such layout. Linears give the same bytes either way.
+  virtual std::shared_ptr<const PreparedLinear> pack(const PreparedLinear& linear, TensorPool* pool) = 0;
   /// y [rows, out] = x [rows, in] W^T + bias.
   virtual void linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) = 0;
   /// y[r] = table[tokens[r]]; the table is f32, f16 or bf16 [vocab, features].
@@ -121,6 +126,8 @@ class Backend {
   /// y[rows[i]] += factors[i] * x[i]; no row twice.
   virtual void scatter_add(const Tensor& x, std::span<const int32_t> rows, std::span<const float> factors,
                            Tensor& y) = 0;
+  /// Whether no value of x is infinite or NaN.
+  virtual bool all_finite(const Tensor& x) = 0;
   /// gram [k, k] += x^T x for x [rows, k], f32; the whole matrix is filled. `precision` as for products.
   virtual void accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) = 0;
   /// result[r] = x_r S x_r^T for every row of x [rows, k] and a symmetric S [k, k]. x S is computed in f32,

@@ -146,6 +146,30 @@ TEST_P(AttentionTest, HugeScoresDoNotOverflow) {
   for (float& value : in.query.mutable_values<float>()) value *= 1e4f;
   const Tensor output = run(c, in);
   for (const float value : output.values<float>()) ASSERT_TRUE(std::isfinite(value));
+  if (!use_bf16()) return;
+  const Tensor rounded = run(c, in);
+  for (const float value : rounded.values<float>()) ASSERT_TRUE(std::isfinite(value));
+}
+
+/// Of inputs that bf16 holds, and a power of two as their scale, only weights are rounded: one part in 512 of
+/// values up to 4.
+TEST_P(AttentionTest, ProductsOfBf16RoundNothingButOperands) {
+  if (!use_bf16()) GTEST_SKIP() << "no bf16 products: " << backend->description();
+  const std::vector<Case> cases{
+      {.count = 30, .heads = 3, .kv_heads = 3, .slopes = {0.5f, 0.0625f, 0.25f}},
+      {.count = 40, .heads = 4, .kv_heads = 4, .value_dim = 20, .softcap = 2},
+      {.count = 64, .first_position = 3, .heads = 9, .kv_heads = 3, .head_dim = 64},
+      {.count = 130, .first_position = 70, .heads = 4, .kv_heads = 2, .window = 5},
+      {.count = 130, .first_position = 70, .heads = 4, .kv_heads = 2, .head_dim = 64, .window = 100},
+      {.count = 200, .first_position = 31, .heads = 4, .kv_heads = 2},
+  };
+  for (const Case& c : cases) {
+    Inputs in = inputs_for(c);
+    for (Tensor* tensor : {&in.query, &in.keys, &in.values}) *tensor = tensor->to(DType::bf16).to(DType::f32);
+    EXPECT_LT(error(c, in, run(c, in)), 8e-3)
+        << c.count << " from " << c.first_position << ", heads " << c.heads;
+    expect_same_for_any_thread_count([&] { return run(c, in); });
+  }
 }
 
 TEST_P(AttentionTest, SameBytesForAnyThreadCount) {

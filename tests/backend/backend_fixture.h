@@ -35,6 +35,13 @@ class EveryIsa : public testing::TestWithParam<Isa> {
   }
   void TearDown() override { set_thread_count(2); }
 
+  /// `backend` computes in bf16 from here on. False, and the test skipped, where it cannot.
+  [[nodiscard]] bool use_bf16() {
+    backend = make_cpu_backend_for(GetParam(), {.precision = MatmulPrecision::bf16});
+    const std::string description = backend->description();
+    return description.find("bf16 needs") == std::string::npos;
+  }
+
   Tensor random(Shape shape, float scale = 1.0f) { return random_tensor(generator, std::move(shape), scale); }
 
   std::unique_ptr<Backend> backend;

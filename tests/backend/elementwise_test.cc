@@ -125,6 +125,23 @@ TEST_P(ElementwiseTest, AddIsExact) {
   }
 }
 
+TEST_P(ElementwiseTest, OneValueThatIsNoNumberIsFound) {
+  for (const int64_t count : {1, 15, 16, 33, 100, 20000, 70001}) {
+    Tensor x = random({1, count});
+    auto values = x.mutable_values<float>();
+    values[0] = 3e38f;
+    EXPECT_TRUE(backend->all_finite(x)) << count;
+    for (const float bad : {INFINITY, -INFINITY, NAN}) {
+      for (const size_t at : {size_t{0}, values.size() / 2, values.size() - 1}) {
+        const float before = values[at];
+        values[at] = bad;
+        EXPECT_FALSE(backend->all_finite(x)) << bad << " at " << at << " of " << count;
+        values[at] = before;
+      }
+    }
+  }
+}
+
 TEST_P(ElementwiseTest, RopeRotatesHalvesAndPassesTheRest) {
   for (const auto& [head_dim, half] :
        std::vector<std::pair<int64_t, int64_t>>{{2, 1}, {14, 7}, {64, 32}, {80, 10}, {6, 0}}) {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "backend/cpu/scratch.h"
+#include "backend/cpu/tile_product.h"
 #include "base/parallel.h"
 
 namespace salient {
@@ -50,6 +51,21 @@ class BlockAttention {
     scatter();
   }
 
+  /// The same with products of bf16. Weights stay between 0 and 1 until their products are summed, so that
+  /// none is lost below the others' rounding errors.
+  void run_in_tiles() {
+    gather_queries();
+    score_in_tiles();
+    auto* factors = scratch<float>(ScratchUse::factors, rows_);
+    const PackedMatrix weights = weigh_in_tiles(factors);
+    mix_values_in_tiles(weights);
+    for (int64_t row = 0; row < rows_; ++row) {
+      float* mixed = mixed_ + row * problem_.value_dim;
+      for (int64_t i = 0; i < problem_.value_dim; ++i) mixed[i] *= factors[row];
+    }
+    scatter();
+  }
+
  private:
   /// Where the heads of this group, each `width` wide, lie in row `query` of the query or output tensor.
   int64_t offset(int64_t query, int64_t width) const {
@@ -66,8 +82,7 @@ class BlockAttention {
   }
 
   void score() {
-    const float* keys = problem_.keys.values<float>().data() + block_.first_key * key_stride_ +
-                        block_.kv_head * problem_.head_dim;
+    const float* keys = first_key();
     if (rows_ > kFewRows) {
       return context_.gemm(GemmProblem<float>{.m = rows_,
                                               .n = block_.keys,
@@ -89,17 +104,92 @@ class BlockAttention {
                               .y_stride = block_.keys});
   }
 
-  /// Softmax over the keys that the row's query sees; the others get weight 0.
-  void normalize(int64_t row) {
+  void score_in_tiles() {
+    const TileKernels& tiles = *context_.tiles;
+    const int64_t dim = problem_.head_dim;
+    const int64_t stride = depth_tiles(dim) * kTileElements;
+    auto* queries = scratch<uint16_t>(ScratchUse::packed_queries, packed_elements(rows_, dim));
+    auto* keys = scratch<uint16_t>(ScratchUse::packed_keys, packed_elements(block_.keys, dim));
+    tiles.pack_left({queries_, dim, rows_, dim, queries, stride});
+    tiles.pack_left({first_key(), key_stride_, block_.keys, dim, keys, stride});
+    tiles.transpose(keys, tile_panels(block_.keys) * depth_tiles(dim), keys);
+    tiles.multiply({.left = queries,
+                    .left_stride = stride,
+                    .right = keys,
+                    .right_stride = stride,
+                    .tiles = depth_tiles(dim),
+                    .rows = rows_,
+                    .columns = block_.keys,
+                    .out = scores_,
+                    .out_stride = block_.keys,
+                    .accumulate = 0});
+  }
+
+  /// A left operand [rows, keys]; what each row of its product has to be multiplied by goes to `factors`.
+  PackedMatrix weigh_in_tiles(float* factors) {
+    const int64_t tiles = depth_tiles(block_.keys);
+    const int64_t stride = tiles * kTileElements;
+    auto* weights = scratch<uint16_t>(ScratchUse::packed_queries, packed_elements(rows_, block_.keys));
+    for (int64_t row = 0; row < rows_; ++row) {
+      const KeyRange seen = keys_of(row);
+      float* scores = scores_ + row * block_.keys;
+      adjust(scores, seen.begin, seen.end, row % group_);
+      std::fill(scores, scores + seen.begin, -INFINITY);
+      factors[row] = context_.tiles->attention_weights(
+          {.scores = scores,
+           .count = seen.end,
+           .out = weights + row / kTileRows * stride + row % kTileRows * kTileDepth,
+           .out_tiles = tiles});
+    }
+    return {weights, stride};
+  }
+
+  void mix_values_in_tiles(const PackedMatrix& weights) {
+    const int64_t stride = depth_tiles(block_.keys) * kTileElements;
+    auto* values =
+        scratch<uint16_t>(ScratchUse::packed_keys, packed_elements(problem_.value_dim, block_.keys));
+    context_.tiles->pack_right(
+        {first_value(), value_stride_, block_.keys, problem_.value_dim, values, stride});
+    context_.tiles->multiply({.left = weights.data,
+                              .left_stride = weights.panel_stride,
+                              .right = values,
+                              .right_stride = stride,
+                              .tiles = depth_tiles(block_.keys),
+                              .rows = rows_,
+                              .columns = problem_.value_dim,
+                              .out = mixed_,
+                              .out_stride = problem_.value_dim,
+                              .accumulate = 0});
+  }
+
+  const float* first_key() const {
+    return problem_.keys.values<float>().data() + block_.first_key * key_stride_ +
+           block_.kv_head * problem_.head_dim;
+  }
+  const float* first_value() const {
+    return problem_.values.values<float>().data() + block_.first_key * value_stride_ +
+           block_.kv_head * problem_.value_dim;
+  }
+
+  /// Of the block's keys those that a row's query sees.
+  struct KeyRange {
+    int64_t begin;
+    int64_t end;
+  };
+  KeyRange keys_of(int64_t row) const {
     const int64_t position = problem_.first_position + block_.begin + row / group_;
     const int64_t oldest = problem_.window == 0 ? 0 : std::max<int64_t>(0, position - problem_.window + 1);
-    const int64_t begin = oldest - block_.first_key;
-    const int64_t end = position + 1 - block_.first_key;
+    return {oldest - block_.first_key, position + 1 - block_.first_key};
+  }
+
+  /// Softmax over the keys that the row's query sees; the others get weight 0.
+  void normalize(int64_t row) {
+    const KeyRange seen = keys_of(row);
     float* scores = scores_ + row * block_.keys;
-    std::fill(scores, scores + begin, 0.0f);
-    adjust(scores, begin, end, row % group_);
-    context_.kernels.softmax(scores + begin, end - begin);
-    std::fill(scores + end, scores + block_.keys, 0.0f);
+    std::fill(scores, scores + seen.begin, 0.0f);
+    adjust(scores, seen.begin, seen.end, row % group_);
+    context_.kernels.softmax(scores + seen.begin, seen.end - seen.begin);
+    std::fill(scores + seen.end, scores + block_.keys, 0.0f);
   }
 
   /// What some families do to the scores [begin, end) of a row before the softmax.
@@ -114,8 +204,7 @@ class BlockAttention {
   }
 
   void mix_values() {
-    const float* values = problem_.values.values<float>().data() + block_.first_key * value_stride_ +
-                          block_.kv_head * problem_.value_dim;
+    const float* values = first_value();
     if (rows_ > kFewRows) {
       return context_.gemm(GemmProblem<float>{.m = rows_,
                                               .n = problem_.value_dim,
@@ -158,13 +247,15 @@ class BlockAttention {
 
 }  // namespace
 
-void attend(const CpuContext& context, const AttentionProblem& problem) {
+void attend(const CpuContext& context, const AttentionProblem& problem, MatmulPrecision precision) {
   const int64_t count = problem.query.dim(0);
   if (count == 0) return;
   const int64_t group = problem.heads / problem.kv_heads;
   const int64_t most_keys = problem.first_position + count;
   const int64_t queries = std::clamp<int64_t>(kMostScores / (group * most_keys), 1, kMostQueries);
   const int64_t blocks = (count + queries - 1) / queries;
+  const bool in_tiles =
+      precision == MatmulPrecision::bf16 && context.tiles != nullptr && queries * group >= kTileRows;
   parallel_for(static_cast<size_t>(blocks * problem.kv_heads), 1, [&](size_t from, size_t to) {
     for (size_t i = from; i < to; ++i) {
       // The last queries see the most keys: the longest pieces start first and the shortest fill the gaps.
@@ -178,7 +269,8 @@ void attend(const CpuContext& context, const AttentionProblem& problem) {
                         .end = end,
                         .first_key = first_key,
                         .keys = problem.first_position + end - first_key};
-      BlockAttention(context, problem, block).run();
+      BlockAttention attention(context, problem, block);
+      in_tiles ? attention.run_in_tiles() : attention.run();
     }
   });
 }

@@ -5,7 +5,7 @@
 
 namespace salient {
 
-/// Backend::attention on checked shapes.
-void attend(const CpuContext& context, const AttentionProblem& problem);
+/// Backend::attention on checked shapes; `precision` of its products where they have many rows.
+void attend(const CpuContext& context, const AttentionProblem& problem, MatmulPrecision precision);
 
 }  // namespace salient

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 
@@ -10,6 +11,7 @@
 #include "backend/cpu/isa.h"
 #include "backend/cpu/product.h"
 #include "backend/cpu/rounding_loss.h"
+#include "backend/cpu/tile_product.h"
 #include "base/error.h"
 #include "base/parallel.h"
 
@@ -38,7 +40,7 @@ bool is_weight_type(DType dtype) {
 
 class CpuLinear final : public PreparedLinear {
  public:
-  CpuLinear(std::unique_ptr<WeightSource> weight, const Tensor& bias) : weight_(std::move(weight)) {
+  CpuLinear(std::unique_ptr<const WeightSource> weight, const Tensor& bias) : weight_(std::move(weight)) {
     if (!bias.defined()) return;
     require(is_weight_type(bias.dtype()) && bias.shape() == Shape{weight_->outputs()},
             "the bias of a linear must be one floating-point row as long as its outputs");
@@ -52,14 +54,25 @@ class CpuLinear final : public PreparedLinear {
            (bias_.defined() ? bias_.byte_size() : 0);
   }
 
+  /// A copy that shares the weight and has it packed too.
+  std::shared_ptr<const CpuLinear> with_packed(Tensor packed) const {
+    auto result = std::make_shared<CpuLinear>(*this);
+    result->packed_ = std::move(packed);
+    return result;
+  }
+
   const WeightSource& weight() const { return *weight_; }
+  const uint16_t* packed() const {
+    return packed_.defined() ? reinterpret_cast<const uint16_t*>(packed_.bytes()) : nullptr;
+  }
   std::span<const float> bias() const {
     return bias_.defined() ? bias_.values<float>() : std::span<const float>();
   }
 
  private:
-  std::unique_ptr<WeightSource> weight_;
-  Tensor bias_;  // f32 [out] or undefined
+  std::shared_ptr<const WeightSource> weight_;
+  Tensor bias_;    // f32 [out] or undefined
+  Tensor packed_;  // bf16, see pack_weight, or undefined
 };
 
 /// Runs body(begin, end) over rows in pieces of about 16384 elements: a few microseconds each.
@@ -76,11 +89,13 @@ class CpuBackend final : public Backend {
   CpuBackend(Isa isa, const CpuBackendOptions& options)
       : kernels_(kernels_for(isa)),
         asked_(options.precision),
-        can_round_(isa == Isa::avx512 && gemm_has_fast_bf16()) {}
+        can_round_(isa == Isa::avx512 && gemm_has_fast_bf16()),
+        tiles_(can_round_ ? fast_tile_kernels() : nullptr) {}
 
   std::string description() const override;
   std::string arithmetic() const override;
   std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) override;
+  std::shared_ptr<const PreparedLinear> pack(const PreparedLinear& linear, TensorPool* pool) override;
   void linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) override;
   void embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) override;
   void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, Tensor& y) override;
@@ -95,6 +110,7 @@ class CpuBackend final : public Backend {
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;
   void scatter_add(const Tensor& x, std::span<const int32_t> rows, std::span<const float> factors,
                    Tensor& y) override;
+  bool all_finite(const Tensor& x) override;
   void accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) override;
   void quadratic_form(const Tensor& x, const Tensor& symmetric, std::span<double> result) override;
   void rounding_loss(const RoundingLossProblem& problem, std::span<double> result) override;
@@ -109,7 +125,7 @@ class CpuBackend final : public Backend {
   std::string processor() const;
   std::string precision() const;
   GatedKernel* gated_kernel(Activation activation) const;
-  CpuContext context() { return {.kernels = kernels_, .gemm = gemm_}; }
+  CpuContext context() { return {.kernels = kernels_, .gemm = gemm_, .tiles = tiles_}; }
   /// bf16 without its instructions would be slower than f32 and less exact.
   MatmulPrecision possible(MatmulPrecision precision) const {
     return can_round_ ? precision : MatmulPrecision::f32;
@@ -118,6 +134,7 @@ class CpuBackend final : public Backend {
   const CpuKernels& kernels_;
   MatmulPrecision asked_;
   bool can_round_;
+  const TileKernels* tiles_;
   Gemm gemm_;
 };
 
@@ -150,18 +167,33 @@ std::unique_ptr<PreparedLinear> CpuBackend::prepare(const LinearWeight& weight) 
   return std::make_unique<CpuLinear>(std::make_unique<DenseWeight>(dense), weight.bias);
 }
 
+const CpuLinear& own_linear(const PreparedLinear& linear) {
+  const auto* own = dynamic_cast<const CpuLinear*>(&linear);
+  require(own != nullptr, "a linear of another back end");
+  return *own;
+}
+
+std::shared_ptr<const PreparedLinear> CpuBackend::pack(const PreparedLinear& linear, TensorPool* pool) {
+  const CpuLinear& own = own_linear(linear);
+  if (tiles_ == nullptr || possible(asked_) == MatmulPrecision::f32) return nullptr;
+  const int64_t elements = packed_elements(linear.out_features(), linear.in_features());
+  Tensor packed = pool_or_new(pool, DType::bf16, {elements});
+  pack_weight(context(), own.weight(), reinterpret_cast<uint16_t*>(packed.mutable_bytes()));
+  return own.with_packed(std::move(packed));
+}
+
 void CpuBackend::linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) {
-  const auto* prepared = dynamic_cast<const CpuLinear*>(&weight);
-  require(prepared != nullptr, "a linear of another back end");
+  const CpuLinear& own = own_linear(weight);
   require_matrix("x of a linear", x);
   require_shape("x of a linear", x, {x.dim(0), weight.in_features()});
   require_shape("y of a linear", y, {x.dim(0), weight.out_features()});
-  multiply(context(), {.weight = prepared->weight(),
+  multiply(context(), {.weight = own.weight(),
                        .x = x.values<float>().data(),
                        .rows = x.dim(0),
-                       .bias = prepared->bias(),
+                       .bias = own.bias(),
                        .y = y.mutable_values<float>().data(),
-                       .precision = possible(asked_)});
+                       .precision = possible(asked_),
+                       .packed = own.packed()});
 }
 
 void CpuBackend::embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) {
@@ -298,7 +330,7 @@ void CpuBackend::attention(const AttentionProblem& problem) {
   require(problem.slopes.empty() || static_cast<int64_t>(problem.slopes.size()) == problem.heads,
           "an attention has one slope per head");
   require(capacity >= problem.first_position + count, "queries of an attention stand past its keys");
-  attend(context(), problem);
+  attend(context(), problem, possible(asked_));
 }
 
 GatedKernel* CpuBackend::gated_kernel(Activation activation) const {
@@ -372,6 +404,15 @@ void CpuBackend::scatter_add(const Tensor& x, std::span<const int32_t> rows, std
       for (int64_t c = 0; c < features; ++c) to[c] += factor * in[i * features + c];
     }
   });
+}
+
+bool CpuBackend::all_finite(const Tensor& x) {
+  const float* values = x.values<float>().data();
+  std::atomic<bool> finite{true};
+  parallel_rows(x.element_count(), 1, [&](int64_t begin, int64_t end) {
+    if (!kernels_.all_finite(values + begin, end - begin)) finite = false;
+  });
+  return finite;
 }
 
 void CpuBackend::accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) {

@@ -142,6 +142,10 @@ void add(const float* x, int64_t count, float* y) {
   for (int64_t i = 0; i < count; ++i) y[i] += x[i];
 }
 
+bool all_finite(const float* x, int64_t count) {
+  return std::all_of(x, x + count, [](float value) { return std::isfinite(value); });
+}
+
 double inner_product(const float* a, const float* b, int64_t count) {
   double sum = 0;
   for (int64_t i = 0; i < count; ++i) sum += double{a[i] * b[i]};
@@ -255,6 +259,7 @@ const CpuKernels kPortableKernels{
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
     .add = add,
+    .all_finite = all_finite,
     .inner_product = inner_product,
     .multiply = multiply,
     .scaled_difference = scaled_difference,

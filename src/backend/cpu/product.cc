@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "backend/cpu/scratch.h"
+#include "backend/cpu/tile_product.h"
 #include "base/parallel.h"
 
 namespace salient {
@@ -135,25 +136,18 @@ void multiply_many_rounded(const CpuContext& context, const Product& product) {
   }
 }
 
-/// The blocks of the lower triangle in one row after the other: 0 -> (0, 0), 1 -> (1, 0), 2 -> (1, 1), ...
-struct TriangleBlock {
-  int64_t row = 0;
-  int64_t column = 0;
-};
-
-TriangleBlock triangle_block(int64_t index) {
-  TriangleBlock block;
-  while (index > block.row) index -= ++block.row;
-  block.column = index;
-  return block;
-}
-
+/// Blocks of 16 x 16 have as many cache lines on either side.
 void mirror(const GramProblem& problem, TriangleBlock block) {
+  constexpr int64_t kSide = 16;
   const int64_t row_end = std::min(problem.k, (block.row + 1) * kGramBlock);
   const int64_t column_end = std::min(problem.k, (block.column + 1) * kGramBlock);
-  for (int64_t row = block.row * kGramBlock; row < row_end; ++row) {
-    for (int64_t column = block.column * kGramBlock; column < std::min(row, column_end); ++column) {
-      problem.gram[column * problem.k + row] = problem.gram[row * problem.k + column];
+  for (int64_t top = block.row * kGramBlock; top < row_end; top += kSide) {
+    for (int64_t left = block.column * kGramBlock; left < std::min(top + kSide, column_end); left += kSide) {
+      for (int64_t row = top; row < std::min(row_end, top + kSide); ++row) {
+        for (int64_t column = left; column < std::min({row, column_end, left + kSide}); ++column) {
+          problem.gram[column * problem.k + row] = problem.gram[row * problem.k + column];
+        }
+      }
     }
   }
 }
@@ -199,10 +193,18 @@ void accumulate_blocks(const CpuContext& context, const CrossProblem& problem, c
 
 }  // namespace
 
+TriangleBlock triangle_block(int64_t index) {
+  TriangleBlock block;
+  while (index > block.row) index -= ++block.row;
+  block.column = index;
+  return block;
+}
+
 void multiply(const CpuContext& context, const Product& product) {
   if (product.rows == 0 || product.weight.outputs() == 0) return;
   if (product.rows <= kFewRows) return multiply_few(context, product);
   if (product.precision == MatmulPrecision::f32) return multiply_many(context, product, product.x);
+  if (context.tiles != nullptr) return multiply_in_tiles(context, product);
   multiply_many_rounded(context, product);
 }
 
@@ -211,6 +213,7 @@ void accumulate_product(const CpuContext& context, const CrossProblem& problem) 
   if (problem.precision == MatmulPrecision::f32) {
     return accumulate_blocks(context, problem, problem.a, problem.b, problem.rows);
   }
+  if (context.tiles != nullptr) return accumulate_product_in_tiles(*context.tiles, problem);
   const int64_t most = std::min(problem.rows, kRoundedRows);
   auto* a = scratch<uint16_t>(ScratchUse::inputs, most * (problem.a_columns + problem.b_columns));
   auto* b = a + most * problem.a_columns;
@@ -226,6 +229,8 @@ void accumulate_gram(const CpuContext& context, const GramProblem& problem) {
   if (problem.rows == 0) return;
   if (problem.precision == MatmulPrecision::f32) {
     accumulate_triangle(context, problem, problem.x, problem.rows);
+  } else if (context.tiles != nullptr) {
+    accumulate_gram_in_tiles(*context.tiles, problem);
   } else {
     auto* rounded = scratch<uint16_t>(ScratchUse::inputs, std::min(problem.rows, kRoundedRows) * problem.k);
     for (int64_t row = 0; row < problem.rows; row += kRoundedRows) {

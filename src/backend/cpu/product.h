@@ -6,14 +6,16 @@
 #include "backend/backend.h"
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/tiles.h"
 
 namespace salient {
 
-/// What every product of a back end needs: its kernels, the library for dense blocks and the arithmetic in
-/// use.
+/// What every product of a back end needs: its kernels, the library for dense blocks, and what multiplies
+/// bf16 in its place where the processor has tiles.
 struct CpuContext {
   const CpuKernels& kernels;
   Gemm& gemm;
+  const TileKernels* tiles = nullptr;
 };
 
 /// A block of a weight matrix: rows [row, row + rows), columns [column, column + columns).
@@ -106,6 +108,7 @@ struct Product {
   std::span<const float> bias;  ///< [out] or empty
   float* y;
   MatmulPrecision precision;
+  const uint16_t* packed = nullptr;  ///< the weight as pack_weight leaves it, or null
 };
 
 /// Few rows go to the kernels, many to the library.
@@ -121,6 +124,14 @@ struct GramProblem {
 };
 
 void accumulate_gram(const CpuContext& context, const GramProblem& problem);
+
+/// The blocks of a lower triangle in one row after the other: 0 -> (0, 0), 1 -> (1, 0), 2 -> (1, 1), ...
+struct TriangleBlock {
+  int64_t row = 0;
+  int64_t column = 0;
+};
+
+TriangleBlock triangle_block(int64_t index);
 
 /// result [a_columns, b_columns] += a^T b.
 struct CrossProblem {

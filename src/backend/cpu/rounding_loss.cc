@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "backend/cpu/scratch.h"
+#include "backend/cpu/tile_product.h"
 #include "base/parallel.h"
 #include "quant/scheme.h"
 
@@ -99,6 +100,12 @@ const uint16_t* rounded_gram(const CpuContext& context, const Tensor& gram) {
   return rounded;
 }
 
+PackedMatrix packed_gram(const TileKernels& kernels, const Tensor& gram) {
+  const int64_t k = gram.dim(0);
+  auto* packed = scratch<uint16_t>(ScratchUse::inputs, packed_elements(k, k));
+  return pack_right_in_parallel(kernels, gram.values<float>().data(), k, k, packed);
+}
+
 /// One block of rows against all of G: its blocks below the diagonal count twice.
 void rounded_form(const CpuContext& context, const float* errors, int64_t rows, int64_t k,
                   const uint16_t* gram, double* result) {
@@ -126,6 +133,38 @@ void rounded_form(const CpuContext& context, const float* errors, int64_t rows, 
   }
 }
 
+/// The same with G packed as a right operand.
+void tiled_form(const CpuContext& context, const float* errors, int64_t rows, int64_t k,
+                const PackedMatrix& gram, double* result) {
+  const int64_t stride = depth_tiles(k) * kTileElements;
+  auto* left = scratch<uint16_t>(ScratchUse::rounded_weights, packed_elements(rows, k));
+  context.tiles->pack_left({errors, k, rows, k, left, stride});
+  const PackedMatrix packed{left, stride};
+  auto* product = scratch<float>(ScratchUse::mixed, rows * kRoundedColumns);
+  std::fill_n(result, rows, 0.0);
+  for (int64_t column = 0; column < k; column += kRoundedColumns) {
+    const int64_t columns = std::min(kRoundedColumns, k - column);
+    const auto add = [&](int64_t from, int64_t depth, double times) {
+      context.tiles->multiply({.left = packed.at(0, from),
+                               .left_stride = stride,
+                               .right = gram.at(column, from),
+                               .right_stride = gram.panel_stride,
+                               .tiles = depth_tiles(depth),
+                               .rows = rows,
+                               .columns = columns,
+                               .out = product,
+                               .out_stride = columns,
+                               .accumulate = 0});
+      for (int64_t r = 0; r < rows; ++r) {
+        result[r] +=
+            times * context.kernels.inner_product(product + r * columns, errors + r * k + column, columns);
+      }
+    };
+    if (column > 0) add(0, column, 2);
+    add(column, columns, 1);
+  }
+}
+
 }  // namespace
 
 int64_t rows_that_count(const RoundingLossProblem& problem) {
@@ -136,10 +175,13 @@ void rounding_loss(const CpuContext& context, const RoundingLossProblem& problem
   const ErrorRows error_rows(context.kernels, problem);
   const int64_t k = problem.weight.dim(1);
   const bool rounded = problem.precision == MatmulPrecision::bf16;
-  const uint16_t* gram = rounded ? rounded_gram(context, problem.gram) : nullptr;
+  const bool tiled = rounded && context.tiles != nullptr;
+  const uint16_t* gram = rounded && !tiled ? rounded_gram(context, problem.gram) : nullptr;
+  const PackedMatrix packed = tiled ? packed_gram(*context.tiles, problem.gram) : PackedMatrix{};
   for_row_blocks(problem, rounded ? kRoundedRows : kExactRows, [&](int64_t row, int64_t rows) {
     auto* errors = scratch<float>(ScratchUse::weights, rows * k);
     for (int64_t r = 0; r < rows; ++r) error_rows.make(row + r, errors + r * k);
+    if (tiled) return tiled_form(context, errors, rows, k, packed, result.data() + row);
     if (rounded) return rounded_form(context, errors, rows, k, gram, result.data() + row);
     const QuadraticFormProblem form{.x = errors,
                                     .rows = rows,

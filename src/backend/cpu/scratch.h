@@ -7,8 +7,20 @@
 namespace salient {
 
 /// What a thread's scratch memory is for. Two uses that are live at the same time must differ.
-enum class ScratchUse { gemm, weights, rounded_weights, inputs, scores, queries, mixed };
-inline constexpr size_t kScratchUses = 7;
+enum class ScratchUse {
+  gemm,
+  weights,
+  rounded_weights,
+  packed_weights,
+  inputs,
+  scores,
+  queries,
+  mixed,
+  packed_queries,
+  packed_keys,
+  factors,
+};
+inline constexpr size_t kScratchUses = 11;
 
 /// Memory of the calling thread, 64-byte aligned, uninitialised, valid until the next call with the same use
 /// in the same thread. It only grows, so that blocks of work do not pay for page faults again and again.
