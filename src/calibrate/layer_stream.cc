@@ -71,34 +71,38 @@ void LayerStream::embed(const ModelWeights& weights, std::span<const std::vector
 }
 
 void LayerStream::observe(int64_t layer, const PreparedLayer& weights, const LinearObserver& observer) {
+  TensorPool pool;
   for (const SequenceBatch& batch : batches_) {
     Tensor copy = hidden_.read(batch.begin, batch.begin + batch.rows);
-    run(layer, weights, batch, &observer, copy);
+    run({layer, weights, batch, pool}, &observer, copy);
   }
 }
 
 void LayerStream::advance(int64_t layer, const PreparedLayer& weights, const LinearObserver* observer) {
+  TensorPool pool;
   for (const SequenceBatch& batch : batches_) {
     Tensor rows = hidden_.borrow(batch.begin, batch.begin + batch.rows);
-    run(layer, weights, batch, observer, rows);
+    run({layer, weights, batch, pool}, observer, rows);
     hidden_.write(batch.begin, rows);
   }
 }
 
 void LayerStream::advance_original(int64_t layer, const PreparedLayer& original) {
+  TensorPool pool;
   for (const SequenceBatch& batch : batches_) {
     Tensor rows = original_.borrow(batch.begin, batch.begin + batch.rows);
-    run(layer, original, batch, nullptr, rows);
+    run({layer, original, batch, pool}, nullptr, rows);
     original_.write(batch.begin, rows);
   }
 }
 
 void LayerStream::compare(int64_t layer, const LinearId& id, const PreparedLayer& weights,
                           const PreparedLayer& original, const Comparison& visit) {
+  TensorPool pool;
   for (const SequenceBatch& batch : batches_) {
     if (!any_counts(batch)) continue;
-    const Tensor expected = input_of(layer, id, original, batch, original_);
-    visit(input_of(layer, id, weights, batch, hidden_), expected);
+    const Tensor expected = input_of({layer, original, batch, pool}, id, original_);
+    visit(input_of({layer, weights, batch, pool}, id, hidden_), expected);
   }
 }
 
@@ -109,17 +113,16 @@ bool LayerStream::any_counts(const SequenceBatch& batch) const {
          first + batch.rows;
 }
 
-Tensor LayerStream::input_of(int64_t layer, const LinearId& id, const PreparedLayer& weights,
-                             const SequenceBatch& batch, const HiddenStore& hidden) {
+Tensor LayerStream::input_of(const Pass& pass, const LinearId& id, const HiddenStore& hidden) {
   Tensor seen;
   const LinearObserver observer = [&](const LinearId& linear, const Tensor& input) {
     if (linear != id) return;
     seen = input;
     throw SeenEnough{};
   };
-  Tensor copy = hidden.read(batch.begin, batch.begin + batch.rows);
-  if (run_until(layer, weights, batch, observer, copy)) return seen;
-  fail(ErrorKind::internal, "layer {}: a linear to compare was not used", layer);
+  Tensor copy = hidden.read(pass.batch.begin, pass.batch.begin + pass.batch.rows);
+  if (run_until(pass, observer, copy)) return seen;
+  fail(ErrorKind::internal, "layer {}: a linear to compare was not used", pass.layer);
 }
 
 void LayerStream::outputs(int64_t layer, const PreparedLayer& weights,
@@ -127,19 +130,21 @@ void LayerStream::outputs(int64_t layer, const PreparedLayer& weights,
   const LinearObserver observer = [&](const LinearId& linear, const Tensor&) {
     if (stops(linear)) throw SeenEnough{};
   };
+  TensorPool pool;
   for (const SequenceBatch& batch : batches_) {
     if (!any_counts(batch)) continue;
     Tensor rows = hidden_.read(batch.begin, batch.begin + batch.rows);
-    run_until(layer, weights, batch, observer, rows);
+    run_until({layer, weights, batch, pool}, observer, rows);
     if (!mask_.empty()) rows = gathered(rows, counting_rows(batch));
     visit(rows);
   }
 }
 
-bool LayerStream::run_until(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
-                            const LinearObserver& observer, Tensor& hidden) {
+bool LayerStream::run_until(const Pass& pass, const LinearObserver& observer, Tensor& hidden) {
+  Pass stepwise = pass;
+  stepwise.order = LayerOrder::stepwise;
   try {
-    run(layer, weights, batch, &observer, hidden);
+    run(stepwise, &observer, hidden);
   } catch (const SeenEnough&) {
     return true;
   }
@@ -195,22 +200,23 @@ LinearObserver LayerStream::masked(const SequenceBatch& batch, const LinearObser
   };
 }
 
-void LayerStream::run(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
-                      const LinearObserver* observer, Tensor& hidden) {
+void LayerStream::run(const Pass& pass, const LinearObserver* observer, Tensor& hidden) {
   throw_if_cancelled(cancelled_);
   LinearObserver chosen;
   if (observer != nullptr && !mask_.empty()) {
-    chosen = masked(batch, *observer);
+    chosen = masked(pass.batch, *observer);
     observer = &chosen;
   }
-  at_work_ = &batch;
+  at_work_ = &pass.batch;
   run_layer({.backend = backend_,
              .spec = spec_,
-             .ropes = batch.ropes,
-             .layer = layer,
-             .sequences = batch.sequences,
-             .observer = observer},
-            weights, hidden);
+             .ropes = pass.batch.ropes,
+             .layer = pass.layer,
+             .sequences = pass.batch.sequences,
+             .observer = observer,
+             .pool = &pass.pool,
+             .order = pass.order},
+            pass.weights, hidden);
 }
 
 }  // namespace salient

@@ -66,16 +66,22 @@ class LayerStream {
   Tensor probe(Backend& backend, int64_t layer, const PreparedLayer& weights, const Tensor& input) const;
 
  private:
+  /// A batch on its way through a layer; `pool` serves one batch after the other.
+  struct Pass {
+    int64_t layer;
+    const PreparedLayer& weights;
+    const SequenceBatch& batch;
+    TensorPool& pool;
+    LayerOrder order = LayerOrder::free;
+  };
+
   void embed(const ModelWeights& weights, std::span<const std::vector<int32_t>> windows);
-  void run(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
-           const LinearObserver* observer, Tensor& hidden);
+  void run(const Pass& pass, const LinearObserver* observer, Tensor& hidden);
   bool any_counts(const SequenceBatch& batch) const;
-  Tensor input_of(int64_t layer, const LinearId& id, const PreparedLayer& weights, const SequenceBatch& batch,
-                  const HiddenStore& hidden);
+  Tensor input_of(const Pass& pass, const LinearId& id, const HiddenStore& hidden);
 
   /// The same until the observer has seen enough; false if it never had.
-  bool run_until(int64_t layer, const PreparedLayer& weights, const SequenceBatch& batch,
-                 const LinearObserver& observer, Tensor& hidden);
+  bool run_until(const Pass& pass, const LinearObserver& observer, Tensor& hidden);
   std::vector<int32_t> counting_rows(const SequenceBatch& batch) const;
   /// Those rows; `matrix` itself if they are all.
   Tensor gathered(const Tensor& matrix, std::span<const int32_t> rows) const;

@@ -6,6 +6,7 @@
 #include "base/parallel.h"
 #include "base/process.h"
 #include "runtime/batch.h"
+#include "runtime/layer.h"
 
 namespace salient {
 namespace {
@@ -93,8 +94,13 @@ class LayerMemory {
     return bytes;
   }
 
-  /// Activations of `rows` tokens in the middle of the layer.
+  /// Activations of `rows` tokens in the middle of the layer, and what the pool that they come from keeps.
   uint64_t batch(uint64_t rows) const {
+    const uint64_t bytes = std::max(whole_batch(rows), batch_in_slices(rows));
+    return static_cast<uint64_t>(static_cast<double>(bytes) * TensorPool::kSlack);
+  }
+
+  uint64_t whole_batch(uint64_t rows) const {
     const auto hidden = static_cast<uint64_t>(spec_.hidden_size);
     uint64_t attention = static_cast<uint64_t>(spec_.heads * spec_.value_dim);
     uint64_t mlp = 0;
@@ -111,11 +117,30 @@ class LayerMemory {
     return rows * features * kF32;
   }
 
-  /// Where products round their inputs: the back end keeps it for the next time.
+  /// Where rows pass everything behind attention in slices: hidden states, the inputs of all linears, what
+  /// each thread's slice is made of, and the linears packed.
+  uint64_t batch_in_slices(uint64_t rows) const {
+    if (!rounds() || !passes_in_slices(spec_, layer_, static_cast<int64_t>(rows))) return 0;
+    const auto hidden = static_cast<uint64_t>(spec_.hidden_size);
+    const auto mixed = static_cast<uint64_t>(spec_.heads * spec_.value_dim);
+    uint64_t inner = 0;
+    uint64_t packed = 0;
+    for (const LinearSlot& slot : slots_) {
+      if (slot.id.role < LinearRole::o) continue;
+      packed += elements_of(slot) * kBf16;
+      if (is_up(slot.id.role)) inner = static_cast<uint64_t>(slot.out_features);
+    }
+    const uint64_t sliced = std::min(rows, thread_count() * static_cast<uint64_t>(kRowsPerSlice));
+    return (rows * (3 * hidden + mixed + inner) + sliced * (3 * hidden + 2 * inner)) * kF32 + packed;
+  }
+
+  /// Where products round their inputs, and the columns of them for Gram matrices twice: the back end keeps
+  /// it for the next time.
   uint64_t rounded_inputs(uint64_t rows) const {
+    constexpr uint64_t kGramRows = 1024;
     uint64_t widest = 0;
     for (const LinearSlot& slot : slots_) widest = std::max(widest, static_cast<uint64_t>(slot.in_features));
-    return job_.precision == MatmulPrecision::bf16 ? rows * widest * kBf16 : 0;
+    return rounds() ? std::max(rows, 2 * std::min(rows, kGramRows)) * widest * kBf16 : 0;
   }
 
   uint64_t widest_linear() const {
@@ -125,6 +150,8 @@ class LayerMemory {
   }
 
  private:
+  bool rounds() const { return job_.precision == MatmulPrecision::bf16; }
+
   static bool is_up(LinearRole role) {
     return role == LinearRole::up || role == LinearRole::expert_up || role == LinearRole::shared_up;
   }

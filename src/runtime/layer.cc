@@ -2,17 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <optional>
 
 #include "base/error.h"
+#include "base/parallel.h"
 #include "runtime/linear_attention.h"
 #include "runtime/moe.h"
 
 namespace salient {
 namespace {
-
-Tensor rows_like(const Tensor& x, int64_t features) {
-  return Tensor::empty(DType::f32, {x.dim(0), features});
-}
 
 Tensor ones(int64_t features) {
   Tensor result = Tensor::empty(DType::f32, {features});
@@ -70,7 +69,7 @@ void attend(const LayerRun& run, const SequenceSpan& sequence, const QueryKeyVal
 }
 
 void normalize_heads(const LayerRun& run, const PreparedNorm& norm, Tensor& heads) {
-  if (norm.defined()) heads = normalized(run.backend, run.spec.norm, norm, heads);
+  if (norm.defined()) heads = normalized(run.backend, run.spec.norm, norm, heads, run.pool);
 }
 
 /// The layer's rotation; null when it has none.
@@ -97,8 +96,8 @@ QueryKeyValue plain_query_key_value(const LayerRun& run, const PreparedLayer& we
 }
 
 /// Columns [begin, end) of every row, a copy.
-Tensor copy_columns(const Tensor& matrix, int64_t begin, int64_t end) {
-  Tensor result = rows_like(matrix, end - begin);
+Tensor copy_columns(const LayerRun& run, const Tensor& matrix, int64_t begin, int64_t end) {
+  Tensor result = run.rows_like(matrix, end - begin);
   const float* from = matrix.values<float>().data() + begin;
   float* to = result.mutable_values<float>().data();
   for (int64_t row = 0; row < matrix.dim(0); ++row) {
@@ -109,11 +108,12 @@ Tensor copy_columns(const Tensor& matrix, int64_t begin, int64_t end) {
 
 /// Keys [plain part of the head, the rotated part that all heads share] and values from kv_b's output
 /// [rows, heads * (plain_dim + value_dim)].
-void expand_latents(const DecoderSpec& spec, const Tensor& expanded, const Tensor& rotated,
+void expand_latents(const LayerRun& run, const Tensor& expanded, const Tensor& rotated,
                     QueryKeyValue& result) {
+  const DecoderSpec& spec = run.spec;
   const LatentAttention& latent = *spec.latent;
-  result.key = rows_like(expanded, spec.key_features());
-  result.value = rows_like(expanded, spec.value_features());
+  result.key = run.rows_like(expanded, spec.key_features());
+  result.value = run.rows_like(expanded, spec.value_features());
   const float* from = expanded.values<float>().data();
   float* key = result.key.mutable_values<float>().data();
   float* value = result.value.mutable_values<float>().data();
@@ -139,12 +139,12 @@ QueryKeyValue latent_query_key_value(const LayerRun& run, const PreparedLayer& w
     result.query = linear(LinearRole::q, x);
   } else {
     const Tensor low = linear(LinearRole::q_a, x);
-    result.query =
-        linear(LinearRole::q_b, normalized(run.backend, norm, weights[NormRole::query_latent], low));
+    result.query = linear(LinearRole::q_b,
+                          normalized(run.backend, norm, weights[NormRole::query_latent], low, run.pool));
   }
   const Tensor low = linear(LinearRole::kv_a, x);
-  const Tensor key_latent = copy_columns(low, 0, latent.key_value_rank);
-  Tensor rotated = copy_columns(low, latent.key_value_rank, low.dim(1));
+  const Tensor key_latent = copy_columns(run, low, 0, latent.key_value_rank);
+  Tensor rotated = copy_columns(run, low, latent.key_value_rank, low.dim(1));
   const RopeTable& rope = *rope_of(run);
   run.backend.rope({.cosine = rope.cosine(),
                     .sine = rope.sine(),
@@ -157,9 +157,9 @@ QueryKeyValue latent_query_key_value(const LayerRun& run, const PreparedLayer& w
                     .pairs = run.spec.rope_pairs,
                     .first = latent.plain_dim,
                     .x = result.query});
-  const Tensor expanded =
-      linear(LinearRole::kv_b, normalized(run.backend, norm, weights[NormRole::key_latent], key_latent));
-  expand_latents(run.spec, expanded, rotated, result);
+  const Tensor expanded = linear(
+      LinearRole::kv_b, normalized(run.backend, norm, weights[NormRole::key_latent], key_latent, run.pool));
+  expand_latents(run, expanded, rotated, result);
   return result;
 }
 
@@ -171,34 +171,109 @@ Tensor gated(const LayerRun& run, const PreparedLayer& weights, const Tensor& x,
   return gate;
 }
 
-/// o(softmax(q k^T * scale) v)
-Tensor attention_block(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
-  if (run.spec.has_state(run.layer)) return linear_attention_block(run, weights, x);
+/// softmax(q k^T * scale) v, what o reads.
+Tensor mixed_values(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
   const QueryKeyValue input =
       run.spec.latent ? latent_query_key_value(run, weights, x) : plain_query_key_value(run, weights, x);
   const std::vector<float> slopes = run.spec.alibi ? alibi_slopes(run.spec.heads) : std::vector<float>();
-  Tensor mixed = rows_like(x, run.spec.heads * run.spec.value_dim);
+  Tensor mixed = run.rows_like(x, run.spec.heads * run.spec.value_dim);
   for (const SequenceSpan& sequence : run.sequences) attend(run, sequence, input, slopes, mixed);
-  return Linears(run, weights)(LinearRole::o, gated(run, weights, x, mixed));
+  return gated(run, weights, x, mixed);
+}
+
+Tensor attention_block(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
+  if (run.spec.has_state(run.layer)) return linear_attention_block(run, weights, x);
+  return Linears(run, weights)(LinearRole::o, mixed_values(run, weights, x));
+}
+
+const MlpRoles& plain_mlp() {
+  static const MlpRoles roles{LinearRole::gate, LinearRole::up, LinearRole::down};
+  return roles;
 }
 
 Tensor feed_forward(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
   if (run.spec.has_experts(run.layer)) return moe_block(run, weights, x);
-  return mlp_block(run, weights, {LinearRole::gate, LinearRole::up, LinearRole::down}, x);
+  return mlp_block(run, weights, plain_mlp(), x);
 }
 
 /// What a block reads: the residual stream through the norm before the block, if the family has one there.
 Tensor block_input(const LayerRun& run, const PreparedNorm& norm, const Tensor& hidden) {
   if (!norm.defined() && run.spec.norm.weight) return hidden;
-  return normalized(run.backend, run.spec.norm, norm, hidden);
+  return normalized(run.backend, run.spec.norm, norm, hidden, run.pool);
 }
 
 /// hidden += block, through the family's norm on the block's output if it has one, and scaled.
 void add_block(const LayerRun& run, const PreparedNorm& norm, Tensor block, Tensor& hidden) {
-  if (norm.defined()) block = normalized(run.backend, run.spec.norm, norm, block);
+  if (norm.defined()) block = normalized(run.backend, run.spec.norm, norm, block, run.pool);
   if (run.spec.residual_scale != 1) run.backend.scale(static_cast<float>(run.spec.residual_scale), block);
   run.backend.add(block, hidden);
 }
+
+/// The linears behind attention, packed, where rows pass them in slices; else none.
+std::optional<PreparedLayer> packed_for_slices(const LayerRun& run, const PreparedLayer& weights,
+                                               int64_t rows) {
+  const bool stepwise = run.order == LayerOrder::stepwise;
+  if (stepwise || weights.make || !passes_in_slices(run.spec, run.layer, rows)) return {};
+  PreparedLayer packed = weights;
+  for (const LinearId id : {LinearRole::o, LinearRole::gate, LinearRole::up, LinearRole::down}) {
+    const auto found = packed.linears.find(id);
+    if (found == packed.linears.end()) continue;
+    found->second = run.backend.pack(*found->second, run.pool);
+    if (!found->second) return {};
+  }
+  return packed;
+}
+
+void copy_rows(const Tensor& from, int64_t row, Tensor& to) {
+  Tensor target = to.slice(row, row + from.dim(0));
+  std::memcpy(target.mutable_bytes(), from.bytes(), from.byte_size());
+}
+
+/// What is left of a layer behind `mixed`, what o reads, slice by slice.
+class LayerSlices {
+ public:
+  LayerSlices(const LayerRun& run, const PreparedLayer& packed, const Tensor& mixed)
+      : run_(run), silent_(run), packed_(packed), mixed_(mixed) {
+    silent_.observer = nullptr;
+  }
+
+  void finish(Tensor& hidden) {
+    if (run_.observer != nullptr) {
+      (*run_.observer)(LinearRole::o, mixed_);
+      seen_ = run_.rows_like(mixed_, hidden.dim(1));
+      inner_ = run_.rows_like(mixed_, packed_[LinearRole::down]->in_features());
+    }
+    parallel_for(static_cast<size_t>(hidden.dim(0)), kRowsPerSlice, [&](size_t begin, size_t end) {
+      Tensor rows = hidden.slice(static_cast<int64_t>(begin), static_cast<int64_t>(end));
+      finish_slice(static_cast<int64_t>(begin), rows);
+    });
+    if (run_.observer == nullptr) return;
+    if (run_.spec.gated_mlp) (*run_.observer)(LinearRole::gate, seen_);
+    (*run_.observer)(LinearRole::up, seen_);
+    (*run_.observer)(LinearRole::down, inner_);
+  }
+
+ private:
+  void finish_slice(int64_t begin, Tensor& rows) {
+    const Linears linear(silent_, packed_);
+    const Tensor attention = linear(LinearRole::o, mixed_.slice(begin, begin + rows.dim(0)));
+    add_block(silent_, packed_[NormRole::after_attention], attention, rows);
+    const Tensor x = block_input(silent_, packed_[NormRole::mlp], rows);
+    const Tensor inner = mlp_hidden(silent_, packed_, plain_mlp(), x);
+    if (seen_.defined()) {
+      copy_rows(x, begin, seen_);
+      copy_rows(inner, begin, inner_);
+    }
+    add_block(silent_, packed_[NormRole::after_mlp], linear(LinearRole::down, inner), rows);
+  }
+
+  const LayerRun& run_;
+  LayerRun silent_;  // without observer, which sees whole batches
+  const PreparedLayer& packed_;
+  const Tensor& mixed_;
+  Tensor seen_;   // what gate and up read, for the observer
+  Tensor inner_;  // what down reads
+};
 
 /// Every row belongs to exactly one sequence, in order, and a sequence without a cache starts at its
 /// beginning.
@@ -229,11 +304,12 @@ PreparedNorm prepare_norm(const NormWeight& norm) {
   return {gain_of(norm), norm.bias.defined() ? norm.bias.to(DType::f32) : Tensor()};
 }
 
-Tensor normalized(Backend& backend, const NormSpec& spec, const PreparedNorm& norm, const Tensor& x) {
+Tensor normalized(Backend& backend, const NormSpec& spec, const PreparedNorm& norm, const Tensor& x,
+                  TensorPool* pool) {
   if (!norm.defined() && spec.weight) {
     fail(ErrorKind::internal, "a norm over {} features has no weights", x.dim(1));
   }
-  Tensor y = rows_like(x, x.dim(1));
+  Tensor y = pool_or_new(pool, DType::f32, x.shape());
   const Tensor gain = norm.defined() ? norm.gain : ones(x.dim(1));
   if (spec.kind == NormKind::rms) {
     backend.rms_norm(x, gain, spec.epsilon, y);
@@ -254,6 +330,11 @@ std::vector<RopeTable> make_rope_tables(const DecoderSpec& spec, std::span<const
   return tables;
 }
 
+bool passes_in_slices(const DecoderSpec& spec, int64_t layer, int64_t rows) {
+  const bool plain = !spec.parallel_block && !spec.has_state(layer) && !spec.has_experts(layer);
+  return plain && rows >= kRowsPerSlice * static_cast<int64_t>(thread_count());
+}
+
 PreparedLayer prepare_layer(Backend& backend, const LayerWeights& weights) {
   PreparedLayer prepared;
   for (const auto& [id, weight] : weights.linears) prepared.linears[id] = backend.prepare(weight);
@@ -266,7 +347,7 @@ PreparedLayer prepare_layer(Backend& backend, const LayerWeights& weights) {
 Tensor Linears::operator()(const LinearId& id, const Tensor& x) const {
   if (run_.observer != nullptr) (*run_.observer)(id, x);
   const auto weight = weights_[id];
-  Tensor y = rows_like(x, weight->out_features());
+  Tensor y = run_.rows_like(x, weight->out_features());
   run_.backend.linear(*weight, x, y);
   return y;
 }
@@ -274,6 +355,10 @@ Tensor Linears::operator()(const LinearId& id, const Tensor& x) const {
 void run_layer(const LayerRun& run, const PreparedLayer& weights, Tensor& hidden) {
   check_batch(run, hidden);
   const Tensor attention_input = block_input(run, weights[NormRole::attention], hidden);
+  if (const auto packed = packed_for_slices(run, weights, hidden.dim(0))) {
+    const Tensor mixed = mixed_values(run, weights, attention_input);
+    return LayerSlices(run, *packed, mixed).finish(hidden);
+  }
   const Tensor attention = attention_block(run, weights, attention_input);
   if (run.spec.parallel_block) {
     const Tensor mlp = feed_forward(run, weights, attention_input);

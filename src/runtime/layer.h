@@ -7,6 +7,7 @@
 #include "model/weights.h"
 #include "runtime/kv_cache.h"
 #include "runtime/rope.h"
+#include "tensor/tensor_pool.h"
 
 namespace salient {
 
@@ -19,9 +20,10 @@ struct PreparedNorm {
 
 PreparedNorm prepare_norm(const NormWeight& norm);
 
-/// y = norm(x), as the family normalises; a new tensor. Gains are 1 where the family's norms have no
-/// weights; for others an undefined norm is an internal error.
-Tensor normalized(Backend& backend, const NormSpec& spec, const PreparedNorm& norm, const Tensor& x);
+/// y = norm(x), as the family normalises; a new tensor, from `pool` if there is one. Gains are 1 where the
+/// family's norms have no weights; for others an undefined norm is an internal error.
+Tensor normalized(Backend& backend, const NormSpec& spec, const PreparedNorm& norm, const Tensor& x,
+                  TensorPool* pool = nullptr);
 
 /// One decoder layer ready to run.
 struct PreparedLayer {
@@ -57,6 +59,10 @@ std::vector<RopeTable> make_rope_tables(const DecoderSpec& spec, std::span<const
 /// it; an expert reports the rows that were routed to it.
 using LinearObserver = std::function<void(const LinearId& id, const Tensor& input)>;
 
+/// `stepwise`: when a linear is observed, what comes before it is done to the hidden states and nothing
+/// behind it, so that an observer may end the run there. `free`: whatever is fastest, with the same results.
+enum class LayerOrder { free, stepwise };
+
 struct LayerRun {
   Backend& backend;
   const DecoderSpec& spec;
@@ -64,6 +70,13 @@ struct LayerRun {
   int64_t layer;
   std::span<const SequenceSpan> sequences;
   const LinearObserver* observer = nullptr;
+  TensorPool* pool = nullptr;  ///< where activations come from; null: from the system
+  LayerOrder order = LayerOrder::free;
+
+  /// f32 [rows of x, features], uninitialised.
+  Tensor rows_like(const Tensor& x, int64_t features) const {
+    return pool_or_new(pool, DType::f32, {x.dim(0), features});
+  }
 };
 
 /// The linears of one layer at work: each reports its input to the observer first.
@@ -77,6 +90,13 @@ class Linears {
   const LayerRun& run_;
   const PreparedLayer& weights_;
 };
+
+/// Rows that go through everything behind attention as one, where the back end packs weights: their
+/// activations stay in a second-level cache, and weights that come from further away serve each of them.
+inline constexpr int64_t kRowsPerSlice = 256;
+/// Whether so many rows pass the layer in slices, in parallel: plain feed-forward blocks and a slice or more
+/// for each thread. Slices give the same bytes as whole batches, so that the number of threads may decide.
+bool passes_in_slices(const DecoderSpec& spec, int64_t layer, int64_t rows);
 
 /// hidden [rows, hidden_size] -> hidden, in place: x += attention(norm(x)); x += mlp(norm(x)), or both of the
 /// same norm(x) in a parallel block. Families differ in which norms there are, before the blocks or behind.

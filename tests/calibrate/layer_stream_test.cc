@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/parallel.h"
 #include "support/golden_model.h"
 #include "support/tiny_model.h"
 
@@ -58,6 +59,33 @@ TEST_P(MixedLengths, EachSequenceIsAsItIsAlone) {
   }
   ASSERT_FALSE(together.empty());
   EXPECT_LT(relative_error(together, alone), 1e-5);
+}
+
+/// So many threads that there is no slice for each take whole batches: neither what a linear sees nor what
+/// the next layer gets may tell.
+TEST_P(MixedLengths, RowsInSlicesAreThoseOfWholeBatches) {
+  const auto windows = mixed_windows();
+  const auto rounding = make_cpu_backend({.precision = MatmulPrecision::bf16});
+  const DecoderSpec& spec = weights_->spec();
+  const auto seen_by = [&](size_t threads) {
+    set_thread_count(threads);
+    LayerStream stream({.backend = *rounding, .weights = *weights_, .windows = windows});
+    std::vector<std::pair<LinearId, std::vector<float>>> seen;
+    const LinearObserver observer = [&](const LinearId& id, const Tensor& input) {
+      seen.emplace_back(id, std::vector<float>(input.values<float>().begin(), input.values<float>().end()));
+    };
+    for (int64_t layer = 0; layer < spec.layers; ++layer) {
+      const LayerWeights stored = weights_->layer(layer);
+      const PreparedLayer prepared = prepare_layer(*rounding, stored);
+      stream.observe(layer, prepared, observer);
+      stream.advance(layer, prepared);
+    }
+    set_thread_count(2);
+    return seen;
+  };
+  const auto whole = seen_by(64);
+  EXPECT_FALSE(passes_in_slices(spec, 0, 2 * kRowsPerSlice - 1));
+  EXPECT_TRUE(seen_by(2) == whole);
 }
 
 /// The equivalence check has most to look at there.
