@@ -1,5 +1,6 @@
 #include "backend/cpu/tiles.h"
 
+#include <algorithm>
 #include <array>
 
 #include "backend/backend_fixture.h"
@@ -46,7 +47,7 @@ class TilesTest : public testing::TestWithParam<bool> {
 };
 
 INSTANTIATE_TEST_SUITE_P(Kernels, TilesTest, testing::Values(false, true),
-                         [](const auto& info) { return info.param ? "Fast" : "Portable"; });
+                         [](const auto& given) { return given.param ? "Fast" : "Portable"; });
 
 uint16_t rounded(const Tensor& x, int64_t row, int64_t column) {
   return row < x.dim(0) && column < x.dim(1) ? to_bfloat16(at(x, row, column)).bits : uint16_t{0};
