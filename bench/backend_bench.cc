@@ -149,6 +149,7 @@ void bench_elementwise(Backend& backend) {
   report("rms_norm", fastest(10, [&] { backend.rms_norm(x, weight, 1e-6, y); }));
   report("silu * up", fastest(10, [&] { backend.gated_activation(Activation::silu, x, x, y); }));
   report("add", fastest(10, [&] { backend.add(x, y); }));
+  report("all_finite", fastest(10, [&] { backend.all_finite(x); }));
 }
 
 void run() {
@@ -157,9 +158,8 @@ void run() {
     fmt::print("== {}\n", backend->description());
     bench_linears(*backend);
     bench_gram(*backend, precision);
-    if (precision == MatmulPrecision::bf16) continue;
     bench_attention(*backend);
-    bench_elementwise(*backend);
+    if (precision == MatmulPrecision::f32) bench_elementwise(*backend);
   }
 }
 

@@ -78,6 +78,11 @@ TEST_P(MixedLengths, RowsInSlicesAreThoseOfWholeBatches) {
       const LayerWeights stored = weights_->layer(layer);
       const PreparedLayer prepared = prepare_layer(*rounding, stored);
       stream.observe(layer, prepared, observer);
+      const auto is_mlp = [](const LinearId& id) {
+        return id.role == LinearRole::gate || id.role == LinearRole::up;
+      };
+      stream.outputs(layer, prepared, is_mlp,
+                     [&](const Tensor& halfway) { observer(LinearRole::down, halfway); });
       stream.advance(layer, prepared);
     }
     set_thread_count(2);
