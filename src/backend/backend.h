@@ -94,9 +94,9 @@ class Backend {
   virtual std::string arithmetic() const = 0;
 
   virtual std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) = 0;
-  /// The same linear in the layout that products with many rows bring it into, in memory of `pool` or, without
-  /// one, new: for products that repeat, and for calls from inside parallel work, which would each do so
-  /// alone. Null where there is no such layout. Linears give the same bytes either way.
+  /// The same linear in the layout that products with many rows bring it into, in memory of `pool` or,
+  /// without one, new: for products that repeat, and for calls from inside parallel work, which would each do
+  /// so alone. Null where there is no such layout. Linears give the same bytes either way.
   virtual std::shared_ptr<const PreparedLinear> pack(const PreparedLinear& linear, TensorPool* pool) = 0;
   /// y [rows, out] = x [rows, in] W^T + bias.
   virtual void linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) = 0;

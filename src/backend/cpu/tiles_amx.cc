@@ -272,16 +272,24 @@ void multiply_columns(const TileProduct& problem, int64_t column) {
   if (row < problem.rows) multiply_block<1, kColumns>(problem, row, column);
 }
 
-/// Two panels of the right of so many tiles, 32 KiB, stay in the first-level cache while the left streams by.
-constexpr int64_t kTilesAtOnce = 16;
+/// Two panels of the right of so many tiles, 40 KiB, stay in the first-level cache while the left streams by.
+constexpr int64_t kMostTilesAtOnce = 20;
+
+/// In pieces of like size: each costs a reading and a writing of the sums, which a short one would not be
+/// worth.
+int64_t tiles_at_once(int64_t tiles) {
+  const int64_t pieces = (tiles + kMostTilesAtOnce - 1) / kMostTilesAtOnce;
+  return pieces == 0 ? 1 : (tiles + pieces - 1) / pieces;
+}
 
 void multiply(const TileProduct& problem) {
   const TileScope scope;
-  for (int64_t tile = 0; tile < problem.tiles; tile += kTilesAtOnce) {
+  const int64_t at_once = tiles_at_once(problem.tiles);
+  for (int64_t tile = 0; tile < problem.tiles; tile += at_once) {
     TileProduct part = problem;
     part.left += tile * kTileElements;
     part.right += tile * kTileElements;
-    part.tiles = problem.tiles - tile < kTilesAtOnce ? problem.tiles - tile : kTilesAtOnce;
+    part.tiles = problem.tiles - tile < at_once ? problem.tiles - tile : at_once;
     if (tile > 0) part.accumulate = 1;
     int64_t column = 0;
     for (; column + kTileRows < part.columns; column += 2 * kTileRows) multiply_columns<2>(part, column);
