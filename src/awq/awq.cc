@@ -162,7 +162,7 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
     check_finite(job, id, input, stream);
     observe(id, input);
   };
-  const Tensor probe_input = stream.probe_input();
+  const Tensor probe_input = stream.probe_input(kProbeTokens);
   Tensor reference;
   {
     const Stopwatch watch(seconds.checks);

@@ -6,6 +6,9 @@
 
 namespace salient {
 
+/// So many tokens of one sequence show whether smoothing has left the function of a layer as it was.
+inline constexpr int64_t kProbeTokens = 128;
+
 struct QuantizedLayer {
   LayerWeights weights;  ///< as they are to be written
   LayerReport report;

@@ -166,7 +166,9 @@ std::string LayerStream::locate(int64_t row) const {
   return "no calibration sequence";
 }
 
-Tensor LayerStream::probe_input() const { return hidden_.read(probe_begin_, probe_begin_ + probe_count_); }
+Tensor LayerStream::probe_input(int64_t most_tokens) const {
+  return hidden_.read(probe_begin_, probe_begin_ + std::min(probe_count_, most_tokens));
+}
 
 Tensor LayerStream::probe(Backend& backend, int64_t layer, const PreparedLayer& weights,
                           const Tensor& input) const {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -60,8 +61,9 @@ class LayerStream {
   std::string locate(int64_t row) const;
 
   /// A copy of the hidden states of the longest sequence (the first of several) before the current layer,
-  /// [tokens of the sequence, hidden].
-  Tensor probe_input() const;
+  /// [tokens of the sequence, hidden]; of a long one its first `most_tokens`, which
+  /// see nothing of those behind them.
+  Tensor probe_input(int64_t most_tokens = std::numeric_limits<int64_t>::max()) const;
   /// What a layer makes of `input` (from `probe_input`), computed by any back end.
   Tensor probe(Backend& backend, int64_t layer, const PreparedLayer& weights, const Tensor& input) const;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "awq/awq.h"
 #include "base/error.h"
 #include "base/parallel.h"
 #include "base/process.h"
@@ -254,7 +255,7 @@ class JobMemory {
     uint64_t work = memory.work();
     if (has_tokens()) {
       const auto rows = static_cast<uint64_t>(std::min(tokens_, std::max(plan.rows_per_batch, longest_)));
-      const auto probe = static_cast<uint64_t>(longest_);
+      const auto probe = static_cast<uint64_t>(std::min(longest_, kProbeTokens));
       const uint64_t kept = 3 * probe * static_cast<uint64_t>(spec_.hidden_size) * kF32;
       work = std::max({work, memory.batch(rows), memory.batch(probe) + memory.widest_linear()});
       work += kept + memory.rounded_inputs(rows);

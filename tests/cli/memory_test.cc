@@ -38,7 +38,9 @@ class Memory : public ::testing::Test {
     return parse_json(result.output, "plan")["memory"];
   }
 
-  /// The kernel's count of what was resident is what was planned, or less, but not by much. Returns the plan.
+  /// The kernel's count of what was resident is what was planned, or less, but not by much: what is counted
+  /// for the code that the library of products generates is not all used where Salient has its own. Returns
+  /// the plan.
   Json expect_kept(const std::string& model, const std::vector<std::string>& more) const {
     Json planned = plan(model, more);
     const ProgramResult result = quantize(model, more);
@@ -46,7 +48,7 @@ class Memory : public ::testing::Test {
     const auto measured = parse_json(result.output, "report")["peak_memory"].get<double>();
     const auto peak = planned["peak"].get<double>();
     EXPECT_LE(measured, peak) << planned.dump(2);
-    EXPECT_GE(measured, peak / 1.6) << planned.dump(2);
+    EXPECT_GE(measured, peak / 1.8) << planned.dump(2);
     return planned;
   }
 
