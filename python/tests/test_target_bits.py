@@ -41,6 +41,15 @@ def test_target_bits_are_kept_and_reported(tmp_path: Path) -> None:
     assert quantized(recipe=in_recipe).report["bits"]["mean_bits"] <= 3.5
 
 
+def test_effort_says_what_the_recipe_leaves_open() -> None:
+    assert "rounding nearest" in quantized(recipe=[AWQModifier(), nearest()], effort="fast").report["method"]
+    assert "rounding matched" in quantized(recipe=[AWQModifier(), nearest()], effort="best").report["method"]
+    with pytest.raises(ValueError, match=r"effort: \"bset\" is unknown; did you mean \"best\""):
+        quantized(recipe=[AWQModifier(), nearest()], effort="bset")
+    with pytest.raises(ValueError, match="effort fast is for AWQ"):
+        quantized(recipe=nearest(), dataset=None, effort="fast")
+
+
 def test_target_bits_that_cannot_be_reached_are_refused() -> None:
     with pytest.raises(ValueError, match=r"target_bits is 1\.5; .* take 2\.1250 to 8\.1250 bits"):
         quantized(recipe=[AWQModifier(), nearest()], target_bits=1.5)

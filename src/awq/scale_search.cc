@@ -117,7 +117,7 @@ std::vector<float> scales_for(const Candidate& candidate, std::span<const float>
 // changes the mean of their errors by a few percent and the order of the candidates hardly ever. Fewer show
 // which candidates are worth that.
 constexpr int64_t kRowsToSearch = 1024;
-constexpr int64_t kRowsToScreen = 256;
+constexpr int64_t kRowsToScreen = 128;
 constexpr size_t kFinalists = 4;
 
 int64_t row_step(int64_t rows, int64_t at_least) { return std::max<int64_t>(1, rows / at_least); }
