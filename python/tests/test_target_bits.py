@@ -1,4 +1,4 @@
-"""oneshot(target_bits=...): a number of bits for each linear."""
+"""oneshot(target_bits=...), a number of bits for each linear, and oneshot(effort=...)."""
 
 from __future__ import annotations
 
