@@ -24,15 +24,16 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-ROWS = ("dense", "llm-compressor", "autoawq", "salient-rtn", "salient-nearest", "salient-awq", "salient-awq-gemm")
+ROWS = ("dense", "llm-compressor", "autoawq", "salient-rtn", "salient-fast", "salient-awq", "salient-best", "salient-awq-gemm")
 PEER_ROWS = ("llm-compressor", "autoawq")
 TITLES = {
     "dense": "dense original",
     "llm-compressor": "AWQ, llm-compressor",
     "autoawq": "AWQ, AutoAWQ",
     "salient-rtn": "round to nearest, Salient",
-    "salient-nearest": "AWQ, Salient, `--rounding nearest`",
+    "salient-fast": "AWQ, Salient, `--effort fast`",
     "salient-awq": "**AWQ, Salient**",
+    "salient-best": "AWQ, Salient, `--effort best`",
     "salient-awq-gemm": "**AWQ, Salient**, `autoawq-gemm`",
 }
 
@@ -71,7 +72,8 @@ def quantize_command(row, options, target):
     command += ["--scheme", "W4A16_ASYM", "--group-size", counts[2], "--data", str(options.calibration)]
     command += ["--num-calibration-samples", counts[0], "--max-seq-length", counts[1]]
     command += ["--method", "rtn" if row == "salient-rtn" else "awq"]
-    return command + {"salient-awq-gemm": ["--format", "autoawq-gemm"], "salient-nearest": ["--rounding", "nearest"]}.get(row, [])
+    own = {"salient-awq-gemm": ["--format", "autoawq-gemm"], "salient-fast": ["--effort", "fast"], "salient-best": ["--effort", "best"]}
+    return command + own.get(row, [])
 
 
 def judge_command(row, options, checkpoint):
