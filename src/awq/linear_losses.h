@@ -14,7 +14,7 @@ struct LinearLossProblem {
   MatmulPrecision precision;
   const RoundingRule& rule;
   const Tensor& original;                  ///< as it is stored, [out, in]
-  const ActivationStatistics& statistics;  ///< of what the original reads
+  const ActivationStatistics& statistics;  ///< of what the original reads, for its channels
   const Tensor& weight;                    ///< f32 [out, in], scaled
   std::span<const float> row_scales;       ///< what its outputs have been divided by, [out] or empty
   std::span<const float> column_scales;    ///< what its columns have been multiplied by, [in] or empty

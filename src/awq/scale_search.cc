@@ -205,12 +205,13 @@ class Search {
       const double loss = candidate_loss(problem_, carried(candidate), kRowsToScreen);
       losses.push_back(std::isnan(loss) ? std::numeric_limits<double>::infinity() : loss);
     }
-    std::vector<double> sorted = losses;
-    std::ranges::nth_element(sorted, sorted.begin() + kFinalists);
+    std::vector<size_t> order(grid.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::ranges::stable_sort(order, {}, [&](size_t i) { return losses[i]; });
+    order.resize(kFinalists);
+    std::ranges::sort(order);
     std::vector<Candidate> best;
-    for (size_t i = 0; i < grid.size(); ++i) {
-      if (losses[i] < sorted[kFinalists]) best.push_back(grid[i]);
-    }
+    for (const size_t i : order) best.push_back(grid[i]);
     return best;
   }
 

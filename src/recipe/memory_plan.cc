@@ -144,6 +144,20 @@ class LayerMemory {
     return rounds() ? std::max(rows, 2 * std::min(rows, kGramRows)) * widest * kBf16 : 0;
   }
 
+  /// Objective::block_output: the linears as they run for a candidate, experts one at a time.
+  uint64_t candidate() const {
+    uint64_t elements = 0;
+    uint64_t expert = 0;
+    for (const LinearSlot& slot : slots_) {
+      if (is_expert(slot.id.role)) {
+        expert = std::max(expert, elements_of(slot));
+      } else {
+        elements += elements_of(slot);
+      }
+    }
+    return (elements + expert) * kF32;
+  }
+
   uint64_t widest_linear() const {
     uint64_t elements = 0;
     for (const LinearSlot& slot : slots_) elements = std::max(elements, elements_of(slot));
@@ -246,6 +260,7 @@ class JobMemory {
 
  private:
   bool has_tokens() const { return tokens_ > 0; }
+  bool compares_blocks() const { return job_.awq && job_.awq->objective == Objective::block_output; }
 
   /// Layers differ where some have experts: the worst counts.
   void take_worse(int64_t layer, MemoryPlan& plan) const {
@@ -257,6 +272,7 @@ class JobMemory {
       const auto rows = static_cast<uint64_t>(std::min(tokens_, std::max(plan.rows_per_batch, longest_)));
       const auto probe = static_cast<uint64_t>(std::min(longest_, kProbeTokens));
       const uint64_t kept = 3 * probe * static_cast<uint64_t>(spec_.hidden_size) * kF32;
+      if (compares_blocks()) work += memory.candidate() + memory.batch(rows);
       work = std::max({work, memory.batch(rows), memory.batch(probe) + memory.widest_linear()});
       work += kept + memory.rounded_inputs(rows);
     }
@@ -274,8 +290,7 @@ class JobMemory {
     const auto once = static_cast<uint64_t>(tokens_ * spec_.hidden_size);
     const uint64_t values = once * copies;
     // What a block puts out is compared in f32, wherever the hidden states wait.
-    const bool compared = job_.awq && job_.awq->objective == Objective::block_output;
-    const uint64_t outputs = compared ? once * kF32 : 0;
+    const uint64_t outputs = compares_blocks() ? once * kF32 : 0;
     if (storage == HiddenStates::spilled) spilled = values * kBf16;
     if (storage == HiddenStates::f32) return outputs + values * kF32;
     return outputs + (storage == HiddenStates::bf16 ? values * kBf16 : 0);

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 
 #include "base/json.h"
+#include "support/random.h"
 
 namespace salient {
 namespace {
@@ -133,6 +135,41 @@ TEST_F(ScaleSearch, NeverLosesToTheIdentity) {
     EXPECT_EQ(found.loss, found.loss_identity);
     for (const float scale : found.scales) EXPECT_EQ(scale, 1.0f);
   }
+}
+
+/// Of many rows few choose the candidates that all of them judge.
+TEST_F(ScaleSearch, ManyRowsAreScreenedAndFindTheSame) {
+  const Tensor weight = random_tensor({600, kColumns}, 7);
+  layers_ = {{.weight = [&] { return weight; }, .rounding = rule_}};
+  const auto exhaustive = [&](std::span<const float> scales) {
+    std::vector<double> errors(static_cast<size_t>(weight.dim(0)));
+    backend_->rounding_loss(
+        {.rule = rule_, .weight = weight, .column_scales = scales, .clip = {}, .gram = statistics_.gram()},
+        errors);
+    return std::accumulate(errors.begin(), errors.end(), 0.0) /
+           static_cast<double>(statistics_.tokens() * weight.dim(0));
+  };
+  const auto uneven = [](float even) {
+    return [even](std::span<float> scales) {
+      for (size_t i = 0; i < scales.size(); ++i) scales[i] = i % 2 == 0 ? even : 1 / even;
+    };
+  };
+  ScaleSearchProblem search = problem();
+  int changed = 0;
+  // The last two make all candidates one.
+  for (const auto& make :
+       {std::function<void(std::span<float>)>([](std::span<float>) {}), {uneven(1.1f)}, {uneven(1 / 1.1f)}}) {
+    search.make_representable = make;
+    search.loss = {};
+    const ScaleSearchResult screened = search_scales(search);
+    search.loss = exhaustive;
+    const ScaleSearchResult best = search_scales(search);
+    EXPECT_NEAR(screened.loss_identity / best.loss_identity, 1, 1e-5);
+    EXPECT_NEAR(screened.loss / best.loss, 1, 1e-5);
+    EXPECT_EQ(screened.identity, best.identity);
+    changed += screened.identity ? 0 : 1;
+  }
+  EXPECT_GE(changed, 2);
 }
 
 TEST_F(ScaleSearch, SharedChannelsGetOneScale) {

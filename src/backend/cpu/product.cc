@@ -202,7 +202,8 @@ TriangleBlock triangle_block(int64_t index) {
 
 void multiply(const CpuContext& context, const Product& product) {
   if (product.rows == 0 || product.weight.outputs() == 0) return;
-  if (product.rows <= kFewRows) return multiply_few(context, product);
+  // Few rows of a packed weight are the rest of a batch in slices, of which they must not show.
+  if (product.rows <= kFewRows && product.packed == nullptr) return multiply_few(context, product);
   if (product.precision == MatmulPrecision::f32) return multiply_many(context, product, product.x);
   if (context.tiles != nullptr) return multiply_in_tiles(context, product);
   multiply_many_rounded(context, product);

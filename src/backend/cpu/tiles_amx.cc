@@ -225,14 +225,21 @@ void store_sums(float* out, int64_t stride) {
     SALIENT_TILE_STORE(3, out + kTileRows * stride + kTileRows, bytes);
 }
 
-/// What is inside the result of a block at its edge.
-void copy_edge(const float* sums, int64_t rows, int64_t columns, const TileProduct& problem, float* out) {
-  constexpr int64_t kStride = 2 * kTileRows;
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t column = 0; column < columns; ++column) {
-      float& to = out[row * problem.out_stride + column];
-      to = sums[row * kStride + column] + (problem.accumulate != 0 ? to : 0.0f);
-    }
+constexpr int64_t kEdgeStride = 2 * kTileRows;
+
+struct Rectangle {
+  const float* from;
+  int64_t from_stride;
+  float* to;
+  int64_t to_stride;
+  int64_t rows;
+  int64_t columns;
+};
+
+void copy(const Rectangle& part) {
+  for (int64_t row = 0; row < part.rows; ++row) {
+    for (int64_t column = 0; column < part.columns; ++column)
+      part.to[row * part.to_stride + column] = part.from[row * part.from_stride + column];
   }
 }
 
@@ -256,12 +263,15 @@ void multiply_block(const TileProduct& problem, int64_t row, int64_t column) {
     add_products<kRows, kColumns>(panels);
     return store_sums<kRows, kColumns>(out, problem.out_stride);
   }
-  alignas(64) float sums[4 * kTileRows * kTileRows];
-  zero_sums();
+  // Sums as of whole tiles, in the same order, of which the part inside the result comes and goes.
+  const int64_t own_rows = rows < kRows * kTileRows ? rows : kRows * kTileRows;
+  const int64_t own_columns = columns < kColumns * kTileRows ? columns : kColumns * kTileRows;
+  alignas(64) float sums[4 * kTileRows * kTileRows] = {};
+  if (problem.accumulate != 0) copy({out, problem.out_stride, sums, kEdgeStride, own_rows, own_columns});
+  load_sums<kRows, kColumns>(sums, kEdgeStride);
   add_products<kRows, kColumns>(panels);
-  store_sums<kRows, kColumns>(sums, 2 * kTileRows);
-  copy_edge(sums, rows < kRows * kTileRows ? rows : kRows * kTileRows,
-            columns < kColumns * kTileRows ? columns : kColumns * kTileRows, problem, out);
+  store_sums<kRows, kColumns>(sums, kEdgeStride);
+  copy({sums, kEdgeStride, out, problem.out_stride, own_rows, own_columns});
 }
 
 template <int kColumns>
