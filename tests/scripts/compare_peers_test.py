@@ -61,7 +61,7 @@ class ComparePeers(unittest.TestCase):
         self.assertIn("llm_compressor_awq.py 8 64 32 asym float32", calls)
         self.assertIn("autoawq_awq.py 8 64 32", calls)
         self.assertEqual(sum(call.startswith("salient quantize") for call in calls), 5)
-        self.assertEqual(sum(call.startswith("salient eval") for call in calls), 7)
+        self.assertEqual(sum(call.startswith("salient eval") for call in calls), 8)
         rows = json.loads((self.root / "out/results.json").read_text())["rows"]
         self.assertEqual([row["row"] for row in rows], list(compare_peers.ROWS))
         self.assertGreater(rows[1]["quantize"]["peak_mib"], 64)
