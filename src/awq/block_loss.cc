@@ -41,6 +41,10 @@ double squared_distance(const Tensor& a, const Tensor& b) {
   return std::accumulate(of_row.begin(), of_row.end(), 0.0);
 }
 
+bool balances(const ResolvedMapping& mapping, const LinearId& id) {
+  return std::ranges::find(mapping.balance, id) != mapping.balance.end();
+}
+
 bool in_attention(const LinearId& id) { return id.role < LinearRole::gate; }
 
 }  // namespace
@@ -69,8 +73,8 @@ std::shared_ptr<const PreparedLinear> BlockLoss::prepare(const LinearId& id,
   linear.dense = scaled_.weight(id);
   linear.bias = scaled_.bias(id);
   const auto rule = rounding_rule(job_, id, original_);
-  const bool changes = std::ranges::find(mapping_.balance, id) != mapping_.balance.end();
-  if (changes && rule && !column_scales.empty()) round_scaled(*rule, column_scales, linear.dense);
+  if (balances(mapping_, id) && rule && !column_scales.empty())
+    round_scaled(*rule, column_scales, linear.dense);
   return job_.backend.prepare(linear);
 }
 
@@ -79,8 +83,7 @@ void BlockLoss::run(std::span<const float> column_scales, const LayerStream::Out
   PreparedLayer layer = scaled_.prepare(job_.backend);
   layer.make = [&](const LinearId& id) {
     if (is_expert(id.role)) return prepare(id, column_scales);  // never there all at once
-    const bool changes = std::ranges::find(mapping_.balance, id) != mapping_.balance.end();
-    auto& own = (changes ? changed : kept_)[id];
+    auto& own = (balances(mapping_, id) ? changed : kept_)[id];
     if (own == nullptr) own = prepare(id, column_scales);
     return own;
   };

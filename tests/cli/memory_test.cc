@@ -94,6 +94,11 @@ TEST_F(Memory, OfWiderModelsIsAsPlanned) {
   const std::vector<std::string> flags{"--n-grid",         "2",  "--num-calibration-samples", "16",
                                        "--max-seq-length", "128"};
   expect_kept(plain, flags);
+  for (const auto& more : {std::pair{"--objective", "block_output"}, {"--effort", "best"}}) {
+    std::vector<std::string> own = flags;
+    own.insert(own.end(), {more.first, more.second});
+    expect_kept(plain, own);
+  }
   std::vector<std::string> scaled = flags;
   scaled.emplace_back("--scaled-only");
   expect_kept(plain, scaled);

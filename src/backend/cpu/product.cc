@@ -29,8 +29,6 @@ constexpr int64_t kGramBlock = 256;
 constexpr int64_t kFormRows = 96;
 constexpr int64_t kFormColumns = 96;
 
-int64_t blocks_of(int64_t count, int64_t block) { return (count + block - 1) / block; }
-
 /// Runs body(i) for every i < count, one at a time.
 template <typename Body>
 void parallel_each(int64_t count, const Body& body) {

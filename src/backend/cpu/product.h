@@ -125,6 +125,8 @@ struct GramProblem {
 
 void accumulate_gram(const CpuContext& context, const GramProblem& problem);
 
+inline int64_t blocks_of(int64_t count, int64_t block) { return (count + block - 1) / block; }
+
 /// The blocks of a lower triangle in one row after the other: 0 -> (0, 0), 1 -> (1, 0), 2 -> (1, 1), ...
 struct TriangleBlock {
   int64_t row = 0;

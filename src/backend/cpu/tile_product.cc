@@ -24,8 +24,6 @@ constexpr int64_t kOutputBlock = 128;
 constexpr int64_t kGramRows = 1024;
 constexpr int64_t kGramBlock = 256;
 
-int64_t blocks_of(int64_t count, int64_t block) { return (count + block - 1) / block; }
-
 /// Runs body(begin, count) on pieces of [0, total).
 template <typename Body>
 void parallel_pieces(int64_t total, int64_t piece, const Body& body) {
