@@ -74,13 +74,11 @@ struct RoundingLossProblem {
   int64_t row_step = 1;  ///< only rows 0, row_step, 2 row_step, ... count
 };
 
-/// See Backend::feed_back.
-struct FeedBackProblem {
-  const Tensor& errors;  ///< f32 [rows, k]
-  const Tensor& upper;   ///< f32 [k, k]
-  int64_t begin;
-  int64_t end;
-  Tensor& targets;  ///< f32 [rows, k]
+/// See Backend::round_compensated.
+struct CompensationProblem {
+  const Tensor& weight;            ///< f32 [out, in]
+  const Tensor& upper;             ///< U f32 [in, in], a unit upper triangle, its columns in `order`
+  std::span<const int64_t> order;  ///< [in], of the columns of `weight`
 };
 
 /// How a machine computes. Coarse operations on f32 activations [rows, features]; weights are prepared once.
@@ -150,8 +148,10 @@ class Backend {
   /// products.
   virtual void accumulate_product(const Tensor& a, const Tensor& b, MatmulPrecision precision,
                                   Tensor& result) = 0;
-  /// targets[:, begin:end) += errors[:, 0:begin) upper[0:begin, begin:end).
-  virtual void feed_back(const FeedBackProblem& problem) = 0;
+  /// Replaces the codes of `result` [out, in], whose scales and zeros stay. Column k = order[i] after column,
+  /// each code becomes the nearest to w_k + sum over the columns before it of (w - q) U[., i], q being what
+  /// their codes stand for.
+  virtual void round_compensated(const CompensationProblem& problem, QuantizedWeight& result) = 0;
 };
 
 struct CpuBackendOptions {

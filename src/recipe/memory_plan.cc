@@ -180,23 +180,22 @@ class LayerMemory {
   }
 
   /// The weight, the Gram matrix where experts need it too, and what takes most beside them: bounds of clips;
-  /// with compensation the factor, targets and errors of a block of rows; the measuring of losses on as many
-  /// rows. To match outputs three more squares and the corrected weight.
+  /// with compensation the factor; the measuring of losses on some rows. To match outputs three more squares
+  /// and the corrected weight.
   uint64_t rounding_bytes(const LinearSlot& slot, const LinearRounding& rounding) const {
     const uint64_t elements = elements_of(slot);
     if (!job_.awq) return 2 * elements * kF32;
-    constexpr int64_t kRowsPerBlock = 2048;  // of compensated rounding
-    const uint64_t block =
-        static_cast<uint64_t>(std::min(kRowsPerBlock, slot.out_features) * slot.in_features);
+    constexpr int64_t kRowsToMeasure = 1024;  // at most
+    const bool whole = rounding.scheme.group_size == QuantizationScheme::kWholeMatrix;
+    const int64_t measured = whole ? slot.out_features : std::min(kRowsToMeasure, slot.out_features);
+    const auto block = static_cast<uint64_t>(measured * slot.in_features);
     const uint64_t clip = clip_bytes(slot, rounding.scheme);
     const uint64_t weight = elements * kF32 + (spec_.has_experts(layer_) ? gram_bytes(slot) : 0);
     if (job_.result == OneshotResult::scaled) return weight + clip;
     const bool compensated = job_.awq->rounding != Rounding::nearest;
     const uint64_t factor = compensated ? gram_bytes(slot) : 0;
-    const bool ordered = compensated && rounding.order == ActivationOrder::weight;  // copies in that order
-    const uint64_t compensation = (ordered ? 3 : 2) * block * kF32 + factor;
     const uint64_t measuring = 3 * block * kF32 + factor + gram_bytes(slot) / 2;
-    const uint64_t rounding_at_worst = weight + std::max({clip, compensation, measuring});
+    const uint64_t rounding_at_worst = weight + std::max(clip, measuring);
     if (job_.awq->rounding != Rounding::matched) return rounding_at_worst;
     return std::max(rounding_at_worst + gram_bytes(slot), 4 * gram_bytes(slot) + 2 * elements * kF32);
   }

@@ -58,28 +58,6 @@ TEST_P(FactorTest, SaysWhenAMatrixIsNotPositiveDefinite) {
   EXPECT_FALSE(backend->factorize(not_finite));
 }
 
-TEST_P(FactorTest, FeedBackAddsTheErrorsOfEarlierColumns) {
-  const Tensor errors = random({150, 200});
-  const Tensor upper = random({200, 200});
-  const Tensor before = random({150, 200});
-  for (const auto& [begin, end] : std::vector<std::pair<int64_t, int64_t>>{{0, 128}, {128, 200}, {64, 65}}) {
-    Tensor targets = before.to(DType::f32);
-    backend->feed_back({.errors = errors, .upper = upper, .begin = begin, .end = end, .targets = targets});
-    for (int64_t row = 0; row < 150; row += 7) {
-      for (int64_t column = 0; column < 200; ++column) {
-        double expected = double{at(before, row, column)};
-        double size = std::abs(expected);
-        for (int64_t i = 0; column >= begin && column < end && i < begin; ++i) {
-          const double term = double{at(errors, row, i)} * double{at(upper, i, column)};
-          expected += term;
-          size += std::abs(term);
-        }
-        ASSERT_NEAR(at(targets, row, column), expected, 2e-6 * size) << row << ", " << column;
-      }
-    }
-  }
-}
-
 TEST_P(FactorTest, SameBytesForAnyThreadCount) {
   const Tensor matrix = gram(400, 300, 1.0f);
   expect_same_for_any_thread_count([&] {
@@ -92,11 +70,6 @@ TEST_P(FactorTest, SameBytesForAnyThreadCount) {
 TEST_P(FactorTest, WrongSizesAreInternalErrors) {
   Tensor wide = random({3, 4});
   error_of([&] { backend->factorize(wide); }, ErrorKind::internal);
-  const Tensor upper = random({4, 4});
-  const Tensor errors = random({3, 4});
-  error_of(
-      [&] { backend->feed_back({.errors = errors, .upper = upper, .begin = 2, .end = 5, .targets = wide}); },
-      ErrorKind::internal);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "backend/cpu/attention.h"
+#include "backend/cpu/column_rounding.h"
 #include "backend/cpu/factor.h"
 #include "backend/cpu/isa.h"
 #include "backend/cpu/product.h"
@@ -119,7 +120,7 @@ class CpuBackend final : public Backend {
   bool solve(Tensor& symmetric, Tensor& rows) override;
   void accumulate_product(const Tensor& a, const Tensor& b, MatmulPrecision precision,
                           Tensor& result) override;
-  void feed_back(const FeedBackProblem& problem) override;
+  void round_compensated(const CompensationProblem& problem, QuantizedWeight& result) override;
 
  private:
   std::string processor() const;
@@ -496,14 +497,15 @@ void CpuBackend::accumulate_product(const Tensor& a, const Tensor& b, MatmulPrec
                                           .result = result.mutable_values<float>().data()});
 }
 
-void CpuBackend::feed_back(const FeedBackProblem& problem) {
-  require_matrix("errors of a feedback", problem.errors);
-  const int64_t k = problem.errors.dim(1);
-  require_shape("targets of a feedback", problem.targets, problem.errors.shape());
-  require_shape("factor of a feedback", problem.upper, {k, k});
-  require(0 <= problem.begin && problem.begin <= problem.end && problem.end <= k,
-          "columns of a feedback do not exist");
-  salient::feed_back(context(), problem);
+void CpuBackend::round_compensated(const CompensationProblem& problem, QuantizedWeight& result) {
+  require_matrix("weight of a compensated rounding", problem.weight);
+  const int64_t k = problem.weight.dim(1);
+  require_shape("factor of a compensated rounding", problem.upper, {k, k});
+  require(static_cast<int64_t>(problem.order.size()) == k,
+          "a compensated rounding has one place in the order for each column");
+  require(result.out_features == problem.weight.dim(0) && result.in_features == k,
+          "a compensated rounding has as many codes as weights");
+  salient::round_compensated(context(), problem, result);
 }
 
 /// A forced instruction set binds the dense library as well, as far as the process has not used it yet.

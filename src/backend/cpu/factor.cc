@@ -9,7 +9,7 @@
 namespace salient {
 namespace {
 
-constexpr int64_t kBlock = 128;
+constexpr int64_t kBlock = 64;
 constexpr int64_t kRowsPerPiece = 128;
 
 /// Factors S = U D U^T from the last column to the first: U is found block column by block column, each from
@@ -132,19 +132,41 @@ class UpperFactor {
     return true;
   }
 
-  /// The rows above the block: X R^T = S, R being the block on the diagonal.
+  /// The rows above the block, X R^T = S with R the block on the diagonal, through its inverse.
   void solve_above(int64_t begin, int64_t end) const {
+    const int64_t columns = end - begin;
+    const std::vector<float> inverse = inverse_of_block(begin, columns);
     for_rows(begin, [&](int64_t first, int64_t rows) {
-      for (int64_t row = first; row < first + rows; ++row) {
-        for (int64_t column = end - 1; column >= begin; --column) {
-          const int64_t count = end - column - 1;
-          const double known =
-              context_.kernels.inner_product(at(row, column + 1), at(column, column + 1), count);
-          *at(row, column) =
-              static_cast<float>((double{*at(row, column)} - known) / double{*at(column, column)});
-        }
+      auto* right = scratch<float>(ScratchUse::mixed, rows * columns);
+      for (int64_t row = 0; row < rows; ++row) {
+        std::copy_n(at(first + row, begin), columns, right + row * columns);
       }
+      context_.gemm(GemmProblem<float>{.m = rows,
+                                       .n = columns,
+                                       .k = columns,
+                                       .a = {right, columns},
+                                       .b = {inverse.data(), columns, Transposed::yes},
+                                       .c = at(first, begin),
+                                       .c_stride = k_});
     });
+  }
+
+  /// R^-1 [size, size] of the block that begins at (begin, begin), row by row from the last on, sums in
+  /// double.
+  std::vector<float> inverse_of_block(int64_t begin, int64_t size) const {
+    std::vector<double> inverse(static_cast<size_t>(size * size), 0.0);
+    const auto row_of = [&](int64_t row) { return inverse.data() + row * size; };
+    for (int64_t row = size - 1; row >= 0; --row) {
+      const float* factors = at(begin + row, begin);
+      double* sums = row_of(row);
+      for (int64_t j = row + 1; j < size; ++j) {
+        for (int64_t c = j; c < size; ++c) sums[c] -= double{factors[j]} * row_of(j)[c];
+      }
+      const double pivot = double{factors[row]};
+      for (int64_t c = row + 1; c < size; ++c) sums[c] /= pivot;
+      sums[row] = 1 / pivot;
+    }
+    return {inverse.begin(), inverse.end()};
   }
 
   void divide_by_diagonal() const {
@@ -172,25 +194,6 @@ bool factorize(const CpuContext& context, int64_t k, float* matrix) {
 
 bool solve(const CpuContext& context, int64_t k, float* matrix, int64_t rows, float* values) {
   return UpperFactor(context, k, matrix).solve(rows, values);
-}
-
-void feed_back(const CpuContext& context, const FeedBackProblem& problem) {
-  if (problem.begin == 0 || problem.begin == problem.end) return;
-  const int64_t k = problem.errors.dim(1);
-  const float* errors = problem.errors.values<float>().data();
-  const float* upper = problem.upper.values<float>().data();
-  float* targets = problem.targets.mutable_values<float>().data();
-  parallel_for(static_cast<size_t>(problem.errors.dim(0)), kRowsPerPiece, [&](size_t from, size_t to) {
-    const auto row = static_cast<int64_t>(from);
-    context.gemm(GemmProblem<float>{.m = static_cast<int64_t>(to - from),
-                                    .n = problem.end - problem.begin,
-                                    .k = problem.begin,
-                                    .a = {errors + row * k, k},
-                                    .b = {upper + problem.begin, k},
-                                    .c = targets + row * k + problem.begin,
-                                    .c_stride = k,
-                                    .accumulate = Accumulate::yes});
-  });
 }
 
 }  // namespace salient

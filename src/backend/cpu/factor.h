@@ -10,6 +10,4 @@ bool factorize(const CpuContext& context, int64_t k, float* matrix);
 /// See Backend::solve; `matrix` is [k, k], `values` [rows, k].
 bool solve(const CpuContext& context, int64_t k, float* matrix, int64_t rows, float* values);
 
-void feed_back(const CpuContext& context, const FeedBackProblem& problem);
-
 }  // namespace salient

@@ -89,6 +89,22 @@ struct GridProblem {
   float* out;
 };
 
+/// Columns rounded one after the other, many rows side by side: column c of row r stands at [c * rows + r].
+struct ColumnRoundingProblem {
+  static constexpr int64_t kRowStep = 16;
+
+  int64_t columns;
+  int64_t rows;          ///< a multiple of kRowStep
+  const float* factors;  ///< U [columns, columns], rows factor_stride apart
+  int64_t factor_stride;
+  const float* scales;
+  const float* zeros;
+  const int64_t* grid_offsets;  ///< [columns], where the [rows] scales and zeros of a column begin
+  float top;                    ///< the largest code
+  float* targets;               ///< in: what the column would be without those before it; out: its codes
+  float* values;                ///< in: weights w; out: errors w - q
+};
+
 /// One implementation of everything that runs inside a thread. Nothing is validated; pointers need no
 /// alignment; arrays overlap only where a comment says so. A result never depends on how many rows or outputs
 /// share a call.
@@ -126,6 +142,8 @@ struct CpuKernels {
   /// The least and the largest of 0 and every x.
   void (*extremes)(const float* x, int64_t count, float* least, float* largest);
   void (*round_to_grid)(const GridProblem& problem);
+  /// Each column to the nearest code of target + sum over the columns i before it of errors_i U[i, column].
+  void (*round_columns)(const ColumnRoundingProblem& problem);
   /// Rotates (head[i], head[i + half]) by the angle of cosine[i], sine[i].
   void (*rope)(const float* cosine, const float* sine, int64_t half, float* head);
   /// x = exp(x - max) / sum of them, in place. Relative error of exp at most 2e-7, the sum in double.

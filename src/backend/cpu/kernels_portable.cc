@@ -169,13 +169,35 @@ void extremes(const float* x, int64_t count, float* least, float* largest) {
   }
 }
 
+float nearest_code(float x, float scale, float zero, float top) {
+  const float ratio = std::clamp(x / scale, -(top + 1), top + 1);
+  return std::clamp(std::nearbyint(ratio) + zero, 0.0f, top);
+}
+
 void round_to_grid(const GridProblem& problem) {
-  const float limit = problem.top + 1;
   for (int64_t i = 0; i < problem.count; ++i) {
     const float bounded = std::clamp(problem.x[i], -problem.bound, problem.bound);
-    const float ratio = std::clamp(bounded / problem.scale, -limit, limit);
-    const float code = std::clamp(std::nearbyint(ratio) + problem.zero, 0.0f, problem.top);
+    const float code = nearest_code(bounded, problem.scale, problem.zero, problem.top);
     problem.out[i] = (code - problem.zero) * problem.scale;
+  }
+}
+
+void round_columns(const ColumnRoundingProblem& problem) {
+  for (int64_t k = 0; k < problem.columns; ++k) {
+    const float* scales = problem.scales + problem.grid_offsets[k];
+    const float* zeros = problem.zeros + problem.grid_offsets[k];
+    const float* factors = problem.factors + k * problem.factor_stride;
+    for (int64_t row = 0; row < problem.rows; ++row) {
+      float& target = problem.targets[k * problem.rows + row];
+      float& value = problem.values[k * problem.rows + row];
+      target = nearest_code(target, scales[row], zeros[row], problem.top);
+      value -= (target - zeros[row]) * scales[row];
+    }
+    for (int64_t j = k + 1; j < problem.columns; ++j) {
+      for (int64_t row = 0; row < problem.rows; ++row) {
+        problem.targets[j * problem.rows + row] += problem.values[k * problem.rows + row] * factors[j];
+      }
+    }
   }
 }
 
@@ -265,6 +287,7 @@ const CpuKernels kPortableKernels{
     .scaled_difference = scaled_difference,
     .extremes = extremes,
     .round_to_grid = round_to_grid,
+    .round_columns = round_columns,
     .rope = rope,
     .softmax = softmax,
     .gated_silu = gated_silu,

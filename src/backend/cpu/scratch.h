@@ -19,8 +19,11 @@ enum class ScratchUse {
   packed_queries,
   packed_keys,
   factors,
+  columns,
+  targets,
+  grids,
 };
-inline constexpr size_t kScratchUses = 11;
+inline constexpr size_t kScratchUses = 14;
 
 /// Memory of the calling thread, 64-byte aligned, uninitialised, valid until the next call with the same use
 /// in the same thread. It only grows, so that blocks of work do not pay for page faults again and again.
