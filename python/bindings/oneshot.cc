@@ -9,6 +9,7 @@
 #include "model/weights.h"
 #include "quant/scheme.h"
 #include "recipe/calibration_data.h"
+#include "recipe/effort.h"
 #include "recipe/recipe_fields.h"
 #include "recipe/report_html.h"
 #include "recipe/report_json.h"
@@ -77,13 +78,14 @@ OneshotOptions job_options(Keywords& keywords) {
   parse_recipe(keywords.take<std::string>("recipe").value_or(""), options.recipe_source, options);
   take_awq(keywords, options.recipe);
   if (const auto format = keywords.take<std::string>("format")) options.format = format_by_name(*format);
+  if (const auto scaled = keywords.take<bool>("scaled_only"))
+    options.result = *scaled ? OneshotResult::scaled : OneshotResult::quantized;
   if (const auto effort = keywords.take<std::string>("effort")) {
-    options.effort = static_cast<Effort>(read_word(JsonView(Json(*effort), "effort"), kEffortWords));
+    const size_t index = read_word(JsonView(Json(*effort), "effort"), kEffortWords);
+    take_effort("effort", static_cast<Effort>(index), options);
   }
   if (const auto bits = keywords.take<double>("target_bits")) options.target_bits = *bits;
   take_calibration(keywords, options.calibration);
-  if (const auto scaled = keywords.take<bool>("scaled_only"))
-    options.result = *scaled ? OneshotResult::scaled : OneshotResult::quantized;
   return options;
 }
 
@@ -199,8 +201,9 @@ void reshard(const std::filesystem::path& source, const std::filesystem::path& t
 
 void bind_oneshot(nb::module_& module) {
   constexpr const char* kSignature =
-      "(*, model: str, recipe: str, recipe_source: str, format: str | None = None, target_bits: float | None "
-      "= None, "
+      "(*, model: str, recipe: str, recipe_source: str, format: str | None = None, effort: str | None = "
+      "None, "
+      "target_bits: float | None = None, "
       "dataset: str = '', text_column: str = 'text', "
       "sequences: collections.abc.Sequence[numpy.typing.NDArray[numpy.int32]] | None = None, "
       "masks: collections.abc.Sequence[numpy.typing.NDArray[numpy.uint8]] | None = None, seed: int | None = "

@@ -48,6 +48,12 @@ def test_effort_says_what_the_recipe_leaves_open() -> None:
         quantized(recipe=[AWQModifier(), nearest()], effort="bset")
     with pytest.raises(ValueError, match="effort fast is for AWQ"):
         quantized(recipe=nearest(), dataset=None, effort="fast")
+    named = {"salient": {"rounding": "nearest", "propagate_error": True}}
+    with pytest.raises(ValueError, match=r"effort best stands beside recipe\.json, which names rounding and propagate"):
+        quantized(recipe=[AWQModifier(), nearest(), named], effort="best")
+    scaled = {"salient": {"result": "scaled"}}
+    with pytest.raises(ValueError, match="effort default is for integers, but the result is scaled"):
+        quantized(recipe=[AWQModifier(), nearest(), scaled], effort="default")
 
 
 def test_target_bits_that_cannot_be_reached_are_refused() -> None:

@@ -12,6 +12,7 @@
 #include "cli/terminal.h"
 #include "quant/scheme.h"
 #include "recipe/calibration_data.h"
+#include "recipe/effort.h"
 #include "recipe/recipe_fields.h"
 #include "recipe/report_json.h"
 #include "salient/oneshot.h"
@@ -67,6 +68,22 @@ constexpr const char* kRecipeFlags[] = {"--scheme",      "--group-size", "--igno
                                         "--duo-scaling", "--n-grid",     "--no-clip", "--rounding",
                                         "--target-bits", "--objective"};
 
+/// Flags that say what AWQ does, and how its data is read. --data itself and its sizes may stand beside
+/// --method rtn, so that the two methods are compared by a change of one word.
+constexpr const char* kAwqFlags[] = {"--effort",  "--rounding",         "--objective",     "--n-grid",
+                                     "--no-clip", "--duo-scaling",      "--propagation",   "--precision",
+                                     "--shuffle", "--concatenate-data", "--moe-calibrate", "--seed"};
+
+void refuse_awq_flags(const CLI::App& command) {
+  for (const char* flag : kAwqFlags) {
+    if (command.count(flag) == 0) continue;
+    fail(ErrorKind::invalid_argument,
+         "{} is for AWQ, but stands beside --method rtn, which searches nothing and reads no data; leave one "
+         "of the two out",
+         flag);
+  }
+}
+
 void take_recipe(const CLI::App& command, QuantizeArguments& arguments) {
   for (const char* flag : kRecipeFlags) {
     if (command.count(flag) > 0) {
@@ -76,19 +93,19 @@ void take_recipe(const CLI::App& command, QuantizeArguments& arguments) {
   read_recipe_file(arguments.recipe, arguments.options);
 }
 
-void take_recipe_flags(QuantizeArguments& arguments) {
+void take_recipe_flags(const CLI::App& command, QuantizeArguments& arguments) {
   OneshotOptions& options = arguments.options;
   std::vector<std::string>& ignore = options.recipe.quantization.ignore;
   ignore.insert(ignore.end(), arguments.ignore.begin(), arguments.ignore.end());
   options.target_bits = arguments.target_bits;
   if (arguments.method == "rtn") {
+    refuse_awq_flags(command);
     options.recipe.awq.reset();
     return;
   }
   AwqModifier& awq = options.recipe.awq.emplace();
   awq.n_grid = arguments.n_grid;
   awq.clip = arguments.no_clip ? ClipSearch::off : ClipSearch::on;
-  if (arguments.rounding) awq.rounding = value_by_name<Rounding>(kRoundingWords, *arguments.rounding);
   if (arguments.objective) awq.objective = value_by_name<Objective>(kObjectiveWords, *arguments.objective);
   if (arguments.duo_scaling == "false") awq.duo_scaling = DuoScaling::off;
   if (arguments.duo_scaling == "both") awq.duo_scaling = DuoScaling::both;
@@ -139,16 +156,32 @@ void take_calibration_flags(const QuantizeArguments& arguments, CalibrationOptio
   }
 }
 
+/// --rounding and --propagation are taken behind it: beside them, other than beside a recipe, an effort says
+/// the rest.
+void take_effort_flags(QuantizeArguments& arguments) {
+  OneshotOptions& options = arguments.options;
+  if (arguments.effort) {
+    if (arguments.rounding && arguments.propagation) {
+      fail(ErrorKind::invalid_argument,
+           "--effort stands beside --rounding and --propagation, which leave nothing to it; leave it out");
+    }
+    take_effort("--effort", value_by_name<Effort>(kEffortWords, *arguments.effort), options);
+  }
+  if (arguments.rounding) {
+    options.recipe.awq->rounding = value_by_name<Rounding>(kRoundingWords, *arguments.rounding);
+  }
+}
+
 void finish_options(const CLI::App& command, QuantizeArguments& arguments) {
   OneshotOptions& options = arguments.options;
   if (arguments.recipe.empty()) {
-    take_recipe_flags(arguments);
+    take_recipe_flags(command, arguments);
   } else {
     take_recipe(command, arguments);
   }
   if (arguments.format) options.format = format_by_name(*arguments.format);
-  if (arguments.effort) options.effort = value_by_name<Effort>(kEffortWords, *arguments.effort);
   if (arguments.scaled_only) options.result = OneshotResult::scaled;
+  take_effort_flags(arguments);
   take_calibration_flags(arguments, options.calibration);
   options.shard_size = parse_byte_size(arguments.shard_size);
   if (arguments.max_memory) options.max_memory = parse_byte_size(*arguments.max_memory);

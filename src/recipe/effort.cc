@@ -1,5 +1,10 @@
 #include "recipe/effort.h"
 
+#include <vector>
+
+#include "base/error.h"
+#include "recipe/recipe_fields.h"
+
 namespace salient {
 namespace {
 
@@ -21,6 +26,21 @@ EffortSettings settings_of(Effort effort) {
   return {};
 }
 
+std::string_view word_of(Effort effort) { return kEffortWords[static_cast<size_t>(effort)]; }
+
+/// `name`: what was said, "--effort best".
+void require_choice(const std::string& name, const OneshotOptions& options) {
+  if (!options.recipe.awq) {
+    fail(ErrorKind::invalid_argument, "{} is for AWQ; rounding to nearest without it knows one way only",
+         name);
+  }
+  if (options.result == OneshotResult::scaled) {
+    fail(ErrorKind::invalid_argument,
+         "{} is for integers, but the result is scaled: every weight stays dense; leave one of the two out",
+         name);
+  }
+}
+
 }  // namespace
 
 OneshotOptions settled(OneshotOptions options) {
@@ -29,6 +49,26 @@ OneshotOptions settled(OneshotOptions options) {
   if (awq && !awq->rounding && options.result == OneshotResult::quantized) awq->rounding = settings.rounding;
   if (!options.calibration.propagation) options.calibration.propagation = settings.propagation;
   return options;
+}
+
+void check_effort(const OneshotOptions& options) {
+  if (options.effort == Effort::standard) return;
+  require_choice(fmt::format("effort {}", word_of(options.effort)), options);
+}
+
+void take_effort(std::string_view flag, Effort effort, OneshotOptions& options) {
+  const std::string name = fmt::format("{} {}", flag, word_of(effort));
+  require_choice(name, options);
+  std::vector<std::string_view> named;
+  if (options.recipe.awq->rounding) named.emplace_back("rounding");
+  if (options.calibration.propagation) named.emplace_back("propagate_error");
+  if (!named.empty()) {
+    fail(ErrorKind::invalid_argument,
+         "{} stands beside {}, which names {} itself; leave {} out, or take {} out of the recipe", name,
+         options.recipe_source.empty() ? "a recipe" : options.recipe_source, fmt::join(named, " and "), flag,
+         named.size() == 1 ? "that" : "both");
+  }
+  options.effort = effort;
 }
 
 }  // namespace salient

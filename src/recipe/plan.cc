@@ -6,6 +6,7 @@
 #include "base/cancellation.h"
 #include "base/error.h"
 #include "quant/packing.h"
+#include "recipe/effort.h"
 #include "recipe/memory_plan.h"
 #include "recipe/recipe_fields.h"
 
@@ -52,12 +53,6 @@ void check_cap(const OneshotOptions& options) {
        "target_bits measures errors without regard to a cap on memory; leave max_memory out, or run the "
        "recipe.yaml "
        "of a run with target_bits under the cap: it names the bits that were chosen");
-}
-
-void check_effort(const OneshotOptions& options) {
-  if (options.recipe.awq || options.effort == Effort::standard) return;
-  fail(ErrorKind::invalid_argument, "effort {} is for AWQ; rounding to nearest without it knows one way only",
-       kEffortWords[static_cast<size_t>(options.effort)]);
 }
 
 void check_rounding(const OneshotOptions& options) {

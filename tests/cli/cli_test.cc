@@ -174,6 +174,34 @@ TEST_F(CommandLine, EffortStandsForWhatIsNotSaid) {
   EXPECT_THAT(method({"--objective", "block_output"}), HasSubstr("by block_output"));
 }
 
+/// A flag that would change nothing is refused by its name.
+TEST_F(CommandLine, FlagsWithoutEffectAreRefused) {
+  const auto expect_refused = [&](const std::vector<std::string>& flags, const std::string& message) {
+    const auto refused = run_salient(quantize(flags));
+    EXPECT_EQ(refused.status, 2) << refused.errors;
+    EXPECT_THAT(refused.errors, HasSubstr(message));
+    EXPECT_FALSE(fs::exists(out()));
+  };
+  const std::vector<std::pair<std::string, std::string>> flags{
+      {"--effort", "default"}, {"--rounding", "nearest"},  {"--objective", "linear_output"},
+      {"--n-grid", "20"},      {"--duo-scaling", "true"},  {"--propagation", "original"},
+      {"--precision", "f32"},  {"--moe-calibrate", "all"}, {"--seed", "1"},
+      {"--no-clip", ""},       {"--shuffle", ""},          {"--concatenate-data", "true"}};
+  for (const auto& [flag, value] : flags) {
+    std::vector<std::string> said{"--method", "rtn", flag};
+    if (!value.empty()) said.push_back(value);
+    expect_refused(said, flag + " is for AWQ, but stands beside --method rtn");
+  }
+  expect_refused({"--effort", "fast", "--scaled-only"},
+                 "--effort fast is for integers, but the result is scaled");
+  expect_refused({"--effort", "best", "--rounding", "matched", "--propagation", "quantized"},
+                 "--effort stands beside --rounding and --propagation");
+  const std::string recipe = out("said.yaml");
+  write_file_atomically(recipe, "AWQModifier: {scheme: W4A16}\nsalient: {rounding: nearest}\n");
+  expect_refused({"--effort", "best", "--recipe", recipe},
+                 "--effort best stands beside " + recipe + ", which names rounding itself");
+}
+
 TEST_F(CommandLine, ScaledOnlyLeavesTheWeightsDense) {
   const auto plan = run_salient(quantize({"--scaled-only", "--dry-run", "--json"}));
   ASSERT_EQ(plan.status, 0) << plan.errors;
@@ -288,7 +316,6 @@ TEST_F(CommandLine, MistakesGetOneLineAndNoOutput) {
       {quantize({"--scheme", "W8A8"}), 1, "W8A8"},
       {quantize({"--format", "gguf"}), 2, "gguf"},
       {quantize({"--effort", "most"}), 2, "most not in {fast,default,best}"},
-      {quantize({"--effort", "best", "--method", "rtn"}), 2, "effort best is for AWQ"},
       {quantize({"--recipe", "/nowhere.yaml"}), 1, "/nowhere.yaml"},
       {quantize({"--recipe", kDemo + "/README.md", "--scheme", "W4A16"}), 2,
        "--scheme stands beside --recipe"},

@@ -280,6 +280,50 @@ TEST(Effort, DecidesWhatIsLeftOpen) {
   EXPECT_FALSE(with(Effort::best, scaled).recipe.awq->rounding.has_value());
 }
 
+/// What an effort would decide must not be decided already, and there must be something to decide.
+TEST(Effort, BesideARecipeDecidesAllOrIsRefused) {
+  const auto message = [](std::string_view salient, Effort effort = Effort::best) -> std::string {
+    OneshotOptions options;
+    parse_recipe(fmt::format("AWQModifier: {{scheme: W4A16}}\nsalient: {}", salient), "r.yaml", options);
+    try {
+      take_effort("--effort", effort, options);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::invalid_argument);
+      return error.what();
+    }
+    EXPECT_EQ(options.effort, effort);
+    return "";
+  };
+  EXPECT_EQ(message("{objective: block_output, effort: fast}"), "");
+  EXPECT_EQ(
+      message("{rounding: nearest}"),
+      "--effort best stands beside r.yaml, which names rounding itself; leave --effort out, or take that "
+      "out of the recipe");
+  EXPECT_THAT(message("{propagate_error: true}"), HasSubstr("r.yaml, which names propagate_error itself"));
+  EXPECT_EQ(message("{rounding: matched, propagate_error: true}", Effort::standard),
+            "--effort default stands beside r.yaml, which names rounding and propagate_error itself; leave "
+            "--effort out, or take both out of the recipe");
+  EXPECT_THAT(message("{result: scaled}", Effort::standard),
+              HasSubstr("--effort default is for integers, but the result is scaled"));
+}
+
+TEST(Effort, IsForRoundingWithAwq) {
+  OneshotOptions options;
+  options.result = OneshotResult::scaled;
+  EXPECT_NO_THROW(check_effort(options));
+  options.effort = Effort::fast;
+  EXPECT_THAT([&] { check_effort(options); },
+              throws_error(ErrorKind::invalid_argument,
+                           HasSubstr("effort fast is for integers, but the result is scaled")));
+  options.result = OneshotResult::quantized;
+  EXPECT_NO_THROW(check_effort(options));
+  options.recipe.awq.reset();
+  EXPECT_THAT([&] { check_effort(options); },
+              throws_error(ErrorKind::invalid_argument, HasSubstr("effort fast is for AWQ")));
+  EXPECT_THAT([&] { take_effort("effort", Effort::standard, options); },
+              throws_error(ErrorKind::invalid_argument, HasSubstr("effort default is for AWQ")));
+}
+
 TEST(ResolveRecipe, ScalesForDuoScalingComeInGroups) {
   Recipe recipe;
   recipe.quantization.config_groups = {
