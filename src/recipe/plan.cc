@@ -83,8 +83,16 @@ void check_target_bits(const OneshotOptions& options) {
   }
 }
 
+void check_resume(const OneshotOptions& options) {
+  if (!options.resume || !options.work.empty()) return;
+  fail(ErrorKind::invalid_argument,
+       "resume needs the work directory of the run to go on with, but none is named; give work (--work DIR) "
+       "beside it");
+}
+
 void check_options(const OneshotOptions& options) {
   throw_if_cancelled(options.cancelled);
+  check_resume(options);
   check_effort(options);
   check_rounding(options);
   check_cap(options);

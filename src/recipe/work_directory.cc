@@ -112,11 +112,7 @@ bool holds_foreign_files(const fs::path& directory) {
 }  // namespace
 
 void check_work_directory(const OneshotOptions& options) {
-  if (options.work.empty()) {
-    if (options.resume)
-      fail(ErrorKind::invalid_argument, "resume needs the work directory of the run to go on with");
-    return;
-  }
+  if (options.work.empty()) return;
   const fs::path work = options.work;
   if (contains_path(options.output, work) || contains_path(work, options.output)) {
     fail(ErrorKind::invalid_argument, "{}: the work directory must lie apart from the output {}",

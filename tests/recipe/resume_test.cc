@@ -301,7 +301,12 @@ TEST_F(Resume, AWorkDirectoryIsNotTakenUnasked) {
   options_.work = path("dense") + "/config.json";
   EXPECT_THAT(message(), HasSubstr("not a directory"));
   options_.work.clear();
-  EXPECT_THAT(refusal(), HasSubstr("resume needs the work directory"));
+  const std::string unnamed =
+      "resume needs the work directory of the run to go on with, but none is named; give work (--work DIR) "
+      "beside it";
+  EXPECT_EQ(refusal(), unnamed);
+  options_.resume = true;
+  EXPECT_THAT([&] { plan_oneshot(options_); }, throws_error(ErrorKind::invalid_argument, unnamed));
 }
 
 TEST_F(Resume, ForeignFilesStay) {
