@@ -116,6 +116,17 @@ TEST_F(MemoryPlanTest, TheSmallestCapIsNamedAndDoes) {
               throws_error(ErrorKind::out_of_memory, HasSubstr(message.substr(place + before.size()))));
 }
 
+/// Cap, need and smallest cap in one unit.
+TEST_F(MemoryPlanTest, ARefusalCountsInMebibytes) {
+  constexpr uint64_t kMiB = uint64_t{1} << 20;
+  const std::string whole = std::to_string((needed(plan(0)) + kMiB - 1) / kMiB);
+  EXPECT_THAT([&] { plan(10 * kMiB - 1); },
+              throws_error(ErrorKind::out_of_memory,
+                           ::testing::MatchesRegex("the job needs " + whole +
+                                                   "MiB of memory, but max_memory is 9\\.99MiB; .* the "
+                                                   "smallest cap that would do is [0-9]+MiB")));
+}
+
 /// The results follow from the choice.
 TEST_F(MemoryPlanTest, TheNumberOfThreadsDoesNotChoose) {
   const uint64_t cap = needed(plan(0));
