@@ -49,10 +49,11 @@ void check_calibration(const CalibrationOptions& calibration) {
 /// Errors are measured before there is a plan that could keep a cap.
 void check_cap(const OneshotOptions& options) {
   if (options.max_memory == 0 || !options.target_bits) return;
-  fail(ErrorKind::unsupported,
-       "target_bits measures errors without regard to a cap on memory; leave max_memory out, or run the "
-       "recipe.yaml "
-       "of a run with target_bits under the cap: it names the bits that were chosen");
+  fail(
+      ErrorKind::unsupported,
+      "target_bits beside max_memory: the errors that it chooses by are measured without regard to a cap; "
+      "leave max_memory out, or choose without it first and run the recipe.yaml of that run, which names the "
+      "bits that were chosen, under the cap");
 }
 
 void check_rounding(const OneshotOptions& options) {

@@ -142,6 +142,20 @@ TEST_F(BitChoice, TheRecordGivesTheSameBytesWithoutMeasuringAgain) {
   expect_same_checkpoints(path("out"), path("again"));
 }
 
+TEST_F(BitChoice, UnderACapTheRecordOfARunWithoutOneIsTheWay) {
+  OneshotOptions capped = options_;
+  capped.max_memory = uint64_t{1} << 34;
+  EXPECT_THAT([&] { plan_oneshot(capped); },
+              throws_error(ErrorKind::unsupported,
+                           AllOf(HasSubstr("target_bits beside max_memory: the errors that it chooses by"),
+                                 HasSubstr("run the recipe.yaml of that run"))));
+  oneshot(options_);
+  OneshotOptions again = capped;
+  again.target_bits.reset();
+  read_recipe_file(path("out") + "/recipe.yaml", again);
+  EXPECT_EQ(plan_oneshot(again).memory.cap, capped.max_memory);
+}
+
 TEST_F(BitChoice, ARecipeAsksForItAndEveryLayerIsMeasured) {
   options_.target_bits.reset();
   parse_recipe(R"(
