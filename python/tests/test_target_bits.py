@@ -1,4 +1,4 @@
-"""oneshot(target_bits=...), a number of bits for each linear, and oneshot(effort=...)."""
+"""oneshot(target_bits=...), a number of bits for each linear, oneshot(effort=...), and the order of columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import salient
 from salient import oneshot
 from salient.modifiers.awq import AWQModifier
-from salient.modifiers.quantization import QuantizationModifier
+from salient.modifiers.quantization import QuantizationArgs, QuantizationModifier, QuantizationScheme
 
 MODEL = Path(__file__).resolve().parents[2] / "examples/demo/model"
 
@@ -63,3 +63,23 @@ def test_target_bits_that_cannot_be_reached_are_refused() -> None:
         quantized(recipe=nearest(), dataset=None, target_bits=4.5)
     with pytest.raises(NotImplementedError, match="autoawq-gemm holds 4-bit codes only"):
         quantized(recipe=[AWQModifier(), nearest()], target_bits=4.5, format="autoawq-gemm")
+
+
+def test_actorder_none_is_the_strongest_first_and_false_as_they_stand(tmp_path: Path) -> None:
+    def written(name: str, section: dict[str, Any] | None = None, **said: Any) -> tuple[bytes, str]:
+        args = QuantizationArgs(num_bits=4, symmetric=False, group_size=128, **said)
+        groups = {"group_0": QuantizationScheme(targets=["Linear"], weights=args)}
+        recipe: list[Any] = [AWQModifier(n_grid=3), QuantizationModifier(ignore=["lm_head"], config_groups=groups)]
+        quantized(recipe=recipe + ([{"salient": section}] if section else []), output_dir=tmp_path / name)
+        return (tmp_path / name / "model.safetensors").read_bytes(), (tmp_path / name / "recipe.yaml").read_text()
+
+    left_out, unsaid = written("left_out"), written("none", actorder=None)
+    strongest, plain = written("weight", actorder="weight"), written("false", actorder=False)
+    assert left_out == unsaid and unsaid[0] == strongest[0] != plain[0]
+    assert "actorder" not in unsaid[1] and "actorder: weight" in strongest[1] and "actorder: false" in plain[1]
+    quantized(recipe=plain[1], output_dir=tmp_path / "again")
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == plain[0]
+    nearest = {"rounding": "nearest"}  # which has no order
+    assert written("nearest", nearest)[0] == written("nearest_false", nearest, actorder=False)[0]
+    with pytest.raises(ValueError, match="actorder is the order of compensated rounding, but the rounding is nearest"):
+        written("refused", nearest, actorder="weight")
