@@ -1,6 +1,7 @@
-"""Writes the seeds of safetensors_fuzz, packing_fuzz and model_config_fuzz.   Run: python make_seeds.py"""
+"""Writes the seeds of safetensors_fuzz, packing_fuzz, model_config_fuzz and layer_file_fuzz.   Run: python make_seeds.py"""
 
 import json
+import math
 import pathlib
 import struct
 
@@ -75,8 +76,89 @@ def model_configs() -> None:
     model_config("wrong_types", hidden_size="64", rope_scaling=[1], quantization_config="awq")
 
 
+# The layer of layer_file_fuzz.cc: width 16, 32 within the feed-forward block, codes of 3 bits in nibbles, groups of 16.
+# q is symmetric, down stays dense. The checksums are wrong: the target mends them.
+SHAPES = {"q": (16, 16), "k": (16, 16), "v": (16, 16), "o": (16, 16), "up": (32, 16), "down": (16, 32)}
+MAPPING = {
+    "mapping": "fc1 -> fc2",
+    "loss_before": "inf",
+    "loss_after": 0.25,
+    "ratio": 0.5,
+    "duo": True,
+    "left_alone": False,
+    "failure": "",
+    "scale_quantiles": [0.5, 1, 1, 1, 1, 2, 3],
+}
+LINEAR = {
+    "name": "q_proj",
+    "scheme": {"num_bits": 3, "symmetric": True, "group_size": 16},
+    "signal": 1,
+    "loss_nearest": 0.5,
+    "loss_scaled": "nan",
+    "loss_clipped": "-inf",
+    "loss": 1e-300,
+    "dead_channels": 2,
+    "largest_channels": [{"channel": 3, "mean_absolute": 0.5, "times_median": 40}],
+}
+SECONDS = dict.fromkeys(("forward", "statistics", "scales", "clips", "rounding", "checks", "total"), 0.5)
+LAYER = {
+    "layer": 0,
+    "mappings": [MAPPING],
+    "linears": [LINEAR],
+    "clip_loss_before": 1,
+    "clip_loss_after": 0.5,
+    "equivalence_error": 1e-6,
+    "pooled_experts": [1],
+    "seconds": SECONDS,
+}
+
+
+def layer_file(name: str, dense: bool, *, cut: int | None = None, changes: dict | None = None, **report: object) -> None:
+    head = {"job": "0123456789abcdef", "source": "fedcba9876543210", "layer": LAYER | report}
+    tensors = {"report": ("U8", [len(json.dumps(head))], json.dumps(head).encode())}
+
+    def add(key: str, dtype: str, *shape: int) -> None:
+        count = (2 if dtype == "BF16" else 1) * math.prod(shape)
+        tensors[key] = (dtype, list(shape), bytes(i * 37 % 64 for i in range(count)))
+
+    for number, (role, (rows, columns)) in enumerate(SHAPES.items()):
+        if dense or role == "down":
+            add(f"linear.{number}.dense", "BF16", rows, columns)
+        else:
+            add(f"linear.{number}.codes", "U8", rows, columns // 2)
+            add(f"linear.{number}.scales", "BF16", rows, columns // 16)
+            if role != "q":
+                add(f"linear.{number}.zeros", "U8", rows, columns // 16)
+        add(f"linear.{number}.bias", "BF16", rows)
+    for number in range(2):
+        add(f"norm.{number}.weight", "BF16", 16)
+        add(f"norm.{number}.bias", "BF16", 16)
+    tensors["checksum"] = ("U8", [16], b"0" * 16)
+    tensors |= changes or {}
+    header, data = {}, b""
+    for key, (dtype, shape, content) in tensors.items():
+        header[key] = entry(dtype, shape, len(data), len(data) + len(content))
+        data += content
+    text = json.dumps(header).encode()
+    (HERE / "layer_file" / name).write_bytes((struct.pack("<Q", len(text)) + text + data)[:cut])
+
+
+def layer_files() -> None:
+    layer_file("quantized", False)
+    layer_file("scaled", True)
+    layer_file("cut_short", False, cut=4000)
+    layer_file("other_layer", False, layer=1)
+    layer_file("no_record", False, mappings=None)
+    layer_file("huge_numbers", True, layer=2**63, clip_loss_before=1e308, pooled_experts=[-(2**63)])
+    layer_file("short_checksum", False, changes={"checksum": ("U8", [3], b"abc")})
+    layer_file("floating_codes", False, changes={"linear.0.codes": ("F64", [16, 1], bytes(128))})
+    layer_file("turned", True, changes={"linear.4.dense": ("BF16", [16, 32], bytes(1024))})
+    layer_file("not_json", False, changes={"report": ("U8", [4], b'{"jo')})
+
+
 def main() -> None:
     model_configs()
+    layer_files()
     two = {"a": entry("F32", [2, 1], 0, 8), "__metadata__": {"format": "pt"}, "b": entry("BF16", [3], 8, 14)}
     safetensors("two", two, 14)
     safetensors("empty", {}, 0)

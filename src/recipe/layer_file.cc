@@ -3,7 +3,6 @@
 #include "base/digest.h"
 #include "base/durable_file.h"
 #include "base/error.h"
-#include "checkpoint/safetensors.h"
 #include "checkpoint/shard_file.h"
 #include "recipe/layer_record.h"
 
@@ -51,11 +50,7 @@ class LayerFileReader {
  public:
   /// Errors: bad_format when the checksum is not that of the tensors.
   explicit LayerFileReader(const std::filesystem::path& path) : file_(path.string()) {
-    Digest digest;
-    for (const std::string& name : file_.names()) {
-      if (name != kChecksum) add_tensor(digest, name, file_.tensor(name));
-    }
-    if (text(kChecksum) != digest.hex()) fail(ErrorKind::bad_format, "the checksum is wrong");
+    if (text(kChecksum) != file_checksum(file_)) fail(ErrorKind::bad_format, "the checksum is wrong");
   }
 
   std::string text(const std::string& name) const {
@@ -120,6 +115,14 @@ std::string layer_checksum(const LayerWeights& weights) {
   }
   add("correction", weights.router_correction);
   for (const Tensor& tensor : weights.state_tensors) add("state", tensor);
+  return digest.hex();
+}
+
+std::string file_checksum(const SafetensorsFile& file) {
+  Digest digest;
+  for (const std::string& name : file.names()) {
+    if (name != kChecksum) add_tensor(digest, name, file.tensor(name));
+  }
   return digest.hex();
 }
 
