@@ -205,6 +205,8 @@ void LayerSearch::finish(const LinearId& id, const ActivationStatistics& statist
       const Stopwatch watch(report.seconds.rounding);
       finished_[id].quantized = round(id, rule, weight, clip, shared);
     }
+    // As large as the Gram matrix, which is all that losses need.
+    if (--shared.to_round == 0) shared.factors.clear();
     const Stopwatch watch(report.seconds.checks);
     report.linears.push_back(measure_losses({.backend = job_.backend,
                                              .precision = job_.precision,
@@ -240,7 +242,20 @@ LayerSearch::SharedInput& LayerSearch::shared_input(const LinearId& id,
     shared_ = SharedInput{.reader = reader, .input = {gram, statistics.tokens()}};
   }
   shared_->reader = reader;
+  shared_->to_round = quantized_readers(reader);
   return *shared_;
+}
+
+/// How many linears share the input of `reader` and are to be rounded.
+int64_t LayerSearch::quantized_readers(const LinearId& reader) const {
+  if (reader.role == LinearRole::expert_down) return 1;
+  if (reader.role == LinearRole::expert_gate) {
+    const LinearId up(LinearRole::expert_up, reader.expert);
+    return static_cast<int64_t>(job_.linears.count(reader) + job_.linears.count(up));
+  }
+  return std::ranges::count_if(job_.linears, [&](const auto& linear) {
+    return !is_expert(linear.first.role) && representatives_.at(linear.first) == reader;
+  });
 }
 
 LayerSearch::SharedInput LayerSearch::matched_input(const LinearId& id, LayerReport& report) {

@@ -44,7 +44,8 @@ class LayerSearch {
   struct SharedInput {
     LinearId reader;  ///< one of them
     RoundingInput input;
-    Tensor correction{};  ///< see output_correction
+    int64_t to_round = 0;  ///< linears that read it and are not rounded yet
+    Tensor correction{};   ///< see output_correction
     std::map<ActivationOrder, FeedbackFactor> factors{};
   };
 
@@ -60,6 +61,7 @@ class LayerSearch {
   void finish(const LinearId& id, const ActivationStatistics& statistics, LayerReport& report);
   SharedInput& shared_input(const LinearId& id, const ActivationStatistics& statistics, LayerReport& report);
   std::vector<LinearId> finishing_order() const;
+  int64_t quantized_readers(const LinearId& reader) const;
   SharedInput matched_input(const LinearId& id, LayerReport& report);
   PreparedLayer prepare_so_far() const;
   QuantizedWeight round(const LinearId& id, const RoundingRule& rule, const Tensor& weight,

@@ -47,7 +47,8 @@ class LayerMemory {
         spec_(job.weights.spec()),
         layer_(layer),
         slots_(spec_.linears(layer)),
-        linears_(job.resolved.linears[static_cast<size_t>(layer)]) {}
+        linears_(job.resolved.linears[static_cast<size_t>(layer)]),
+        representatives_(input_representatives(spec_, layer)) {}
 
   /// As mapped, with copies of what is stored in another order, and as it is to be written.
   uint64_t weights() const {
@@ -69,12 +70,11 @@ class LayerMemory {
   /// Gram matrices: one per distinct input, and those of one expert.
   uint64_t statistics() const {
     if (!job_.awq) return 0;
-    const PerLinear<LinearId> representatives = input_representatives(spec_, layer_);
     uint64_t bytes = 0;
     for (const LinearSlot& slot : slots_) {
       const bool counts = is_expert(slot.id.role)
                               ? slot.id.expert == 0 && slot.id.role != LinearRole::expert_up
-                              : representatives.at(slot.id) == slot.id;
+                              : representatives_.at(slot.id) == slot.id;
       if (counts) bytes += gram_bytes(slot);
     }
     return bytes;
@@ -135,13 +135,23 @@ class LayerMemory {
     return (rows * (3 * hidden + mixed + inner) + sliced * (3 * hidden + 2 * inner)) * kF32 + packed;
   }
 
-  /// Where products round their inputs, and the columns of them for Gram matrices twice: the back end keeps
-  /// it for the next time.
-  uint64_t rounded_inputs(uint64_t rows) const {
+  /// What the threads of the back end keep for the next time: where products round their inputs those, the
+  /// columns of them for Gram matrices twice, or a Gram matrix for losses; errors of rounding; columns on their
+  /// way through compensation.
+  uint64_t scratch(uint64_t rows) const {
     constexpr uint64_t kGramRows = 1024;
+    constexpr uint64_t kErrorRows = 256;
+    constexpr uint64_t kCompensatedRows = 128;
     uint64_t widest = 0;
-    for (const LinearSlot& slot : slots_) widest = std::max(widest, static_cast<uint64_t>(slot.in_features));
-    return rounds() ? std::max(rows, 2 * std::min(rows, kGramRows)) * widest * kBf16 : 0;
+    uint64_t judged = 0;
+    for (const LinearSlot& slot : slots_) {
+      widest = std::max(widest, static_cast<uint64_t>(slot.in_features));
+      if (linears_.contains(slot.id)) judged = std::max(judged, static_cast<uint64_t>(slot.in_features));
+    }
+    const uint64_t of_threads = (2 * kErrorRows + kCompensatedRows) * judged * kF32 * thread_count();
+    if (!rounds()) return of_threads;
+    const uint64_t inputs = std::max(rows, 2 * std::min(rows, kGramRows)) * widest;
+    return of_threads + std::max(inputs, judged * judged) * kBf16;
   }
 
   /// Objective::block_output: the linears as they run for a candidate, experts one at a time.
@@ -180,24 +190,35 @@ class LayerMemory {
   }
 
   /// The weight, the Gram matrix where experts need it too, and what takes most beside them: bounds of clips;
-  /// with compensation the factor; the measuring of losses on some rows. To match outputs three more squares
-  /// and the corrected weight.
+  /// the factor of compensation; the measuring of losses on some rows, when the factor is gone unless other
+  /// linears share it. To match outputs three more squares and the corrected weight.
   uint64_t rounding_bytes(const LinearSlot& slot, const LinearRounding& rounding) const {
     const uint64_t elements = elements_of(slot);
     if (!job_.awq) return 2 * elements * kF32;
-    constexpr int64_t kRowsToMeasure = 1024;  // at most
-    const bool whole = rounding.scheme.group_size == QuantizationScheme::kWholeMatrix;
-    const int64_t measured = whole ? slot.out_features : std::min(kRowsToMeasure, slot.out_features);
-    const auto block = static_cast<uint64_t>(measured * slot.in_features);
     const uint64_t clip = clip_bytes(slot, rounding.scheme);
     const uint64_t weight = elements * kF32 + (spec_.has_experts(layer_) ? gram_bytes(slot) : 0);
     if (job_.result == OneshotResult::scaled) return weight + clip;
-    const bool compensated = job_.awq->rounding != Rounding::nearest;
-    const uint64_t factor = compensated ? gram_bytes(slot) : 0;
-    const uint64_t measuring = 3 * block * kF32 + factor + gram_bytes(slot) / 2;
-    const uint64_t rounding_at_worst = weight + std::max(clip, measuring);
+    const uint64_t factor = job_.awq->rounding != Rounding::nearest ? gram_bytes(slot) : 0;
+    const uint64_t beside = std::max(clip, measuring_bytes(slot, rounding.scheme));
+    const uint64_t rounding_at_worst =
+        weight + (shares_its_input(slot.id) ? factor + beside : std::max(factor, beside));
     if (job_.awq->rounding != Rounding::matched) return rounding_at_worst;
     return std::max(rounding_at_worst + gram_bytes(slot), 4 * gram_bytes(slot) + 2 * elements * kF32);
+  }
+
+  /// Some rows of the weight, of the original and of their difference.
+  static uint64_t measuring_bytes(const LinearSlot& slot, const QuantizationScheme& scheme) {
+    const bool whole = scheme.group_size == QuantizationScheme::kWholeMatrix;
+    const int64_t rows = whole ? slot.out_features : std::min<int64_t>(1024, slot.out_features);  // at most
+    return 3 * static_cast<uint64_t>(rows * slot.in_features) * kF32;
+  }
+
+  bool shares_its_input(const LinearId& id) const {
+    if (is_expert(id.role)) return id.role != LinearRole::expert_down;
+    return std::ranges::any_of(linears_, [&](const auto& other) {
+      return other.first != id && !is_expert(other.first.role) &&
+             representatives_.at(other.first) == representatives_.at(id);
+    });
   }
 
   /// Bounds and losses of every group, and a group's errors.
@@ -207,23 +228,19 @@ class LayerMemory {
     return groups * (3 * sizeof(float) + 2 * sizeof(double));
   }
 
-  /// The weights of a mapping's balance layers, of all experts one at a time, blocks of rounding
-  /// errors and the Gram matrix in bf16.
+  /// The weights of a mapping's balance layers, of all experts one at a time.
   uint64_t search_bytes(const ResolvedMapping& mapping) const {
     uint64_t weights = 0;
     uint64_t expert = 0;
-    uint64_t in = 0;
     for (const LinearSlot& slot : slots_) {
       if (std::ranges::find(mapping.balance, slot.id) == mapping.balance.end()) continue;
-      in = static_cast<uint64_t>(slot.in_features);
       if (is_expert(slot.id.role)) {
         expert = std::max(expert, elements_of(slot));
       } else {
         weights += elements_of(slot);
       }
     }
-    constexpr uint64_t kErrorRows = 256;  // of each thread, in f32 and bf16
-    return (weights + expert + 2 * kErrorRows * in * thread_count()) * kF32 + in * in * kBf16;
+    return (weights + expert) * kF32;
   }
 
   const Job& job_;
@@ -231,6 +248,7 @@ class LayerMemory {
   int64_t layer_;
   std::vector<LinearSlot> slots_;
   const PerLinear<LinearRounding>& linears_;
+  PerLinear<LinearId> representatives_;
 };
 
 /// The whole run for one choice of storage and batches.
@@ -273,7 +291,7 @@ class JobMemory {
       const uint64_t kept = 3 * probe * static_cast<uint64_t>(spec_.hidden_size) * kF32;
       if (compares_blocks()) work += memory.candidate() + memory.batch(rows);
       work = std::max({work, memory.batch(rows), memory.batch(probe) + memory.widest_linear()});
-      work += kept + memory.rounded_inputs(rows);
+      work += kept + memory.scratch(rows);
     }
     work += (weights + statistics + work) / kHoles;
     if (weights + statistics + work <= plan.layer + plan.statistics + plan.workspace) return;
