@@ -266,7 +266,7 @@ enum class HiddenStates {
 };
 
 /// What is resident at the worst moment, in bytes, and what was done to make it fit under a cap: smaller
-/// batches first, then hidden states in bf16, then on disk.
+/// batches first, then hidden states in bf16, then on disk, then Gram matrices in blocks.
 struct MemoryPlan {
   uint64_t program = 0;        ///< what is resident before the work, and what libraries and threads take
   uint64_t hidden_states = 0;  ///< of all calibration tokens, with the angles of their positions
@@ -279,6 +279,9 @@ struct MemoryPlan {
   uint64_t spilled = 0;    ///< of hidden states on disk
   HiddenStates storage = HiddenStates::f32;
   int64_t rows_per_batch = 0;  ///< tokens that run through a layer together
+  /// Of the Gram matrix of a wider input only the square blocks of so many columns on its diagonal are kept,
+  /// and errors are compensated within a block; 0: all are whole.
+  int64_t gram_block = 0;
 };
 
 /// What `oneshot` would do: found out without touching weights beyond their headers, but with target_bits,
@@ -314,6 +317,7 @@ struct OneshotReport {
   int64_t quantized_linears = 0;
   int64_t calibration_tokens = 0;
   int64_t masked_tokens = 0;
+  int64_t gram_block = 0;  ///< that of the plan, see MemoryPlan
   uint64_t bytes_before = 0;
   uint64_t bytes_after = 0;
   double seconds = 0;

@@ -51,15 +51,4 @@ void clamp_groups(Tensor& weight, const Tensor& clip) {
   });
 }
 
-void scale_gram(Tensor& gram, std::span<const float> column_scales) {
-  if (column_scales.empty()) return;
-  const auto values = gram.mutable_values<float>();
-  const size_t size = column_scales.size();
-  parallel_for(size, 16, [&](size_t begin, size_t end) {
-    for (size_t i = begin; i < end; ++i) {
-      for (size_t j = 0; j < size; ++j) values[i * size + j] /= column_scales[i] * column_scales[j];
-    }
-  });
-}
-
 }  // namespace salient

@@ -21,7 +21,4 @@ void make_powers_of_two(std::span<float> scales);
 /// Bounds |w| in each group. weight: f32 [out, in]; clip: f32 [out, groups].
 void clamp_groups(Tensor& weight, const Tensor& clip);
 
-/// Makes the Gram matrix of x that of x / s: G[i, j] / (s_i s_j). column_scales: [in], or empty for ones.
-void scale_gram(Tensor& gram, std::span<const float> column_scales);
-
 }  // namespace salient

@@ -55,8 +55,8 @@ ClipSearchResult search_clips(const ClipSearchProblem& problem) {
     for (size_t group = 0; group < bound.size(); ++group) {
       bound[group] = largest[group] * (1.0f - kStep * static_cast<float>(i));
     }
-    problem.backend.rounding_loss_by_group(
-        {.rule = problem.rounding, .weight = problem.weight, .clip = tried, .gram = problem.gram}, loss);
+    problem.gram.rounding_loss_by_group(
+        problem.backend, {.rule = problem.rounding, .weight = problem.weight, .clip = tried}, loss);
     if (i == 0) {
       best = loss;
       result.loss_before = sum_of(loss);

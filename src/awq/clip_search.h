@@ -2,6 +2,7 @@
 
 #include "backend/backend.h"
 #include "base/cancellation.h"
+#include "calibrate/gram_matrix.h"
 #include "quant/group_quantize.h"
 
 namespace salient {
@@ -9,8 +10,8 @@ namespace salient {
 struct ClipSearchProblem {
   Backend& backend;
   RoundingRule rounding;
-  const Tensor& weight;  ///< f32 [out, in], already smoothed
-  const Tensor& gram;    ///< x^T x of the smoothed input, f32 [in, in]
+  const Tensor& weight;    ///< f32 [out, in], already smoothed
+  const GramMatrix& gram;  ///< x^T x of the smoothed input
   int64_t tokens;
   const CancellationFlag* cancelled = nullptr;
 };

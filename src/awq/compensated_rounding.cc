@@ -22,7 +22,7 @@ constexpr double kLeastShrinkage = 0.01;
 /// columns and falls with the samples.
 double shrinkage(const RoundingInput& input) {
   const auto samples = static_cast<double>(std::max<int64_t>(1, input.tokens)) / kTokensPerSample;
-  return std::max(kLeastShrinkage, static_cast<double>(input.gram.dim(0)) / samples);
+  return std::max(kLeastShrinkage, static_cast<double>(input.gram.features()) / samples);
 }
 
 /// A channel that was never active must not stop the factorization.
@@ -69,10 +69,36 @@ QuantizedWeight rows_of(const QuantizedWeight& weight, int64_t begin, int64_t en
           .zeros = weight.zeros.defined() ? weight.zeros.slice(begin, end) : Tensor()};
 }
 
+/// The columns of `weight` that a block holds, in memory of their own.
+QuantizedWeight columns_of(const QuantizedWeight& weight, const ColumnRange& columns) {
+  const ColumnRange groups = groups_of(weight.scheme, columns, weight.in_features);
+  QuantizedWeight result{.scheme = weight.scheme,
+                         .out_features = weight.out_features,
+                         .in_features = columns.count(),
+                         .codes = {},
+                         .scales = take_columns(weight.scales, groups),
+                         .zeros = weight.zeros.defined() ? take_columns(weight.zeros, groups) : Tensor()};
+  const int64_t first_byte = columns.begin * weight.code_bits() / 8;
+  result.codes = take_columns(weight.codes, {first_byte, first_byte + result.row_bytes()});
+  return result;
+}
+
+/// Rounds the columns of a block: `rows` of the result by those of the weight.
+void round_columns(const CompensatedRoundingProblem& problem, const Tensor& weight,
+                   const FeedbackBlock& block, QuantizedWeight& rows) {
+  const auto round = [&](const Tensor& from, QuantizedWeight& to) {
+    problem.backend.round_compensated({.weight = from, .upper = block.upper, .order = block.order}, to);
+  };
+  if (problem.factor.size() == 1) return round(weight, rows);
+  QuantizedWeight part = columns_of(rows, block.columns);
+  round(take_columns(weight, block.columns), part);
+  put_columns(part.codes, block.columns.begin * rows.code_bits() / 8, rows.codes);
+}
+
 }  // namespace
 
 Tensor shrunk_gram(const RoundingInput& input, double times, std::span<const int64_t> order) {
-  Tensor result = take_both(input.gram, order);
+  Tensor result = take_both(input.gram.whole(), order);
   const auto values = result.mutable_values<float>();
   const auto size = static_cast<size_t>(result.dim(0));
   double mean = 0;
@@ -86,13 +112,17 @@ Tensor shrunk_gram(const RoundingInput& input, double times, std::span<const int
 
 FeedbackFactor make_feedback_factor(Backend& backend, const RoundingInput& input, ActivationOrder order,
                                     const CancellationFlag* cancelled) {
-  FeedbackFactor factor{.order = rounding_order(input.gram, order), .upper = {}};
-  for (const double times : {1.0, 10.0, 100.0}) {
-    throw_if_cancelled(cancelled);
-    Tensor upper = shrunk_gram(input, times, factor.order);
-    if (!backend.factorize(upper)) continue;
-    factor.upper = upper;
-    break;
+  FeedbackFactor factor;
+  for (const GramMatrix::Block& block : input.gram.blocks()) {
+    FeedbackBlock& own = factor.emplace_back(
+        FeedbackBlock{.columns = block.columns, .order = rounding_order(block.values, order), .upper = {}});
+    for (const double times : {1.0, 10.0, 100.0}) {
+      throw_if_cancelled(cancelled);
+      Tensor upper = shrunk_gram({GramMatrix(block.values), input.tokens}, times, own.order);
+      if (!backend.factorize(upper)) continue;
+      own.upper = upper;
+      break;
+    }
   }
   return factor;
 }
@@ -100,15 +130,14 @@ FeedbackFactor make_feedback_factor(Backend& backend, const RoundingInput& input
 QuantizedWeight round_compensated(const CompensatedRoundingProblem& problem) {
   QuantizedWeight result = quantize_to_nearest(problem.weight, problem.clip, problem.rounding.scheme,
                                                problem.rounding.scale_dtype);
-  if (!problem.factor.upper.defined()) return result;
   for (int64_t begin = 0; begin < result.out_features; begin += kRowsPerStep) {
-    throw_if_cancelled(problem.cancelled);
     const int64_t end = std::min(result.out_features, begin + kRowsPerStep);
-    QuantizedWeight rows = rows_of(result, begin, end);
-    problem.backend.round_compensated({.weight = problem.weight.slice(begin, end),
-                                       .upper = problem.factor.upper,
-                                       .order = problem.factor.order},
-                                      rows);
+    for (const FeedbackBlock& block : problem.factor) {
+      throw_if_cancelled(problem.cancelled);
+      if (!block.upper.defined()) continue;
+      QuantizedWeight rows = rows_of(result, begin, end);
+      round_columns(problem, problem.weight.slice(begin, end), block, rows);
+    }
   }
   return result;
 }

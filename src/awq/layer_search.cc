@@ -233,13 +233,13 @@ LayerSearch::SharedInput& LayerSearch::shared_input(const LinearId& id,
                                                                : LinearId(LinearRole::expert_gate, id.expert);
   if (shared_ && shared_->reader == reader) return *shared_;
   shared_.reset();
-  Tensor gram = expert ? statistics.gram().to(DType::f32) : statistics_.take_gram(id);
+  GramMatrix gram = expert ? statistics.gram().copy() : statistics_.take_gram(id);
   if (settings_.rounding == Rounding::matched && !expert) {
     gram = {};
     shared_ = matched_input(id, report);
   } else {
-    scale_gram(gram, scaled_.column_scales(id));
-    shared_ = SharedInput{.reader = reader, .input = {gram, statistics.tokens()}};
+    gram.divide_input(scaled_.column_scales(id));
+    shared_ = SharedInput{.reader = reader, .input = {std::move(gram), statistics.tokens()}};
   }
   shared_->reader = reader;
   shared_->to_round = quantized_readers(reader);

@@ -8,17 +8,36 @@
 
 namespace salient {
 
+std::set<int64_t> whole_gram_widths(const DecoderSpec& spec, int64_t layer,
+                                    const PerLinear<LinearRounding>& linears) {
+  std::set<int64_t> widths;
+  for (const LinearSlot& slot : spec.linears(layer)) {
+    const auto found = linears.find(slot.id);
+    if (found != linears.end() && has_one_group_per_row(found->second.scheme)) widths.insert(slot.in_features);
+  }
+  return widths;
+}
+
 LayerStatistics::LayerStatistics(const LayerJob& job, const LayerWeights& original, int64_t tokens)
-    : job_(job), original_(original), representatives_(input_representatives(job.spec, job.layer)) {
+    : job_(job),
+      original_(original),
+      representatives_(input_representatives(job.spec, job.layer)),
+      whole_widths_(whole_gram_widths(job.spec, job.layer, job.linears)) {
   prepared_.make = [this](const LinearId& id) { return job_.backend.prepare(original_[id]); };
   if (job.spec.has_experts(job.layer)) expert_input_ = HiddenStore(job.place, tokens, job.spec.hidden_size);
+}
+
+/// Without a token.
+ActivationStatistics LayerStatistics::of_width(int64_t features) const {
+  return ActivationStatistics(features, whole_widths_.contains(features) ? 0 : job_.gram_block);
 }
 
 LinearObserver LayerStatistics::observer() {
   return [this](const LinearId& id, const Tensor& input) {
     if (id.role == LinearRole::router) record(input);
     if (is_expert(id.role) || representatives_.at(id) != id) return;
-    const auto [entry, is_new] = inputs_.try_emplace(id, input.dim(1));
+    auto entry = inputs_.find(id);
+    if (entry == inputs_.end()) entry = inputs_.emplace(id, of_width(input.dim(1))).first;
     entry->second.add(job_.backend, job_.precision, input);
   };
 }
@@ -37,12 +56,12 @@ const ActivationStatistics& LayerStatistics::of(const LinearId& id) const {
   return inputs_.at(representatives_.at(id));
 }
 
-Tensor LayerStatistics::take_gram(const LinearId& id) {
+GramMatrix LayerStatistics::take_gram(const LinearId& id) {
   const LinearId& reader = representatives_.at(id);
   const bool with_experts =
       job_.spec.has_experts(job_.layer) && representatives_.at(LinearRole::router) == reader;
   ActivationStatistics& own = inputs_.at(reader);
-  return with_experts ? own.gram().to(DType::f32) : own.take_gram();
+  return with_experts ? own.gram().copy() : own.take_gram();
 }
 
 /// The router decides batch by batch, as in the forward pass.
@@ -77,8 +96,8 @@ ExpertStatistics LayerStatistics::of_expert(int64_t expert) const {
   }
   const MlpRoles roles{
       {LinearRole::expert_gate, expert}, {LinearRole::expert_up, expert}, {LinearRole::expert_down, expert}};
-  ExpertStatistics result{.input = all ? of(LinearRole::router) : ActivationStatistics(job_.spec.hidden_size),
-                          .hidden = ActivationStatistics(original_[roles.down].in_features()),
+  ExpertStatistics result{.input = all ? of(LinearRole::router) : of_width(job_.spec.hidden_size),
+                          .hidden = of_width(original_[roles.down].in_features()),
                           .pooled = pooled};
   const LayerRun run{
       .backend = job_.backend, .spec = job_.spec, .ropes = {}, .layer = job_.layer, .sequences = {}};

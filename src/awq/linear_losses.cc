@@ -105,17 +105,17 @@ LinearReport measure_losses(const LinearLossProblem& problem) {
   const auto loss = [&](const Tensor& rows, std::span<const float> scales, const Tensor& bounds,
                         bool scaled) {
     const RoundingRule rule = rule_for_matrix(problem.rule, rows, scales);
-    problem.backend.rounding_loss({.rule = rule,
-                                   .weight = rows,
-                                   .column_scales = scales,
-                                   .clip = bounds,
-                                   .gram = problem.input.gram,
-                                   .precision = problem.precision},
-                                  errors);
+    problem.input.gram.rounding_loss(problem.backend,
+                                     {.rule = rule,
+                                      .weight = rows,
+                                      .column_scales = scales,
+                                      .clip = bounds,
+                                      .precision = problem.precision},
+                                     errors);
     return mean(errors, scaled);
   };
   const auto form = [&](const Tensor& rows) {
-    problem.backend.quadratic_form(rows, problem.input.gram, errors);
+    problem.input.gram.quadratic_form(problem.backend, rows, errors);
     return mean(errors, true);
   };
   report.signal = form(weight);

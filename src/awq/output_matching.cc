@@ -28,10 +28,10 @@ MatchedInput match_inputs(const MatchingProblem& problem, const LinearId& id) {
   problem.stream.compare(problem.layer, id, problem.weights, problem.original,
                          [&](const Tensor& x, const Tensor& y) {
                            if (!matched.lost.defined()) {
-                             matched.input.gram = Tensor::zeros(DType::f32, {x.dim(1), x.dim(1)});
+                             matched.input.gram = GramMatrix(x.dim(1));
                              matched.lost = Tensor::zeros(DType::f32, {x.dim(1), x.dim(1)});
                            }
-                           problem.backend.accumulate_gram(x, problem.precision, matched.input.gram);
+                           matched.input.gram.add(problem.backend, problem.precision, x);
                            problem.backend.accumulate_product(lost_input(x, y, problem.column_scales), x,
                                                               problem.precision, matched.lost);
                            matched.input.tokens += x.dim(0);

@@ -136,14 +136,14 @@ double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> 
     const Tensor weight = layer.weight();
     const int64_t step = row_step(weight.dim(0), rows);
     std::vector<double> errors(static_cast<size_t>((weight.dim(0) + step - 1) / step));
-    problem.backend.rounding_loss({.rule = rule_for_matrix(*layer.rounding, weight, column_scales),
-                                   .weight = weight,
-                                   .column_scales = column_scales,
-                                   .clip = {},
-                                   .gram = problem.input.gram(),
-                                   .precision = problem.precision,
-                                   .row_step = step},
-                                  errors);
+    const RoundingRule rule = rule_for_matrix(*layer.rounding, weight, column_scales);
+    problem.input.gram().rounding_loss(problem.backend,
+                                       {.rule = rule,
+                                        .weight = weight,
+                                        .column_scales = column_scales,
+                                        .precision = problem.precision,
+                                        .row_step = step},
+                                       errors);
     loss +=
         std::accumulate(errors.begin(), errors.end(), 0.0) / (tokens * static_cast<double>(errors.size()));
   }

@@ -39,12 +39,12 @@ Tensor rounding_errors(const RoundingRule& rule, const Tensor& weight, std::span
 
 /// The sum of x G x^T over the rows of a matrix that is made block by block.
 template <typename RowsOf>
-double sum_of_forms(Backend& backend, const Tensor& gram, int64_t rows, RowsOf rows_of) {
+double sum_of_forms(Backend& backend, const GramMatrix& gram, int64_t rows, RowsOf rows_of) {
   double total = 0;
   for (int64_t begin = 0; begin < rows; begin += kRowsPerBlock) {
     const int64_t end = std::min(rows, begin + kRowsPerBlock);
     std::vector<double> forms(static_cast<size_t>(end - begin));
-    backend.quadratic_form(rows_of(begin, end), gram, forms);
+    gram.quadratic_form(backend, rows_of(begin, end), forms);
     total = std::accumulate(forms.begin(), forms.end(), total);
   }
   return total;

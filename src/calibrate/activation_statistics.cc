@@ -8,9 +8,8 @@
 
 namespace salient {
 
-ActivationStatistics::ActivationStatistics(int64_t features)
-    : absolute_sum_(static_cast<size_t>(features), 0.0),
-      gram_(Tensor::zeros(DType::f32, {features, features})) {}
+ActivationStatistics::ActivationStatistics(int64_t features, int64_t gram_block)
+    : absolute_sum_(static_cast<size_t>(features), 0.0), gram_(features, gram_block) {}
 
 void ActivationStatistics::add(Backend& backend, MatmulPrecision precision, const Tensor& x) {
   const auto columns = static_cast<size_t>(features());
@@ -26,7 +25,7 @@ void ActivationStatistics::add(Backend& backend, MatmulPrecision precision, cons
     }
     for (size_t c = begin; c < end; ++c) absolute_sum_[c] += static_cast<double>(sums[c - begin]);
   });
-  backend.accumulate_gram(x, precision, gram_);
+  gram_.add(backend, precision, x);
   tokens_ += rows;
 }
 
@@ -35,9 +34,7 @@ void ActivationStatistics::merge(const ActivationStatistics& other) {
     fail(ErrorKind::internal, "statistics of {} features merged into {}", other.features(), features());
   }
   for (size_t c = 0; c < absolute_sum_.size(); ++c) absolute_sum_[c] += other.absolute_sum_[c];
-  const auto from = other.gram_.values<float>();
-  const auto to = gram_.mutable_values<float>();
-  for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
+  gram_.add(other.gram_);
   tokens_ += other.tokens_;
 }
 

@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "backend/backend.h"
+#include "calibrate/gram_matrix.h"
 #include "tensor/tensor.h"
 
 namespace salient {
@@ -13,7 +13,8 @@ namespace salient {
 /// over tokens, so statistics of several batches, processes or machines add up.
 class ActivationStatistics {
  public:
-  explicit ActivationStatistics(int64_t features);
+  /// `gram_block`: columns of a block of the Gram matrix; 0: it is whole.
+  explicit ActivationStatistics(int64_t features, int64_t gram_block = 0);
 
   /// x: f32 [rows, features].
   void add(Backend& backend, MatmulPrecision precision, const Tensor& x);
@@ -24,15 +25,15 @@ class ActivationStatistics {
   int64_t tokens() const { return tokens_; }
   /// mean over tokens of |x|, [features]. Zeros before the first token.
   std::vector<float> mean_absolute() const;
-  /// x^T x summed over the tokens, f32 [features, features].
-  const Tensor& gram() const { return gram_; }
+  /// x^T x summed over the tokens.
+  const GramMatrix& gram() const { return gram_; }
   /// The same for whoever may change it; undefined here from then on.
-  Tensor take_gram() { return std::exchange(gram_, Tensor()); }
+  GramMatrix take_gram() { return std::exchange(gram_, GramMatrix()); }
 
  private:
   int64_t tokens_ = 0;
   std::vector<double> absolute_sum_;
-  Tensor gram_;
+  GramMatrix gram_;
 };
 
 }  // namespace salient

@@ -118,6 +118,8 @@ std::string memory_text(const MemoryPlan& memory) {
   if (memory.storage == HiddenStates::bf16) text += ", hidden states in bf16";
   if (memory.storage == HiddenStates::spilled)
     text += fmt::format(", {} of hidden states in bf16 on disk", format_bytes(memory.spilled));
+  if (memory.gram_block > 0)
+    text += fmt::format(", Gram matrices in blocks of {} columns", memory.gram_block);
   return text;
 }
 

@@ -265,7 +265,10 @@ void print_report(const OneshotReport& report, const std::string& output) {
                                              report.resumed_layers, report.layers.size()));
   }
   rows.emplace_back("wall time", format_duration(report.seconds));
-  rows.emplace_back("peak memory", format_bytes(report.peak_memory));
+  std::string peak = format_bytes(report.peak_memory);
+  if (report.gram_block > 0)
+    peak += fmt::format(", Gram matrices in blocks of {} columns", report.gram_block);
+  rows.emplace_back("peak memory", peak);
   print_table(rows);
   print_losses(report);
   for (const auto& warning : report.warnings) fmt::print("Warning: {}\n", warning);

@@ -1,8 +1,11 @@
 #include "recipe/memory_plan.h"
 
 #include <algorithm>
+#include <bit>
+#include <set>
 
 #include "awq/awq.h"
+#include "awq/layer_statistics.h"
 #include "base/error.h"
 #include "base/parallel.h"
 #include "base/process.h"
@@ -39,16 +42,18 @@ uint64_t integer_bytes(const QuantizationScheme& scheme, const LinearSlot& slot)
   return out * (row + groups * 3);  // scales of two bytes, zeros of one
 }
 
-/// One decoder layer, without the batches that run through it.
+/// One decoder layer, without the batches that run through it. `gram_block`: see MemoryPlan.
 class LayerMemory {
  public:
-  LayerMemory(const Job& job, int64_t layer)
+  LayerMemory(const Job& job, int64_t layer, int64_t gram_block)
       : job_(job),
         spec_(job.weights.spec()),
         layer_(layer),
         slots_(spec_.linears(layer)),
         linears_(job.resolved.linears[static_cast<size_t>(layer)]),
-        representatives_(input_representatives(spec_, layer)) {}
+        representatives_(input_representatives(spec_, layer)),
+        gram_block_(gram_block),
+        whole_widths_(whole_gram_widths(spec_, layer, linears_)) {}
 
   /// As mapped, with copies of what is stored in another order, and as it is to be written.
   uint64_t weights() const {
@@ -143,15 +148,24 @@ class LayerMemory {
     constexpr uint64_t kErrorRows = 256;
     constexpr uint64_t kCompensatedRows = 128;
     uint64_t widest = 0;
+    uint64_t block = 0;
     uint64_t judged = 0;
     for (const LinearSlot& slot : slots_) {
       widest = std::max(widest, static_cast<uint64_t>(slot.in_features));
-      if (linears_.contains(slot.id)) judged = std::max(judged, static_cast<uint64_t>(slot.in_features));
+      block = std::max(block, block_width(slot));
+      if (linears_.contains(slot.id)) judged = std::max(judged, block_width(slot));
     }
     const uint64_t of_threads = (2 * kErrorRows + kCompensatedRows) * judged * kF32 * thread_count();
     if (!rounds()) return of_threads;
-    const uint64_t inputs = std::max(rows, 2 * std::min(rows, kGramRows)) * widest;
+    const uint64_t inputs = std::max(rows * widest, 2 * std::min(rows, kGramRows) * block);
     return of_threads + std::max(inputs, judged * judged) * kBf16;
+  }
+
+  /// A batch's columns of one block of a Gram matrix.
+  uint64_t observed(uint64_t rows) const {
+    uint64_t bytes = 0;
+    for (const LinearSlot& slot : slots_) bytes = std::max(bytes, slice_bytes(slot, rows));
+    return bytes;
   }
 
   /// Objective::block_output: the linears as they run for a candidate, experts one at a time.
@@ -184,9 +198,26 @@ class LayerMemory {
     return role >= LinearRole::state_q && role < LinearRole::state_out;
   }
 
-  static uint64_t gram_bytes(const LinearSlot& slot) {
-    const auto in = static_cast<uint64_t>(slot.in_features);
-    return in * in * kF32;
+  std::vector<ColumnRange> blocks(const LinearSlot& slot) const {
+    const bool whole = whole_widths_.contains(slot.in_features);
+    return GramMatrix::ranges(slot.in_features, whole ? 0 : gram_block_);
+  }
+
+  uint64_t gram_bytes(const LinearSlot& slot) const {
+    uint64_t elements = 0;
+    for (const ColumnRange& columns : blocks(slot))
+      elements += static_cast<uint64_t>(columns.count() * columns.count());
+    return elements * kF32;
+  }
+
+  /// The first block is the widest.
+  uint64_t block_width(const LinearSlot& slot) const {
+    return static_cast<uint64_t>(blocks(slot).front().count());
+  }
+
+  /// So many rows of the columns of a block; none of a Gram matrix that is whole.
+  uint64_t slice_bytes(const LinearSlot& slot, uint64_t rows) const {
+    return blocks(slot).size() == 1 ? 0 : rows * block_width(slot) * kF32;
   }
 
   /// The weight, the Gram matrix where experts need it too, and what takes most beside them: bounds of clips;
@@ -195,10 +226,13 @@ class LayerMemory {
   uint64_t rounding_bytes(const LinearSlot& slot, const LinearRounding& rounding) const {
     const uint64_t elements = elements_of(slot);
     if (!job_.awq) return 2 * elements * kF32;
-    const uint64_t clip = clip_bytes(slot, rounding.scheme);
+    const uint64_t clip = clip_bytes(slot, rounding.scheme) +
+                          slice_bytes(slot, static_cast<uint64_t>(slot.out_features));
     const uint64_t weight = elements * kF32 + (spec_.has_experts(layer_) ? gram_bytes(slot) : 0);
     if (job_.result == OneshotResult::scaled) return weight + clip;
-    const uint64_t factor = job_.awq->rounding != Rounding::nearest ? gram_bytes(slot) : 0;
+    const uint64_t rows_at_once = std::min<uint64_t>(2048, static_cast<uint64_t>(slot.out_features));
+    const uint64_t factor =
+        job_.awq->rounding != Rounding::nearest ? gram_bytes(slot) + slice_bytes(slot, rows_at_once) : 0;
     const uint64_t beside = std::max(clip, measuring_bytes(slot, rounding.scheme));
     const uint64_t rounding_at_worst =
         weight + (shares_its_input(slot.id) ? factor + beside : std::max(factor, beside));
@@ -207,10 +241,11 @@ class LayerMemory {
   }
 
   /// Some rows of the weight, of the original and of their difference.
-  static uint64_t measuring_bytes(const LinearSlot& slot, const QuantizationScheme& scheme) {
+  uint64_t measuring_bytes(const LinearSlot& slot, const QuantizationScheme& scheme) const {
     const bool whole = scheme.group_size == QuantizationScheme::kWholeMatrix;
     const int64_t rows = whole ? slot.out_features : std::min<int64_t>(1024, slot.out_features);  // at most
-    return 3 * static_cast<uint64_t>(rows * slot.in_features) * kF32;
+    return 3 * static_cast<uint64_t>(rows * slot.in_features) * kF32 +
+           slice_bytes(slot, static_cast<uint64_t>(rows));
   }
 
   bool shares_its_input(const LinearId& id) const {
@@ -228,19 +263,24 @@ class LayerMemory {
     return groups * (3 * sizeof(float) + 2 * sizeof(double));
   }
 
-  /// The weights of a mapping's balance layers, of all experts one at a time.
+  /// The weights of a mapping's balance layers, of all experts one at a time, and columns of the rows that
+  /// candidates are judged by.
   uint64_t search_bytes(const ResolvedMapping& mapping) const {
     uint64_t weights = 0;
     uint64_t expert = 0;
+    uint64_t judged = 0;
     for (const LinearSlot& slot : slots_) {
       if (std::ranges::find(mapping.balance, slot.id) == mapping.balance.end()) continue;
+      constexpr uint64_t kMostRows = 2048;
+      judged = std::max(
+          judged, slice_bytes(slot, std::min(kMostRows, static_cast<uint64_t>(slot.out_features))));
       if (is_expert(slot.id.role)) {
         expert = std::max(expert, elements_of(slot));
       } else {
         weights += elements_of(slot);
       }
     }
-    return (weights + expert) * kF32;
+    return (weights + expert) * kF32 + judged;
   }
 
   const Job& job_;
@@ -249,6 +289,8 @@ class LayerMemory {
   std::vector<LinearSlot> slots_;
   const PerLinear<LinearRounding>& linears_;
   PerLinear<LinearId> representatives_;
+  int64_t gram_block_;
+  std::set<int64_t> whole_widths_;
 };
 
 /// The whole run for one choice of storage and batches.
@@ -261,8 +303,9 @@ class JobMemory {
     }
   }
 
-  MemoryPlan plan(HiddenStates storage, int64_t rows_per_batch) const {
-    MemoryPlan plan{.program = program_, .cap = job_.max_memory, .storage = storage};
+  MemoryPlan plan(HiddenStates storage, int64_t rows_per_batch, int64_t gram_block = 0) const {
+    MemoryPlan plan{
+        .program = program_, .cap = job_.max_memory, .storage = storage, .gram_block = gram_block};
     plan.rows_per_batch = rows_per_batch;
     plan.hidden_states = angles(rows_per_batch) + hidden(storage, plan.spilled);
     for (int64_t layer = 0; layer < spec_.layers; ++layer) take_worse(layer, plan);
@@ -275,13 +318,33 @@ class JobMemory {
 
   int64_t fewest_rows() const { return std::max(kFewestRowsPerBatch, longest_); }
 
+  /// Widths of blocks that Gram matrices may be kept in, widest first; of whole groups each. Outputs are
+  /// matched with whole ones only.
+  std::vector<int64_t> gram_blocks() const {
+    std::vector<int64_t> blocks;
+    if (!job_.awq || job_.awq->rounding == Rounding::matched) return blocks;
+    int64_t widest = 0;
+    int64_t group = 1;
+    for (int64_t layer = 0; layer < spec_.layers; ++layer) {
+      for (const LinearSlot& slot : spec_.linears(layer)) widest = std::max(widest, slot.in_features);
+      for (const auto& [id, rounding] : job_.resolved.linears[static_cast<size_t>(layer)])
+        group = std::max(group, rounding.scheme.group_size);
+    }
+    const auto of_groups = [&](int64_t columns) { return (columns + group - 1) / group * group; };
+    const int64_t least = of_groups(std::min(kLeastGramBlock, spec_.hidden_size));
+    auto block = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(widest)) / 2);
+    for (; block > least; block /= 2) blocks.push_back(of_groups(block));
+    if (least < widest) blocks.push_back(least);
+    return blocks;
+  }
+
  private:
   bool has_tokens() const { return tokens_ > 0; }
   bool compares_blocks() const { return job_.awq && job_.awq->objective == Objective::block_output; }
 
   /// Layers differ where some have experts: the worst counts.
   void take_worse(int64_t layer, MemoryPlan& plan) const {
-    const LayerMemory memory(job_, layer);
+    const LayerMemory memory(job_, layer, plan.gram_block);
     const uint64_t weights = memory.weights();
     const uint64_t statistics = memory.statistics();
     uint64_t work = memory.work();
@@ -290,7 +353,8 @@ class JobMemory {
       const auto probe = static_cast<uint64_t>(std::min(longest_, kProbeTokens));
       const uint64_t kept = 3 * probe * static_cast<uint64_t>(spec_.hidden_size) * kF32;
       if (compares_blocks()) work += memory.candidate() + memory.batch(rows);
-      work = std::max({work, memory.batch(rows), memory.batch(probe) + memory.widest_linear()});
+      work = std::max({work, memory.batch(rows) + memory.observed(rows),
+                       memory.batch(probe) + memory.widest_linear()});
       work += kept + memory.scratch(rows);
     }
     work += (weights + statistics + work) / kHoles;
@@ -365,6 +429,8 @@ std::vector<MemoryPlan> choices(const JobMemory& memory) {
     for (; rows > memory.fewest_rows(); rows /= 2) plans.push_back(memory.plan(storage, rows));
     plans.push_back(memory.plan(storage, memory.fewest_rows()));
   }
+  for (const int64_t block : memory.gram_blocks())
+    plans.push_back(memory.plan(HiddenStates::spilled, memory.fewest_rows(), block));
   return plans;
 }
 

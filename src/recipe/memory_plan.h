@@ -15,4 +15,8 @@ uint64_t program_allowance(uint64_t program);
 /// The smallest batches that the plan may come to: the longest sequence runs as a whole.
 inline constexpr int64_t kFewestRowsPerBatch = 128;
 
+/// The narrowest blocks that Gram matrices are kept in; inputs as wide as the hidden states of a narrower
+/// model stay whole.
+inline constexpr int64_t kLeastGramBlock = 1024;
+
 }  // namespace salient

@@ -160,6 +160,7 @@ class OneshotRun {
     report_.quantized_linears = plan.quantized_linears;
     report_.calibration_tokens = plan.calibration_tokens;
     report_.masked_tokens = plan.masked_tokens;
+    report_.gram_block = plan.memory.gram_block;
     if (plan.head) write_head(layers, writer);
     write_rest(layers, writer);
     writer.finish();
@@ -196,6 +197,7 @@ class OneshotRun {
             .min_tokens_per_expert = options_.calibration.min_tokens_per_expert,
             .place = place(),
             .rows_per_batch = memory_.rows_per_batch,
+            .gram_block = memory_.gram_block,
             .follows_original = follows_original(),
             .cancelled = options_.cancelled};
   }

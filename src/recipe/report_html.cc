@@ -107,7 +107,10 @@ std::string run_tiles(const OneshotReport& report) {
                            scaled ? "" : fmt::format(", {:.2f}x smaller", ratio)));
   html += tile("calibration tokens", count_text(report.calibration_tokens));
   html += tile("wall time", duration_text(report.seconds));
-  return html + tile("peak memory", bytes_text(report.peak_memory));
+  return html + tile("peak memory", bytes_text(report.peak_memory),
+                     report.gram_block == 0
+                         ? ""
+                         : fmt::format("Gram matrices in blocks of {}", count_text(report.gram_block)));
 }
 
 std::string model_name(const OneshotReport& report) {

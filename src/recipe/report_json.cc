@@ -88,6 +88,9 @@ Json to_json(const LayerReport& layer) {
           {"seconds", to_json(layer.seconds)}};
 }
 
+/// Null where all Gram matrices are whole.
+Json block_width(int64_t gram_block) { return gram_block == 0 ? Json() : Json(gram_block); }
+
 Json to_json(const MemoryPlan& memory) {
   constexpr std::string_view kStorages[] = {"f32", "bf16", "spilled"};
   return {{"program", memory.program},
@@ -100,7 +103,8 @@ Json to_json(const MemoryPlan& memory) {
           {"cap", memory.cap == 0 ? Json() : Json(memory.cap)},
           {"storage", kStorages[static_cast<size_t>(memory.storage)]},
           {"spilled", memory.spilled},
-          {"rows_per_batch", memory.rows_per_batch}};
+          {"rows_per_batch", memory.rows_per_batch},
+          {"gram_block", block_width(memory.gram_block)}};
 }
 
 Json to_json(const std::optional<ChosenBits>& bits) {
@@ -194,6 +198,7 @@ Json to_json(const OneshotReport& report) {
           {"quantized_linears", report.quantized_linears},
           {"calibration_tokens", report.calibration_tokens},
           {"masked_tokens", report.masked_tokens},
+          {"gram_block", block_width(report.gram_block)},
           {"bytes_before", report.bytes_before},
           {"bytes_after", report.bytes_after},
           {"seconds", report.seconds},

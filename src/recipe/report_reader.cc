@@ -122,6 +122,7 @@ OneshotReport read_report(const JsonView& json) {
   report.method = json.string_or("method", "");
   report.quantized_linears = count_at(json, "quantized_linears");
   report.calibration_tokens = count_at(json, "calibration_tokens");
+  report.gram_block = count_at(json, "gram_block");
   report.bytes_before = size_at(json, "bytes_before");
   report.bytes_after = size_at(json, "bytes_after");
   report.seconds = number_at(json, "seconds");

@@ -68,6 +68,14 @@ std::string data_checksum(const CalibrationData& data) {
   return digest.hex();
 }
 
+/// Of what is done to keep a cap all that changes results.
+std::string describe_memory(const MemoryPlan& plan) {
+  return fmt::format(
+      "hidden states {}, batches of {}{}", plan.storage == HiddenStates::f32 ? "f32" : "bf16",
+      plan.rows_per_batch,
+      plan.gram_block > 0 ? fmt::format(", Gram matrices in blocks of {}", plan.gram_block) : "");
+}
+
 /// All that the bytes of the output depend on, by the words of error messages.
 Json describe_job(const OneshotOptions& options, const Job& job, const OneshotPlan& plan) {
   // The number of tokens stands in the recipe's record too; that they changed is for the data set to say.
@@ -80,9 +88,7 @@ Json describe_job(const OneshotOptions& options, const Job& job, const OneshotPl
           {"model", model_checksum(job.weights)},
           {"tokenizer", tokenizer_checksum(options.model)},
           {"calibration data", data_checksum(job.data)},
-          {"memory plan", fmt::format("hidden states {}, batches of {}",
-                                      plan.memory.storage == HiddenStates::f32 ? "f32" : "bf16",
-                                      plan.memory.rows_per_batch)}};
+          {"memory plan", describe_memory(plan.memory)}};
 }
 
 /// Whether a reader learns something from the value itself.

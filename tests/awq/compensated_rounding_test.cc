@@ -8,6 +8,7 @@
 
 #include "base/parallel.h"
 #include "support/random_weights.h"
+#include "support/split_input.h"
 
 namespace salient {
 namespace {
@@ -37,7 +38,7 @@ class CompensatedRounding : public ::testing::Test {
 
   QuantizedWeight round(const Tensor& weight, const Tensor& gram, int64_t tokens, const Tensor& clip = {},
                         ActivationOrder order = ActivationOrder::none) {
-    const FeedbackFactor factor = make_feedback_factor(*backend_, {gram, tokens}, order, nullptr);
+    const FeedbackFactor factor = make_feedback_factor(*backend_, {GramMatrix(gram), tokens}, order, nullptr);
     return round_compensated(
         {.backend = *backend_, .rounding = rule_, .weight = weight, .clip = clip, .factor = factor});
   }
@@ -161,6 +162,47 @@ TEST_F(CompensatedRounding, EveryCodeIsNearestToItsTarget) {
       }
     }
     EXPECT_GT(moved, 50);
+  }
+}
+
+/// Where channels of different blocks really have nothing to do with each other, blocks give the codes of the
+/// whole matrix, in whichever order: all but those that lie in the middle between two for f32.
+TEST_F(CompensatedRounding, BlocksGiveTheCodesOfAMatrixThatHasNothingElse) {
+  constexpr int64_t kColumns = 352;
+  constexpr int64_t kBlock = 128;  // and 96 at the end
+  const Tensor weight = random_matrix(40, kColumns, 8);
+  const int64_t tokens = 6'000'000;  // so many that the width of a block does not show in the shrinkage
+  GramMatrix whole(kColumns);
+  GramMatrix blocks(kColumns, kBlock);
+  const Tensor x = split_input(2000, kColumns, kBlock, 4);
+  whole.add(*backend_, MatmulPrecision::f32, x);
+  blocks.add(*backend_, MatmulPrecision::f32, x);
+  Tensor clip = Tensor::empty(DType::f32, {40, kColumns / 32});
+  for (float& bound : clip.mutable_values<float>()) bound = 0.12f;
+  for (const QuantizationScheme& scheme :
+       std::vector<QuantizationScheme>{{4, false, 32}, {4, true, 32}, {8, false, 32}, {3, false, 32}}) {
+    for (const ActivationOrder order : {ActivationOrder::none, ActivationOrder::weight}) {
+      rule_.scheme = scheme;
+      const auto rounded = [&](const GramMatrix& gram) {
+        const FeedbackFactor factor = make_feedback_factor(*backend_, {gram, tokens}, order, nullptr);
+        return round_compensated(
+            {.backend = *backend_, .rounding = rule_, .weight = weight, .clip = clip, .factor = factor});
+      };
+      const QuantizedWeight expected = rounded(whole);
+      const QuantizedWeight found = rounded(blocks);
+      const QuantizedWeight nearest = quantize_to_nearest(weight, clip, scheme, rule_.scale_dtype);
+      int64_t different = 0;
+      int64_t moved = 0;
+      for (int64_t row = 0; row < 40; ++row) {
+        for (int64_t column = 0; column < kColumns; ++column) {
+          different += found.code(row, column) != expected.code(row, column);
+          moved += found.code(row, column) != nearest.code(row, column);
+        }
+      }
+      EXPECT_LE(different, 40) << describe(scheme);
+      EXPECT_GT(moved, 2000) << describe(scheme);
+      EXPECT_EQ(std::memcmp(found.scales.bytes(), expected.scales.bytes(), expected.scales.byte_size()), 0);
+    }
   }
 }
 

@@ -59,8 +59,8 @@ class ExpertCalibrationTest : public ::testing::TestWithParam<const char*> {
 
   static void expect_same(const ActivationStatistics& found, const ActivationStatistics& expected) {
     EXPECT_EQ(found.tokens(), expected.tokens());
-    const auto a = found.gram().values<float>();
-    const auto b = expected.gram().values<float>();
+    const auto a = found.gram().whole().values<float>();
+    const auto b = expected.gram().whole().values<float>();
     ASSERT_EQ(a.size(), b.size());
     float largest = 0;
     float difference = 0;
@@ -106,8 +106,8 @@ TEST_P(ExpertCalibrationTest, AllTokensGoThroughEveryExpert) {
     EXPECT_FALSE(own.pooled) << "all tokens are what was asked for";
     expect_same(own.input, statistics.of(LinearRole::router));
   }
-  const float own = statistics.of_expert(0).hidden.gram().values<float>()[0];
-  EXPECT_NE(own, statistics.of_expert(1).hidden.gram().values<float>()[0]);
+  const float own = statistics.of_expert(0).hidden.gram().whole().values<float>()[0];
+  EXPECT_NE(own, statistics.of_expert(1).hidden.gram().whole().values<float>()[0]);
 }
 
 TEST_P(ExpertCalibrationTest, StarvedExpertsTakeTheStatisticsOfAllTokensAndAreReported) {

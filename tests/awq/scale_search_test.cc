@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "base/json.h"
-#include "support/random.h"
+#include "support/split_input.h"
 
 namespace salient {
 namespace {
@@ -123,6 +123,29 @@ TEST_F(ScaleSearch, MeasuresWhatRoundingTheScaledMatrixGives) {
   }
 }
 
+/// Channels of different blocks never meet in a token.
+TEST_F(ScaleSearch, BlocksFindTheScalesOfAMatrixThatHasNothingElse) {
+  const Tensor x = split_input(500, kColumns, 32, 3);
+  ActivationStatistics whole(kColumns);
+  ActivationStatistics blocks(kColumns, 32);
+  whole.add(*backend_, MatmulPrecision::f32, x);
+  blocks.add(*backend_, MatmulPrecision::f32, x);
+  const auto found_with = [&](const ActivationStatistics& statistics) {
+    return search_scales({.backend = *backend_,
+                          .layers = layers_,
+                          .input = statistics,
+                          .channel_of = channel_of_,
+                          .channels = kColumns,
+                          .make_representable = [](std::span<float>) {}});
+  };
+  const ScaleSearchResult expected = found_with(whole);
+  const ScaleSearchResult found = found_with(blocks);
+  EXPECT_FALSE(expected.identity);
+  EXPECT_EQ(found.scales, expected.scales);
+  EXPECT_NEAR(found.loss / expected.loss, 1.0, 1e-4);
+  EXPECT_NEAR(found.loss_identity / expected.loss_identity, 1.0, 1e-4);
+}
+
 TEST_F(ScaleSearch, NeverLosesToTheIdentity) {
   ScaleSearchProblem search = problem();
   // Scales that ruin everything are turned down, and so are those that are not numbers.
@@ -144,7 +167,7 @@ TEST_F(ScaleSearch, ManyRowsAreScreenedAndFindTheSame) {
   const auto exhaustive = [&](std::span<const float> scales) {
     std::vector<double> errors(static_cast<size_t>(weight.dim(0)));
     backend_->rounding_loss(
-        {.rule = rule_, .weight = weight, .column_scales = scales, .clip = {}, .gram = statistics_.gram()},
+        {.rule = rule_, .weight = weight, .column_scales = scales, .clip = {}, .gram = statistics_.gram().whole()},
         errors);
     return std::accumulate(errors.begin(), errors.end(), 0.0) /
            static_cast<double>(statistics_.tokens() * weight.dim(0));

@@ -26,7 +26,7 @@ TEST(ActivationStatistics, MeanAndGramByDefinition) {
     for (int64_t j = 0; j < kFeatures; ++j) {
       double dot = 0;
       for (int64_t row = 0; row < kRows; ++row) dot += at(row, i) * at(row, j);
-      EXPECT_NEAR(statistics.gram().values<float>()[static_cast<size_t>(i * kFeatures + j)], dot, 1e-4);
+      EXPECT_NEAR(statistics.gram().whole().values<float>()[static_cast<size_t>(i * kFeatures + j)], dot, 1e-4);
     }
   }
   EXPECT_EQ(statistics.tokens(), kRows);
@@ -45,7 +45,7 @@ TEST(ActivationStatistics, MergedPartsEqualTheWhole) {
   EXPECT_EQ(first.tokens(), whole.tokens());
   for (size_t i = 0; i < 32; ++i) EXPECT_NEAR(first.mean_absolute()[i], whole.mean_absolute()[i], 1e-6);
   for (size_t i = 0; i < 32 * 32; ++i)
-    EXPECT_NEAR(first.gram().values<float>()[i], whole.gram().values<float>()[i], 1e-4);
+    EXPECT_NEAR(first.gram().whole().values<float>()[i], whole.gram().whole().values<float>()[i], 1e-4);
 }
 
 TEST(ActivationStatistics, MergeRefusesOtherWidths) {

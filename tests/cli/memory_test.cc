@@ -52,6 +52,18 @@ class Memory : public ::testing::Test {
     return planned;
   }
 
+  /// The cap that a refusal names.
+  std::string smallest_cap(const std::string& model, std::vector<std::string> more) const {
+    more.insert(more.end(), {"--max-memory", "10MB", "--dry-run"});
+    const ProgramResult refused = quantize(model, more);
+    EXPECT_EQ(refused.status, 1);
+    const std::string mark = "the smallest cap that would do is ";
+    const size_t at = refused.errors.find(mark);
+    EXPECT_NE(at, std::string::npos) << refused.errors;
+    const std::string cap = refused.errors.substr(at + mark.size());
+    return cap.substr(0, cap.find('\n'));
+  }
+
   /// Under which the plan would just fit: the program then counts as 128 MiB.
   static int64_t cap_of(const Json& plan) {
     return plan["peak"].get<int64_t>() - plan["program"].get<int64_t>() + (int64_t{128} << 20);
@@ -108,19 +120,40 @@ TEST_F(Memory, OfWiderModelsIsAsPlanned) {
   expect_kept(wide_model(path("fused"), "Phi3ForCausalLM", {{"num_key_value_heads", 4}}), flags);
 }
 
+/// The Gram matrix of what down_proj reads alone is 38 MB, its factor as much.
+TEST_F(Memory, OfGramMatricesInBlocksIsAsPlanned) {
+  const std::string model = wide_model(path("plain"), "LlamaForCausalLM", Json::object());
+  const auto flags = [](const std::string& threads, const std::string& cap) {
+    std::vector<std::string> all{
+        "--n-grid", "2", "--num-calibration-samples", "4", "--max-seq-length", "128", "--threads", threads};
+    if (!cap.empty()) all.insert(all.end(), {"--max-memory", cap});
+    return all;
+  };
+  const std::string cap = smallest_cap(model, flags("2", ""));
+  const Json planned = plan(model, flags("2", cap));
+  EXPECT_EQ(planned["gram_block"], 768);
+  EXPECT_LE(planned["peak"], planned["cap"]);
+  EXPECT_LT(cap_of(planned), cap_of(plan(model, flags("2", ""))) - 50'000'000);
+  if (!kSanitized) expect_kept(model, flags("2", cap));
+  const auto written = [&](const std::string& threads) {
+    const ProgramResult result = quantize(model, flags(threads, cap));
+    EXPECT_EQ(result.status, 0) << result.errors;
+    EXPECT_EQ(parse_json(result.output, "report")["gram_block"], 768);
+    return read_text_file(path("out") + "/model.safetensors");
+  };
+  EXPECT_EQ(written("1"), written("2"));
+  const ProgramResult text = run_salient({"quantize", model, "-o", path("other"), "--data",
+                                          kDemo + "/calibration.txt", "--num-calibration-samples", "4",
+                                          "--max-seq-length", "128", "--dry-run", "--max-memory", cap});
+  EXPECT_THAT(text.output, HasSubstr("Gram matrices in blocks of 768 columns"));
+}
+
 TEST_F(Memory, ACapThatNothingFitsUnderNamesOneThatDoes) {
   const std::string model = kDemo + "/model";
   const auto with_cap = [&](const std::string& cap) {
     return quantize(model, {"--num-calibration-samples", "90", "--dry-run", "--max-memory", cap});
   };
-  const ProgramResult refused = with_cap("10MB");
-  EXPECT_EQ(refused.status, 1);
-  const std::string mark = "the smallest cap that would do is ";
-  const size_t at = refused.errors.find(mark);
-  ASSERT_NE(at, std::string::npos) << refused.errors;
-  std::string cap = refused.errors.substr(at + mark.size());
-  cap.resize(cap.find('\n'));
-  const ProgramResult kept = with_cap(cap);
+  const ProgramResult kept = with_cap(smallest_cap(model, {"--num-calibration-samples", "90"}));
   ASSERT_EQ(kept.status, 0) << kept.errors;
   EXPECT_EQ(parse_json(kept.output, "plan")["memory"]["storage"], "spilled");
   for (const std::string text : {"0", "much", "1.5GB", "4 bananas", ""}) {

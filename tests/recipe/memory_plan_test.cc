@@ -18,6 +18,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
+constexpr uint64_t kMB = 1'000'000;
+
 /// So many tokens of so small a model that hidden states are most of what there is: nothing is run.
 class MemoryPlanTest : public ::testing::Test {
  protected:
@@ -41,11 +43,25 @@ class MemoryPlanTest : public ::testing::Test {
     return plan.peak - plan.program + program_allowance(plan.program);
   }
 
+  /// The cap that a refusal names.
+  uint64_t smallest_cap() {
+    try {
+      plan(10 * kMB);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::out_of_memory);
+      const std::string message = error.what();
+      const std::string before = "the smallest cap that would do is ";
+      const size_t place = message.find(before);
+      EXPECT_NE(place, std::string::npos) << message;
+      return parse_byte_size(message.substr(place + before.size()));
+    }
+    ADD_FAILURE() << "10 MB are enough";
+    return 0;
+  }
+
   TemporaryDirectory scratch_;
   OneshotOptions options_;
 };
-
-constexpr uint64_t kMB = 1'000'000;
 
 TEST_F(MemoryPlanTest, PartsAddUp) {
   const MemoryPlan found = plan(0);
@@ -88,6 +104,7 @@ TEST_F(MemoryPlanTest, BatchesShrinkFirst) {
     try {
       const MemoryPlan found = plan(cap);
       EXPECT_LE(found.peak, cap);
+      if (found.gram_block > 0) break;
       EXPECT_LE(found.rows_per_batch, last.rows_per_batch);
       EXPECT_GE(found.rows_per_batch, 128);
       EXPECT_EQ(found.storage, HiddenStates::f32);
@@ -100,20 +117,67 @@ TEST_F(MemoryPlanTest, BatchesShrinkFirst) {
 }
 
 TEST_F(MemoryPlanTest, TheSmallestCapIsNamedAndDoes) {
-  std::string message;
-  try {
-    plan(10 * kMB);
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::out_of_memory);
-    message = error.what();
-  }
-  const std::string before = "the smallest cap that would do is ";
-  const size_t place = message.find(before);
-  ASSERT_NE(place, std::string::npos) << message;
-  const uint64_t least = parse_byte_size(message.substr(place + before.size()));
+  const uint64_t least = smallest_cap();
   EXPECT_EQ(plan(least).storage, HiddenStates::spilled);
+  const std::string named = std::to_string(least >> 20) + "MiB";
   EXPECT_THAT([&] { plan(least - 2 * 1024 * 1024); },
-              throws_error(ErrorKind::out_of_memory, HasSubstr(message.substr(place + before.size()))));
+              throws_error(ErrorKind::out_of_memory, HasSubstr(named)));
+}
+
+class MemoryPlanOfAWideModel : public MemoryPlanTest {
+ protected:
+  MemoryPlanOfAWideModel() {
+    TinyModel{.extra = {{"intermediate_size", 8192}}}.write(path("wide"));
+    options_.model = path("wide");
+    options_.calibration.sequences = random_windows(40, 128, 96);
+  }
+};
+
+/// When smaller batches and the disk do not help, Gram matrices are cut, no further than it takes; inputs as
+/// wide as the hidden states stay whole.
+TEST_F(MemoryPlanOfAWideModel, GramMatricesAreCutLast) {
+  const MemoryPlan free = plan(0);
+  EXPECT_EQ(free.gram_block, 0);
+  EXPECT_GT(free.statistics, uint64_t{8192} * 8192 * 4);
+  std::vector<int64_t> blocks;
+  const uint64_t least = smallest_cap();
+  for (uint64_t cap = needed(free); cap >= least; cap -= (needed(free) - least) / 400) {
+    const MemoryPlan found = plan(cap);
+    EXPECT_LE(found.peak, cap);
+    if (found.gram_block == 0) {
+      EXPECT_TRUE(blocks.empty());
+      continue;
+    }
+    EXPECT_EQ(found.storage, HiddenStates::spilled);
+    EXPECT_EQ(found.rows_per_batch, 128);
+    if (blocks.empty() || blocks.back() != found.gram_block) blocks.push_back(found.gram_block);
+  }
+  EXPECT_EQ(plan(least).gram_block, 64);
+  EXPECT_LT(plan(least).statistics, uint64_t{8192} * 64 * 4 + kMB);
+  EXPECT_GE(blocks.size(), 3u);
+  EXPECT_EQ(blocks.front(), 4096);
+  EXPECT_TRUE(std::ranges::is_sorted(blocks, std::greater())) << ::testing::PrintToString(blocks);
+}
+
+/// Blocks hold whole groups.
+TEST_F(MemoryPlanOfAWideModel, BlocksAreAsWideAsGroups) {
+  options_.recipe.quantization.group_size = 128;
+  options_.recipe.quantization.ignore = {"lm_head", "re:.*(self_attn|gate|up).*"};
+  EXPECT_EQ(plan(smallest_cap()).gram_block, 128);
+}
+
+/// A grid of a whole row knows no blocks, and outputs are matched with whole matrices.
+TEST_F(MemoryPlanOfAWideModel, WhatNeedsWholeMatricesKeepsThem) {
+  const uint64_t square = uint64_t{8192} * 8192 * 4;
+  EXPECT_LT(smallest_cap(), square);
+  OneshotOptions before = options_;
+  options_.recipe.quantization.group_size = QuantizationScheme::kWholeRow;
+  EXPECT_GT(smallest_cap(), 2 * square);
+  EXPECT_GT(plan(smallest_cap()).statistics, square);
+  options_ = before;
+  options_.recipe.awq->rounding = Rounding::matched;
+  EXPECT_GT(smallest_cap(), 4 * square);
+  EXPECT_EQ(plan(smallest_cap()).gram_block, 0);
 }
 
 /// Cap, need and smallest cap in one unit.

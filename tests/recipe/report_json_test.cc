@@ -32,7 +32,7 @@ TEST(ReportJson, NamesStay) {
   const Json json = to_json(report);
   EXPECT_THAT(keys(json),
               ::testing::ElementsAre("result", "model", "method", "quantized_linears", "calibration_tokens",
-                                     "masked_tokens", "bytes_before", "bytes_after", "seconds", "peak_memory",
+                                     "masked_tokens", "gram_block", "bytes_before", "bytes_after", "seconds", "peak_memory",
                                      "bits", "resumed_layers", "warnings", "layers"));
   const Json& layer = json["layers"][0];
   EXPECT_THAT(keys(layer),

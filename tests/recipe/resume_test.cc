@@ -240,6 +240,30 @@ TEST_F(Resume, SaysWhatChanged) {
   EXPECT_EQ(resume().resumed_layers, 2);
 }
 
+/// Blocks change what is rounded to what.
+TEST_F(Resume, GramMatricesInBlocksArePartOfTheJob) {
+  fs::remove_all(path("dense"));
+  TinyModel{.extra = {{"intermediate_size", 1024}, {"num_hidden_layers", kLayers}}}.write(path("dense"));
+  options_.max_memory = 1 << 20;
+  try {
+    plan_oneshot(options_);
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    options_.max_memory = parse_byte_size(message.substr(message.rfind(' ') + 1));
+  }
+  ASSERT_EQ(plan_oneshot(options_).memory.gram_block, 64);
+  const auto files = expected();
+  EXPECT_EQ(expected_report_.gram_block, 64);
+  interrupt_after(1);
+  const uint64_t cap = options_.max_memory;
+  options_.max_memory = 0;
+  EXPECT_THAT(refusal(), AllOf(HasSubstr("the memory plan changed"),
+                               HasSubstr("batches of 128, Gram matrices in blocks of 64\", now")));
+  options_.max_memory = cap;
+  EXPECT_EQ(resume().resumed_layers, 1);
+  EXPECT_EQ(files_of(options_.output), files);
+}
+
 /// The model with one value of one tensor changed.
 void change_model(const std::string& directory, const std::string& tensor) {
   CheckpointWriter writer({.target = directory, .if_exists = OutputDirectory::IfExists::replace});

@@ -1,0 +1,160 @@
+#include "calibrate/gram_matrix.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/parallel.h"
+
+namespace salient {
+namespace {
+
+RoundingLossProblem problem_of(const RoundingTrial& trial, const Tensor& gram) {
+  return {.rule = trial.rule,
+          .weight = trial.weight,
+          .column_scales = trial.column_scales,
+          .clip = trial.clip,
+          .gram = gram,
+          .precision = trial.precision,
+          .row_step = trial.row_step};
+}
+
+/// What a trial is to the columns of one block; of the rows those that count.
+class BlockTrial {
+ public:
+  BlockTrial(const RoundingTrial& trial, const ColumnRange& columns)
+      : trial_(trial),
+        groups_(groups_of(trial.rule.scheme, columns, trial.weight.dim(1))),
+        weight_(take_columns(trial.weight, columns, trial.row_step)),
+        clip_(trial.clip.defined() ? take_columns(trial.clip, groups_, trial.row_step) : Tensor()),
+        scales_(trial.column_scales.empty() ? trial.column_scales
+                                            : trial.column_scales.subspan(static_cast<size_t>(columns.begin),
+                                                                          static_cast<size_t>(columns.count()))) {}
+
+  RoundingLossProblem problem(const Tensor& gram) const {
+    return {.rule = trial_.rule,
+            .weight = weight_,
+            .column_scales = scales_,
+            .clip = clip_,
+            .gram = gram,
+            .precision = trial_.precision};
+  }
+
+  const ColumnRange& groups() const { return groups_; }
+
+ private:
+  const RoundingTrial& trial_;
+  ColumnRange groups_;
+  Tensor weight_;
+  Tensor clip_;
+  std::span<const float> scales_;
+};
+
+}  // namespace
+
+ColumnRange groups_of(const QuantizationScheme& scheme, const ColumnRange& columns, int64_t features) {
+  const int64_t width = group_width(scheme, features);
+  if (columns.begin % width != 0 || (columns.end % width != 0 && columns.end != features)) {
+    fail(ErrorKind::internal, "columns [{}, {}) of {} do not consist of groups of {}", columns.begin,
+         columns.end, features, width);
+  }
+  return {columns.begin / width, (columns.end + width - 1) / width};
+}
+
+GramMatrix::GramMatrix(int64_t features, int64_t block) {
+  for (const ColumnRange& columns : ranges(features, block)) {
+    blocks_.push_back({columns, Tensor::zeros(DType::f32, {columns.count(), columns.count()})});
+  }
+}
+
+GramMatrix::GramMatrix(Tensor whole) {
+  const ColumnRange columns{0, whole.dim(0)};
+  blocks_.push_back({columns, std::move(whole)});
+}
+
+std::vector<ColumnRange> GramMatrix::ranges(int64_t features, int64_t block) {
+  if (block == 0 || block >= features) return {{0, features}};
+  std::vector<ColumnRange> ranges;
+  for (int64_t begin = 0; begin < features; begin += block)
+    ranges.push_back({begin, std::min(features, begin + block)});
+  return ranges;
+}
+
+const Tensor& GramMatrix::whole() const {
+  if (!is_whole()) fail(ErrorKind::internal, "a Gram matrix of {} blocks is not whole", blocks_.size());
+  return blocks_.front().values;
+}
+
+GramMatrix GramMatrix::copy() const {
+  GramMatrix result;
+  for (const Block& block : blocks_) result.blocks_.push_back({block.columns, block.values.to(DType::f32)});
+  return result;
+}
+
+void GramMatrix::add(Backend& backend, MatmulPrecision precision, const Tensor& x) {
+  if (is_whole()) return backend.accumulate_gram(x, precision, blocks_.front().values);
+  for (Block& block : blocks_)
+    backend.accumulate_gram(take_columns(x, block.columns), precision, block.values);
+}
+
+void GramMatrix::add(const GramMatrix& other) {
+  if (other.blocks_.size() != blocks_.size() || other.features() != features()) {
+    fail(ErrorKind::internal, "{} blocks of a Gram matrix of {} features were added to {} of {}",
+         other.blocks_.size(), other.features(), blocks_.size(), features());
+  }
+  for (size_t b = 0; b < blocks_.size(); ++b) {
+    const auto from = other.blocks_[b].values.values<float>();
+    const auto to = blocks_[b].values.mutable_values<float>();
+    for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
+  }
+}
+
+void GramMatrix::divide_input(std::span<const float> scales) {
+  if (scales.empty()) return;
+  for (Block& block : blocks_) {
+    const auto size = static_cast<size_t>(block.columns.count());
+    const auto own = scales.subspan(static_cast<size_t>(block.columns.begin), size);
+    const auto values = block.values.mutable_values<float>();
+    parallel_for(size, 16, [&](size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i) {
+        for (size_t j = 0; j < size; ++j) values[i * size + j] /= own[i] * own[j];
+      }
+    });
+  }
+}
+
+void GramMatrix::quadratic_form(Backend& backend, const Tensor& x, std::span<double> result) const {
+  if (is_whole()) return backend.quadratic_form(x, whole(), result);
+  std::ranges::fill(result, 0.0);
+  std::vector<double> own(result.size());
+  for (const Block& block : blocks_) {
+    backend.quadratic_form(take_columns(x, block.columns), block.values, own);
+    for (size_t i = 0; i < result.size(); ++i) result[i] += own[i];
+  }
+}
+
+void GramMatrix::rounding_loss(Backend& backend, const RoundingTrial& trial, std::span<double> result) const {
+  if (is_whole()) return backend.rounding_loss(problem_of(trial, whole()), result);
+  std::ranges::fill(result, 0.0);
+  std::vector<double> own(result.size());
+  for (const Block& block : blocks_) {
+    const BlockTrial part(trial, block.columns);
+    backend.rounding_loss(part.problem(block.values), own);
+    for (size_t i = 0; i < result.size(); ++i) result[i] += own[i];
+  }
+}
+
+void GramMatrix::rounding_loss_by_group(Backend& backend, const RoundingTrial& trial,
+                                        std::span<double> result) const {
+  if (is_whole()) return backend.rounding_loss_by_group(problem_of(trial, whole()), result);
+  const auto groups = static_cast<size_t>(group_count(trial.rule.scheme, trial.weight.dim(1)));
+  for (const Block& block : blocks_) {
+    const BlockTrial part(trial, block.columns);
+    const auto first = static_cast<size_t>(part.groups().begin);
+    const auto count = static_cast<size_t>(part.groups().count());
+    std::vector<double> own(result.size() / groups * count);
+    backend.rounding_loss_by_group(part.problem(block.values), own);
+    for (size_t i = 0; i < own.size(); ++i) result[i / count * groups + first + i % count] = own[i];
+  }
+}
+
+}  // namespace salient
