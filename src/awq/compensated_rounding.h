@@ -17,8 +17,8 @@ struct RoundingInput {
   int64_t tokens;   ///< that it sums over
 };
 
-/// The Gram matrix, which is whole, shrunk towards its diagonal, by more the fewer tokens it has seen for its size, `times` as
-/// much as usual, with rows and columns in `order` (empty: as they are); a new tensor.
+/// The Gram matrix, which is whole, shrunk towards its diagonal, by more the fewer tokens it has seen for its
+/// size, `times` as much as usual, with rows and columns in `order` (empty: as they are); a new tensor.
 Tensor shrunk_gram(const RoundingInput& input, double times, std::span<const int64_t> order = {});
 
 /// How the errors of the columns of a block of the Gram matrix reach those rounded after them.

@@ -40,7 +40,7 @@ struct LayerJob {
   /// Where what experts read waits for its turn, and how much of it runs through an expert together.
   HiddenPlace place{};
   int64_t rows_per_batch = kRowsPerBatch;
-  int64_t gram_block = 0;          ///< see MemoryPlan
+  int64_t gram_block = 0;         ///< see MemoryPlan
   bool follows_original = false;  ///< the stream has the original hidden states too, see Rounding::matched
   const CancellationFlag* cancelled = nullptr;
 };

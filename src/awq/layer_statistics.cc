@@ -13,7 +13,8 @@ std::set<int64_t> whole_gram_widths(const DecoderSpec& spec, int64_t layer,
   std::set<int64_t> widths;
   for (const LinearSlot& slot : spec.linears(layer)) {
     const auto found = linears.find(slot.id);
-    if (found != linears.end() && has_one_group_per_row(found->second.scheme)) widths.insert(slot.in_features);
+    if (found != linears.end() && has_one_group_per_row(found->second.scheme))
+      widths.insert(slot.in_features);
   }
   return widths;
 }

@@ -26,9 +26,10 @@ class BlockTrial {
         groups_(groups_of(trial.rule.scheme, columns, trial.weight.dim(1))),
         weight_(take_columns(trial.weight, columns, trial.row_step)),
         clip_(trial.clip.defined() ? take_columns(trial.clip, groups_, trial.row_step) : Tensor()),
-        scales_(trial.column_scales.empty() ? trial.column_scales
-                                            : trial.column_scales.subspan(static_cast<size_t>(columns.begin),
-                                                                          static_cast<size_t>(columns.count()))) {}
+        scales_(trial.column_scales.empty()
+                    ? trial.column_scales
+                    : trial.column_scales.subspan(static_cast<size_t>(columns.begin),
+                                                  static_cast<size_t>(columns.count()))) {}
 
   RoundingLossProblem problem(const Tensor& gram) const {
     return {.rule = trial_.rule,

@@ -19,8 +19,8 @@ struct RoundingTrial {
 };
 
 /// G = x^T x of the inputs x of a linear, f32 [in, in]; or, to take less memory, nothing of it but square
-/// blocks on its diagonal, as if channels of two blocks had nothing to do with each other. Whatever is made of
-/// G is a sum over the blocks then. A copy shares memory.
+/// blocks on its diagonal, as if channels of two blocks had nothing to do with each other. Whatever is made
+/// of G is a sum over the blocks then. A copy shares memory.
 class GramMatrix {
  public:
   struct Block {

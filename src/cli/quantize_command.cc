@@ -430,8 +430,8 @@ void add_quantize_command(CLI::App& app) {
   command->add_option("--eval", arguments->evaluation.text,
                       "Text to measure perplexity on afterwards, before against after");
   command->add_option("--max-memory", arguments->max_memory,
-                      "Most memory to have resident, such as 4GiB: hidden states wait in bf16 or on disk if "
-                      "they must (default: no cap)");
+                      "Most memory to have resident, such as 4GiB: hidden states wait in bf16 or on disk and "
+                      "Gram matrices are cut into blocks if they must (default: no cap)");
   command->add_option("--work", options.work,
                       "Directory that keeps each finished layer, so that --resume can go on after a crash");
   command->add_flag("--resume", options.resume,

@@ -140,25 +140,27 @@ class LayerMemory {
     return (rows * (3 * hidden + mixed + inner) + sliced * (3 * hidden + 2 * inner)) * kF32 + packed;
   }
 
-  /// What the threads of the back end keep for the next time: where products round their inputs those, the
-  /// columns of them for Gram matrices twice, or a Gram matrix for losses; errors of rounding; columns on their
-  /// way through compensation.
-  uint64_t scratch(uint64_t rows) const {
+  /// What the back end keeps for the next time where products round their inputs: those, the columns of them
+  /// for Gram matrices twice, or a Gram matrix for losses.
+  uint64_t rounded_inputs(uint64_t rows) const {
+    if (!rounds()) return 0;
     constexpr uint64_t kGramRows = 1024;
-    constexpr uint64_t kErrorRows = 256;
-    constexpr uint64_t kCompensatedRows = 128;
     uint64_t widest = 0;
     uint64_t block = 0;
-    uint64_t judged = 0;
     for (const LinearSlot& slot : slots_) {
       widest = std::max(widest, static_cast<uint64_t>(slot.in_features));
       block = std::max(block, block_width(slot));
-      if (linears_.contains(slot.id)) judged = std::max(judged, block_width(slot));
     }
-    const uint64_t of_threads = (2 * kErrorRows + kCompensatedRows) * judged * kF32 * thread_count();
-    if (!rounds()) return of_threads;
     const uint64_t inputs = std::max(rows * widest, 2 * std::min(rows, kGramRows) * block);
-    return of_threads + std::max(inputs, judged * judged) * kBf16;
+    return std::max(inputs, widest_judged() * widest_judged()) * kBf16;
+  }
+
+  /// And what each thread does: errors of rounding, in f32 and bf16, and columns on their way through
+  /// compensation.
+  uint64_t rounding_of_thread() const {
+    constexpr uint64_t kErrorRows = 256;
+    constexpr uint64_t kCompensatedRows = 128;
+    return (2 * kErrorRows + kCompensatedRows) * widest_judged() * kF32;
   }
 
   /// A batch's columns of one block of a Gram matrix.
@@ -198,6 +200,15 @@ class LayerMemory {
     return role >= LinearRole::state_q && role < LinearRole::state_out;
   }
 
+  /// The widest block of a linear that is rounded.
+  uint64_t widest_judged() const {
+    uint64_t widest = 0;
+    for (const LinearSlot& slot : slots_) {
+      if (linears_.contains(slot.id)) widest = std::max(widest, block_width(slot));
+    }
+    return widest;
+  }
+
   std::vector<ColumnRange> blocks(const LinearSlot& slot) const {
     const bool whole = whole_widths_.contains(slot.in_features);
     return GramMatrix::ranges(slot.in_features, whole ? 0 : gram_block_);
@@ -226,8 +237,8 @@ class LayerMemory {
   uint64_t rounding_bytes(const LinearSlot& slot, const LinearRounding& rounding) const {
     const uint64_t elements = elements_of(slot);
     if (!job_.awq) return 2 * elements * kF32;
-    const uint64_t clip = clip_bytes(slot, rounding.scheme) +
-                          slice_bytes(slot, static_cast<uint64_t>(slot.out_features));
+    const uint64_t clip =
+        clip_bytes(slot, rounding.scheme) + slice_bytes(slot, static_cast<uint64_t>(slot.out_features));
     const uint64_t weight = elements * kF32 + (spec_.has_experts(layer_) ? gram_bytes(slot) : 0);
     if (job_.result == OneshotResult::scaled) return weight + clip;
     const uint64_t rows_at_once = std::min<uint64_t>(2048, static_cast<uint64_t>(slot.out_features));
@@ -272,8 +283,8 @@ class LayerMemory {
     for (const LinearSlot& slot : slots_) {
       if (std::ranges::find(mapping.balance, slot.id) == mapping.balance.end()) continue;
       constexpr uint64_t kMostRows = 2048;
-      judged = std::max(
-          judged, slice_bytes(slot, std::min(kMostRows, static_cast<uint64_t>(slot.out_features))));
+      judged =
+          std::max(judged, slice_bytes(slot, std::min(kMostRows, static_cast<uint64_t>(slot.out_features))));
       if (is_expert(slot.id.role)) {
         expert = std::max(expert, elements_of(slot));
       } else {
@@ -353,9 +364,10 @@ class JobMemory {
       const auto probe = static_cast<uint64_t>(std::min(longest_, kProbeTokens));
       const uint64_t kept = 3 * probe * static_cast<uint64_t>(spec_.hidden_size) * kF32;
       if (compares_blocks()) work += memory.candidate() + memory.batch(rows);
-      work = std::max({work, memory.batch(rows) + memory.observed(rows),
-                       memory.batch(probe) + memory.widest_linear()});
-      work += kept + memory.scratch(rows);
+      work = std::max(
+          {work, memory.batch(rows) + memory.observed(rows), memory.batch(probe) + memory.widest_linear()});
+      work += kept + memory.rounded_inputs(rows);
+      plan.program = std::max(plan.program, program_ + thread_count() * memory.rounding_of_thread());
     }
     work += (weights + statistics + work) / kHoles;
     if (weights + statistics + work <= plan.layer + plan.statistics + plan.workspace) return;

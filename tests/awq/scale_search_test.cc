@@ -166,9 +166,12 @@ TEST_F(ScaleSearch, ManyRowsAreScreenedAndFindTheSame) {
   layers_ = {{.weight = [&] { return weight; }, .rounding = rule_}};
   const auto exhaustive = [&](std::span<const float> scales) {
     std::vector<double> errors(static_cast<size_t>(weight.dim(0)));
-    backend_->rounding_loss(
-        {.rule = rule_, .weight = weight, .column_scales = scales, .clip = {}, .gram = statistics_.gram().whole()},
-        errors);
+    backend_->rounding_loss({.rule = rule_,
+                             .weight = weight,
+                             .column_scales = scales,
+                             .clip = {},
+                             .gram = statistics_.gram().whole()},
+                            errors);
     return std::accumulate(errors.begin(), errors.end(), 0.0) /
            static_cast<double>(statistics_.tokens() * weight.dim(0));
   };

@@ -26,7 +26,8 @@ TEST(ActivationStatistics, MeanAndGramByDefinition) {
     for (int64_t j = 0; j < kFeatures; ++j) {
       double dot = 0;
       for (int64_t row = 0; row < kRows; ++row) dot += at(row, i) * at(row, j);
-      EXPECT_NEAR(statistics.gram().whole().values<float>()[static_cast<size_t>(i * kFeatures + j)], dot, 1e-4);
+      EXPECT_NEAR(statistics.gram().whole().values<float>()[static_cast<size_t>(i * kFeatures + j)], dot,
+                  1e-4);
     }
   }
   EXPECT_EQ(statistics.tokens(), kRows);

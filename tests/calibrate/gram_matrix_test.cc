@@ -68,8 +68,7 @@ TEST_F(GramMatrixTest, FormsAndLossesAreSumsOverBlocks) {
   std::vector<float> scales(kColumns);
   for (size_t c = 0; c < scales.size(); ++c) scales[c] = 0.5f + 0.01f * static_cast<float>(c);
   Tensor clip = Tensor::empty(DType::f32, {30, 5});
-  for (size_t i = 0; i < 150; ++i)
-    clip.mutable_values<float>()[i] = 0.05f + 0.0005f * static_cast<float>(i);
+  for (size_t i = 0; i < 150; ++i) clip.mutable_values<float>()[i] = 0.05f + 0.0005f * static_cast<float>(i);
   for (const MatmulPrecision precision : {MatmulPrecision::f32, MatmulPrecision::bf16}) {
     const RoundingTrial trial{.rule = rule_,
                               .weight = weight_,
@@ -98,7 +97,8 @@ TEST_F(GramMatrixTest, ScalesOfTheInputAndSums) {
   GramMatrix divided = blocks_.copy();
   divided.divide_input(scales);
   Tensor back = weight_.to(DType::f32);
-  for (size_t i = 0; i < back.values<float>().size(); ++i) back.mutable_values<float>()[i] *= scales[i % kColumns];
+  for (size_t i = 0; i < back.values<float>().size(); ++i)
+    back.mutable_values<float>()[i] *= scales[i % kColumns];
   std::vector<double> found(30);
   std::vector<double> expected(30);
   divided.quadratic_form(*backend_, back, found);

@@ -89,6 +89,13 @@ TEST(ReportHtml, SaysWhatWasMeasured) {
   EXPECT_THAT(page, Not(HasSubstr("perplexity")));
 }
 
+TEST(ReportHtml, SaysThatGramMatricesWereInBlocks) {
+  OneshotReport report = ExampleReport(2).get();
+  EXPECT_THAT(page_of(report), Not(HasSubstr("in blocks of")));
+  report.gram_block = 2048;
+  EXPECT_THAT(page_of(report), HasSubstr("Gram matrices in blocks of 2,048"));
+}
+
 TEST(ReportHtml, ShowsAnEvaluation) {
   Json json = to_json(ExampleReport(2).get());
   json["evaluation"] = {

@@ -32,8 +32,8 @@ TEST(ReportJson, NamesStay) {
   const Json json = to_json(report);
   EXPECT_THAT(keys(json),
               ::testing::ElementsAre("result", "model", "method", "quantized_linears", "calibration_tokens",
-                                     "masked_tokens", "gram_block", "bytes_before", "bytes_after", "seconds", "peak_memory",
-                                     "bits", "resumed_layers", "warnings", "layers"));
+                                     "masked_tokens", "gram_block", "bytes_before", "bytes_after", "seconds",
+                                     "peak_memory", "bits", "resumed_layers", "warnings", "layers"));
   const Json& layer = json["layers"][0];
   EXPECT_THAT(keys(layer),
               ::testing::ElementsAre("layer", "mappings", "linears", "clip_loss_before", "clip_loss_after",

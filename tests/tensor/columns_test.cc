@@ -12,7 +12,8 @@ namespace {
 using ::testing::ElementsAre;
 
 TEST(Columns, AreTakenAndPutBack) {
-  const Tensor matrix = Tensor::of<uint8_t>({3, 4}, std::vector<uint8_t>{0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23});
+  const Tensor matrix =
+      Tensor::of<uint8_t>({3, 4}, std::vector<uint8_t>{0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23});
   const Tensor part = take_columns(matrix, {1, 3});
   EXPECT_THAT(part.values<uint8_t>(), ElementsAre(1, 2, 11, 12, 21, 22));
   EXPECT_THAT(take_columns(matrix, {2, 4}, 2).values<uint8_t>(), ElementsAre(2, 3, 22, 23));
