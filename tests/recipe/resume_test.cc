@@ -251,14 +251,16 @@ TEST_F(Resume, GramMatricesInBlocksArePartOfTheJob) {
     const std::string message = error.what();
     options_.max_memory = parse_byte_size(message.substr(message.rfind(' ') + 1));
   }
-  ASSERT_EQ(plan_oneshot(options_).memory.gram_block, 64);
+  const int64_t block = plan_oneshot(options_).memory.gram_block;
+  ASSERT_GT(block, 0);
   const auto files = expected();
-  EXPECT_EQ(expected_report_.gram_block, 64);
+  EXPECT_EQ(expected_report_.gram_block, block);
   interrupt_after(1);
   const uint64_t cap = options_.max_memory;
   options_.max_memory = 0;
-  EXPECT_THAT(refusal(), AllOf(HasSubstr("the memory plan changed"),
-                               HasSubstr("batches of 128, Gram matrices in blocks of 64\", now")));
+  EXPECT_THAT(refusal(),
+              AllOf(HasSubstr("the memory plan changed"),
+                    HasSubstr(fmt::format("batches of 128, Gram matrices in blocks of {}\", now", block))));
   options_.max_memory = cap;
   EXPECT_EQ(resume().resumed_layers, 1);
   EXPECT_EQ(files_of(options_.output), files);
