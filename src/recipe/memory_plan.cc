@@ -457,18 +457,23 @@ MemoryPlan plan_memory(const Job& job) {
   if (job.max_memory == 0) return memory.plan(HiddenStates::f32, kRowsPerBatch);
   uint64_t whole = 0;  // as the job would run without a cap
   uint64_t least = UINT64_MAX;
+  int64_t block = 0;  // of that
   for (const MemoryPlan& plan : choices(memory)) {
     const uint64_t needed = plan.peak - plan.program + program_allowance(plan.program);
     if (needed <= plan.cap) return plan;
     if (whole == 0) whole = needed;
-    least = std::min(least, needed);
+    if (needed >= least) continue;
+    least = needed;
+    block = plan.gram_block;
   }
   const uint64_t hundredths = job.max_memory * 100 / kMiB;  // rounded down, never up to a cap that would do
   fail(
       ErrorKind::out_of_memory,
-      "the job needs {}MiB of memory, but max_memory is {}.{:02}MiB; with small batches and hidden states on "
-      "disk the smallest cap that would do is {}MiB",
-      rounded_up(whole, kMiB) / kMiB, hundredths / 100, hundredths % 100, rounded_up(least, kMiB) / kMiB);
+      "the job needs {}MiB of memory, but max_memory is {}.{:02}MiB; with small batches{} hidden states on "
+      "disk{} the smallest cap that would do is {}MiB",
+      rounded_up(whole, kMiB) / kMiB, hundredths / 100, hundredths % 100, block > 0 ? "," : " and",
+      block > 0 ? fmt::format(" and Gram matrices in blocks of {} columns", block) : "",
+      rounded_up(least, kMiB) / kMiB);
 }
 
 }  // namespace salient

@@ -156,6 +156,10 @@ TEST_F(MemoryPlanOfAWideModel, GramMatricesAreCutLast) {
   EXPECT_LT(plan(least).statistics, uint64_t{8192} * 64 * 4 + kMB);
   EXPECT_GE(blocks.size(), 3u);
   EXPECT_EQ(blocks.front(), 4096);
+  EXPECT_THAT([&] { plan(10 * kMB); },
+              throws_error(ErrorKind::out_of_memory,
+                           HasSubstr("with small batches, hidden states on disk and Gram matrices in blocks "
+                                     "of 64 columns the smallest cap")));
   EXPECT_TRUE(std::ranges::is_sorted(blocks, std::greater())) << ::testing::PrintToString(blocks);
 }
 
