@@ -467,13 +467,12 @@ MemoryPlan plan_memory(const Job& job) {
     block = plan.gram_block;
   }
   const uint64_t hundredths = job.max_memory * 100 / kMiB;  // rounded down, never up to a cap that would do
-  fail(
-      ErrorKind::out_of_memory,
-      "the job needs {}MiB of memory, but max_memory is {}.{:02}MiB; with small batches{} hidden states on "
-      "disk{} the smallest cap that would do is {}MiB",
-      rounded_up(whole, kMiB) / kMiB, hundredths / 100, hundredths % 100, block > 0 ? "," : " and",
-      block > 0 ? fmt::format(" and Gram matrices in blocks of {} columns", block) : "",
-      rounded_up(least, kMiB) / kMiB);
+  fail(ErrorKind::out_of_memory,
+       "the job needs {}MiB of memory, but max_memory is {}.{:02}MiB; with small batches{} hidden states on "
+       "disk{} the smallest cap that would do is {}MiB",
+       rounded_up(whole, kMiB) / kMiB, hundredths / 100, hundredths % 100, block > 0 ? "," : " and",
+       block > 0 ? fmt::format(" and Gram matrices in blocks of {} columns", block) : "",
+       rounded_up(least, kMiB) / kMiB);
 }
 
 }  // namespace salient
