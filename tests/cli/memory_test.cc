@@ -148,6 +148,17 @@ TEST_F(Memory, OfGramMatricesInBlocksIsAsPlanned) {
   EXPECT_THAT(text.output, HasSubstr("Gram matrices in blocks of 768 columns"));
 }
 
+TEST_F(Memory, OfExpertsInBlocksIsAsPlanned) {
+  if (kSanitized) GTEST_SKIP() << "sanitizers keep memory for themselves";
+  const std::string model =
+      wide_model(path("experts"), "Qwen3MoeForCausalLM",
+                 {{"num_experts", 4}, {"num_experts_per_tok", 2}, {"moe_intermediate_size", 2048}});
+  std::vector<std::string> flags{"--n-grid",         "2",   "--num-calibration-samples", "4",
+                                 "--max-seq-length", "128", "--moe-calibrate",           "routed"};
+  flags.insert(flags.end(), {"--max-memory", smallest_cap(model, flags)});
+  EXPECT_EQ(expect_kept(model, flags)["gram_block"], 768);
+}
+
 TEST_F(Memory, ACapThatNothingFitsUnderNamesOneThatDoes) {
   const std::string model = kDemo + "/model";
   const auto with_cap = [&](const std::string& cap) {
