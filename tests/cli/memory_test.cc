@@ -39,15 +39,16 @@ class Memory : public ::testing::Test {
   }
 
   /// The kernel's count of what was resident is what was planned, or less, but not by much: what is counted
-  /// for the code that the library of products generates is not all used where Salient has its own. Returns
-  /// the plan.
+  /// for the code that the library of products generates is not all used where Salient has its own. Pages of
+  /// the program itself come in runs of their own choosing, other ones in every process. Returns the plan.
   Json expect_kept(const std::string& model, const std::vector<std::string>& more) const {
     Json planned = plan(model, more);
     const ProgramResult result = quantize(model, more);
     EXPECT_EQ(result.status, 0) << result.errors;
     const auto measured = parse_json(result.output, "report")["peak_memory"].get<double>();
     const auto peak = planned["peak"].get<double>();
-    EXPECT_LE(measured, peak) << planned.dump(2);
+    constexpr double kProgramPages = 1e6;
+    EXPECT_LE(measured, peak + kProgramPages) << planned.dump(2);
     EXPECT_GE(measured, peak / 1.8) << planned.dump(2);
     return planned;
   }
