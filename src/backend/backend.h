@@ -154,9 +154,24 @@ class Backend {
   virtual void round_compensated(const CompensationProblem& problem, QuantizedWeight& result) = 0;
 };
 
+/// What linears of up to 4 bits make of their inputs (weights in groups of a multiple of 8 columns or whole
+/// rows; others are not touched by it). A block is at most 128 columns and never reaches into another group.
+enum class ActivationMode {
+  fp32,   ///< exact products, the reference
+  int16,  ///< 16-bit integers with one scale per block: off by at most 1/65278 of its largest value
+  int8,   ///< 8-bit integers: by at most 1/254
+};
+
+/// "fp32", "int16", "int8".
+std::string_view to_string(ActivationMode mode);
+/// Errors: invalid_argument.
+ActivationMode activation_mode_by_name(std::string_view name);
+
 struct CpuBackendOptions {
   /// For dense products of at least a few rows; single rows are always exact.
   MatmulPrecision precision = MatmulPrecision::f32;
+  /// The integer modes hold for any number of rows, and a row's result does not depend on their number.
+  ActivationMode activations = ActivationMode::fp32;
 };
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options = {});

@@ -1,7 +1,30 @@
+#include <array>
+#include <utility>
+
 #include "backend/backend.h"
 #include "base/error.h"
 
 namespace salient {
+namespace {
+
+constexpr std::array<std::pair<ActivationMode, std::string_view>, 3> kActivationModes{
+    {{ActivationMode::fp32, "fp32"}, {ActivationMode::int16, "int16"}, {ActivationMode::int8, "int8"}}};
+
+}  // namespace
+
+std::string_view to_string(ActivationMode mode) {
+  for (const auto& [known, name] : kActivationModes) {
+    if (known == mode) return name;
+  }
+  return "?";
+}
+
+ActivationMode activation_mode_by_name(std::string_view name) {
+  for (const auto& [mode, known] : kActivationModes) {
+    if (known == name) return mode;
+  }
+  fail(ErrorKind::invalid_argument, "activations \"{}\" are not known (fp32, int16, int8)", name);
+}
 
 std::unique_ptr<Backend> make_backend(const std::string& device) {
   if (device == "auto" || device == "cpu") return make_cpu_backend();

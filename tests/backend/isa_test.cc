@@ -1,5 +1,6 @@
 #include "backend/cpu/isa.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "backend/backend_fixture.h"
@@ -14,7 +15,7 @@ SALIENT_EVERY_ISA(IsaTest);
 
 TEST_P(IsaTest, TheForcedTableIsActive) {
   const std::string name(to_string(GetParam()));
-  EXPECT_EQ(choose_isa(name), GetParam());
+  EXPECT_EQ(choose_isa(name).isa, GetParam());
   EXPECT_EQ(kernels->isa, GetParam());
   EXPECT_EQ(backend->description().find("cpu: " + name), 0u) << backend->description();
   for (const Isa other : supported_isas()) {
@@ -40,13 +41,49 @@ TEST_P(IsaTest, TheEnvironmentForcesKernelsAndLibrary) {
 }
 
 TEST(Isa, TheBestOneIsTheDefault) {
-  EXPECT_EQ(choose_isa(""), supported_isas().back());
+  EXPECT_EQ(choose_isa("").isa, supported_isas().back());
+  EXPECT_TRUE(choose_isa("").vnni && choose_isa("").amx);
   EXPECT_TRUE(cpu_supports(Isa::portable));
 }
 
 TEST(Isa, AnUnknownNameIsRefused) {
-  EXPECT_EQ(error_of([] { choose_isa("avx3"); }, ErrorKind::invalid_argument),
-            "SALIENT_ISA=avx3: unknown, expected portable, avx2 or avx512");
+  EXPECT_EQ(
+      error_of([] { choose_isa("avx3"); }, ErrorKind::invalid_argument),
+      "SALIENT_ISA=avx3: unknown, expected portable, avx2 or avx512, then no-vnni, no-amx or both, with "
+      "commas between");
+  for (const char* text : {"portable,avx2", "no-amx,no-amx", ",portable", "portable,,no-amx", "no-avx2"})
+    error_of([&] { choose_isa(text); }, ErrorKind::invalid_argument);
+}
+
+TEST(Isa, ExtensionsCanBeSwitchedOff) {
+  const IsaChoice both = choose_isa("no-amx,no-vnni");
+  EXPECT_EQ(both.isa, supported_isas().back());
+  EXPECT_FALSE(both.vnni || both.amx);
+  EXPECT_TRUE(choose_isa("portable,no-amx").vnni);
+  for (const Isa isa : supported_isas()) {
+    IsaChoice without = isa;
+    without.vnni = without.amx = false;
+    for (const std::string& extension : matrix_extensions(without))
+      EXPECT_EQ(extension, "avx512_bf16") << to_string(isa);
+    const auto backend = make_cpu_backend_for(without, {.precision = MatmulPrecision::bf16});
+    EXPECT_EQ(backend->description().find("vnni"), std::string::npos) << backend->description();
+    EXPECT_EQ(backend->description().find("amx"), std::string::npos) << backend->description();
+    EXPECT_EQ(panel_kernels_for(without).multiply_in_tiles, nullptr);
+  }
+}
+
+TEST(Isa, PanelKernelsFollowTheChoice) {
+  EXPECT_EQ(panel_kernels_for(Isa::portable).multiply_integers, kPortablePanels.multiply_integers);
+  for (const Isa isa : {Isa::avx2, Isa::avx512}) {
+    if (!cpu_supports(isa)) continue;
+    const auto extensions = matrix_extensions(isa);
+    const bool vnni = std::ranges::count_if(extensions, [](const std::string& name) {
+                        return name == "avx_vnni" || name == "avx512_vnni";
+                      }) > 0;
+    IsaChoice without = isa;
+    without.vnni = false;
+    EXPECT_EQ(panel_kernels_for(isa).multiply_integers != panel_kernels_for(without).multiply_integers, vnni);
+  }
 }
 
 TEST(Isa, OneThatTheProcessorLacksIsRefused) {

@@ -14,7 +14,10 @@ class TileProductTest : public testing::TestWithParam<bool> {
   }
 
   CpuContext context() {
-    return {.kernels = kPortableKernels, .gemm = gemm, .tiles = GetParam() ? nullptr : &kPortableTileKernels};
+    return {.kernels = kPortableKernels,
+            .gemm = gemm,
+            .panels = kPortablePanels,
+            .tiles = GetParam() ? nullptr : &kPortableTileKernels};
   }
   Tensor rounded(Shape shape) {
     return random_tensor(generator, std::move(shape)).to(DType::bf16).to(DType::f32);

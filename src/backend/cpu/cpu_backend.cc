@@ -10,6 +10,7 @@
 #include "backend/cpu/column_rounding.h"
 #include "backend/cpu/factor.h"
 #include "backend/cpu/isa.h"
+#include "backend/cpu/panel_weight.h"
 #include "backend/cpu/product.h"
 #include "backend/cpu/rounding_loss.h"
 #include "backend/cpu/tile_product.h"
@@ -51,8 +52,7 @@ class CpuLinear final : public PreparedLinear {
   int64_t out_features() const override { return weight_->outputs(); }
   int64_t in_features() const override { return weight_->depth(); }
   size_t byte_size() const override {
-    return static_cast<size_t>(weight_->outputs()) * weight_->row_bytes() +
-           (bias_.defined() ? bias_.byte_size() : 0);
+    return weight_->byte_size() + (bias_.defined() ? bias_.byte_size() : 0);
   }
 
   /// A copy that shares the weight and has it packed too.
@@ -87,11 +87,14 @@ void parallel_rows(int64_t rows, int64_t features, const Body& body) {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(Isa isa, const CpuBackendOptions& options)
-      : kernels_(kernels_for(isa)),
+  CpuBackend(const IsaChoice& choice, const CpuBackendOptions& options)
+      : choice_(choice),
+        kernels_(kernels_for(choice.isa)),
+        panels_(panel_kernels_for(choice)),
         asked_(options.precision),
-        can_round_(isa == Isa::avx512 && gemm_has_fast_bf16()),
-        tiles_(can_round_ ? fast_tile_kernels() : nullptr) {}
+        activations_(options.activations),
+        can_round_(choice.isa == Isa::avx512 && gemm_has_fast_bf16()),
+        tiles_(can_round_ && choice.amx ? fast_tile_kernels() : nullptr) {}
 
   std::string description() const override;
   std::string arithmetic() const override;
@@ -126,28 +129,34 @@ class CpuBackend final : public Backend {
   std::string processor() const;
   std::string precision() const;
   GatedKernel* gated_kernel(Activation activation) const;
-  CpuContext context() { return {.kernels = kernels_, .gemm = gemm_, .tiles = tiles_}; }
+  CpuContext context() { return {.kernels = kernels_, .gemm = gemm_, .panels = panels_, .tiles = tiles_}; }
   /// bf16 without its instructions would be slower than f32 and less exact.
   MatmulPrecision possible(MatmulPrecision precision) const {
     return can_round_ ? precision : MatmulPrecision::f32;
   }
 
+  IsaChoice choice_;
   const CpuKernels& kernels_;
+  PanelKernels panels_;
   MatmulPrecision asked_;
+  ActivationMode activations_;
   bool can_round_;
   const TileKernels* tiles_;
   Gemm gemm_;
 };
 
 std::string CpuBackend::processor() const {
-  const std::vector<std::string> extensions = matrix_extensions(kernels_.isa);
+  const std::vector<std::string> extensions = matrix_extensions(choice_);
   return fmt::format("cpu: {}{}", to_string(kernels_.isa),
                      extensions.empty() ? "" : fmt::format(" ({})", fmt::join(extensions, ", ")));
 }
 
 std::string CpuBackend::precision() const {
-  if (asked_ == MatmulPrecision::f32) return "f32";
-  return can_round_ ? "bf16" : "f32 (bf16 needs AVX512-BF16 or AMX-BF16)";
+  const std::string_view dense = asked_ == MatmulPrecision::f32 ? "f32"
+                                 : can_round_                   ? "bf16"
+                                                                : "f32 (bf16 needs AVX512-BF16 or AMX-BF16)";
+  if (activations_ == ActivationMode::fp32) return std::string(dense);
+  return fmt::format("{}, {} activations", dense, to_string(activations_));
 }
 
 std::string CpuBackend::description() const {
@@ -160,6 +169,9 @@ std::string CpuBackend::arithmetic() const { return fmt::format("{}, {}", proces
 std::unique_ptr<PreparedLinear> CpuBackend::prepare(const LinearWeight& weight) {
   require(weight.defined(), "a linear without weight");
   if (weight.quantized) {
+    require_parts(*weight.quantized);
+    if (PanelWeight::takes(weight.quantized->scheme, weight.quantized->in_features))
+      return std::make_unique<CpuLinear>(std::make_unique<PanelWeight>(*weight.quantized), weight.bias);
     return std::make_unique<CpuLinear>(std::make_unique<IntegerWeight>(*weight.quantized), weight.bias);
   }
   const Tensor& dense = weight.dense;
@@ -177,6 +189,7 @@ const CpuLinear& own_linear(const PreparedLinear& linear) {
 std::shared_ptr<const PreparedLinear> CpuBackend::pack(const PreparedLinear& linear, TensorPool* pool) {
   const CpuLinear& own = own_linear(linear);
   if (tiles_ == nullptr || possible(asked_) == MatmulPrecision::f32) return nullptr;
+  if (activations_ != ActivationMode::fp32 && own.weight().takes_integers()) return nullptr;
   const int64_t elements = packed_elements(linear.out_features(), linear.in_features());
   Tensor packed = pool_or_new(pool, DType::bf16, {elements});
   pack_weight(context(), own.weight(), reinterpret_cast<uint16_t*>(packed.mutable_bytes()));
@@ -194,6 +207,7 @@ void CpuBackend::linear(const PreparedLinear& weight, const Tensor& x, Tensor& y
                        .bias = own.bias(),
                        .y = y.mutable_values<float>().data(),
                        .precision = possible(asked_),
+                       .activations = activations_,
                        .packed = own.packed()});
 }
 
@@ -509,25 +523,26 @@ void CpuBackend::round_compensated(const CompensationProblem& problem, Quantized
 }
 
 /// A forced instruction set binds the dense library as well, as far as the process has not used it yet.
-void limit_library(Isa isa) {
-  if (isa == Isa::portable) limit_gemm(GemmLimit::sse41);
-  if (isa == Isa::avx2) limit_gemm(GemmLimit::avx2);
+void limit_library(const IsaChoice& choice) {
+  if (choice.isa == Isa::portable) limit_gemm(GemmLimit::sse41);
+  if (choice.isa == Isa::avx2) limit_gemm(GemmLimit::avx2);
+  if (choice.isa == Isa::avx512 && !choice.amx) limit_gemm(GemmLimit::avx512_bf16);
 }
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend_for(Isa isa, const CpuBackendOptions& options) {
-  if (!cpu_supports(isa)) {
-    fail(ErrorKind::unsupported, "cpu back end: this processor lacks {}", to_string(isa));
+std::unique_ptr<Backend> make_cpu_backend_for(const IsaChoice& choice, const CpuBackendOptions& options) {
+  if (!cpu_supports(choice.isa)) {
+    fail(ErrorKind::unsupported, "cpu back end: this processor lacks {}", to_string(choice.isa));
   }
-  return std::make_unique<CpuBackend>(isa, options);
+  return std::make_unique<CpuBackend>(choice, options);
 }
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options) {
   const char* forced = std::getenv("SALIENT_ISA");
-  const Isa isa = choose_isa(forced == nullptr ? "" : forced);
-  if (forced != nullptr) limit_library(isa);
-  return make_cpu_backend_for(isa, options);
+  const IsaChoice choice = choose_isa(forced == nullptr ? "" : forced);
+  if (forced != nullptr) limit_library(choice);
+  return make_cpu_backend_for(choice, options);
 }
 
 }  // namespace salient

@@ -168,7 +168,9 @@ bool gemm_has_fast_bf16() {
 }
 
 bool limit_gemm(GemmLimit limit) {
-  const auto isa = limit == GemmLimit::avx2 ? dnnl::cpu_isa::avx2 : dnnl::cpu_isa::sse41;
+  const auto isa = limit == GemmLimit::avx512_bf16 ? dnnl::cpu_isa::avx512_core_bf16
+                   : limit == GemmLimit::avx2      ? dnnl::cpu_isa::avx2
+                                                   : dnnl::cpu_isa::sse41;
   return dnnl::set_max_cpu_isa(isa) == dnnl::status::success;
 }
 

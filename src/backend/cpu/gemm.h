@@ -51,9 +51,9 @@ class Gemm {
 /// Whether oneDNN multiplies bf16 with instructions made for it (AMX-BF16 or AVX512-BF16) on this processor.
 bool gemm_has_fast_bf16();
 
-/// Keeps oneDNN's code below AVX-512 or AVX2 as well. Only the first user of oneDNN in a process can decide
-/// this; returns whether the limit holds.
-enum class GemmLimit { sse41, avx2 };
+/// Keeps oneDNN's code below AMX, AVX-512 or AVX2 as well. Only the first user of oneDNN in a process can
+/// decide this; returns whether the limit holds.
+enum class GemmLimit { sse41, avx2, avx512_bf16 };
 bool limit_gemm(GemmLimit limit);
 
 }  // namespace salient

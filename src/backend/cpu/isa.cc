@@ -3,9 +3,12 @@
 #include <cpuid.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <optional>
 
+#include "backend/cpu/tiles.h"
 #include "base/error.h"
 
 namespace salient {
@@ -91,28 +94,61 @@ std::vector<Isa> supported_isas() {
   return result;
 }
 
-Isa choose_isa(std::string_view name) {
-  if (name.empty()) return supported_isas().back();
-  for (const Isa isa : kIsas) {
-    if (name != to_string(isa)) continue;
-    if (cpu_supports(isa)) return isa;
-    fail(ErrorKind::unsupported, "SALIENT_ISA={}: this processor lacks it (best here: {})", name,
+IsaChoice choose_isa(std::string_view text) {
+  std::optional<Isa> named;
+  bool vnni = true;
+  bool amx = true;
+  for (std::string_view rest = text; !rest.empty();) {
+    const size_t comma = std::min(rest.find(','), rest.size());
+    const std::string_view word = rest.substr(0, comma);
+    rest.remove_prefix(std::min(comma + 1, rest.size()));
+    const auto* isa = std::ranges::find(kIsas, word, [](Isa candidate) { return to_string(candidate); });
+    if (isa != kIsas.end() && !named) {
+      named = *isa;
+    } else if (word == "no-vnni" && vnni) {
+      vnni = false;
+    } else if (word == "no-amx" && amx) {
+      amx = false;
+    } else {
+      fail(ErrorKind::invalid_argument,
+           "SALIENT_ISA={}: unknown, expected portable, avx2 or avx512, then no-vnni, no-amx or both, with "
+           "commas "
+           "between",
+           text);
+    }
+  }
+  if (named && !cpu_supports(*named)) {
+    fail(ErrorKind::unsupported, "SALIENT_ISA={}: this processor lacks it (best here: {})", text,
          to_string(supported_isas().back()));
   }
-  fail(ErrorKind::invalid_argument, "SALIENT_ISA={}: unknown, expected portable, avx2 or avx512", name);
+  IsaChoice choice = named.value_or(supported_isas().back());
+  choice.vnni = vnni;
+  choice.amx = amx;
+  return choice;
 }
 
-std::vector<std::string> matrix_extensions(Isa isa) {
+std::vector<std::string> matrix_extensions(const IsaChoice& choice) {
   std::vector<std::string> result;
   const CpuidLeaf seven = cpuid(7, 0);
   const CpuidLeaf seven_one = cpuid(7, 1);
-  if (isa == Isa::avx2 && bit(seven_one.eax, 4)) result.emplace_back("avx_vnni");
-  if (isa != Isa::avx512) return result;
-  if (bit(seven.ecx, 11)) result.emplace_back("avx512_vnni");
+  if (choice.isa == Isa::avx2 && choice.vnni && bit(seven_one.eax, 4)) result.emplace_back("avx_vnni");
+  if (choice.isa != Isa::avx512) return result;
+  if (choice.vnni && bit(seven.ecx, 11)) result.emplace_back("avx512_vnni");
   if (bit(seven_one.eax, 5)) result.emplace_back("avx512_bf16");
-  if (saves(kTileState) && bit(seven.edx, 24) && bit(seven.edx, 22)) result.emplace_back("amx_bf16");
-  if (saves(kTileState) && bit(seven.edx, 24) && bit(seven.edx, 25)) result.emplace_back("amx_int8");
+  const bool tiles = choice.amx && saves(kTileState) && bit(seven.edx, 24);
+  if (tiles && bit(seven.edx, 22)) result.emplace_back("amx_bf16");
+  if (tiles && bit(seven.edx, 25)) result.emplace_back("amx_int8");
   return result;
+}
+
+PanelKernels panel_kernels_for(const IsaChoice& choice) {
+  const std::vector<std::string> extensions = matrix_extensions(choice);
+  const auto has = [&](const char* name) { return std::ranges::find(extensions, name) != extensions.end(); };
+  if (choice.isa == Isa::portable) return kPortablePanels;
+  if (choice.isa == Isa::avx2) return has("avx_vnni") ? kAvxVnniPanels : kAvx2Panels;
+  PanelKernels kernels = has("avx512_vnni") ? kAvx512VnniPanels : kAvx512Panels;
+  if (has("amx_int8") && system_allows_tiles()) kernels.multiply_in_tiles = multiply_panels_in_tiles;
+  return kernels;
 }
 
 const CpuKernels& kernels_for(Isa isa) {

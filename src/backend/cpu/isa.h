@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/panels.h"
 
 namespace salient {
 
@@ -15,12 +16,25 @@ bool cpu_supports(Isa isa);
 /// The instruction sets of this processor that Salient has kernels for, slowest first.
 std::vector<Isa> supported_isas();
 
-/// The best supported instruction set, or the one that `name` (the value of SALIENT_ISA, may be empty)
-/// forces. Errors: invalid_argument for an unknown name, unsupported for one that this processor lacks.
-Isa choose_isa(std::string_view name);
+/// What a back end may use: a table of kernels, and extensions beyond it as far as the processor has them.
+struct IsaChoice {
+  IsaChoice(Isa table) : isa(table) {}  // an instruction set alone means all that goes with it
 
-/// Extensions beyond `isa` that speed up integer and bf16 products, as /proc/cpuinfo spells them.
-std::vector<std::string> matrix_extensions(Isa isa);
+  Isa isa;
+  bool vnni = true;  ///< products of bytes: AVX-VNNI, AVX512-VNNI
+  bool amx = true;   ///< tiles, of bf16 and of bytes
+};
+
+/// The best that this processor has, or what `text` (the value of SALIENT_ISA, may be empty) leaves of it:
+/// the name of an instruction set, no-vnni and no-amx, each at most once and all optional, with commas
+/// between. Errors: invalid_argument for anything else, unsupported for a set that this processor lacks.
+IsaChoice choose_isa(std::string_view text);
+
+/// Extensions beyond the table that speed up integer and bf16 products, as /proc/cpuinfo spells them.
+std::vector<std::string> matrix_extensions(const IsaChoice& choice);
+
+/// The products with panels that a choice stands for, as far as this processor runs them.
+PanelKernels panel_kernels_for(const IsaChoice& choice);
 
 const CpuKernels& kernels_for(Isa isa);
 

@@ -45,32 +45,14 @@ void round_rows(const CpuKernels& kernels, const float* in, int64_t count, uint1
   });
 }
 
-void multiply_few(const CpuContext& context, const Product& product) {
-  const int64_t outputs = product.weight.outputs();
-  // Pieces of about 64 KiB of weights: a few microseconds of memory traffic.
-  const auto rows_of_piece =
-      static_cast<int64_t>((size_t{1} << 16) / std::max<size_t>(1, product.weight.row_bytes()));
-  const int64_t grain = std::max<int64_t>(4, rows_of_piece / 4 * 4);
-  parallel_for(static_cast<size_t>(outputs), static_cast<size_t>(grain), [&](size_t begin, size_t end) {
-    product.weight.multiply_few_rows(context.kernels,
-                                     {.x = product.x,
-                                      .rows = product.rows,
-                                      .bias = product.bias.empty() ? nullptr : product.bias.data(),
-                                      .y = product.y,
-                                      .y_stride = outputs,
-                                      .begin = static_cast<int64_t>(begin),
-                                      .end = static_cast<int64_t>(end)});
-  });
-}
-
-GemmOperand<float> weight_block(const CpuKernels& kernels, const WeightSource& weight,
+GemmOperand<float> weight_block(const CpuContext& context, const WeightSource& weight,
                                 const WeightRange& range, const float*) {
-  return weight.f32_block(kernels, range);
+  return weight.f32_block(context, range);
 }
 
-GemmOperand<uint16_t> weight_block(const CpuKernels& kernels, const WeightSource& weight,
+GemmOperand<uint16_t> weight_block(const CpuContext& context, const WeightSource& weight,
                                    const WeightRange& range, const uint16_t*) {
-  return weight.bf16_block(kernels, range);
+  return weight.bf16_block(context, range);
 }
 
 /// One block of y: rows [row, row + rows), outputs [output, output + outputs).
@@ -95,7 +77,7 @@ void multiply_block(const CpuContext& context, const Product& product, const Ele
                                       .n = block.outputs,
                                       .k = range.columns,
                                       .a = {x + block.row * depth + k, depth},
-                                      .b = weight_block(context.kernels, product.weight, range, x),
+                                      .b = weight_block(context, product.weight, range, x),
                                       .c = y,
                                       .c_stride = y_stride,
                                       .accumulate = k == 0 ? Accumulate::no : Accumulate::yes});
@@ -191,6 +173,21 @@ void accumulate_blocks(const CpuContext& context, const CrossProblem& problem, c
 
 }  // namespace
 
+void RowWeight::multiply_directly(const CpuContext& context, const Product& product) const {
+  // Pieces of about 64 KiB of weights: a few microseconds of memory traffic.
+  const auto rows_of_piece = static_cast<int64_t>((size_t{1} << 16) / std::max<size_t>(1, row_bytes()));
+  const int64_t grain = std::max<int64_t>(4, rows_of_piece / 4 * 4);
+  parallel_for(static_cast<size_t>(outputs()), static_cast<size_t>(grain), [&](size_t begin, size_t end) {
+    multiply_few_rows(context.kernels, {.x = product.x,
+                                        .rows = product.rows,
+                                        .bias = product.bias.empty() ? nullptr : product.bias.data(),
+                                        .y = product.y,
+                                        .y_stride = outputs(),
+                                        .begin = static_cast<int64_t>(begin),
+                                        .end = static_cast<int64_t>(end)});
+  });
+}
+
 TriangleBlock triangle_block(int64_t index) {
   TriangleBlock block;
   while (index > block.row) index -= ++block.row;
@@ -200,8 +197,10 @@ TriangleBlock triangle_block(int64_t index) {
 
 void multiply(const CpuContext& context, const Product& product) {
   if (product.rows == 0 || product.weight.outputs() == 0) return;
+  const bool in_integers = product.activations != ActivationMode::fp32 && product.weight.takes_integers();
   // Few rows of a packed weight are the rest of a batch in slices, of which they must not show.
-  if (product.rows <= kFewRows && product.packed == nullptr) return multiply_few(context, product);
+  if (in_integers || (product.rows <= kFewRows && product.packed == nullptr))
+    return product.weight.multiply_directly(context, product);
   if (product.precision == MatmulPrecision::f32) return multiply_many(context, product, product.x);
   if (context.tiles != nullptr) return multiply_in_tiles(context, product);
   multiply_many_rounded(context, product);

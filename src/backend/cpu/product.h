@@ -6,6 +6,7 @@
 #include "backend/backend.h"
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/panels.h"
 #include "backend/cpu/tiles.h"
 
 namespace salient {
@@ -15,6 +16,7 @@ namespace salient {
 struct CpuContext {
   const CpuKernels& kernels;
   Gemm& gemm;
+  const PanelKernels& panels;
   const TileKernels* tiles = nullptr;
 };
 
@@ -26,11 +28,33 @@ struct WeightRange {
   int64_t columns;
 };
 
+struct Product;
+
 /// A weight [out, in] at rest in any type, as blocks of the type that a product computes with.
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
 
+  /// The product from the weight as it is, nothing expanded: in exact f32 arithmetic for few rows, and with
+  /// activations as integers for any number where the weight takes them.
+  virtual void multiply_directly(const CpuContext& context, const Product& product) const = 0;
+  virtual bool takes_integers() const { return false; }
+
+  /// The block in f32 or bf16: a pointer into the weight itself when it is stored so (`stored_as`), else
+  /// expanded into the calling thread's scratch. As an operand [in, out]: one stored like the weight is
+  /// marked as transposed. Rows begin at a multiple of 16, columns of 8.
+  virtual GemmOperand<float> f32_block(const CpuContext& context, const WeightRange& range) const = 0;
+  virtual GemmOperand<uint16_t> bf16_block(const CpuContext& context, const WeightRange& range) const;
+  virtual bool stored_as(MatmulPrecision precision) const = 0;
+
+  virtual int64_t outputs() const = 0;
+  virtual int64_t depth() const = 0;
+  virtual size_t byte_size() const = 0;
+};
+
+/// A weight whose rows lie one behind the other.
+class RowWeight : public WeightSource {
+ public:
   /// y [rows, out] for outputs [begin, end), exact f32 arithmetic, for few rows.
   struct FewRows {
     const float* x;
@@ -42,31 +66,26 @@ class WeightSource {
     int64_t end;
   };
   virtual void multiply_few_rows(const CpuKernels& kernels, const FewRows& problem) const = 0;
-
-  /// The block in f32 or bf16: a pointer into the weight itself when it is stored so (`stored_as`), else
-  /// expanded into the calling thread's scratch.
-  virtual GemmOperand<float> f32_block(const CpuKernels& kernels, const WeightRange& range) const = 0;
-  virtual GemmOperand<uint16_t> bf16_block(const CpuKernels& kernels, const WeightRange& range) const;
-  virtual bool stored_as(MatmulPrecision precision) const = 0;
-
-  virtual int64_t outputs() const = 0;
-  virtual int64_t depth() const = 0;
-  /// Bytes of one row, to cut the work for few rows into pieces of like size.
   virtual size_t row_bytes() const = 0;
+
+  void multiply_directly(const CpuContext& context, const Product& product) const override;
+  size_t byte_size() const override { return static_cast<size_t>(outputs()) * row_bytes(); }
 };
 
 /// A dense weight f32, f16 or bf16 [out, in].
-class DenseWeight final : public WeightSource {
+class DenseWeight final : public RowWeight {
  public:
   explicit DenseWeight(Tensor weight) : weight_(std::move(weight)) {}
 
   void multiply_few_rows(const CpuKernels& kernels, const FewRows& problem) const override;
-  GemmOperand<float> f32_block(const CpuKernels& kernels, const WeightRange& range) const override;
-  GemmOperand<uint16_t> bf16_block(const CpuKernels& kernels, const WeightRange& range) const override;
+  GemmOperand<float> f32_block(const CpuContext& context, const WeightRange& range) const override;
+  GemmOperand<uint16_t> bf16_block(const CpuContext& context, const WeightRange& range) const override;
   bool stored_as(MatmulPrecision precision) const override;
   int64_t outputs() const override { return weight_.dim(0); }
   int64_t depth() const override { return weight_.dim(1); }
-  size_t row_bytes() const override { return static_cast<size_t>(depth()) * byte_size(weight_.dtype()); }
+  size_t row_bytes() const override {
+    return static_cast<size_t>(depth()) * salient::byte_size(weight_.dtype());
+  }
 
  private:
   const std::byte* at(int64_t row, int64_t column) const;
@@ -74,13 +93,17 @@ class DenseWeight final : public WeightSource {
   Tensor weight_;
 };
 
-/// A weight of 2 to 8 bits: its codes as they are, in nibbles or bytes, its scales in f32.
-class IntegerWeight final : public WeightSource {
+/// Errors: internal unless codes, scales and zeros have the types and shapes of their scheme.
+void require_parts(const QuantizedWeight& weight);
+
+/// A weight of 2 to 8 bits: its codes as they are, in nibbles or bytes, its scales in f32. For what
+/// PanelWeight does not take.
+class IntegerWeight final : public RowWeight {
  public:
   explicit IntegerWeight(const QuantizedWeight& weight);
 
   void multiply_few_rows(const CpuKernels& kernels, const FewRows& problem) const override;
-  GemmOperand<float> f32_block(const CpuKernels& kernels, const WeightRange& range) const override;
+  GemmOperand<float> f32_block(const CpuContext& context, const WeightRange& range) const override;
   bool stored_as(MatmulPrecision) const override { return false; }
   int64_t outputs() const override { return outputs_; }
   int64_t depth() const override { return depth_; }
@@ -108,10 +131,11 @@ struct Product {
   std::span<const float> bias;  ///< [out] or empty
   float* y;
   MatmulPrecision precision;
+  ActivationMode activations = ActivationMode::fp32;
   const uint16_t* packed = nullptr;  ///< the weight as pack_weight leaves it, or null
 };
 
-/// Few rows go to the kernels, many to the library.
+/// Few rows go to the kernels, many to the library; all to the kernels where activations become integers.
 void multiply(const CpuContext& context, const Product& product);
 
 /// gram [k, k] += x^T x, both triangles.

@@ -53,8 +53,17 @@ void pack_weight_panel(const CpuContext& context, const WeightSource& weight, in
   for (int64_t column = 0; column < depth; column += kExpandedColumns) {
     const WeightRange range{
         .row = begin, .rows = rows, .column = column, .columns = std::min(kExpandedColumns, depth - column)};
-    const GemmOperand<float> exact = weight.f32_block(context.kernels, range);
+    const GemmOperand<float> exact = weight.f32_block(context, range);
     uint16_t* tiles = out + column / kTileDepth * kTileElements;
+    if (exact.transposed == Transposed::no) {
+      context.tiles->pack_right({.x = exact.data,
+                                 .stride = exact.stride,
+                                 .rows = range.columns,
+                                 .columns = rows,
+                                 .out = tiles,
+                                 .panel_stride = 0});
+      continue;
+    }
     context.tiles->pack_left({.x = exact.data,
                               .stride = exact.stride,
                               .rows = rows,

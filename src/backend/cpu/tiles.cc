@@ -80,7 +80,16 @@ float attention_weights(const AttentionRow& row) {
   return static_cast<float>(1.0 / sum);
 }
 
-/// Linux hands out the tile registers to processes that ask (Documentation/arch/x86/xstate.rst).
+bool has_fast_tiles() {
+  if (!cpu_supports(Isa::avx512)) return false;
+  const auto extensions = matrix_extensions(Isa::avx512);
+  const auto has = [&](const char* name) { return std::ranges::find(extensions, name) != extensions.end(); };
+  return has("avx512_bf16") && has("amx_bf16") && system_allows_tiles();
+}
+
+}  // namespace
+
+// Linux hands out the tile registers to processes that ask (Documentation/arch/x86/xstate.rst).
 bool system_allows_tiles() {
 #if defined(__linux__) && defined(__x86_64__)
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
@@ -90,15 +99,6 @@ bool system_allows_tiles() {
   return false;
 #endif
 }
-
-bool has_fast_tiles() {
-  if (!cpu_supports(Isa::avx512)) return false;
-  const auto extensions = matrix_extensions(Isa::avx512);
-  const auto has = [&](const char* name) { return std::ranges::find(extensions, name) != extensions.end(); };
-  return has("avx512_bf16") && has("amx_bf16") && system_allows_tiles();
-}
-
-}  // namespace
 
 const TileKernels kPortableTileKernels{
     .pack_left = pack_left,

@@ -78,8 +78,11 @@ extern const TileKernels kPortableTileKernels;
 /// AMX-BF16, AVX512-BF16 and what kAvx512Kernels needs.
 extern const TileKernels kAmxTileKernels;
 
-/// Those of this processor, or null: portable ones are slower than other products. The first call asks the
-/// operating system for the use of the registers.
+/// Asks the operating system for the use of the registers; whether it allows it.
+bool system_allows_tiles();
+
+/// Those of this processor, or null: portable ones are slower than other products. The first call asks
+/// system_allows_tiles.
 const TileKernels* fast_tile_kernels();
 
 }  // namespace salient

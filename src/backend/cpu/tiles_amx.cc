@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "backend/cpu/tile_registers.h"
 #include "backend/cpu/tiles.h"
 
 // See kernels_avx2.cc for the reason of the target region.
@@ -134,35 +135,8 @@ void transpose(const uint16_t* in, int64_t count, uint16_t* out) {
 
 // Tile registers 0 to 3 hold sums of 2 x 2 tiles, 4 and 5 two tiles of the left, 6 and 7 two of the right:
 // four loads for four products, which take twice as long (16 cycles each; a load from the first-level cache
-// 8). The instructions are written out, as GCC 12 describes LDTILECFG's operand with 8 of its 64 bytes and
-// drops the stores of the rest.
+// 8).
 
-struct alignas(64) TileConfiguration {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-static_assert(sizeof(TileConfiguration) == 64);
-
-/// The registers are in use while this lives, by the calling thread.
-class TileScope {
- public:
-  TileScope() {
-    static constexpr TileConfiguration kConfiguration{};
-    __asm__ volatile("ldtilecfg %0" ::"m"(kConfiguration));
-  }
-  ~TileScope() { __asm__ volatile("tilerelease"); }
-  TileScope(const TileScope&) = delete;
-  TileScope& operator=(const TileScope&) = delete;
-};
-
-#define SALIENT_TILE_LOAD(tile, data, bytes) \
-  __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(data), "r"(bytes) : "memory")
-#define SALIENT_TILE_STORE(tile, data, bytes) \
-  __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(data), "r"(bytes) : "memory")
-#define SALIENT_TILE_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile ::)
 #define SALIENT_TILE_MULTIPLY(sum, left, right) \
   __asm__ volatile("tdpbf16ps %%tmm" #right ", %%tmm" #left ", %%tmm" #sum ::)
 

@@ -12,17 +12,19 @@ const uint16_t* as_words(const std::byte* data) { return reinterpret_cast<const 
 
 }  // namespace
 
-GemmOperand<uint16_t> WeightSource::bf16_block(const CpuKernels& kernels, const WeightRange& range) const {
-  const GemmOperand<float> exact = f32_block(kernels, range);
+GemmOperand<uint16_t> WeightSource::bf16_block(const CpuContext& context, const WeightRange& range) const {
+  const GemmOperand<float> exact = f32_block(context, range);
   auto* rounded = scratch<uint16_t>(ScratchUse::rounded_weights, range.rows * range.columns);
-  for (int64_t row = 0; row < range.rows; ++row) {
-    kernels.narrow_bf16(exact.data + row * exact.stride, range.columns, rounded + row * range.columns);
-  }
-  return {rounded, range.columns, Transposed::yes};
+  const bool by_rows = exact.transposed == Transposed::yes;
+  const int64_t lines = by_rows ? range.rows : range.columns;
+  const int64_t length = by_rows ? range.columns : range.rows;
+  for (int64_t i = 0; i < lines; ++i)
+    context.kernels.narrow_bf16(exact.data + i * exact.stride, length, rounded + i * length);
+  return {rounded, length, exact.transposed};
 }
 
 const std::byte* DenseWeight::at(int64_t row, int64_t column) const {
-  return weight_.bytes() + static_cast<size_t>(row * depth() + column) * byte_size(weight_.dtype());
+  return weight_.bytes() + static_cast<size_t>(row * depth() + column) * salient::byte_size(weight_.dtype());
 }
 
 bool DenseWeight::stored_as(MatmulPrecision precision) const {
@@ -50,21 +52,42 @@ void DenseWeight::multiply_few_rows(const CpuKernels& kernels, const FewRows& pr
   }
 }
 
-GemmOperand<float> DenseWeight::f32_block(const CpuKernels& kernels, const WeightRange& range) const {
+GemmOperand<float> DenseWeight::f32_block(const CpuContext& context, const WeightRange& range) const {
   if (weight_.dtype() == DType::f32) {
     return {as_floats(at(range.row, range.column)), depth(), Transposed::yes};
   }
   auto* wide = scratch<float>(ScratchUse::weights, range.rows * range.columns);
-  const auto widen = weight_.dtype() == DType::f16 ? kernels.widen_f16 : kernels.widen_bf16;
+  const auto widen = weight_.dtype() == DType::f16 ? context.kernels.widen_f16 : context.kernels.widen_bf16;
   for (int64_t row = 0; row < range.rows; ++row) {
     widen(as_words(at(range.row + row, range.column)), range.columns, wide + row * range.columns);
   }
   return {wide, range.columns, Transposed::yes};
 }
 
-GemmOperand<uint16_t> DenseWeight::bf16_block(const CpuKernels& kernels, const WeightRange& range) const {
-  if (weight_.dtype() != DType::bf16) return WeightSource::bf16_block(kernels, range);
+GemmOperand<uint16_t> DenseWeight::bf16_block(const CpuContext& context, const WeightRange& range) const {
+  if (weight_.dtype() != DType::bf16) return WeightSource::bf16_block(context, range);
   return {as_words(at(range.row, range.column)), depth(), Transposed::yes};
+}
+
+void require_parts(const QuantizedWeight& weight) {
+  const int num_bits = weight.scheme.num_bits;
+  const int64_t depth = weight.in_features;
+  const int64_t width = group_width(weight.scheme, depth);
+  const bool known_width = num_bits >= kLeastBits && num_bits <= kMostBits;
+  if (!known_width || width <= 0 || (width % 2 != 0 && width != depth)) {
+    fail(ErrorKind::internal, "the integer kernels got {} bits in groups of {}", num_bits,
+         weight.scheme.group_size);
+  }
+  const Shape per_group{weight.out_features, weight.groups()};
+  const Shape per_row{weight.out_features, weight.row_bytes()};
+  const Tensor& zeros = weight.zeros;
+  if (weight.codes.dtype() != DType::u8 || weight.codes.shape() != per_row ||
+      weight.scales.shape() != per_group || zeros.defined() == weight.scheme.symmetric ||
+      (zeros.defined() && (zeros.dtype() != DType::u8 || zeros.shape() != per_group))) {
+    fail(ErrorKind::internal, "int{} weight [{}, {}] with codes {}, scales {} and zeros {}", num_bits,
+         weight.out_features, depth, to_string(weight.codes.shape()), to_string(weight.scales.shape()),
+         to_string(zeros.shape()));
+  }
 }
 
 IntegerWeight::IntegerWeight(const QuantizedWeight& weight)
@@ -75,25 +98,12 @@ IntegerWeight::IntegerWeight(const QuantizedWeight& weight)
       codes_(weight.codes),
       scales_(weight.scales.to(DType::f32)),
       zeros_(weight.zeros) {
-  const int num_bits = weight.scheme.num_bits;
-  const bool known_width = num_bits >= kLeastBits && num_bits <= kMostBits;
-  if (!known_width || group_width_ <= 0 || (group_width_ % 2 != 0 && group_width_ != depth_)) {
-    fail(ErrorKind::internal, "the integer kernels got {} bits in groups of {}", num_bits,
-         weight.scheme.group_size);
-  }
+  require_parts(weight);
   groups_ = weight.groups();
   row_bytes_ = weight.row_bytes();
-  const Shape per_group{outputs_, groups_};
-  const Shape per_row{outputs_, row_bytes_};
-  if (codes_.dtype() != DType::u8 || codes_.shape() != per_row || scales_.shape() != per_group ||
-      zeros_.defined() == weight.scheme.symmetric ||
-      (zeros_.defined() && (zeros_.dtype() != DType::u8 || zeros_.shape() != per_group))) {
-    fail(ErrorKind::internal, "int{} weight [{}, {}] with codes {}, scales {} and zeros {}", num_bits,
-         outputs_, depth_, to_string(codes_.shape()), to_string(scales_.shape()), to_string(zeros_.shape()));
-  }
   // Kernels know the symmetric zero of the width that they read.
-  if (weight.scheme.symmetric && num_bits != code_bits_) {
-    zeros_ = Tensor::empty(DType::u8, per_group);
+  if (weight.scheme.symmetric && weight.scheme.num_bits != code_bits_) {
+    zeros_ = Tensor::empty(DType::u8, {outputs_, groups_});
     std::ranges::fill(zeros_.mutable_values<uint8_t>(), static_cast<uint8_t>(symmetric_zero(weight.scheme)));
   }
 }
@@ -120,9 +130,9 @@ void IntegerWeight::multiply_few_rows(const CpuKernels& kernels, const FewRows& 
        .y_stride = problem.y_stride});
 }
 
-GemmOperand<float> IntegerWeight::f32_block(const CpuKernels& kernels, const WeightRange& range) const {
+GemmOperand<float> IntegerWeight::f32_block(const CpuContext& context, const WeightRange& range) const {
   auto* wide = scratch<float>(ScratchUse::weights, range.rows * range.columns);
-  const auto expand = code_bits_ == 4 ? kernels.expand_w4 : kernels.expand_w8;
+  const auto expand = code_bits_ == 4 ? context.kernels.expand_w4 : context.kernels.expand_w8;
   expand({.weights = rows_from(range.row),
           .rows = range.rows,
           .column = range.column,

@@ -1,0 +1,202 @@
+#include "backend/cpu/panel_weight.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "backend/cpu/scratch.h"
+#include "base/error.h"
+#include "base/parallel.h"
+
+namespace salient {
+namespace {
+
+constexpr size_t kCacheLine = 64;
+constexpr size_t kHugePage = size_t{2} << 20;
+
+size_t whole_lines(size_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
+
+size_t scale_bytes(PanelScale type) { return type == PanelScale::f32 ? 4 : 2; }
+
+/// On pages of 2 MiB as far as they are filled: a token reads every weight once, and 4 KiB pages would cost a
+/// look-up for every 64 lines.
+Tensor weight_memory(size_t bytes) {
+  const Shape shape{static_cast<int64_t>(bytes)};
+  if (bytes < kHugePage) return Tensor::empty(DType::u8, shape);
+  const size_t rounded = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(kHugePage, rounded));
+  if (memory == nullptr) fail(ErrorKind::out_of_memory, "cannot allocate {} bytes for a weight", bytes);
+  const std::shared_ptr<std::byte> owner(memory, [](std::byte* p) { std::free(p); });
+#if defined(MADV_HUGEPAGE)
+  ::madvise(memory, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);  // a wish: nothing depends on it
+#endif
+  return Tensor::in(DType::u8, shape, owner);
+}
+
+/// Nibbles 0 to 7 in the order 0 4 1 5 2 6 3 7: of columns in the order of a row, those of a line.
+uint32_t interleave(uint32_t nibbles) {
+  const uint32_t bytes = (nibbles ^ (nibbles >> 8)) & 0x0000ff00u;
+  nibbles ^= bytes ^ (bytes << 8);
+  const uint32_t halves = (nibbles ^ (nibbles >> 4)) & 0x00f000f0u;
+  return nibbles ^ halves ^ (halves << 4);
+}
+
+/// Its inverse: the same exchanges, last one first.
+uint32_t separate(uint32_t nibbles) {
+  const uint32_t halves = (nibbles ^ (nibbles >> 4)) & 0x00f000f0u;
+  nibbles ^= halves ^ (halves << 4);
+  const uint32_t bytes = (nibbles ^ (nibbles >> 8)) & 0x0000ff00u;
+  return nibbles ^ bytes ^ (bytes << 8);
+}
+
+PanelScale panel_scale(DType dtype) {
+  if (dtype == DType::f16) return PanelScale::f16;
+  return dtype == DType::bf16 ? PanelScale::bf16 : PanelScale::f32;
+}
+
+PanelLayout layout_of(const QuantizedWeight& weight) {
+  return {
+      .outputs = weight.out_features,
+      .depth = weight.in_features,
+      .group_width = group_width(weight.scheme, weight.in_features),
+      .scale_type = panel_scale(weight.scales.dtype()),
+      .symmetric_zero = weight.scheme.symmetric ? symmetric_zero(weight.scheme) : PanelLayout::kStoredZeros};
+}
+
+/// What packing reads and writes.
+struct Packing {
+  const PanelLayout& layout;
+  const QuantizedWeight& weight;
+  std::byte* out;
+
+  void pack(int64_t panel) const {
+    const int64_t rows = std::min(kPanelRows, layout.outputs - panel * kPanelRows);
+    pack_codes(panel, rows);
+    pack_grid(weight.scales.bytes(), scale_bytes(layout.scale_type), layout.scales_offset(), panel, rows);
+    if (layout.symmetric_zero == PanelLayout::kStoredZeros)
+      pack_grid(weight.zeros.bytes(), 1, layout.zeros_offset(), panel, rows);
+  }
+
+ private:
+  void pack_codes(int64_t panel, int64_t rows) const {
+    const int64_t lines = layout.lines();
+    const int64_t row_bytes = weight.row_bytes();
+    const std::byte* from = weight.codes.bytes() + panel * kPanelRows * row_bytes;
+    auto* to = reinterpret_cast<uint32_t*>(out + panel * lines * kLineBytes);
+    if (rows < kPanelRows) std::memset(to, 0, static_cast<size_t>(lines * kLineBytes));
+    for (int64_t line = 0; line < lines; ++line, to += kPanelRows) {
+      for (int64_t row = 0; row < rows; ++row) {
+        uint32_t nibbles;
+        std::memcpy(&nibbles, from + row * row_bytes + line * 4, sizeof nibbles);
+        to[row] = interleave(nibbles);
+      }
+    }
+  }
+
+  /// Elements [rows, groups] of the panel become [groups, 16].
+  void pack_grid(const std::byte* from, size_t element, size_t offset, int64_t panel, int64_t rows) const {
+    const auto groups = static_cast<size_t>(layout.groups());
+    const auto first = static_cast<size_t>(panel * kPanelRows);
+    std::byte* to = out + offset + first * groups * element;
+    if (rows < kPanelRows) std::memset(to, 0, kPanelRows * groups * element);
+    for (size_t row = 0; row < static_cast<size_t>(rows); ++row) {
+      for (size_t group = 0; group < groups; ++group) {
+        std::memcpy(to + (group * kPanelRows + row) * element,
+                    from + ((first + row) * groups + group) * element, element);
+      }
+    }
+  }
+};
+
+}  // namespace
+
+int64_t PanelLayout::block_lines() const { return std::min(group_lines(), kMostBlockLines); }
+
+int64_t PanelLayout::blocks() const {
+  const auto blocks_of_lines = [](int64_t count) { return (count + kMostBlockLines - 1) / kMostBlockLines; };
+  const int64_t whole = groups() - 1;
+  return whole * blocks_of_lines(group_lines()) + blocks_of_lines(lines() - whole * group_lines());
+}
+
+size_t PanelLayout::scales_offset() const { return static_cast<size_t>(panels() * lines() * kLineBytes); }
+
+size_t PanelLayout::zeros_offset() const {
+  const auto per_grid = static_cast<size_t>(panels() * groups() * kPanelRows);
+  return scales_offset() + whole_lines(per_grid * scale_bytes(scale_type));
+}
+
+size_t PanelLayout::byte_size() const {
+  if (symmetric_zero != kStoredZeros) return zeros_offset();
+  return zeros_offset() + whole_lines(static_cast<size_t>(panels() * groups() * kPanelRows));
+}
+
+Panels PanelLayout::view(const std::byte* bytes) const {
+  const bool stored = symmetric_zero == kStoredZeros;
+  return {.codes = reinterpret_cast<const uint8_t*>(bytes),
+          .scales = bytes + scales_offset(),
+          .scale_type = scale_type,
+          .zeros = stored ? reinterpret_cast<const uint8_t*>(bytes + zeros_offset()) : nullptr,
+          .zero = stored ? 0 : symmetric_zero,
+          .lines = lines(),
+          .groups = groups(),
+          .group_lines = group_lines()};
+}
+
+bool PanelWeight::takes(const QuantizationScheme& scheme, int64_t in_features) {
+  const int64_t width = group_width(scheme, in_features);
+  return scheme.num_bits <= 4 && (width % kLineColumns == 0 || width >= in_features);
+}
+
+PanelWeight::PanelWeight(const QuantizedWeight& weight)
+    : layout_(layout_of(weight)), bytes_(weight_memory(layout_.byte_size())) {
+  const Packing packing{.layout = layout_, .weight = weight, .out = bytes_.mutable_bytes()};
+  parallel_for(static_cast<size_t>(layout_.panels()), 4, [&](size_t begin, size_t end) {
+    for (size_t panel = begin; panel < end; ++panel) packing.pack(static_cast<int64_t>(panel));
+  });
+  // What rounding to whole lines leaves behind scales and zeros: the same bytes every time.
+  const auto clear = [&](size_t from, size_t to) {
+    std::memset(bytes_.mutable_bytes() + from, 0, to - from);
+  };
+  const auto per_grid = static_cast<size_t>(layout_.panels() * layout_.groups() * kPanelRows);
+  clear(layout_.scales_offset() + per_grid * scale_bytes(layout_.scale_type), layout_.zeros_offset());
+  if (layout_.symmetric_zero == PanelLayout::kStoredZeros)
+    clear(layout_.zeros_offset() + per_grid, layout_.byte_size());
+}
+
+PanelWeight::PanelWeight(const PanelLayout& layout, Tensor bytes)
+    : layout_(layout), bytes_(std::move(bytes)) {
+  if (bytes_.byte_size() == layout_.byte_size()) return;
+  fail(ErrorKind::internal, "a weight [{}, {}] in panels has {} bytes, not {}", layout_.outputs,
+       layout_.depth, layout_.byte_size(), bytes_.byte_size());
+}
+
+void PanelWeight::unpack_row(int64_t row, std::span<uint8_t> out) const {
+  const int64_t lines = layout_.lines();
+  const std::byte* from = bytes_.bytes() + (row / kPanelRows * lines * kLineBytes) + row % kPanelRows * 4;
+  for (int64_t line = 0; line < lines; ++line) {
+    uint32_t nibbles;
+    std::memcpy(&nibbles, from + line * kLineBytes, sizeof nibbles);
+    nibbles = separate(nibbles);
+    std::memcpy(out.data() + line * 4, &nibbles, sizeof nibbles);
+  }
+}
+
+GemmOperand<float> PanelWeight::f32_block(const CpuContext& context, const WeightRange& range) const {
+  const int64_t panels = blocks_of(range.rows, kPanelRows);
+  const int64_t lines = blocks_of(range.columns, kLineColumns);
+  const int64_t stride = panels * kPanelRows;
+  auto* wide = scratch<float>(ScratchUse::weights, lines * kLineColumns * stride);
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    context.panels.expand({.weights = view(),
+                           .panel = range.row / kPanelRows + panel,
+                           .line = range.column / kLineColumns,
+                           .lines = lines,
+                           .out = wide + panel * kPanelRows,
+                           .stride = stride});
+  }
+  return {wide, stride, Transposed::no};
+}
+
+}  // namespace salient

@@ -1,0 +1,215 @@
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "backend/cpu/panels.h"
+#include "tensor/dtype.h"
+
+namespace salient {
+namespace {
+
+using PanelRow = std::array<float, kPanelRows>;
+
+float scale_at(const Panels& weights, int64_t index) {
+  switch (weights.scale_type) {
+    case PanelScale::f32:
+      return static_cast<const float*>(weights.scales)[index];
+    case PanelScale::f16:
+      return to_float(Half{static_cast<const uint16_t*>(weights.scales)[index]});
+    case PanelScale::bf16:
+      return to_float(BFloat16{static_cast<const uint16_t*>(weights.scales)[index]});
+  }
+  return 0;
+}
+
+float zero_at(const Panels& weights, int64_t index) {
+  return static_cast<float>(weights.zeros == nullptr ? weights.zero : weights.zeros[index]);
+}
+
+/// The code of a row in column 0 to 7 of a line.
+int code_at(const uint8_t* line, int64_t row, int64_t column) {
+  const uint8_t byte = line[4 * row + column % 4];
+  return column < 4 ? byte & 15 : byte >> 4;
+}
+
+/// Runs body(group, first line, lines) for the blocks of a row, one after the other.
+template <typename Problem, typename Body>
+void for_each_block(const Problem& shape, int64_t lines, const Body& body) {
+  for (int64_t group = 0; group < shape.groups; ++group) {
+    const int64_t end = std::min(lines, (group + 1) * shape.group_lines);
+    for (int64_t line = group * shape.group_lines; line < end; line += kMostBlockLines)
+      body(group, line, std::min(kMostBlockLines, end - line));
+  }
+}
+
+struct BlockScale {
+  float scale;
+  float inverse;
+};
+
+BlockScale block_scale(const float* x, int64_t count, float steps) {
+  float most = 0;
+  bool finite = true;
+  for (int64_t i = 0; i < count; ++i) {
+    finite = finite && std::isfinite(x[i]);
+    most = std::max(most, std::abs(x[i]));
+  }
+  if (!finite) return {std::numeric_limits<float>::quiet_NaN(), 0};
+  if (most < 1e-30f) return {0, 0};
+  return {most / steps, steps / most};
+}
+
+void quantize_row(const QuantizeProblem& problem, int64_t row) {
+  const float* x = problem.x + row * problem.stride;
+  int8_t* codes = problem.codes + row * problem.planes * problem.plane_bytes;
+  float* sums = problem.sums + row * problem.planes * problem.blocks;
+  const int64_t lines = (problem.columns + kLineColumns - 1) / kLineColumns;
+  std::fill_n(codes, problem.planes * problem.plane_bytes, int8_t{0});
+  int64_t block = 0;
+  for_each_block(problem, lines, [&](int64_t, int64_t line, int64_t count) {
+    const int64_t begin = line * kLineColumns;
+    const int64_t end = std::min(problem.columns, (line + count) * kLineColumns);
+    const auto [scale, inverse] =
+        block_scale(x + begin, end - begin, problem.planes == 1 ? 127.0f : 32639.0f);
+    int sum[2] = {};
+    for (int64_t k = begin; k < end && scale > 0; ++k) {
+      const int code = static_cast<int>(std::lrintf(x[k] * inverse));
+      const int low = static_cast<int8_t>(code);
+      const int high = problem.planes == 1 ? code : (code - low) >> 8;
+      codes[k] = static_cast<int8_t>(high);
+      sum[0] += high;
+      if (problem.planes == 1) continue;
+      codes[problem.plane_bytes + k] = static_cast<int8_t>(low);
+      sum[1] += low;
+    }
+    problem.scales[row * problem.blocks + block] = scale;
+    for (int64_t p = 0; p < problem.planes; ++p)
+      sums[p * problem.blocks + block] = static_cast<float>(sum[p]);
+    ++block;
+  });
+}
+
+void quantize(const QuantizeProblem& problem) {
+  for (int64_t row = 0; row < problem.rows; ++row) quantize_row(problem, row);
+}
+
+/// Sums of `lines` lines for each row of the panel.
+std::array<int, kPanelRows> dot_lines(const uint8_t* line, const int8_t* x, int64_t lines) {
+  std::array<int, kPanelRows> sums{};
+  for (int64_t l = 0; l < lines; ++l, line += kLineBytes, x += kLineColumns) {
+    for (int64_t n = 0; n < kPanelRows; ++n) {
+      for (int64_t k = 0; k < kLineColumns; ++k) sums[n] += code_at(line, n, k) * x[k];
+    }
+  }
+  return sums;
+}
+
+template <typename Inputs>
+void store(const PanelProduct<Inputs>& problem, int64_t panel, int64_t row, const PanelRow& totals) {
+  const int64_t first = panel * kPanelRows;
+  for (int64_t n = 0; n < std::min(kPanelRows, problem.outputs - first); ++n) {
+    const float bias = problem.bias == nullptr ? 0.0f : problem.bias[first + n];
+    problem.y[row * problem.y_stride + first + n] = totals[n] + bias;
+  }
+}
+
+void multiply_integer_panel(const PanelProduct<IntegerInputs>& problem, int64_t panel, int64_t row) {
+  const Panels& weights = problem.weights;
+  const IntegerInputs& inputs = problem.inputs;
+  const uint8_t* codes = weights.codes + panel * weights.lines * kLineBytes;
+  const int8_t* x = inputs.codes + row * inputs.planes * inputs.plane_bytes;
+  const float* input_sums = inputs.sums + row * inputs.planes * inputs.blocks;
+  PanelRow totals{};
+  int64_t block = 0;
+  for_each_block(weights, weights.lines, [&](int64_t group, int64_t line, int64_t lines) {
+    std::array<std::array<int, kPanelRows>, 2> sums{};
+    for (int64_t p = 0; p < inputs.planes; ++p)
+      sums[p] = dot_lines(codes + line * kLineBytes, x + p * inputs.plane_bytes + line * kLineColumns, lines);
+    const float input_scale = inputs.scales[row * inputs.blocks + block];
+    for (int64_t n = 0; n < kPanelRows; ++n) {
+      const int64_t index = (panel * weights.groups + group) * kPanelRows + n;
+      const auto plane = [&](int64_t p) {
+        return static_cast<float>(sums[p][n]) -
+               zero_at(weights, index) * input_sums[p * inputs.blocks + block];
+      };
+      const float sum = inputs.planes == 1 ? plane(0) : std::fma(256.0f, plane(0), plane(1));
+      totals[n] = std::fma(scale_at(weights, index) * input_scale, sum, totals[n]);
+    }
+    ++block;
+  });
+  store(problem, panel, row, totals);
+}
+
+void multiply_integers(const PanelProduct<IntegerInputs>& problem) {
+  for (int64_t panel = problem.begin; panel < problem.end; ++panel) {
+    for (int64_t row = 0; row < problem.inputs.rows; ++row) multiply_integer_panel(problem, panel, row);
+  }
+}
+
+void prepare_floats(const FloatInputProblem& problem) {
+  const int64_t padded = problem.lines * kLineColumns;
+  for (int64_t row = 0; row < problem.rows; ++row) {
+    const float* x = problem.x + row * problem.columns;
+    std::copy_n(x, problem.columns, problem.values + row * padded);
+    std::fill_n(problem.values + row * padded + problem.columns, padded - problem.columns, 0.0f);
+  }
+  std::fill_n(problem.sums, problem.rows * problem.groups, 0.0f);  // zeros are subtracted code by code
+}
+
+void multiply_float_panel(const PanelProduct<FloatInputs>& problem, int64_t panel, int64_t row) {
+  const Panels& weights = problem.weights;
+  const uint8_t* codes = weights.codes + panel * weights.lines * kLineBytes;
+  const float* x = problem.inputs.values + row * weights.lines * kLineColumns;
+  PanelRow totals{};
+  for (int64_t group = 0; group < weights.groups; ++group) {
+    const int64_t begin = group * weights.group_lines * kLineColumns;
+    const int64_t end = std::min(weights.lines, (group + 1) * weights.group_lines) * kLineColumns;
+    for (int64_t n = 0; n < kPanelRows; ++n) {
+      const int64_t index = (panel * weights.groups + group) * kPanelRows + n;
+      const float zero = zero_at(weights, index);
+      float sums[4] = {};
+      for (int64_t k = begin; k < end; ++k) {
+        const int code = code_at(codes + k / kLineColumns * kLineBytes, n, k % kLineColumns);
+        sums[k % 4] += x[k] * (static_cast<float>(code) - zero);
+      }
+      totals[n] += scale_at(weights, index) * ((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    }
+  }
+  store(problem, panel, row, totals);
+}
+
+void multiply_floats(const PanelProduct<FloatInputs>& problem) {
+  for (int64_t panel = problem.begin; panel < problem.end; ++panel) {
+    for (int64_t row = 0; row < problem.inputs.rows; ++row) multiply_float_panel(problem, panel, row);
+  }
+}
+
+void expand(const PanelExpandProblem& problem) {
+  const Panels& weights = problem.weights;
+  const uint8_t* codes = weights.codes + problem.panel * weights.lines * kLineBytes;
+  for (int64_t line = problem.line; line < problem.line + problem.lines; ++line) {
+    const int64_t first = (problem.panel * weights.groups + line / weights.group_lines) * kPanelRows;
+    for (int64_t k = 0; k < kLineColumns; ++k) {
+      float* out = problem.out + ((line - problem.line) * kLineColumns + k) * problem.stride;
+      for (int64_t n = 0; n < kPanelRows; ++n) {
+        const float code = static_cast<float>(code_at(codes + line * kLineBytes, n, k));
+        out[n] = (code - zero_at(weights, first + n)) * scale_at(weights, first + n);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+const PanelKernels kPortablePanels{
+    .quantize = quantize,
+    .multiply_integers = multiply_integers,
+    .prepare_floats = prepare_floats,
+    .multiply_floats = multiply_floats,
+    .expand = expand,
+    .multiply_in_tiles = nullptr,
+};
+
+}  // namespace salient
