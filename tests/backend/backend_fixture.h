@@ -61,8 +61,9 @@ inline float at(const Tensor& matrix, int64_t row, int64_t column) {
 }
 
 /// Largest |y - x W^T - bias| over sum |x| |w|, the size that rounding errors of a dot product are relative
-/// to.
-inline double product_error(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& y) {
+/// to; or over sum |x| sizes.
+inline double product_error(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& y,
+                            const Tensor& sizes = {}) {
   double worst = 0;
   const int64_t depth = x.dim(1);
   for (int64_t r = 0; r < x.dim(0); ++r) {
@@ -70,12 +71,13 @@ inline double product_error(const Tensor& x, const Tensor& weight, const Tensor&
     const float* row = x.values<float>().data() + r * depth;
     for (int64_t n = 0; n < weight.dim(0); ++n) {
       const float* factors = weight.values<float>().data() + n * depth;
+      const float* own_sizes = sizes.defined() ? sizes.values<float>().data() + n * depth : factors;
       double exact = bias.defined() ? bias.values<float>()[static_cast<size_t>(n)] : 0.0;
       double size = std::abs(exact) + 1e-30;
       for (int64_t k = 0; k < depth; ++k) {
         const double term = double{row[k]} * double{factors[k]};
         exact += term;
-        size += std::abs(term);
+        size += std::abs(double{row[k]} * double{own_sizes[k]});
       }
       worst = std::max(worst, std::abs(double{at(y, r, n)} - exact) / size);
     }
@@ -105,6 +107,20 @@ inline std::string error_of(const std::function<void()>& body, ErrorKind kind) {
   }
   ADD_FAILURE() << "no error";
   return {};
+}
+
+/// (code + zero) |scale|: what rounding errors are relative to where zeros are subtracted from sums.
+inline Tensor code_sizes(const QuantizedWeight& weight) {
+  Tensor result = Tensor::empty(DType::f32, {weight.out_features, weight.in_features});
+  const int64_t width = group_width(weight.scheme, weight.in_features);
+  for (int64_t n = 0; n < weight.out_features; ++n) {
+    for (int64_t k = 0; k < weight.in_features; ++k) {
+      const auto codes = static_cast<float>(weight.code(n, k) + weight.zero(n, k / width));
+      result.mutable_values<float>()[static_cast<size_t>(n * weight.in_features + k)] =
+          codes * std::abs(weight.scale(n, k / width));
+    }
+  }
+  return result;
 }
 
 }  // namespace salient::test

@@ -187,7 +187,7 @@ TEST_P(LinearTest, IntegersAgreeWithDoublePrecisionForEveryScheme) {
       for (const int64_t rows : {1, 2, 3, 6, 8, 19}) {
         const Tensor x = random({rows, 512});
         const Tensor y = run({.dense = {}, .quantized = weight, .bias = bias}, x);
-        EXPECT_LT(product_error(x, expand(weight), bias, y), kProductBound)
+        EXPECT_LT(product_error(x, expand(weight), bias, y, code_sizes(weight)), kProductBound)
             << describe(scheme) << " rows " << rows;
       }
     }
@@ -201,7 +201,7 @@ TEST_P(LinearTest, IntegerRowsOfAnyLength) {
       for (const int64_t rows : {1, 3, 4, 12}) {
         const Tensor x = random({rows, depth});
         const Tensor y = run({.dense = {}, .quantized = weight, .bias = {}}, x);
-        EXPECT_LT(product_error(x, expand(weight), {}, y), kProductBound)
+        EXPECT_LT(product_error(x, expand(weight), {}, y, code_sizes(weight)), kProductBound)
             << describe(scheme) << ", " << depth << " rows " << rows;
       }
     }

@@ -100,22 +100,33 @@ class PanelTest : public testing::TestWithParam<PanelIsa> {
 INSTANTIATE_TEST_SUITE_P(Isa, PanelTest, testing::ValuesIn(kPanelIsas),
                          [](const auto& each) { return std::string(each.param.name); });
 
-/// What a block's activations become, written out independently of the kernels, in double precision.
-Tensor rounded_inputs(const Tensor& x, int64_t group_width, ActivationMode mode) {
+/// The largest |x| of the block of each element.
+Tensor block_magnitudes(const Tensor& x, int64_t group_width) {
   Tensor result = Tensor::empty(DType::f32, x.shape());
-  const double steps = mode == ActivationMode::int8 ? 127 : 32639;
   const int64_t depth = x.dim(1);
+  auto out = result.mutable_values<float>();
   for (int64_t r = 0; r < x.dim(0); ++r) {
-    for (int64_t k = 0; k < depth; ++k) {
-      const int64_t group = k / group_width * group_width;
-      const int64_t begin = group + (k - group) / 128 * 128;
-      const int64_t end = std::min({begin + 128, group + group_width, depth});
-      double most = 0;
-      for (int64_t i = begin; i < end; ++i) most = std::max(most, std::abs(double{at(x, r, i)}));
-      const double step = most / steps;
-      const double value = step == 0 ? 0 : std::nearbyint(double{at(x, r, k)} / step) * step;
-      result.mutable_values<float>()[static_cast<size_t>(r * depth + k)] = static_cast<float>(value);
+    for (int64_t group = 0; group < depth; group += group_width) {
+      const int64_t group_end = std::min(depth, group + group_width);
+      for (int64_t begin = group; begin < group_end; begin += 128) {
+        const int64_t end = std::min(group_end, begin + 128);
+        float most = 0;
+        for (int64_t k = begin; k < end; ++k) most = std::max(most, std::abs(at(x, r, k)));
+        for (int64_t k = begin; k < end; ++k) out[static_cast<size_t>(r * depth + k)] = most;
+      }
     }
+  }
+  return result;
+}
+
+/// What activations become, as panels.h says it.
+Tensor rounded_inputs(const Tensor& x, int64_t group_width, ActivationMode mode) {
+  Tensor result = block_magnitudes(x, group_width);
+  const float steps = mode == ActivationMode::int8 ? 127 : 32639;
+  auto out = result.mutable_values<float>();
+  for (size_t i = 0; i < out.size(); ++i) {
+    const float most = out[i];
+    out[i] = most == 0 ? 0 : std::nearbyint(x.values<float>()[i] * (steps / most)) * (most / steps);
   }
   return result;
 }
@@ -123,20 +134,16 @@ Tensor rounded_inputs(const Tensor& x, int64_t group_width, ActivationMode mode)
 /// Largest |y - x W^T| over what rounding each x by `half_step` of its block's largest can make of it.
 double rounding_share(const Tensor& x, const Tensor& weight, int64_t group_width, double half_step,
                       const Tensor& y) {
+  const Tensor most = block_magnitudes(x, group_width);
   double worst = 0;
   for (int64_t r = 0; r < x.dim(0); ++r) {
     for (int64_t n = 0; n < weight.dim(0); ++n) {
       double exact = 0;
       double allowed = 1e-30;
       for (int64_t k = 0; k < x.dim(1); ++k) {
-        const int64_t group = k / group_width * group_width;
-        const int64_t begin = group + (k - group) / 128 * 128;
-        double most = 0;
-        for (int64_t i = begin; i < std::min({begin + 128, group + group_width, x.dim(1)}); ++i)
-          most = std::max(most, std::abs(double{at(x, r, i)}));
+        const double size = std::abs(double{at(weight, n, k)});
         exact += double{at(x, r, k)} * double{at(weight, n, k)};
-        allowed +=
-            std::abs(double{at(weight, n, k)}) * (most * half_step + std::abs(double{at(x, r, k)}) * 1e-6);
+        allowed += size * (double{at(most, r, k)} * half_step + std::abs(double{at(x, r, k)}) * 1e-6);
       }
       worst = std::max(worst, std::abs(double{at(y, r, n)} - exact) / allowed);
     }
@@ -223,20 +230,19 @@ TEST_P(PanelTest, EveryModeAgreesWithDoublePrecision) {
       const Tensor exact = dequantize(weight);
       const Tensor bias = random({37});
       const int64_t width = group_width(scheme, depth);
-      for (const int64_t rows : {1, 2, 3, 5, 9}) {
+      for (const int64_t rows : {1, 3, 9}) {
         const Tensor x = random({rows, depth});
         const std::string where =
             describe(scheme) + ", " + std::to_string(depth) + " columns, " + std::to_string(rows) + " rows";
-        EXPECT_LT(product_error(x, exact, bias, run(weight, bias, x, ActivationMode::fp32)), kProductBound)
+        EXPECT_LT(
+            product_error(x, exact, bias, run(weight, bias, x, ActivationMode::fp32), code_sizes(weight)),
+            kProductBound)
             << where;
         for (const ActivationMode mode : {ActivationMode::int8, ActivationMode::int16}) {
           const Tensor y = run(weight, {}, x, mode);
           const double half_step = mode == ActivationMode::int8 ? 1.0 / 254 : 1.0 / 65278;
           EXPECT_LT(rounding_share(x, exact, width, half_step, y), 1.0) << where << to_string(mode);
-          // Where x is halfway between two integers, float and double may choose another.
-          const double bound = mode == ActivationMode::int8 ? 1e-6 : 2e-6;
-          if (depth <= 16) continue;
-          EXPECT_LT(product_error(rounded_inputs(x, width, mode), exact, {}, y), bound)
+          EXPECT_LT(product_error(rounded_inputs(x, width, mode), exact, {}, y), 1e-6)
               << where << to_string(mode);
         }
       }

@@ -57,12 +57,12 @@ PanelScale panel_scale(DType dtype) {
 }
 
 PanelLayout layout_of(const QuantizedWeight& weight) {
-  return {
-      .outputs = weight.out_features,
-      .depth = weight.in_features,
-      .group_width = group_width(weight.scheme, weight.in_features),
-      .scale_type = panel_scale(weight.scales.dtype()),
-      .symmetric_zero = weight.scheme.symmetric ? symmetric_zero(weight.scheme) : PanelLayout::kStoredZeros};
+  return {.outputs = weight.out_features,
+          .depth = weight.in_features,
+          .group_width = group_width(weight.scheme, weight.in_features),
+          .scale_type = panel_scale(weight.scales.dtype()),
+          .middle = symmetric_zero(weight.scheme),
+          .stored_zeros = !weight.scheme.symmetric};
 }
 
 /// What packing reads and writes.
@@ -75,8 +75,7 @@ struct Packing {
     const int64_t rows = std::min(kPanelRows, layout.outputs - panel * kPanelRows);
     pack_codes(panel, rows);
     pack_grid(weight.scales.bytes(), scale_bytes(layout.scale_type), layout.scales_offset(), panel, rows);
-    if (layout.symmetric_zero == PanelLayout::kStoredZeros)
-      pack_grid(weight.zeros.bytes(), 1, layout.zeros_offset(), panel, rows);
+    if (layout.stored_zeros) pack_grid(weight.zeros.bytes(), 1, layout.zeros_offset(), panel, rows);
   }
 
  private:
@@ -128,17 +127,16 @@ size_t PanelLayout::zeros_offset() const {
 }
 
 size_t PanelLayout::byte_size() const {
-  if (symmetric_zero != kStoredZeros) return zeros_offset();
+  if (!stored_zeros) return zeros_offset();
   return zeros_offset() + whole_lines(static_cast<size_t>(panels() * groups() * kPanelRows));
 }
 
 Panels PanelLayout::view(const std::byte* bytes) const {
-  const bool stored = symmetric_zero == kStoredZeros;
   return {.codes = reinterpret_cast<const uint8_t*>(bytes),
           .scales = bytes + scales_offset(),
           .scale_type = scale_type,
-          .zeros = stored ? reinterpret_cast<const uint8_t*>(bytes + zeros_offset()) : nullptr,
-          .zero = stored ? 0 : symmetric_zero,
+          .zeros = stored_zeros ? reinterpret_cast<const uint8_t*>(bytes + zeros_offset()) : nullptr,
+          .zero = middle,
           .lines = lines(),
           .groups = groups(),
           .group_lines = group_lines()};
@@ -161,8 +159,7 @@ PanelWeight::PanelWeight(const QuantizedWeight& weight)
   };
   const auto per_grid = static_cast<size_t>(layout_.panels() * layout_.groups() * kPanelRows);
   clear(layout_.scales_offset() + per_grid * scale_bytes(layout_.scale_type), layout_.zeros_offset());
-  if (layout_.symmetric_zero == PanelLayout::kStoredZeros)
-    clear(layout_.zeros_offset() + per_grid, layout_.byte_size());
+  if (layout_.stored_zeros) clear(layout_.zeros_offset() + per_grid, layout_.byte_size());
 }
 
 PanelWeight::PanelWeight(const PanelLayout& layout, Tensor bytes)

@@ -14,9 +14,8 @@ struct PanelLayout {
   int64_t depth;
   int64_t group_width;  ///< a multiple of 8, or at least the depth
   PanelScale scale_type;
-  int symmetric_zero;  ///< of every group, or kStoredZeros
-
-  static constexpr int kStoredZeros = -1;
+  int middle;         ///< the zero of a symmetric scheme of as many bits
+  bool stored_zeros;  ///< else every zero is the middle
 
   int64_t panels() const { return (outputs + kPanelRows - 1) / kPanelRows; }
   int64_t lines() const { return (depth + kLineColumns - 1) / kLineColumns; }

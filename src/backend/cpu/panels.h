@@ -34,7 +34,7 @@ struct Panels {
   const void* scales;    ///< [panels, groups, 16]
   PanelScale scale_type;
   const uint8_t* zeros;  ///< [panels, groups, 16], or null
-  int zero;              ///< of all groups where `zeros` is null
+  int zero;              ///< of all groups where `zeros` is null; else the middle of the codes
   int64_t lines;
   int64_t groups;
   int64_t group_lines;  ///< the last group may have fewer
@@ -127,7 +127,9 @@ struct PanelKernels {
   void (*quantize)(const QuantizeProblem& problem);
   void (*multiply_integers)(const PanelProduct<IntegerInputs>& problem);
   void (*prepare_floats)(const FloatInputProblem& problem);
-  /// For few rows: exact products, f32 sums over a group in an order of its own. No row depends on others.
+  /// For few rows: products of codes in f32, sums over a group in an order of its own. No row depends on
+  /// others. Zeros are subtracted code by code or once a group, so that what rounding leaves is relative to
+  /// the sum of |x| (code + zero) |scale|.
   void (*multiply_floats)(const PanelProduct<FloatInputs>& problem);
   /// (code - zero) * scale, rounded once.
   void (*expand)(const PanelExpandProblem& problem);
