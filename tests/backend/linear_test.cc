@@ -301,7 +301,7 @@ TEST_P(LinearTest, DescribesItsSizes) {
   EXPECT_EQ(dense->in_features(), 8);
   EXPECT_EQ(dense->byte_size(), 6u * 8 * 2 + 6 * 4);
   const auto int4 = backend->prepare(random_linear({.num_bits = 4, .group_size = 32}, 4, 64));
-  EXPECT_EQ(int4->byte_size(), 16u * (32 + 2 * 2) + 64) << "one panel of 16 rows, zeros on a cache line";
+  EXPECT_EQ(int4->byte_size(), 64u + 64 + 8 * 64) << "one panel: scales, zeros, 8 lines";
   const auto int8 = backend->prepare(random_linear({.num_bits = 8, .group_size = 32}, 4, 64));
   EXPECT_EQ(int8->byte_size(), 4u * (64 + 2 * 5));
 }

@@ -74,8 +74,7 @@ PanelProduct<Inputs> whole_product(const PanelWeight& weight, const Product& pro
 /// Runs the kernel on pieces of a few panels: all rows, each weight read once.
 template <typename Inputs>
 void stream(void (*kernel)(const PanelProduct<Inputs>&), const PanelProduct<Inputs>& whole) {
-  const int64_t panel_bytes = whole.weights.lines * kLineBytes;
-  const auto grain = static_cast<size_t>(std::max<int64_t>(1, kStreamedBytes / panel_bytes));
+  const auto grain = static_cast<size_t>(std::max<int64_t>(1, kStreamedBytes / whole.weights.panel_bytes));
   parallel_for(static_cast<size_t>(whole.end), grain, [&](size_t begin, size_t end) {
     PanelProduct<Inputs> piece = whole;
     piece.begin = static_cast<int64_t>(begin);

@@ -20,8 +20,8 @@ size_t whole_lines(size_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine 
 
 size_t scale_bytes(PanelScale type) { return type == PanelScale::f32 ? 4 : 2; }
 
-/// On pages of 2 MiB as far as they are filled: a token reads every weight once, and 4 KiB pages would cost a
-/// look-up for every 64 lines.
+/// On pages of 2 MiB, the last one too if that wastes little: a token reads every weight once, and 4 KiB
+/// pages would cost a look-up for every 64 lines.
 Tensor weight_memory(size_t bytes) {
   const Shape shape{static_cast<int64_t>(bytes)};
   if (bytes < kHugePage) return Tensor::empty(DType::u8, shape);
@@ -30,7 +30,8 @@ Tensor weight_memory(size_t bytes) {
   if (memory == nullptr) fail(ErrorKind::out_of_memory, "cannot allocate {} bytes for a weight", bytes);
   const std::shared_ptr<std::byte> owner(memory, [](std::byte* p) { std::free(p); });
 #if defined(MADV_HUGEPAGE)
-  ::madvise(memory, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);  // a wish: nothing depends on it
+  const bool wastes_little = rounded - bytes <= bytes / 8;
+  ::madvise(memory, wastes_little ? rounded : rounded - kHugePage, MADV_HUGEPAGE);  // a wish, no more
 #endif
   return Tensor::in(DType::u8, shape, owner);
 }
@@ -73,17 +74,18 @@ struct Packing {
 
   void pack(int64_t panel) const {
     const int64_t rows = std::min(kPanelRows, layout.outputs - panel * kPanelRows);
-    pack_codes(panel, rows);
-    pack_grid(weight.scales.bytes(), scale_bytes(layout.scale_type), layout.scales_offset(), panel, rows);
-    if (layout.stored_zeros) pack_grid(weight.zeros.bytes(), 1, layout.zeros_offset(), panel, rows);
+    std::byte* to = out + static_cast<size_t>(panel) * layout.panel_bytes();
+    std::memset(to, 0, layout.codes_offset());
+    pack_grid(weight.scales.bytes(), scale_bytes(layout.scale_type), panel, rows, to);
+    if (layout.stored_zeros) pack_grid(weight.zeros.bytes(), 1, panel, rows, to + layout.zeros_offset());
+    pack_codes(panel, rows, reinterpret_cast<uint32_t*>(to + layout.codes_offset()));
   }
 
  private:
-  void pack_codes(int64_t panel, int64_t rows) const {
+  void pack_codes(int64_t panel, int64_t rows, uint32_t* to) const {
     const int64_t lines = layout.lines();
     const int64_t row_bytes = weight.row_bytes();
     const std::byte* from = weight.codes.bytes() + panel * kPanelRows * row_bytes;
-    auto* to = reinterpret_cast<uint32_t*>(out + panel * lines * kLineBytes);
     if (rows < kPanelRows) std::memset(to, 0, static_cast<size_t>(lines * kLineBytes));
     for (int64_t line = 0; line < lines; ++line, to += kPanelRows) {
       for (int64_t row = 0; row < rows; ++row) {
@@ -95,11 +97,9 @@ struct Packing {
   }
 
   /// Elements [rows, groups] of the panel become [groups, 16].
-  void pack_grid(const std::byte* from, size_t element, size_t offset, int64_t panel, int64_t rows) const {
+  void pack_grid(const std::byte* from, size_t element, int64_t panel, int64_t rows, std::byte* to) const {
     const auto groups = static_cast<size_t>(layout.groups());
     const auto first = static_cast<size_t>(panel * kPanelRows);
-    std::byte* to = out + offset + first * groups * element;
-    if (rows < kPanelRows) std::memset(to, 0, kPanelRows * groups * element);
     for (size_t row = 0; row < static_cast<size_t>(rows); ++row) {
       for (size_t group = 0; group < groups; ++group) {
         std::memcpy(to + (group * kPanelRows + row) * element,
@@ -119,23 +119,24 @@ int64_t PanelLayout::blocks() const {
   return whole * blocks_of_lines(group_lines()) + blocks_of_lines(lines() - whole * group_lines());
 }
 
-size_t PanelLayout::scales_offset() const { return static_cast<size_t>(panels() * lines() * kLineBytes); }
-
 size_t PanelLayout::zeros_offset() const {
-  const auto per_grid = static_cast<size_t>(panels() * groups() * kPanelRows);
-  return scales_offset() + whole_lines(per_grid * scale_bytes(scale_type));
+  return whole_lines(static_cast<size_t>(groups() * kPanelRows) * scale_bytes(scale_type));
 }
 
-size_t PanelLayout::byte_size() const {
-  if (!stored_zeros) return zeros_offset();
-  return zeros_offset() + whole_lines(static_cast<size_t>(panels() * groups() * kPanelRows));
+size_t PanelLayout::codes_offset() const {
+  const size_t zeros = stored_zeros ? whole_lines(static_cast<size_t>(groups() * kPanelRows)) : 0;
+  return zeros_offset() + zeros;
 }
+
+size_t PanelLayout::panel_bytes() const { return codes_offset() + static_cast<size_t>(lines() * kLineBytes); }
 
 Panels PanelLayout::view(const std::byte* bytes) const {
-  return {.codes = reinterpret_cast<const uint8_t*>(bytes),
-          .scales = bytes + scales_offset(),
+  const auto* first = reinterpret_cast<const uint8_t*>(bytes);
+  return {.codes = first + codes_offset(),
+          .scales = first,
           .scale_type = scale_type,
-          .zeros = stored_zeros ? reinterpret_cast<const uint8_t*>(bytes + zeros_offset()) : nullptr,
+          .zeros = stored_zeros ? first + zeros_offset() : nullptr,
+          .panel_bytes = static_cast<int64_t>(panel_bytes()),
           .zero = middle,
           .lines = lines(),
           .groups = groups(),
@@ -153,13 +154,6 @@ PanelWeight::PanelWeight(const QuantizedWeight& weight)
   parallel_for(static_cast<size_t>(layout_.panels()), 4, [&](size_t begin, size_t end) {
     for (size_t panel = begin; panel < end; ++panel) packing.pack(static_cast<int64_t>(panel));
   });
-  // What rounding to whole lines leaves behind scales and zeros: the same bytes every time.
-  const auto clear = [&](size_t from, size_t to) {
-    std::memset(bytes_.mutable_bytes() + from, 0, to - from);
-  };
-  const auto per_grid = static_cast<size_t>(layout_.panels() * layout_.groups() * kPanelRows);
-  clear(layout_.scales_offset() + per_grid * scale_bytes(layout_.scale_type), layout_.zeros_offset());
-  if (layout_.stored_zeros) clear(layout_.zeros_offset() + per_grid, layout_.byte_size());
 }
 
 PanelWeight::PanelWeight(const PanelLayout& layout, Tensor bytes)
@@ -171,7 +165,8 @@ PanelWeight::PanelWeight(const PanelLayout& layout, Tensor bytes)
 
 void PanelWeight::unpack_row(int64_t row, std::span<uint8_t> out) const {
   const int64_t lines = layout_.lines();
-  const std::byte* from = bytes_.bytes() + (row / kPanelRows * lines * kLineBytes) + row % kPanelRows * 4;
+  const Panels panels = view();
+  const uint8_t* from = panels.codes + row / kPanelRows * panels.panel_bytes + row % kPanelRows * 4;
   for (int64_t line = 0; line < lines; ++line) {
     uint32_t nibbles;
     std::memcpy(&nibbles, from + line * kLineBytes, sizeof nibbles);

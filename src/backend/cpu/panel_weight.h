@@ -7,8 +7,7 @@
 
 namespace salient {
 
-/// Where the parts of a weight in panels lie in one run of bytes, which is all that has to be kept of it:
-/// codes, then scales, then zeros, each on a cache line.
+/// Where the parts of a weight in panels lie in one run of bytes, which is all that has to be kept of it.
 struct PanelLayout {
   int64_t outputs;
   int64_t depth;
@@ -24,9 +23,11 @@ struct PanelLayout {
   /// Lines of a block but for the last of a group, and blocks of a row; see QuantizeProblem.
   int64_t block_lines() const;
   int64_t blocks() const;
-  size_t scales_offset() const;
+  /// In a panel.
   size_t zeros_offset() const;
-  size_t byte_size() const;
+  size_t codes_offset() const;
+  size_t panel_bytes() const;
+  size_t byte_size() const { return static_cast<size_t>(panels()) * panel_bytes(); }
   /// The kernels' view of such bytes, which start on a cache line.
   Panels view(const std::byte* bytes) const;
 };

@@ -69,7 +69,7 @@ inline __attribute__((always_inline)) void for_each_block(const Panels& weights,
 
 void unpack_panel(const Panels& weights, int64_t panel, uint8_t* out) {
   const Blocks blocks(weights);
-  const uint8_t* codes = weights.codes + panel * weights.lines * kLineBytes;
+  const uint8_t* codes = weights.codes + panel * weights.panel_bytes;
   for_each_block(weights, [&](int64_t block, int64_t, int64_t line, int64_t lines) {
     unpack_lines(codes + line * kLineBytes, lines, blocks.tiles, out + block * blocks.tiles * kTileBytes);
   });
@@ -105,17 +105,19 @@ void multiply_block(const int8_t* left, int64_t row_bytes, const uint8_t* right,
   SALIENT_TILE_STORE(3, &out[kTileRows][kTileRows], kOutBytes);
 }
 
-__m512 load_scale(const Panels& weights, int64_t index) {
-  if (weights.scale_type == PanelScale::f32)
-    return _mm512_loadu_ps(static_cast<const float*>(weights.scales) + index);
-  const auto* words = reinterpret_cast<const __m256i*>(static_cast<const uint16_t*>(weights.scales) + index);
+/// Of the 16 rows of a panel in one group.
+__m512 load_scale(const Panels& weights, int64_t panel, int64_t group) {
+  const uint8_t* scales = weights.scales + panel * weights.panel_bytes;
+  if (weights.scale_type == PanelScale::f32) return _mm512_loadu_ps(scales + group * kPanelRows * 4);
+  const auto* words = reinterpret_cast<const __m256i*>(scales + group * kPanelRows * 2);
   if (weights.scale_type == PanelScale::f16) return _mm512_cvtph_ps(_mm256_loadu_si256(words));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(words)), 16));
 }
 
-__m512 load_zero(const Panels& weights, int64_t index) {
+__m512 load_zero(const Panels& weights, int64_t panel, int64_t group) {
   if (weights.zeros == nullptr) return _mm512_set1_ps(static_cast<float>(weights.zero));
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(weights.zeros + index));
+  const __m128i bytes = _mm_loadu_si128(
+      reinterpret_cast<const __m128i*>(weights.zeros + panel * weights.panel_bytes + group * kPanelRows));
   return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
 }
 
@@ -125,11 +127,11 @@ struct StepTotals {
 
 /// One block of one panel (0 or 1 of the step) for rows [row, row + rows). As in panels_vector.inc.
 template <int kPlanes>
-void scale_block(const PanelProduct<IntegerInputs>& problem, int64_t grid, int64_t half, int64_t block,
-                 int64_t row, int64_t rows, const StepSums& sums, StepTotals& totals) {
+void scale_block(const PanelProduct<IntegerInputs>& problem, int64_t panel, int64_t half, int64_t group,
+                 int64_t block, int64_t row, int64_t rows, const StepSums& sums, StepTotals& totals) {
   const IntegerInputs& inputs = problem.inputs;
-  const __m512 scale = load_scale(problem.weights, grid);
-  const __m512 zero = load_zero(problem.weights, grid);
+  const __m512 scale = load_scale(problem.weights, panel + half, group);
+  const __m512 zero = load_zero(problem.weights, panel + half, group);
   for (int64_t r = 0; r < rows; ++r) {
     const float* input_sums = inputs.sums + (row + r) * kPlanes * inputs.blocks + block;
     const auto plane = [&](int64_t p) {
@@ -181,8 +183,7 @@ void multiply_step(const PanelProduct<IntegerInputs>& problem, int64_t panel, in
                      (panels - 1) * unpacked_bytes(inputs.blocks, blocks.lines), tiles, sums.at[p]);
     }
     for (int64_t half = 0; half < panels; ++half) {
-      const int64_t grid = ((panel + half) * weights.groups + group) * kPanelRows;
-      scale_block<kPlanes>(problem, grid, half, block, row, rows, sums, totals);
+      scale_block<kPlanes>(problem, panel, half, group, block, row, rows, sums, totals);
     }
   });
   for (int64_t half = 0; half < panels; ++half) store_totals(problem, panel, half, row, rows, totals);

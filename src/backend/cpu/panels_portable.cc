@@ -12,20 +12,21 @@ namespace {
 
 using PanelRow = std::array<float, kPanelRows>;
 
-float scale_at(const Panels& weights, int64_t index) {
-  switch (weights.scale_type) {
-    case PanelScale::f32:
-      return static_cast<const float*>(weights.scales)[index];
-    case PanelScale::f16:
-      return to_float(Half{static_cast<const uint16_t*>(weights.scales)[index]});
-    case PanelScale::bf16:
-      return to_float(BFloat16{static_cast<const uint16_t*>(weights.scales)[index]});
-  }
-  return 0;
+/// `index` is 16 * group + row.
+float scale_at(const Panels& weights, int64_t panel, int64_t index) {
+  const uint8_t* scales = weights.scales + panel * weights.panel_bytes;
+  if (weights.scale_type == PanelScale::f32) return reinterpret_cast<const float*>(scales)[index];
+  const uint16_t bits = reinterpret_cast<const uint16_t*>(scales)[index];
+  return weights.scale_type == PanelScale::f16 ? to_float(Half{bits}) : to_float(BFloat16{bits});
 }
 
-float zero_at(const Panels& weights, int64_t index) {
-  return static_cast<float>(weights.zeros == nullptr ? weights.zero : weights.zeros[index]);
+float zero_at(const Panels& weights, int64_t panel, int64_t index) {
+  if (weights.zeros == nullptr) return static_cast<float>(weights.zero);
+  return static_cast<float>(weights.zeros[panel * weights.panel_bytes + index]);
+}
+
+const uint8_t* codes_of(const Panels& weights, int64_t panel) {
+  return weights.codes + panel * weights.panel_bytes;
 }
 
 /// The code of a row in column 0 to 7 of a line.
@@ -118,7 +119,7 @@ void store(const PanelProduct<Inputs>& problem, int64_t panel, int64_t row, cons
 void multiply_integer_panel(const PanelProduct<IntegerInputs>& problem, int64_t panel, int64_t row) {
   const Panels& weights = problem.weights;
   const IntegerInputs& inputs = problem.inputs;
-  const uint8_t* codes = weights.codes + panel * weights.lines * kLineBytes;
+  const uint8_t* codes = codes_of(weights, panel);
   const int8_t* x = inputs.codes + row * inputs.planes * inputs.plane_bytes;
   const float* input_sums = inputs.sums + row * inputs.planes * inputs.blocks;
   PanelRow totals{};
@@ -129,13 +130,13 @@ void multiply_integer_panel(const PanelProduct<IntegerInputs>& problem, int64_t 
       sums[p] = dot_lines(codes + line * kLineBytes, x + p * inputs.plane_bytes + line * kLineColumns, lines);
     const float input_scale = inputs.scales[row * inputs.blocks + block];
     for (int64_t n = 0; n < kPanelRows; ++n) {
-      const int64_t index = (panel * weights.groups + group) * kPanelRows + n;
+      const int64_t index = group * kPanelRows + n;
       const auto plane = [&](int64_t p) {
         return static_cast<float>(sums[p][n]) -
-               zero_at(weights, index) * input_sums[p * inputs.blocks + block];
+               zero_at(weights, panel, index) * input_sums[p * inputs.blocks + block];
       };
       const float sum = inputs.planes == 1 ? plane(0) : std::fma(256.0f, plane(0), plane(1));
-      totals[n] = std::fma(scale_at(weights, index) * input_scale, sum, totals[n]);
+      totals[n] = std::fma(scale_at(weights, panel, index) * input_scale, sum, totals[n]);
     }
     ++block;
   });
@@ -160,21 +161,21 @@ void prepare_floats(const FloatInputProblem& problem) {
 
 void multiply_float_panel(const PanelProduct<FloatInputs>& problem, int64_t panel, int64_t row) {
   const Panels& weights = problem.weights;
-  const uint8_t* codes = weights.codes + panel * weights.lines * kLineBytes;
+  const uint8_t* codes = codes_of(weights, panel);
   const float* x = problem.inputs.values + row * weights.lines * kLineColumns;
   PanelRow totals{};
   for (int64_t group = 0; group < weights.groups; ++group) {
     const int64_t begin = group * weights.group_lines * kLineColumns;
     const int64_t end = std::min(weights.lines, (group + 1) * weights.group_lines) * kLineColumns;
     for (int64_t n = 0; n < kPanelRows; ++n) {
-      const int64_t index = (panel * weights.groups + group) * kPanelRows + n;
-      const float zero = zero_at(weights, index);
+      const int64_t index = group * kPanelRows + n;
+      const float zero = zero_at(weights, panel, index);
       float sums[4] = {};
       for (int64_t k = begin; k < end; ++k) {
         const int code = code_at(codes + k / kLineColumns * kLineBytes, n, k % kLineColumns);
         sums[k % 4] += x[k] * (static_cast<float>(code) - zero);
       }
-      totals[n] += scale_at(weights, index) * ((sums[0] + sums[1]) + (sums[2] + sums[3]));
+      totals[n] += scale_at(weights, panel, index) * ((sums[0] + sums[1]) + (sums[2] + sums[3]));
     }
   }
   store(problem, panel, row, totals);
@@ -188,14 +189,15 @@ void multiply_floats(const PanelProduct<FloatInputs>& problem) {
 
 void expand(const PanelExpandProblem& problem) {
   const Panels& weights = problem.weights;
-  const uint8_t* codes = weights.codes + problem.panel * weights.lines * kLineBytes;
+  const uint8_t* codes = codes_of(weights, problem.panel);
   for (int64_t line = problem.line; line < problem.line + problem.lines; ++line) {
-    const int64_t first = (problem.panel * weights.groups + line / weights.group_lines) * kPanelRows;
+    const int64_t first = line / weights.group_lines * kPanelRows;
     for (int64_t k = 0; k < kLineColumns; ++k) {
       float* out = problem.out + ((line - problem.line) * kLineColumns + k) * problem.stride;
       for (int64_t n = 0; n < kPanelRows; ++n) {
         const float code = static_cast<float>(code_at(codes + line * kLineBytes, n, k));
-        out[n] = (code - zero_at(weights, first + n)) * scale_at(weights, first + n);
+        out[n] =
+            (code - zero_at(weights, problem.panel, first + n)) * scale_at(weights, problem.panel, first + n);
       }
     }
   }
