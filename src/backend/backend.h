@@ -88,6 +88,8 @@ class Backend {
   virtual ~Backend() = default;
   /// "cpu: avx512 (vnni, amx), 2 threads".
   virtual std::string description() const = 0;
+  /// Bytes a second that it reads from its memory, measured now, in about a second.
+  virtual double measure_bandwidth() = 0;
   /// What its results depend on: "cpu: avx512 (vnni, amx), bf16". The number of threads is no part of it.
   virtual std::string arithmetic() const = 0;
 

@@ -8,6 +8,7 @@ namespace salient::cli {
 void add_quantize_command(CLI::App& app);
 void add_eval_command(CLI::App& app);
 void add_generate_command(CLI::App& app);
+void add_bench_command(CLI::App& app);
 void add_inspect_command(CLI::App& app);
 
 }  // namespace salient::cli

@@ -62,6 +62,7 @@ int main(int argc, char** argv) {
   salient::cli::add_quantize_command(app);
   salient::cli::add_eval_command(app);
   salient::cli::add_generate_command(app);
+  salient::cli::add_bench_command(app);
   salient::cli::add_inspect_command(app);
   try {
     check_command_name(app, argc, argv);

@@ -81,6 +81,20 @@ Decoder Decoder::load(const std::string& directory, Backend& backend, const Canc
   return decoder;
 }
 
+double Decoder::step_weight_bytes(int64_t sequences) const {
+  double bytes = static_cast<double>(head_.projection->byte_size());
+  const double used = !spec().moe
+                          ? 1
+                          : std::min(1.0, static_cast<double>(sequences * spec().moe->experts_per_token) /
+                                              static_cast<double>(spec().moe->experts));
+  for (const PreparedLayer& layer : layers_) {
+    for (const auto& [id, linear] : layer.linears) {
+      bytes += static_cast<double>(linear->byte_size()) * (is_expert(id.role) ? used : 1);
+    }
+  }
+  return bytes;
+}
+
 Tensor Decoder::forward(std::span<const int32_t> tokens, KvCache& cache,
                         const ForwardOptions& options) const {
   const bool all = options.rows == LogitRows::all || tokens.empty();

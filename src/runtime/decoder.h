@@ -71,6 +71,9 @@ class Decoder {
   const DecoderSpec& spec() const { return weights_->spec(); }
   const ModelWeights& weights() const { return *weights_; }
   KvCache make_cache() const { return KvCache(spec()); }
+  /// Bytes of weights that `step` reads for so many sequences, each weight once: of the experts as many as
+  /// so many tokens can be routed to, and no embedding, of which a step reads rows only.
+  double step_weight_bytes(int64_t sequences) const;
 
   /// Appends `tokens` to the sequence of `cache` and returns logits f32 [1 or tokens, vocab]. Long prompts
   /// run in chunks, so that memory stays bounded. An Error leaves the cache as it was. Errors:

@@ -43,9 +43,21 @@ void LayerCache::reserve(int64_t rows, int64_t used) {
   grow(value_features_, values_);
 }
 
+uint64_t LayerCache::byte_size(int64_t rows) const {
+  const auto bytes_of = [](const Tensor& tensor) { return tensor.defined() ? tensor.byte_size() : 0; };
+  if (!keys_.defined()) return bytes_of(state_.tail) + bytes_of(state_.matrices);
+  return static_cast<uint64_t>(rows * (key_features_ + value_features_)) * salient::byte_size(DType::f32);
+}
+
 KvCache::KvCache(const DecoderSpec& spec)
     : has_state_(spec.linear_attention.has_value()),
       layers_(static_cast<size_t>(spec.layers), LayerCache(spec.key_features(), spec.value_features())) {}
+
+uint64_t KvCache::byte_size() const {
+  uint64_t bytes = 0;
+  for (const LayerCache& layer : layers_) bytes += layer.byte_size(length_);
+  return bytes;
+}
 
 void KvCache::mark() {
   if (!has_state_) return;

@@ -25,6 +25,9 @@ class LayerCache {
   /// capacity when they do not fit. Rows before `first` stay.
   void store(int64_t first, const Tensor& keys, const Tensor& values);
 
+  /// Bytes of what is remembered of `rows` positions: of their keys and values, or of the recurrent state.
+  uint64_t byte_size(int64_t rows) const;
+
   const Tensor& keys() const { return keys_; }      ///< f32 [capacity, key features]
   const Tensor& values() const { return values_; }  ///< f32 [capacity, value features]
 
@@ -47,6 +50,8 @@ class KvCache {
   explicit KvCache(const DecoderSpec& spec);
 
   int64_t length() const { return length_; }
+  /// Bytes that attention to all positions reads, unless a window keeps it from some.
+  uint64_t byte_size() const;
   LayerCache& layer(int64_t index) { return layers_.at(static_cast<size_t>(index)); }
   /// After every layer stored `count` more positions.
   void advance(int64_t count) { length_ += count; }

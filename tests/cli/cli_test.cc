@@ -124,6 +124,31 @@ TEST_F(CommandLine, QuantizesEvaluatesAndGenerates) {
   }
 }
 
+TEST_F(CommandLine, BenchMeasuresEveryRow) {
+  const std::vector<std::string> command{
+      "bench",           kModel, "--batch-size", "1,3", "--prefill-length", "8,16",
+      "--decode-length", "4",    "--repeat",     "1"};
+  const auto table = run_salient(command);
+  ASSERT_EQ(table.status, 0) << table.errors;
+  EXPECT_THAT(table.output, AllOf(HasSubstr("Prefill tokens/s"), HasSubstr("memory bandwidth")));
+  auto with_json = command;
+  with_json.push_back("--json");
+  const auto measured = run_salient(with_json);
+  ASSERT_EQ(measured.status, 0) << measured.errors;
+  const Json result = parse_json(measured.output, "result");
+  EXPECT_GT(result["bandwidth"].get<double>(), 1e8);
+  ASSERT_EQ(result["rows"].size(), 4u);
+  for (const Json& row : result["rows"]) {
+    EXPECT_GT(row["prefill_tokens_per_second"].get<double>(), 0.0);
+    const double steps = row["decode_tokens_per_second"].get<double>() / row["batch_size"].get<double>();
+    EXPECT_NEAR(row["weight_bytes_per_second"].get<double>() / row["weight_bytes_per_step"].get<double>(),
+                steps, 1e-6 * steps);
+    EXPECT_GT(row["memory"].get<uint64_t>(), row["weight_bytes_per_step"].get<uint64_t>() / 2);
+  }
+  EXPECT_EQ(result["rows"][3]["batch_size"], 3);
+  EXPECT_EQ(result["rows"][3]["prefill_length"], 16);
+}
+
 /// The formats differ only in the type of the scales, bf16 against f16.
 TEST_F(CommandLine, BothFormatsPredictAlmostTheSame) {
   std::vector<double> perplexities;
@@ -325,6 +350,9 @@ TEST_F(CommandLine, MistakesGetOneLineAndNoOutput) {
       {quantize({"--eval", "/nowhere.txt"}), 1, "/nowhere.txt"},
       {{"quantize", kModel, "-o", "", "--method", "rtn"}, 2, "no name"},
       {{"generate", kModel, "-p", "x", "--temperature", "-1"}, 2, "temperature"},
+      {{"bench", "/nowhere"}, 1, "/nowhere"},
+      {{"bench", kModel, "--prefill-length", "500", "--decode-length", "13"}, 2, "512 positions"},
+      {{"bench", kModel, "--batch-size", "0"}, 2, "--batch-size"},
       {{"quantise"}, 2, "quantise"},
       {{}, 2, "subcommand"},
   };

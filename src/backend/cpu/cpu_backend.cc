@@ -13,12 +13,16 @@
 #include "backend/cpu/panel_weight.h"
 #include "backend/cpu/product.h"
 #include "backend/cpu/rounding_loss.h"
+#include "backend/cpu/stream.h"
 #include "backend/cpu/tile_product.h"
 #include "base/error.h"
 #include "base/parallel.h"
 
 namespace salient {
 namespace {
+
+/// Beyond most caches; where one is larger, what it gives is what weights of such a size find too.
+constexpr size_t kStreamBytes = size_t{1} << 30;
 
 void require(bool condition, const char* what) {
   if (!condition) fail(ErrorKind::internal, "cpu back end: {}", what);
@@ -97,6 +101,7 @@ class CpuBackend final : public Backend {
         tiles_(can_round_ && choice.amx ? fast_tile_kernels() : nullptr) {}
 
   std::string description() const override;
+  double measure_bandwidth() override { return stream_bandwidth(kStreamBytes); }
   std::string arithmetic() const override;
   std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) override;
   std::shared_ptr<const PreparedLinear> pack(const PreparedLinear& linear, TensorPool* pool) override;

@@ -1,0 +1,126 @@
+#include <fmt/format.h>
+
+#include <chrono>
+#include <optional>
+#include <vector>
+
+#include "base/json.h"
+#include "base/parallel.h"
+#include "cli/commands.h"
+#include "cli/terminal.h"
+#include "evaluate/speed.h"
+
+namespace salient::cli {
+namespace {
+
+struct BenchArguments {
+  std::string model;
+  std::vector<int64_t> batch_sizes{1};
+  std::vector<int64_t> prefill_lengths{32, 128, 512};
+  int64_t decode_length = 64;
+  int repeats = 2;
+  bool json = false;
+};
+
+struct BenchResult {
+  std::string device;
+  double load_seconds = 0;
+  double bandwidth = 0;  // bytes a second
+  std::vector<Speed> rows;
+};
+
+double roof_share(const BenchResult& result, const Speed& row) {
+  return row.weight_bandwidth() / result.bandwidth;
+}
+
+void print_header(const BenchArguments& arguments, const BenchResult& result) {
+  print_table(
+      {{"model", fmt::format("{}, loaded in {}", arguments.model, format_duration(result.load_seconds))},
+       {"device", result.device},
+       {"memory bandwidth", fmt::format("{:.1f} GB/s, measured now", result.bandwidth / 1e9)}});
+  fmt::print("\n{:>10} {:>14} {:>13} {:>17} {:>16} {:>10} {:>12} {:>6} {:>9}\n", "Batch Size",
+             "Prefill Length", "Decode Length", "Prefill tokens/s", "Decode tokens/s", "MB/token",
+             "Weights GB/s", "roof", "Memory");
+}
+
+void print_row(const BenchResult& result, const Speed& row) {
+  fmt::print(
+      "{:>10} {:>14} {:>13} {:>17.1f} {:>16.2f} {:>10.1f} {:>12.2f} {:>5.0f}% {:>9}\n", row.of.batch_size,
+      row.of.prefill_length, row.of.decode_length, row.prefill_tokens_per_second,
+      row.decode_tokens_per_second,
+      (row.weight_bytes_per_step + row.cache_bytes_per_step) / static_cast<double>(row.of.batch_size) / 1e6,
+      row.weight_bandwidth() / 1e9, 100 * roof_share(result, row), format_bytes(row.memory));
+  std::fflush(stdout);
+}
+
+Json to_json(const BenchArguments& arguments, const BenchResult& result) {
+  Json rows = Json::array();
+  for (const Speed& row : result.rows) {
+    rows.push_back({{"batch_size", row.of.batch_size},
+                    {"prefill_length", row.of.prefill_length},
+                    {"decode_length", row.of.decode_length},
+                    {"prefill_tokens_per_second", row.prefill_tokens_per_second},
+                    {"decode_tokens_per_second", row.decode_tokens_per_second},
+                    {"weight_bytes_per_step", row.weight_bytes_per_step},
+                    {"cache_bytes_per_step", row.cache_bytes_per_step},
+                    {"weight_bytes_per_second", row.weight_bandwidth()},
+                    {"share_of_bandwidth", roof_share(result, row)},
+                    {"memory", row.memory}});
+  }
+  return {{"model", arguments.model},      {"device", result.device},
+          {"threads", thread_count()},     {"load_seconds", result.load_seconds},
+          {"bandwidth", result.bandwidth}, {"repeats", arguments.repeats},
+          {"rows", std::move(rows)}};
+}
+
+void run_bench(const BenchArguments& arguments) {
+  const auto backend = make_backend("auto");
+  BenchResult result{.device = backend->description()};
+  const auto start = std::chrono::steady_clock::now();
+  const Decoder decoder = Decoder::load(arguments.model, *backend, &interrupted());
+  result.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.bandwidth = backend->measure_bandwidth();
+  if (!arguments.json) print_header(arguments, result);
+  for (const int64_t batch_size : arguments.batch_sizes) {
+    for (const int64_t prefill_length : arguments.prefill_lengths) {
+      const SpeedCase of{batch_size, prefill_length, arguments.decode_length};
+      result.rows.push_back(measure_speed(decoder, of, arguments.repeats, &interrupted()));
+      if (!arguments.json) print_row(result, result.rows.back());
+    }
+  }
+  if (arguments.json) fmt::print("{}\n", to_json(arguments, result).dump(2));
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app) {
+  auto arguments = std::make_shared<BenchArguments>();
+  auto* command = app.add_subcommand("bench", "Measure how fast a model reads prompts and writes tokens");
+  const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 30);
+  command->add_option("model", arguments->model, "Model directory, dense or quantized")->required();
+  command
+      ->add_option("--batch-size", arguments->batch_sizes,
+                   "Sequences side by side; one or several, separated by commas (default 1)")
+      ->delimiter(',')
+      ->check(positive);
+  command
+      ->add_option("--prefill-length", arguments->prefill_lengths,
+                   "Tokens of each prompt; one or several, separated by commas (default 32,128,512)")
+      ->delimiter(',')
+      ->check(positive);
+  command
+      ->add_option("--decode-length", arguments->decode_length,
+                   "Tokens decoded behind each prompt (default 64)")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 30));
+  command
+      ->add_option("--repeat", arguments->repeats,
+                   "Runs of each row, of which the fastest counts (default 2)")
+      ->check(CLI::Range(1, 1000));
+  command->add_flag("--json", arguments->json, "Report as JSON on standard output");
+  command->footer(
+      "Tokens are random. \"roof\" is the share of the memory bandwidth, measured in the same run, at which "
+      "decoding reads weights;\nMB/token counts keys and values too.");
+  command->callback([arguments] { run_bench(*arguments); });
+}
+
+}  // namespace salient::cli
