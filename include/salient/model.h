@@ -26,6 +26,9 @@ std::string_view to_string(FinishReason reason);
 struct LoadOptions {
   /// "auto" or "cpu".
   std::string device = "auto";
+  /// How linears of up to 4 bits take their inputs: "fp32" (exact products), "int16" or "int8" (integers with
+  /// a scale for each group of weights; a multiple faster for many rows).
+  std::string activations = "fp32";
   const std::atomic<bool>* cancelled = nullptr;
 };
 
@@ -55,7 +58,8 @@ struct Generation {
 /// A model directory, dense or quantized, ready to continue texts.
 class Model {
  public:
-  /// Errors: not_found, bad_format, unsupported, invalid_argument for an unknown device, cancelled.
+  /// Errors: not_found, bad_format, unsupported, invalid_argument for an unknown device or activations,
+  /// cancelled.
   static Model load(const std::string& path, const LoadOptions& options = {});
   ~Model();
   Model(Model&&) noexcept;

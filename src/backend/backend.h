@@ -178,7 +178,13 @@ struct CpuBackendOptions {
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options = {});
 
-/// "auto" or "cpu". Errors: invalid_argument.
-std::unique_ptr<Backend> make_backend(const std::string& device);
+/// What computes a model that runs.
+struct BackendChoice {
+  std::string device = "auto";       ///< or "cpu"
+  std::string activations = "fp32";  ///< the name of an ActivationMode
+};
+
+/// Errors: invalid_argument for a name that is not known.
+std::unique_ptr<Backend> make_backend(const BackendChoice& choice);
 
 }  // namespace salient

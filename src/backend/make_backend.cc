@@ -26,9 +26,11 @@ ActivationMode activation_mode_by_name(std::string_view name) {
   fail(ErrorKind::invalid_argument, "activations \"{}\" are not known (fp32, int16, int8)", name);
 }
 
-std::unique_ptr<Backend> make_backend(const std::string& device) {
-  if (device == "auto" || device == "cpu") return make_cpu_backend();
-  fail(ErrorKind::invalid_argument, "device \"{}\" is not known (auto, cpu)", device);
+std::unique_ptr<Backend> make_backend(const BackendChoice& choice) {
+  const ActivationMode activations = activation_mode_by_name(choice.activations);
+  if (choice.device == "auto" || choice.device == "cpu")
+    return make_cpu_backend({.activations = activations});
+  fail(ErrorKind::invalid_argument, "device \"{}\" is not known (auto, cpu)", choice.device);
 }
 
 }  // namespace salient

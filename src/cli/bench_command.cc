@@ -19,6 +19,7 @@ struct BenchArguments {
   std::vector<int64_t> prefill_lengths{32, 128, 512};
   int64_t decode_length = 64;
   int repeats = 2;
+  std::string activations = "fp32";
   bool json = false;
 };
 
@@ -38,15 +39,15 @@ void print_header(const BenchArguments& arguments, const BenchResult& result) {
       {{"model", fmt::format("{}, loaded in {}", arguments.model, format_duration(result.load_seconds))},
        {"device", result.device},
        {"memory bandwidth", fmt::format("{:.1f} GB/s, measured now", result.bandwidth / 1e9)}});
-  fmt::print("\n{:>10} {:>14} {:>13} {:>17} {:>16} {:>10} {:>12} {:>6} {:>9}\n", "Batch Size",
-             "Prefill Length", "Decode Length", "Prefill tokens/s", "Decode tokens/s", "MB/token",
-             "Weights GB/s", "roof", "Memory");
+  fmt::print("\n{:>11} {:>10} {:>14} {:>13} {:>17} {:>16} {:>10} {:>12} {:>6} {:>9}\n", "Activations",
+             "Batch Size", "Prefill Length", "Decode Length", "Prefill tokens/s", "Decode tokens/s",
+             "MB/token", "Weights GB/s", "roof", "Memory");
 }
 
-void print_row(const BenchResult& result, const Speed& row) {
+void print_row(const std::string& activations, const BenchResult& result, const Speed& row) {
   fmt::print(
-      "{:>10} {:>14} {:>13} {:>17.1f} {:>16.2f} {:>10.1f} {:>12.2f} {:>5.0f}% {:>9}\n", row.of.batch_size,
-      row.of.prefill_length, row.of.decode_length, row.prefill_tokens_per_second,
+      "{:>11} {:>10} {:>14} {:>13} {:>17.1f} {:>16.2f} {:>10.1f} {:>12.2f} {:>5.0f}% {:>9}\n", activations,
+      row.of.batch_size, row.of.prefill_length, row.of.decode_length, row.prefill_tokens_per_second,
       row.decode_tokens_per_second,
       (row.weight_bytes_per_step + row.cache_bytes_per_step) / static_cast<double>(row.of.batch_size) / 1e6,
       row.weight_bandwidth() / 1e9, 100 * roof_share(result, row), format_bytes(row.memory));
@@ -67,14 +68,18 @@ Json to_json(const BenchArguments& arguments, const BenchResult& result) {
                     {"share_of_bandwidth", roof_share(result, row)},
                     {"memory", row.memory}});
   }
-  return {{"model", arguments.model},      {"device", result.device},
-          {"threads", thread_count()},     {"load_seconds", result.load_seconds},
-          {"bandwidth", result.bandwidth}, {"repeats", arguments.repeats},
+  return {{"model", arguments.model},
+          {"device", result.device},
+          {"threads", thread_count()},
+          {"activations", arguments.activations},
+          {"load_seconds", result.load_seconds},
+          {"bandwidth", result.bandwidth},
+          {"repeats", arguments.repeats},
           {"rows", std::move(rows)}};
 }
 
 void run_bench(const BenchArguments& arguments) {
-  const auto backend = make_backend("auto");
+  const auto backend = make_backend({.activations = arguments.activations});
   BenchResult result{.device = backend->description()};
   const auto start = std::chrono::steady_clock::now();
   const Decoder decoder = Decoder::load(arguments.model, *backend, &interrupted());
@@ -85,7 +90,7 @@ void run_bench(const BenchArguments& arguments) {
     for (const int64_t prefill_length : arguments.prefill_lengths) {
       const SpeedCase of{batch_size, prefill_length, arguments.decode_length};
       result.rows.push_back(measure_speed(decoder, of, arguments.repeats, &interrupted()));
-      if (!arguments.json) print_row(result, result.rows.back());
+      if (!arguments.json) print_row(arguments.activations, result, result.rows.back());
     }
   }
   if (arguments.json) fmt::print("{}\n", to_json(arguments, result).dump(2));
@@ -116,6 +121,7 @@ void add_bench_command(CLI::App& app) {
       ->add_option("--repeat", arguments->repeats,
                    "Runs of each row, of which the fastest counts (default 2)")
       ->check(CLI::Range(1, 1000));
+  add_activations_option(*command, arguments->activations);
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
   command->footer(
       "Tokens are random. \"roof\" is the share of the memory bandwidth, measured in the same run, at which "

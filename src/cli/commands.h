@@ -1,8 +1,12 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <string>
 
 namespace salient::cli {
+
+/// --activations of commands that run a model.
+void add_activations_option(CLI::App& command, std::string& activations);
 
 /// Each adds one subcommand whose callback does the work.
 void add_quantize_command(CLI::App& app);

@@ -44,7 +44,7 @@ TokenWindows evaluation_windows(const EvaluationArguments& arguments, const Mode
 
 EvaluationResult evaluate(const EvaluationArguments& arguments) {
   const auto start = std::chrono::steady_clock::now();
-  const auto backend = make_cpu_backend();
+  const auto backend = make_backend({.activations = arguments.activations});
   const ModelWeights weights(arguments.model);
   const TokenWindows windows = evaluation_windows(arguments, weights);
   EvaluationStatus status(arguments);
@@ -67,6 +67,7 @@ Json to_json(const EvaluationResult& result) {
                {"text", result.arguments.text},
                {"window", result.arguments.window},
                {"windows", result.windows},
+               {"activations", result.arguments.activations},
                {"seconds", result.seconds}};
   json.update(result.divergence ? salient::to_json(*result.divergence) : salient::to_json(result.model));
   if (result.divergence) json["reference"]["model"] = result.arguments.against;
@@ -111,6 +112,7 @@ void add_eval_command(CLI::App& app) {
       ->check(CLI::Range(2, 1 << 20));
   command->add_option("--max-windows", arguments->max_windows, "Use only the first windows (default: all)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  add_activations_option(*command, arguments->activations);
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
   command->callback([arguments] {
     const EvaluationResult result = evaluate(*arguments);

@@ -15,6 +15,7 @@ struct EvaluationArguments {
   std::string text;     ///< .txt or .jsonl
   std::string text_column = "text";
   size_t window = 512;
+  std::string activations = "fp32";  ///< of both models
   size_t max_windows = std::numeric_limits<size_t>::max();
 };
 

@@ -19,6 +19,7 @@ struct GenerateArguments {
   std::string model;
   std::string prompt;
   GenerateOptions options{.max_tokens = 128};
+  std::string activations = "fp32";
   bool json = false;
 };
 
@@ -46,7 +47,8 @@ bool print_piece(std::string_view piece) {
 void run_generate(GenerateArguments& arguments) {
   arguments.options.cancelled = &interrupted();
   const std::string prompt = read_prompt(arguments);
-  const Model model = Model::load(arguments.model, {.cancelled = &interrupted()});
+  const Model model =
+      Model::load(arguments.model, {.activations = arguments.activations, .cancelled = &interrupted()});
   Generation result;
   if (arguments.json) {
     result = model.generate(prompt, arguments.options);
@@ -89,6 +91,7 @@ void add_generate_command(CLI::App& app) {
   command->add_option("--seed", options.seed, "Seed of the draws (default 0)");
   command->add_option("--stop", options.stop, "End the text before this string; may be repeated")
       ->allow_extra_args(false);
+  add_activations_option(*command, arguments->activations);
   command->add_flag("--json", arguments->json, "Report text and speed as JSON on standard output");
   command->callback([arguments] { run_generate(*arguments); });
 }

@@ -124,6 +124,29 @@ TEST_F(CommandLine, QuantizesEvaluatesAndGenerates) {
   }
 }
 
+/// The bounds that the modes promise, on a model of 4 bits.
+TEST_F(CommandLine, ActivationsAsIntegersPredictAlmostTheSame) {
+  const auto quantized =
+      run_salient({"quantize", kModel, "-o", out(), "--method", "rtn", "--scheme", "W4A16_ASYM"});
+  ASSERT_EQ(quantized.status, 0) << quantized.errors;
+  const auto perplexity = [&](const std::string& activations) {
+    const auto result = run_salient({"eval", out(), "--text", kDemo + "/evaluation.txt", "--window", "128",
+                                     "--max-windows", "8", "--activations", activations, "--json"});
+    EXPECT_EQ(result.status, 0) << result.errors;
+    const Json json = parse_json(result.output, "result");
+    EXPECT_EQ(json["activations"], activations);
+    return json["perplexity"].get<double>();
+  };
+  const double exact = perplexity("fp32");
+  EXPECT_NE(perplexity("int16"), exact);
+  EXPECT_NEAR(perplexity("int16") / exact, 1, 2e-4);
+  EXPECT_NEAR(perplexity("int8") / exact, 1, 5e-3);
+  const auto written =
+      run_salient({"generate", out(), "-p", "Once upon a time", "-n", "8", "--activations", "int8"});
+  EXPECT_EQ(written.status, 0) << written.errors;
+  EXPECT_GT(written.output.size(), 20u);
+}
+
 TEST_F(CommandLine, BenchMeasuresEveryRow) {
   const std::vector<std::string> command{
       "bench",           kModel, "--batch-size", "1,3", "--prefill-length", "8,16",
@@ -350,6 +373,7 @@ TEST_F(CommandLine, MistakesGetOneLineAndNoOutput) {
       {quantize({"--eval", "/nowhere.txt"}), 1, "/nowhere.txt"},
       {{"quantize", kModel, "-o", "", "--method", "rtn"}, 2, "no name"},
       {{"generate", kModel, "-p", "x", "--temperature", "-1"}, 2, "temperature"},
+      {{"generate", kModel, "-p", "x", "--activations", "int4"}, 2, "int4 not in {fp32,int16,int8}"},
       {{"bench", "/nowhere"}, 1, "/nowhere"},
       {{"bench", kModel, "--prefill-length", "500", "--decode-length", "13"}, 2, "512 positions"},
       {{"bench", kModel, "--batch-size", "0"}, 2, "--batch-size"},
