@@ -59,6 +59,9 @@ struct AwqModifier {
   ClipSearch clip = ClipSearch::on;
   /// Absent: what OneshotOptions::effort says. Not for OneshotResult::scaled.
   std::optional<Rounding> rounding{};
+  /// Sweeps over scales and codes behind compensated or matched rounding, at most 16. Absent: what
+  /// OneshotOptions::effort says; 0 with Rounding::nearest. Not for OneshotResult::scaled.
+  std::optional<int> sweeps{};
 };
 
 enum class QuantizationType { integer, floating };

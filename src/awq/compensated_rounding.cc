@@ -28,6 +28,20 @@ double shrinkage(const RoundingInput& input) {
 /// A channel that was never active must not stop the factorization.
 constexpr double kLeastShareOfMean = 1e-6;
 
+/// What shrinking adds to the diagonal, `times` as much as usual.
+std::vector<float> ridge(const Tensor& gram, double share, double times) {
+  const auto size = static_cast<size_t>(gram.dim(0));
+  std::vector<float> result(size);
+  const auto values = gram.values<float>();
+  double mean = 0;
+  for (size_t i = 0; i < size; ++i) mean += double{values[i * (size + 1)]} / static_cast<double>(size);
+  for (size_t i = 0; i < size; ++i) {
+    const double raised = share * double{values[i * (size + 1)]} + kLeastShareOfMean * mean;
+    result[i] = static_cast<float>(times * raised);
+  }
+  return result;
+}
+
 /// The columns in the order in which they are rounded.
 std::vector<int64_t> rounding_order(const Tensor& matrix, ActivationOrder wanted) {
   const auto size = static_cast<size_t>(matrix.dim(0));
@@ -83,30 +97,24 @@ QuantizedWeight columns_of(const QuantizedWeight& weight, const ColumnRange& col
   return result;
 }
 
-/// Rounds the columns of a block: `rows` of the result by those of the weight.
-void round_columns(const CompensatedRoundingProblem& problem, const Tensor& weight,
-                   const FeedbackBlock& block, QuantizedWeight& rows) {
-  const auto round = [&](const Tensor& from, QuantizedWeight& to) {
-    problem.backend.round_compensated({.weight = from, .upper = block.upper, .order = block.order}, to);
-  };
-  if (problem.factor.size() == 1) return round(weight, rows);
-  QuantizedWeight part = columns_of(rows, block.columns);
-  round(take_columns(weight, block.columns), part);
-  put_columns(part.codes, block.columns.begin * rows.code_bits() / 8, rows.codes);
+/// Calls `change` with the columns of `weight` and of `rows` that a block holds.
+template <typename Change>
+void change_columns(const Tensor& weight, const ColumnRange& columns, QuantizedWeight& rows,
+                    const Change& change) {
+  if (columns.count() == rows.in_features) return change(weight, rows);
+  QuantizedWeight part = columns_of(rows, columns);
+  change(take_columns(weight, columns), part);
+  put_columns(part.codes, columns.begin * rows.code_bits() / 8, rows.codes);
+  put_columns(part.scales, groups_of(rows.scheme, columns, rows.in_features).begin, rows.scales);
 }
 
 }  // namespace
 
 Tensor shrunk_gram(const RoundingInput& input, double times, std::span<const int64_t> order) {
   Tensor result = take_both(input.gram.whole(), order);
+  const std::vector<float> added = ridge(result, shrinkage(input), times);
   const auto values = result.mutable_values<float>();
-  const auto size = static_cast<size_t>(result.dim(0));
-  double mean = 0;
-  for (size_t i = 0; i < size; ++i) mean += double{values[i * size + i]} / static_cast<double>(size);
-  for (size_t i = 0; i < size; ++i) {
-    const double raised = double{values[i * size + i]} * (1 + times * shrinkage(input));
-    values[i * size + i] = static_cast<float>(raised + times * kLeastShareOfMean * mean);
-  }
+  for (size_t i = 0; i < added.size(); ++i) values[i * (added.size() + 1)] += added[i];
   return result;
 }
 
@@ -136,10 +144,31 @@ QuantizedWeight round_compensated(const CompensatedRoundingProblem& problem) {
       throw_if_cancelled(problem.cancelled);
       if (!block.upper.defined()) continue;
       QuantizedWeight rows = rows_of(result, begin, end);
-      round_columns(problem, problem.weight.slice(begin, end), block, rows);
+      const auto round = [&](const Tensor& weight, QuantizedWeight& part) {
+        problem.backend.round_compensated({.weight = weight, .upper = block.upper, .order = block.order},
+                                          part);
+      };
+      change_columns(problem.weight.slice(begin, end), block.columns, rows, round);
     }
   }
   return result;
+}
+
+void improve_rounding(const ImprovementProblem& problem, QuantizedWeight& rounded) {
+  for (const GramMatrix::Block& block : problem.input.gram.blocks()) {
+    const double share = shrinkage({GramMatrix(block.values), problem.input.tokens});
+    const std::vector<float> added = ridge(block.values, share, 1);
+    for (int64_t begin = 0; begin < rounded.out_features; begin += kRowsPerStep) {
+      throw_if_cancelled(problem.cancelled);
+      const int64_t end = std::min(rounded.out_features, begin + kRowsPerStep);
+      const auto sweep = [&](const Tensor& weight, QuantizedWeight& rows) {
+        problem.backend.sweep_codes(
+            {.weight = weight, .gram = block.values, .ridge = added, .sweeps = problem.sweeps}, rows);
+      };
+      QuantizedWeight rows = rows_of(rounded, begin, end);
+      change_columns(problem.weight.slice(begin, end), block.columns, rows, sweep);
+    }
+  }
 }
 
 }  // namespace salient

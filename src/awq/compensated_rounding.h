@@ -50,4 +50,16 @@ struct CompensatedRoundingProblem {
 /// a Gram matrix in blocks each is rounded on its own.
 QuantizedWeight round_compensated(const CompensatedRoundingProblem& problem);
 
+struct ImprovementProblem {
+  Backend& backend;
+  const Tensor& weight;  ///< f32 [out, in]
+  const RoundingInput& input;
+  int64_t sweeps;
+  const CancellationFlag* cancelled = nullptr;
+};
+
+/// Lowers what rounding left of the error of the output by sweeps of coordinate descent over scales and
+/// codes, see Backend::sweep_codes, for the shrunk Gram matrix; of one in blocks each on its own.
+void improve_rounding(const ImprovementProblem& problem, QuantizedWeight& rounded);
+
 }  // namespace salient

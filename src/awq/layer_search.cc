@@ -204,9 +204,17 @@ void LayerSearch::finish(const LinearId& id, const ActivationStatistics& statist
     {
       const Stopwatch watch(report.seconds.rounding);
       finished_[id].quantized = round(id, rule, weight, clip, shared);
+      // As large as the Gram matrix, which is all that sweeps and losses need.
+      if (--shared.to_round == 0) shared.factors.clear();
+      if (const int sweeps = settings_.sweeps.value_or(0); sweeps > 0) {
+        improve_rounding({.backend = job_.backend,
+                          .weight = weight,
+                          .input = shared.input,
+                          .sweeps = sweeps,
+                          .cancelled = job_.cancelled},
+                         *finished_[id].quantized);
+      }
     }
-    // As large as the Gram matrix, which is all that losses need.
-    if (--shared.to_round == 0) shared.factors.clear();
     const Stopwatch watch(report.seconds.checks);
     report.linears.push_back(measure_losses({.backend = job_.backend,
                                              .precision = job_.precision,

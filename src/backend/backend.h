@@ -81,6 +81,14 @@ struct CompensationProblem {
   std::span<const int64_t> order;  ///< [in], of the columns of `weight`
 };
 
+/// See Backend::sweep_codes.
+struct CodeSweepProblem {
+  const Tensor& weight;          ///< W f32 [out, in]
+  const Tensor& gram;            ///< f32 [in, in]
+  std::span<const float> ridge;  ///< [in]
+  int64_t sweeps;
+};
+
 /// How a machine computes. Coarse operations on f32 activations [rows, features]; weights are prepared once.
 /// Shapes are validated here (internal error on mismatch), kernels validate nothing.
 class Backend {
@@ -154,6 +162,12 @@ class Backend {
   /// each code becomes the nearest to w_k + sum over the columns before it of (w - q) U[., i], q being what
   /// their codes stand for.
   virtual void round_compensated(const CompensationProblem& problem, QuantizedWeight& result) = 0;
+  /// Lowers the loss (W - Q) H (W - Q)^T of each row Q of `result` [out, in], H being `gram` with `ridge`
+  /// added to its diagonal: so many times each scale, group after group, and then each code, column after
+  /// column, goes to where the loss is least with all others as they are. Scales stay within a factor of 3
+  /// and representable in their type, those of kWholeMatrix and all zeros as they are; a row whose loss did
+  /// not fall, too.
+  virtual void sweep_codes(const CodeSweepProblem& problem, QuantizedWeight& result) = 0;
 };
 
 /// What linears of up to 4 bits make of their inputs (weights in groups of a multiple of 8 columns or whole

@@ -28,6 +28,7 @@ struct QuantizeArguments {
   std::string method = "awq";
   std::string duo_scaling = "true";
   std::optional<std::string> rounding;
+  std::optional<int> sweeps;
   std::optional<std::string> objective;
   std::optional<std::string> effort;
   std::optional<double> target_bits;
@@ -66,13 +67,14 @@ CLI::IsMember one_of(std::span<const std::string_view> words) {
 /// Flags that say what a recipe says.
 constexpr const char* kRecipeFlags[] = {"--scheme",      "--group-size", "--ignore",  "--method",
                                         "--duo-scaling", "--n-grid",     "--no-clip", "--rounding",
-                                        "--target-bits", "--objective"};
+                                        "--target-bits", "--objective",  "--sweeps"};
 
 /// Flags that say what AWQ does, and how its data is read. --data itself and its sizes may stand beside
 /// --method rtn, so that the two methods are compared by a change of one word.
 constexpr const char* kAwqFlags[] = {"--effort",  "--rounding",         "--objective",     "--n-grid",
                                      "--no-clip", "--duo-scaling",      "--propagation",   "--precision",
-                                     "--shuffle", "--concatenate-data", "--moe-calibrate", "--seed"};
+                                     "--shuffle", "--concatenate-data", "--moe-calibrate", "--seed",
+                                     "--sweeps"};
 
 void refuse_awq_flags(const CLI::App& command) {
   for (const char* flag : kAwqFlags) {
@@ -161,15 +163,18 @@ void take_calibration_flags(const QuantizeArguments& arguments, CalibrationOptio
 void take_effort_flags(QuantizeArguments& arguments) {
   OneshotOptions& options = arguments.options;
   if (arguments.effort) {
-    if (arguments.rounding && arguments.propagation) {
+    const bool says_sweeps = arguments.sweeps || arguments.rounding == "nearest";
+    if (arguments.rounding && arguments.propagation && says_sweeps) {
       fail(ErrorKind::invalid_argument,
-           "--effort stands beside --rounding and --propagation, which leave nothing to it; leave it out");
+           "--effort stands beside --rounding{} --propagation, which leave nothing to it; leave it out",
+           arguments.sweeps ? ", --sweeps and" : " and");
     }
     take_effort("--effort", value_by_name<Effort>(kEffortWords, *arguments.effort), options);
   }
   if (arguments.rounding) {
     options.recipe.awq->rounding = value_by_name<Rounding>(kRoundingWords, *arguments.rounding);
   }
+  if (arguments.sweeps) options.recipe.awq->sweeps = *arguments.sweeps;
 }
 
 void finish_options(const CLI::App& command, QuantizeArguments& arguments) {
@@ -357,8 +362,8 @@ void add_search_options(CLI::App& command, QuantizeArguments& arguments) {
       ->check(CLI::IsMember({"true", "false", "both"}));
   command
       .add_option("--effort", arguments.effort,
-                  "What is done for accuracy: fast, default or best; stands for --rounding and --propagation "
-                  "where they are not given")
+                  "What is done for accuracy: fast, default or best; stands for --rounding, --sweeps and "
+                  "--propagation where they are not given")
       ->check(one_of(kEffortWords));
   command.add_option("--n-grid", arguments.n_grid, "Candidate scales per mapping (default 20)");
   command.add_flag("--no-clip", arguments.no_clip, "Leave out the clip search");
@@ -369,6 +374,12 @@ void add_search_options(CLI::App& command, QuantizeArguments& arguments) {
           "nearest (effort fast); or matched (effort best): compensated, and each linear makes up for "
           "what its input lost before it (GPTAQ)")
       ->check(one_of(kRoundingWords));
+  command
+      .add_option(
+          "--sweeps", arguments.sweeps,
+          "Behind compensated or matched rounding, so many times fit scales and codes again, one after "
+          "another (default 0, with --effort best 2)")
+      ->check(CLI::Range(0, kMostSweeps));
   command
       .add_option(
           "--objective", arguments.objective,

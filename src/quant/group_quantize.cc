@@ -213,6 +213,11 @@ class RowQuantizer {
 
 }  // namespace
 
+float storable_scale(const QuantizationScheme& scheme, DType scale_dtype, double scale) {
+  const int steps = max_code(scheme);
+  return stored_scale(scale_dtype, scale * steps, steps);
+}
+
 GroupGrid make_group_grid(const QuantizationScheme& scheme, DType scale_dtype, float minimum, float maximum) {
   minimum = std::min(minimum, 0.0f);
   maximum = std::max(maximum, 0.0f);

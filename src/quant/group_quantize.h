@@ -20,6 +20,9 @@ struct GroupGrid {
 /// scales that would under- or overflow are clamped into the normal range.
 GroupGrid make_group_grid(const QuantizationScheme& scheme, DType scale_dtype, float minimum, float maximum);
 
+/// The scale nearest to `scale` that may be stored as `dtype`: see make_group_grid.
+float storable_scale(const QuantizationScheme& scheme, DType scale_dtype, double scale);
+
 /// round(value / scale) + zero, clamped to [0, max_code]; ties to even.
 int quantize_value(const QuantizationScheme& scheme, const GroupGrid& grid, float value);
 

@@ -11,17 +11,18 @@ namespace {
 struct EffortSettings {
   Rounding rounding;
   Propagation propagation;
+  int sweeps;
 };
 
 /// Measured in docs/measurements.md.
 EffortSettings settings_of(Effort effort) {
   switch (effort) {
     case Effort::fast:
-      return {Rounding::nearest, Propagation::original};
+      return {Rounding::nearest, Propagation::original, 0};
     case Effort::standard:
-      return {Rounding::compensated, Propagation::quantized};
+      return {Rounding::compensated, Propagation::quantized, 0};
     case Effort::best:
-      return {Rounding::matched, Propagation::quantized};
+      return {Rounding::matched, Propagation::quantized, 2};
   }
   return {};
 }
@@ -46,7 +47,10 @@ void require_choice(const std::string& name, const OneshotOptions& options) {
 OneshotOptions settled(OneshotOptions options) {
   const EffortSettings settings = settings_of(options.effort);
   auto& awq = options.recipe.awq;
-  if (awq && !awq->rounding && options.result == OneshotResult::quantized) awq->rounding = settings.rounding;
+  if (awq && options.result == OneshotResult::quantized) {
+    if (!awq->rounding) awq->rounding = settings.rounding;
+    if (!awq->sweeps) awq->sweeps = awq->rounding == Rounding::nearest ? 0 : settings.sweeps;
+  }
   if (!options.calibration.propagation) options.calibration.propagation = settings.propagation;
   return options;
 }
@@ -62,11 +66,14 @@ void take_effort(std::string_view flag, Effort effort, OneshotOptions& options) 
   std::vector<std::string_view> named;
   if (options.recipe.awq->rounding) named.emplace_back("rounding");
   if (options.calibration.propagation) named.emplace_back("propagate_error");
+  if (options.recipe.awq->sweeps) named.emplace_back("sweeps");
   if (!named.empty()) {
     fail(ErrorKind::invalid_argument,
          "{} stands beside {}, which names {} itself; leave {} out, or take {} out of the recipe", name,
          options.recipe_source.empty() ? "a recipe" : options.recipe_source, fmt::join(named, " and "), flag,
-         named.size() == 1 ? "that" : "both");
+         named.size() == 1   ? "that"
+         : named.size() == 2 ? "both"
+                             : "all of them");
   }
   options.effort = effort;
 }

@@ -155,8 +155,8 @@ class LayerMemory {
     return std::max(inputs, widest_judged() * widest_judged()) * kBf16;
   }
 
-  /// And what each thread does: errors of rounding, in f32 and bf16, and columns on their way through
-  /// compensation.
+  /// And what each thread does: errors of rounding, in f32 and bf16, which take no less than
+  /// sweeps do in their place, and columns on their way through compensation.
   uint64_t rounding_of_thread() const {
     constexpr uint64_t kErrorRows = 256;
     constexpr uint64_t kCompensatedRows = 128;

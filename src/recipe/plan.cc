@@ -29,6 +29,7 @@ void check_result(const OneshotOptions& options) {
   if (options.format) refuse(fmt::format("the format {}", to_string(*options.format)));
   if (awq->rounding)
     refuse(fmt::format("the rounding {}", kRoundingWords[static_cast<size_t>(*awq->rounding)]));
+  if (awq->sweeps) refuse("sweeps");
   for (const ConfigGroup& group : options.recipe.quantization.config_groups) {
     if (group.weights.actorder == ActivationOrder::weight) refuse("actorder of " + group.name);
   }
@@ -56,7 +57,21 @@ void check_cap(const OneshotOptions& options) {
       "bits that were chosen, under the cap");
 }
 
+void check_sweeps(const AwqModifier& awq) {
+  const int sweeps = awq.sweeps.value_or(0);
+  if (sweeps < 0 || sweeps > kMostSweeps) {
+    fail(ErrorKind::invalid_argument, "sweeps is {}, but must be 0 to {}", sweeps, kMostSweeps);
+  }
+  if (sweeps > 0 && awq.rounding == Rounding::nearest) {
+    fail(ErrorKind::invalid_argument,
+         "{} sweeps are for compensated and matched rounding, but the rounding is nearest; leave one of the "
+         "two out",
+         sweeps);
+  }
+}
+
 void check_rounding(const OneshotOptions& options) {
+  if (options.recipe.awq) check_sweeps(*options.recipe.awq);
   const bool matched = options.recipe.awq && options.recipe.awq->rounding == Rounding::matched;
   if (!matched || options.calibration.propagation != Propagation::original) return;
   fail(

@@ -15,6 +15,9 @@ namespace salient {
 /// The words for the values of Rounding, in their order.
 inline constexpr std::string_view kRoundingWords[] = {"nearest", "compensated", "matched"};
 
+/// Of AwqModifier::sweeps: more change nothing that could be measured.
+inline constexpr int kMostSweeps = 16;
+
 /// The words for the values of Effort and Objective.
 inline constexpr std::string_view kEffortWords[] = {"fast", "default", "best"};
 inline constexpr std::string_view kObjectiveWords[] = {"linear_output", "block_output"};

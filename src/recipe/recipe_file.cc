@@ -209,6 +209,7 @@ class RecipeReader {
     check_extras();
     if (clip_) awq_->clip = clip_->as_bool() ? ClipSearch::on : ClipSearch::off;
     if (rounding_) awq_->rounding = *rounding_;
+    if (sweeps_) awq_->sweeps = *sweeps_;
     if (objective_) awq_->objective = *objective_;
     options_.recipe = {.awq = awq_, .quantization = *quantization_};
   }
@@ -260,6 +261,7 @@ class RecipeReader {
     constexpr std::string_view kKeys[] = {"apply_clip",
                                           "effort",
                                           "rounding",
+                                          "sweeps",
                                           "objective",
                                           "format",
                                           "num_calibration_samples",
@@ -287,6 +289,7 @@ class RecipeReader {
     if (const auto clip = view.find("apply_clip")) set_clip(*clip);
     if (const auto rounding = view.find("rounding"))
       rounding_ = static_cast<Rounding>(read_word(*rounding, kRoundingWords));
+    if (const auto sweeps = view.find("sweeps")) sweeps_ = static_cast<int>(sweeps->as_int(0, kMostSweeps));
     if (const auto objective = view.find("objective"))
       objective_ = static_cast<Objective>(read_word(*objective, kObjectiveWords));
     if (const auto effort = view.find("effort"))
@@ -439,6 +442,7 @@ class RecipeReader {
   std::optional<JsonView> min_tokens_;
   std::optional<JsonView> clip_;
   std::optional<Rounding> rounding_;
+  std::optional<int> sweeps_;
   std::optional<Objective> objective_;
 };
 

@@ -152,6 +152,7 @@ void write_extras(RecipeWriter& writer, const OneshotOptions& options) {
     }
     if (!scaled) {
       writer.put("rounding", std::string(kRoundingWords[static_cast<size_t>(*options.recipe.awq->rounding)]));
+      writer.put("sweeps", *options.recipe.awq->sweeps);
     }
     writer.put("objective", std::string(kObjectiveWords[static_cast<size_t>(options.recipe.awq->objective)]));
     write_data(writer, calibration);

@@ -132,6 +132,9 @@ std::string method_text(const OneshotOptions& given) {
   const bool scaled = options.result == OneshotResult::scaled;
   std::string rounding = "no rounding";
   if (!scaled) rounding = fmt::format("rounding {}", kRoundingWords[static_cast<size_t>(*awq.rounding)]);
+  if (const int sweeps = awq.sweeps.value_or(0); !scaled && sweeps > 0) {
+    rounding += fmt::format(", {} sweeps", sweeps);
+  }
   std::string text =
       fmt::format("AWQ: duo_scaling {}, {} candidates by {}, {}, {}, next layer sees {} outputs",
                   kDuo[static_cast<size_t>(awq.duo_scaling)], awq.n_grid,

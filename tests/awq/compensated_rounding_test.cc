@@ -206,6 +206,36 @@ TEST_F(CompensatedRounding, BlocksGiveTheCodesOfAMatrixThatHasNothingElse) {
   }
 }
 
+/// Of blocks too, where scales and codes change in columns of their own.
+TEST_F(CompensatedRounding, SweepsLoseLessAlsoOnOtherTokens) {
+  constexpr int64_t kColumns = 160;
+  const Tensor weight = random_matrix(48, kColumns, 3);
+  const Tensor seen = correlated_gram(6000, kColumns, 10);
+  const Tensor unseen = correlated_gram(6000, kColumns, 20);
+  rule_.scheme.num_bits = 3;
+  const QuantizedWeight before = round(weight, seen, 6000);
+  for (const bool in_blocks : {false, true}) {
+    GramMatrix blocks(kColumns, 96);
+    blocks.add(*backend_, MatmulPrecision::f32, split_input(6000, kColumns, 96, 4));
+    const RoundingInput input{in_blocks ? blocks : GramMatrix(seen), 6000};
+    const auto error = [&](const QuantizedWeight& rounded) {
+      if (!in_blocks) return output_error(weight, rounded, unseen);
+      GramMatrix others(kColumns);
+      others.add(*backend_, MatmulPrecision::f32, split_input(6000, kColumns, 96, 5));
+      return output_error(weight, rounded, others.whole());
+    };
+    QuantizedWeight improved = round(weight, seen, 6000);
+    improve_rounding({.backend = *backend_, .weight = weight, .input = input, .sweeps = 2}, improved);
+    EXPECT_LT(error(improved), (in_blocks ? 0.6 : 0.95) * error(before)) << in_blocks;
+    for (const int64_t group : {int64_t{0}, improved.groups() - 1}) {
+      int64_t fitted = 0;
+      for (int64_t row = 0; row < 48; ++row) fitted += improved.scale(row, group) != before.scale(row, group);
+      EXPECT_GT(fitted, 24) << group;
+    }
+    EXPECT_EQ(std::memcmp(improved.zeros.bytes(), before.zeros.bytes(), before.zeros.byte_size()), 0);
+  }
+}
+
 TEST_F(CompensatedRounding, IndependentChannelsAreRoundedToNearest) {
   const Tensor weight = random_matrix(20, 64, 5);
   Tensor gram = Tensor::zeros(DType::f32, {64, 64});

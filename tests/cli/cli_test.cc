@@ -217,8 +217,11 @@ TEST_F(CommandLine, EffortStandsForWhatIsNotSaid) {
   };
   EXPECT_THAT(method({"--effort", "fast"}), AllOf(HasSubstr("nearest"), HasSubstr("sees original")));
   EXPECT_THAT(method({}), AllOf(HasSubstr("compensated"), HasSubstr("sees quantized")));
-  EXPECT_THAT(method({"--effort", "best"}), HasSubstr("rounding matched"));
-  EXPECT_THAT(method({"--effort", "best", "--rounding", "nearest"}), HasSubstr("rounding nearest"));
+  EXPECT_THAT(method({"--effort", "best"}), HasSubstr("rounding matched, 2 sweeps"));
+  EXPECT_THAT(method({"--sweeps", "5"}), HasSubstr("rounding compensated, 5 sweeps"));
+  EXPECT_THAT(method({"--sweeps", "0"}), HasSubstr("rounding compensated, next layer"));
+  EXPECT_THAT(method({"--effort", "best", "--rounding", "nearest"}),
+              HasSubstr("rounding nearest, next layer"));
   EXPECT_THAT(method({"--objective", "block_output"}), HasSubstr("by block_output"));
 }
 
@@ -230,11 +233,19 @@ TEST_F(CommandLine, FlagsWithoutEffectAreRefused) {
     EXPECT_THAT(refused.errors, HasSubstr(message));
     EXPECT_FALSE(fs::exists(out()));
   };
-  const std::vector<std::pair<std::string, std::string>> flags{
-      {"--effort", "default"}, {"--rounding", "nearest"},  {"--objective", "linear_output"},
-      {"--n-grid", "20"},      {"--duo-scaling", "true"},  {"--propagation", "original"},
-      {"--precision", "f32"},  {"--moe-calibrate", "all"}, {"--seed", "1"},
-      {"--no-clip", ""},       {"--shuffle", ""},          {"--concatenate-data", "true"}};
+  const std::vector<std::pair<std::string, std::string>> flags{{"--effort", "default"},
+                                                               {"--rounding", "nearest"},
+                                                               {"--objective", "linear_output"},
+                                                               {"--n-grid", "20"},
+                                                               {"--duo-scaling", "true"},
+                                                               {"--propagation", "original"},
+                                                               {"--precision", "f32"},
+                                                               {"--moe-calibrate", "all"},
+                                                               {"--seed", "1"},
+                                                               {"--sweeps", "2"},
+                                                               {"--no-clip", ""},
+                                                               {"--shuffle", ""},
+                                                               {"--concatenate-data", "true"}};
   for (const auto& [flag, value] : flags) {
     std::vector<std::string> said{"--method", "rtn", flag};
     if (!value.empty()) said.push_back(value);
@@ -242,8 +253,13 @@ TEST_F(CommandLine, FlagsWithoutEffectAreRefused) {
   }
   expect_refused({"--effort", "fast", "--scaled-only"},
                  "--effort fast is for integers, but the result is scaled");
-  expect_refused({"--effort", "best", "--rounding", "matched", "--propagation", "quantized"},
-                 "--effort stands beside --rounding and --propagation");
+  expect_refused({"--effort", "best", "--rounding", "nearest", "--propagation", "quantized"},
+                 "--effort stands beside --rounding and --propagation, which");
+  expect_refused({"--effort", "best", "--rounding", "matched", "--propagation", "quantized", "--sweeps", "1"},
+                 "--effort stands beside --rounding, --sweeps and --propagation, which");
+  expect_refused({"--rounding", "nearest", "--sweeps", "1"},
+                 "1 sweeps are for compensated and matched rounding, but the rounding is nearest");
+  expect_refused({"--sweeps", "1", "--scaled-only"}, "sweeps is for integers, but the result is scaled");
   const std::string recipe = out("said.yaml");
   write_file_atomically(recipe, "AWQModifier: {scheme: W4A16}\nsalient: {rounding: nearest}\n");
   expect_refused({"--effort", "best", "--recipe", recipe},

@@ -266,6 +266,9 @@ TEST(Effort, DecidesWhatIsLeftOpen) {
     return settled(std::move(options));
   };
   EXPECT_EQ(with(Effort::fast).recipe.awq->rounding, Rounding::nearest);
+  EXPECT_EQ(with(Effort::fast).recipe.awq->sweeps, 0);
+  EXPECT_EQ(with(Effort::standard).recipe.awq->sweeps, 0);
+  EXPECT_EQ(with(Effort::best).recipe.awq->sweeps, 2);
   EXPECT_EQ(with(Effort::fast).calibration.propagation, Propagation::original);
   EXPECT_EQ(with(Effort::standard).recipe.awq->rounding, Rounding::compensated);
   EXPECT_EQ(with(Effort::best).recipe.awq->rounding, Rounding::matched);
@@ -275,8 +278,14 @@ TEST(Effort, DecidesWhatIsLeftOpen) {
   said.calibration.propagation = Propagation::quantized;
   EXPECT_EQ(with(Effort::fast, said).recipe.awq->rounding, Rounding::compensated);
   EXPECT_EQ(with(Effort::fast, said).calibration.propagation, Propagation::quantized);
+  said.recipe.awq->sweeps = 5;
+  EXPECT_EQ(with(Effort::standard, said).recipe.awq->sweeps, 5);
+  said.recipe.awq->sweeps.reset();
+  said.recipe.awq->rounding = Rounding::nearest;
+  EXPECT_EQ(with(Effort::best, said).recipe.awq->sweeps, 0);
   OneshotOptions scaled;
   scaled.result = OneshotResult::scaled;
+  EXPECT_FALSE(with(Effort::best, scaled).recipe.awq->sweeps.has_value());
   EXPECT_FALSE(with(Effort::best, scaled).recipe.awq->rounding.has_value());
 }
 
@@ -299,6 +308,9 @@ TEST(Effort, BesideARecipeDecidesAllOrIsRefused) {
       message("{rounding: nearest}"),
       "--effort best stands beside r.yaml, which names rounding itself; leave --effort out, or take that "
       "out of the recipe");
+  EXPECT_EQ(message("{rounding: matched, propagate_error: true, sweeps: 1}"),
+            "--effort best stands beside r.yaml, which names rounding and propagate_error and sweeps itself; "
+            "leave --effort out, or take all of them out of the recipe");
   EXPECT_THAT(message("{propagate_error: true}"), HasSubstr("r.yaml, which names propagate_error itself"));
   EXPECT_EQ(message("{rounding: matched, propagate_error: true}", Effort::standard),
             "--effort default stands beside r.yaml, which names rounding and propagate_error itself; leave "

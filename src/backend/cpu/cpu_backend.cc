@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "backend/cpu/attention.h"
+#include "backend/cpu/code_sweeps.h"
 #include "backend/cpu/column_rounding.h"
 #include "backend/cpu/factor.h"
 #include "backend/cpu/isa.h"
@@ -129,6 +130,7 @@ class CpuBackend final : public Backend {
   void accumulate_product(const Tensor& a, const Tensor& b, MatmulPrecision precision,
                           Tensor& result) override;
   void round_compensated(const CompensationProblem& problem, QuantizedWeight& result) override;
+  void sweep_codes(const CodeSweepProblem& problem, QuantizedWeight& result) override;
 
  private:
   std::string processor() const;
@@ -525,6 +527,16 @@ void CpuBackend::round_compensated(const CompensationProblem& problem, Quantized
   require(result.out_features == problem.weight.dim(0) && result.in_features == k,
           "a compensated rounding has as many codes as weights");
   salient::round_compensated(context(), problem, result);
+}
+
+void CpuBackend::sweep_codes(const CodeSweepProblem& problem, QuantizedWeight& result) {
+  require_matrix("weight of a code sweep", problem.weight);
+  const int64_t k = problem.weight.dim(1);
+  require_shape("Gram matrix of a code sweep", problem.gram, {k, k});
+  require(static_cast<int64_t>(problem.ridge.size()) == k, "a code sweep has a ridge for each column");
+  require(result.out_features == problem.weight.dim(0) && result.in_features == k,
+          "a code sweep has as many codes as weights");
+  salient::sweep_codes(context(), problem, result);
 }
 
 /// A forced instruction set binds the dense library as well, as far as the process has not used it yet.

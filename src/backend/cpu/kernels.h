@@ -131,6 +131,8 @@ struct CpuKernels {
   void (*layer_norm)(const LayerNormProblem& problem);
   /// y += x.
   void (*add)(const float* x, int64_t count, float* y);
+  /// y += factor * x.
+  void (*add_scaled)(float factor, const float* x, int64_t count, float* y);
   /// Whether no value is infinite or NaN.
   bool (*all_finite)(const float* x, int64_t count);
   /// The sum of a[i] * b[i]: products in float, the sum in double.

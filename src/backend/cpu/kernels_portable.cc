@@ -142,6 +142,10 @@ void add(const float* x, int64_t count, float* y) {
   for (int64_t i = 0; i < count; ++i) y[i] += x[i];
 }
 
+void add_scaled(float factor, const float* x, int64_t count, float* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] += factor * x[i];
+}
+
 bool all_finite(const float* x, int64_t count) {
   return std::all_of(x, x + count, [](float value) { return std::isfinite(value); });
 }
@@ -281,6 +285,7 @@ const CpuKernels kPortableKernels{
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
     .add = add,
+    .add_scaled = add_scaled,
     .all_finite = all_finite,
     .inner_product = inner_product,
     .multiply = multiply,
