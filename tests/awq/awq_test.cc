@@ -219,6 +219,24 @@ TEST_P(AwqLayer, MatchingMakesUpForWhatTheInputLost) {
   EXPECT_LT(error_with(Rounding::matched), error_with(Rounding::compensated));
 }
 
+/// In the mean over linears: what they lower has the ridge of few tokens in it.
+TEST_P(AwqLayer, SweepsLoseLess) {
+  for (auto& [id, rounding] : linears_) rounding = {.scheme = {.num_bits = 3, .group_size = 32}};
+  const auto report_with = [&](int sweeps) {
+    LayerStream data = stream();
+    const AwqModifier settings{.rounding = Rounding::compensated, .sweeps = sweeps};
+    return quantize_layer(job(), settings, weights_->layer(0), data).report;
+  };
+  const LayerReport without = report_with(0);
+  const LayerReport with = report_with(2);
+  ASSERT_EQ(with.linears.size(), without.linears.size());
+  double share = 0;
+  for (size_t i = 0; i < with.linears.size(); ++i) {
+    share += with.linears[i].loss / without.linears[i].loss / static_cast<double>(with.linears.size());
+  }
+  EXPECT_LT(share, 0.97);
+}
+
 TEST_P(AwqLayer, MatchingPassesOverBatchesOfWhichNothingCounts) {
   std::vector<std::vector<uint8_t>> masks(windows_.size(), std::vector<uint8_t>(windows_[0].size(), 1));
   std::ranges::fill(masks[0], uint8_t{0});
