@@ -282,6 +282,7 @@ struct MemoryPlan {
   /// Of the Gram matrix of a wider input only the square blocks of so many columns on its diagonal are kept,
   /// and errors are compensated within a block; 0: all are whole.
   int64_t gram_block = 0;
+  size_t threads = 0;  ///< that work; under a cap no more than it holds the scratch memory of
 };
 
 /// What `oneshot` would do: found out without touching weights beyond their headers, but with target_bits,

@@ -158,9 +158,9 @@ class Backend {
   /// products.
   virtual void accumulate_product(const Tensor& a, const Tensor& b, MatmulPrecision precision,
                                   Tensor& result) = 0;
-  /// Replaces the codes of `result` [out, in], whose scales and zeros stay. Column k = order[i] after column,
-  /// each code becomes the nearest to w_k + sum over the columns before it of (w - q) U[., i], q being what
-  /// their codes stand for.
+  /// Replaces the codes of `result` [out, in], whose scales and zeros stay. One column after the
+  /// other, order[0] first, each code becomes the nearest to w_k + sum over the columns before it of (w - q)
+  /// U[., i], k = order[i], q being what their codes stand for.
   virtual void round_compensated(const CompensationProblem& problem, QuantizedWeight& result) = 0;
   /// Lowers the loss (W - Q) H (W - Q)^T of each row Q of `result` [out, in], H being `gram` with `ridge`
   /// added to its diagonal: so many times each scale, group after group, and then each code, column after
@@ -188,6 +188,9 @@ struct CpuBackendOptions {
   MatmulPrecision precision = MatmulPrecision::f32;
   /// The integer modes hold for any number of rows, and a row's result does not depend on their number.
   ActivationMode activations = ActivationMode::fp32;
+  /// Whether weights of up to 4 bits are copied into the layout that runs them fastest. For weights that are
+  /// used once or twice it is not worth the time and the memory: then their codes are shared.
+  bool repack = true;
 };
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options = {});

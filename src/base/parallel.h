@@ -13,6 +13,18 @@ size_t thread_count();
 /// than 1024.
 void set_thread_count(size_t count);
 
+/// While it lives, so many threads.
+class ThreadCountScope {
+ public:
+  explicit ThreadCountScope(size_t count) : before_(thread_count()) { set_thread_count(count); }
+  ~ThreadCountScope() { set_thread_count(before_); }
+  ThreadCountScope(const ThreadCountScope&) = delete;
+  ThreadCountScope& operator=(const ThreadCountScope&) = delete;
+
+ private:
+  size_t before_;
+};
+
 /// Runs `body(begin, end)` over [0, count) in chunks of `grain`. The chunks depend on `count` and `grain`
 /// only, never on the number of threads, so a body whose chunks are independent gives the same bytes on any
 /// machine. Nested calls run in the calling thread. The first exception of a chunk is rethrown after all

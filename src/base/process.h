@@ -4,7 +4,7 @@
 
 namespace salient {
 
-/// Most memory that this process has had resident, in bytes, mapped file pages included (getrusage).
+/// Most memory that this process has had resident, in bytes, mapped file pages included (VmHWM of Linux).
 uint64_t peak_resident_bytes();
 
 /// Likewise what it has resident now.

@@ -1,7 +1,8 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
-#include <optional>
+#include <cstdio>
 #include <vector>
 
 #include "base/json.h"
@@ -9,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/terminal.h"
 #include "evaluate/speed.h"
+#include "runtime/generate.h"
 
 namespace salient::cli {
 namespace {
@@ -16,7 +18,7 @@ namespace {
 struct BenchArguments {
   std::string model;
   std::vector<int64_t> batch_sizes{1};
-  std::vector<int64_t> prefill_lengths{32, 128, 512};
+  std::vector<int64_t> prefill_lengths;  // empty: the usual ones that fit
   int64_t decode_length = 64;
   int repeats = 2;
   std::string activations = "fp32";
@@ -78,20 +80,36 @@ Json to_json(const BenchArguments& arguments, const BenchResult& result) {
           {"rows", std::move(rows)}};
 }
 
+/// In order of the rows. What cannot run is refused before anything is measured.
+std::vector<SpeedCase> cases_of(const BenchArguments& arguments, const DecoderSpec& spec) {
+  std::vector<int64_t> lengths = arguments.prefill_lengths;
+  if (lengths.empty()) {
+    const int64_t most = std::max<int64_t>(1, context_limit(spec) - arguments.decode_length);
+    for (const int64_t usual : {32, 128, 512}) lengths.push_back(std::min<int64_t>(usual, most));
+    lengths.erase(std::unique(lengths.begin(), lengths.end()), lengths.end());
+  }
+  std::vector<SpeedCase> cases;
+  for (const int64_t batch_size : arguments.batch_sizes) {
+    for (const int64_t prefill_length : lengths) {
+      cases.push_back({batch_size, prefill_length, arguments.decode_length});
+      check_speed_case(spec, cases.back());
+    }
+  }
+  return cases;
+}
+
 void run_bench(const BenchArguments& arguments) {
   const auto backend = make_backend({.activations = arguments.activations});
   BenchResult result{.device = backend->description()};
   const auto start = std::chrono::steady_clock::now();
   const Decoder decoder = Decoder::load(arguments.model, *backend, &interrupted());
   result.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const std::vector<SpeedCase> cases = cases_of(arguments, decoder.spec());
   result.bandwidth = backend->measure_bandwidth();
   if (!arguments.json) print_header(arguments, result);
-  for (const int64_t batch_size : arguments.batch_sizes) {
-    for (const int64_t prefill_length : arguments.prefill_lengths) {
-      const SpeedCase of{batch_size, prefill_length, arguments.decode_length};
-      result.rows.push_back(measure_speed(decoder, of, arguments.repeats, &interrupted()));
-      if (!arguments.json) print_row(arguments.activations, result, result.rows.back());
-    }
+  for (const SpeedCase& of : cases) {
+    result.rows.push_back(measure_speed(decoder, of, arguments.repeats, &interrupted()));
+    if (!arguments.json) print_row(arguments.activations, result, result.rows.back());
   }
   if (arguments.json) fmt::print("{}\n", to_json(arguments, result).dump(2));
 }
@@ -107,10 +125,11 @@ void add_bench_command(CLI::App& app) {
       ->add_option("--batch-size", arguments->batch_sizes,
                    "Sequences side by side; one or several, separated by commas (default 1)")
       ->delimiter(',')
-      ->check(positive);
+      ->check(CLI::Range(int64_t{1}, int64_t{4096}));
   command
       ->add_option("--prefill-length", arguments->prefill_lengths,
-                   "Tokens of each prompt; one or several, separated by commas (default 32,128,512)")
+                   "Tokens of each prompt; one or several, separated by commas (default 32,128,512, as far "
+                   "as the model has positions)")
       ->delimiter(',')
       ->check(positive);
   command
@@ -125,7 +144,7 @@ void add_bench_command(CLI::App& app) {
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
   command->footer(
       "Tokens are random. \"roof\" is the share of the memory bandwidth, measured in the same run, at which "
-      "decoding reads weights;\nMB/token counts keys and values too.");
+      "decoding reads weights,\nabove 100 % where a cache holds them; MB/token counts keys and values too.");
   command->callback([arguments] { run_bench(*arguments); });
 }
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 
+#include "base/parallel.h"
 #include "cli/terminal.h"
 #include "quant/scheme.h"
 #include "recipe/report_json.h"
@@ -120,6 +121,7 @@ std::string memory_text(const MemoryPlan& memory) {
     text += fmt::format(", {} of hidden states in bf16 on disk", format_bytes(memory.spilled));
   if (memory.gram_block > 0)
     text += fmt::format(", Gram matrices in blocks of {} columns", memory.gram_block);
+  if (memory.threads < thread_count()) text += fmt::format(", {} threads", memory.threads);
   return text;
 }
 

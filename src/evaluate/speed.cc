@@ -14,15 +14,6 @@ namespace {
 
 constexpr uint64_t kSeed = 0;
 
-void check(const DecoderSpec& spec, const SpeedCase& of) {
-  if (of.batch_size < 1 || of.prefill_length < 1 || of.decode_length < 0) {
-    fail(ErrorKind::invalid_argument,
-         "batch size {}, prefill length {}, decode length {}: the first two must be at least 1",
-         of.batch_size, of.prefill_length, of.decode_length);
-  }
-  check_window(spec, of.prefill_length + of.decode_length);
-}
-
 /// One run of one case.
 class SpeedRun {
  public:
@@ -76,9 +67,18 @@ class SpeedRun {
 
 }  // namespace
 
+void check_speed_case(const DecoderSpec& spec, const SpeedCase& of) {
+  if (of.batch_size < 1 || of.prefill_length < 1 || of.decode_length < 0) {
+    fail(ErrorKind::invalid_argument,
+         "batch size {}, prefill length {}, decode length {}: the first two must be at least 1",
+         of.batch_size, of.prefill_length, of.decode_length);
+  }
+  check_window(spec, of.prefill_length + of.decode_length);
+}
+
 Speed measure_speed(const Decoder& decoder, const SpeedCase& of, int repeats,
                     const CancellationFlag* cancelled) {
-  check(decoder.spec(), of);
+  check_speed_case(decoder.spec(), of);
   Speed speed{.of = of, .weight_bytes_per_step = decoder.step_weight_bytes(of.batch_size)};
   for (int repeat = 0; repeat < repeats; ++repeat) {
     SpeedRun run(decoder, of, cancelled);

@@ -19,7 +19,7 @@ struct Speed {
   double prefill_tokens_per_second = 0;  ///< of all sequences, one after the other
   double decode_tokens_per_second = 0;   ///< of all sequences together
   /// What a decoded step of all sequences reads: every weight that it uses once, as the back end keeps it,
-  /// and the keys and values of half of the steps.
+  /// and keys and values, in the mean over the steps.
   double weight_bytes_per_step = 0;
   double cache_bytes_per_step = 0;
   uint64_t memory = 0;  ///< resident behind the last step, in bytes
@@ -29,6 +29,9 @@ struct Speed {
     return weight_bytes_per_step * decode_tokens_per_second / static_cast<double>(of.batch_size);
   }
 };
+
+/// Errors: invalid_argument for a case that the model's positions cannot hold or that has no prompt.
+void check_speed_case(const DecoderSpec& spec, const SpeedCase& of);
 
 /// Runs random tokens; the fastest of `repeats` runs counts, prefill and decoding each for itself. Errors:
 /// invalid_argument for a case that the model's positions cannot hold or that has no prompt; cancelled.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <numeric>
 #include <set>
 
 #include "awq/awq.h"
@@ -23,6 +24,9 @@ constexpr uint64_t kBf16 = 2;
 // each thread and once.
 constexpr uint64_t kPerThread = 6 * kMiB;
 constexpr uint64_t kOnce = 28 * kMiB;
+/// What is chosen under a cap, and with it the result, must not hang on the number of threads: it has room
+/// for so many, and more work where there is room for them too.
+constexpr size_t kThreadsToChoose = 4;
 /// One part in so many is lost between what the allocator has given away.
 constexpr uint64_t kHoles = 32;
 /// Without products: rounding to nearest.
@@ -42,17 +46,25 @@ uint64_t integer_bytes(const QuantizationScheme& scheme, const LinearSlot& slot)
   return out * (row + groups * 3);  // scales of two bytes, zeros of one
 }
 
-/// One decoder layer, without the batches that run through it. `gram_block`: see MemoryPlan.
+/// What a plan may choose, see MemoryPlan.
+struct MemoryChoice {
+  HiddenStates storage = HiddenStates::f32;
+  int64_t rows_per_batch = kRowsPerBatch;
+  int64_t gram_block = 0;
+  size_t threads = thread_count();
+};
+
+/// One decoder layer, without the batches that run through it.
 class LayerMemory {
  public:
-  LayerMemory(const Job& job, int64_t layer, int64_t gram_block)
+  LayerMemory(const Job& job, int64_t layer, const MemoryChoice& choice)
       : job_(job),
         spec_(job.weights.spec()),
         layer_(layer),
         slots_(spec_.linears(layer)),
         linears_(job.resolved.linears[static_cast<size_t>(layer)]),
         representatives_(input_representatives(spec_, layer)),
-        gram_block_(gram_block),
+        choice_(choice),
         whole_widths_(whole_gram_widths(spec_, layer, linears_)) {}
 
   /// As mapped, with copies of what is stored in another order, and as it is to be written.
@@ -126,7 +138,8 @@ class LayerMemory {
   /// Where rows pass everything behind attention in slices: hidden states, the inputs of all linears, what
   /// each thread's slice is made of, and the linears packed.
   uint64_t batch_in_slices(uint64_t rows) const {
-    if (!rounds() || !passes_in_slices(spec_, layer_, static_cast<int64_t>(rows))) return 0;
+    // As one thread would do: fewer threads than planned must not need more.
+    if (!rounds() || !passes_in_slices(spec_, layer_, static_cast<int64_t>(rows), 1)) return 0;
     const auto hidden = static_cast<uint64_t>(spec_.hidden_size);
     const auto mixed = static_cast<uint64_t>(spec_.heads * spec_.value_dim);
     uint64_t inner = 0;
@@ -136,7 +149,7 @@ class LayerMemory {
       packed += elements_of(slot) * kBf16;
       if (is_up(slot.id.role)) inner = static_cast<uint64_t>(slot.out_features);
     }
-    const uint64_t sliced = std::min(rows, thread_count() * static_cast<uint64_t>(kRowsPerSlice));
+    const uint64_t sliced = std::min(rows, choice_.threads * static_cast<uint64_t>(kRowsPerSlice));
     return (rows * (3 * hidden + mixed + inner) + sliced * (3 * hidden + 2 * inner)) * kF32 + packed;
   }
 
@@ -211,7 +224,7 @@ class LayerMemory {
 
   std::vector<ColumnRange> blocks(const LinearSlot& slot) const {
     const bool whole = whole_widths_.contains(slot.in_features);
-    return GramMatrix::ranges(slot.in_features, whole ? 0 : gram_block_);
+    return GramMatrix::ranges(slot.in_features, whole ? 0 : choice_.gram_block);
   }
 
   uint64_t gram_bytes(const LinearSlot& slot) const {
@@ -300,7 +313,7 @@ class LayerMemory {
   std::vector<LinearSlot> slots_;
   const PerLinear<LinearRounding>& linears_;
   PerLinear<LinearId> representatives_;
-  int64_t gram_block_;
+  MemoryChoice choice_;
   std::set<int64_t> whole_widths_;
 };
 
@@ -314,12 +327,15 @@ class JobMemory {
     }
   }
 
-  MemoryPlan plan(HiddenStates storage, int64_t rows_per_batch, int64_t gram_block = 0) const {
-    MemoryPlan plan{
-        .program = program_, .cap = job_.max_memory, .storage = storage, .gram_block = gram_block};
-    plan.rows_per_batch = rows_per_batch;
-    plan.hidden_states = angles(rows_per_batch) + hidden(storage, plan.spilled);
-    for (int64_t layer = 0; layer < spec_.layers; ++layer) take_worse(layer, plan);
+  MemoryPlan plan(const MemoryChoice& choice) const {
+    MemoryPlan plan{.program = program(choice.threads),
+                    .cap = job_.max_memory,
+                    .storage = choice.storage,
+                    .rows_per_batch = choice.rows_per_batch,
+                    .gram_block = choice.gram_block,
+                    .threads = choice.threads};
+    plan.hidden_states = angles(choice.rows_per_batch) + hidden(choice.storage, plan.spilled);
+    for (int64_t layer = 0; layer < spec_.layers; ++layer) take_worse(layer, choice, plan);
     const uint64_t waiting = plan.program + plan.hidden_states;
     plan.sampling = job_.self_memory;
     plan.peak = std::max({waiting + plan.layer + plan.statistics + plan.workspace, waiting + embedding(),
@@ -350,12 +366,15 @@ class JobMemory {
   }
 
  private:
+  uint64_t program(size_t threads) const {
+    return resident_ + (job_.awq ? kOnce + threads * kPerThread : kWithoutProducts);
+  }
   bool has_tokens() const { return tokens_ > 0; }
   bool compares_blocks() const { return job_.awq && job_.awq->objective == Objective::block_output; }
 
   /// Layers differ where some have experts: the worst counts.
-  void take_worse(int64_t layer, MemoryPlan& plan) const {
-    const LayerMemory memory(job_, layer, plan.gram_block);
+  void take_worse(int64_t layer, const MemoryChoice& choice, MemoryPlan& plan) const {
+    const LayerMemory memory(job_, layer, choice);
     const uint64_t weights = memory.weights();
     const uint64_t statistics = memory.statistics();
     uint64_t work = memory.work();
@@ -367,7 +386,8 @@ class JobMemory {
       work = std::max(
           {work, memory.batch(rows) + memory.observed(rows), memory.batch(probe) + memory.widest_linear()});
       work += kept + memory.rounded_inputs(rows);
-      plan.program = std::max(plan.program, program_ + thread_count() * memory.rounding_of_thread());
+      plan.program =
+          std::max(plan.program, program(choice.threads) + choice.threads * memory.rounding_of_thread());
     }
     work += (weights + statistics + work) / kHoles;
     if (weights + statistics + work <= plan.layer + plan.statistics + plan.workspace) return;
@@ -430,20 +450,38 @@ class JobMemory {
   const DecoderSpec& spec_;
   int64_t tokens_ = 0;
   int64_t longest_ = 0;
-  uint64_t program_ = resident_bytes() + (job_.awq ? kOnce + thread_count() * kPerThread : kWithoutProducts);
+  uint64_t resident_ = resident_bytes();
 };
 
 /// What is tried, the least change to the results first.
-std::vector<MemoryPlan> choices(const JobMemory& memory) {
-  std::vector<MemoryPlan> plans;
+std::vector<MemoryChoice> choices(const JobMemory& memory) {
+  std::vector<MemoryChoice> choices;
+  const auto add = [&](HiddenStates storage, int64_t rows, int64_t block = 0) {
+    choices.push_back({storage, rows, block, kThreadsToChoose});
+  };
   for (const HiddenStates storage : {HiddenStates::f32, HiddenStates::bf16, HiddenStates::spilled}) {
     int64_t rows = std::max(kRowsPerBatch, memory.fewest_rows());
-    for (; rows > memory.fewest_rows(); rows /= 2) plans.push_back(memory.plan(storage, rows));
-    plans.push_back(memory.plan(storage, memory.fewest_rows()));
+    for (; rows > memory.fewest_rows(); rows /= 2) add(storage, rows);
+    add(storage, memory.fewest_rows());
   }
-  for (const int64_t block : memory.gram_blocks())
-    plans.push_back(memory.plan(HiddenStates::spilled, memory.fewest_rows(), block));
-  return plans;
+  for (const int64_t block : memory.gram_blocks()) add(HiddenStates::spilled, memory.fewest_rows(), block);
+  return choices;
+}
+
+uint64_t needed_by(const MemoryPlan& plan) {
+  return plan.peak - plan.program + program_allowance(plan.program);
+}
+
+/// A choice that fits with as many threads as there are, or as the cap has room for.
+MemoryPlan with_most_threads(const JobMemory& memory, MemoryChoice choice) {
+  size_t fit = std::min(kThreadsToChoose, thread_count());
+  for (size_t too_many = thread_count() + 1; fit + 1 < too_many;) {
+    choice.threads = std::midpoint(fit, too_many);
+    const MemoryPlan plan = memory.plan(choice);
+    (needed_by(plan) <= plan.cap ? fit : too_many) = choice.threads;
+  }
+  choice.threads = fit;
+  return memory.plan(choice);
 }
 
 }  // namespace
@@ -454,17 +492,17 @@ uint64_t program_allowance(uint64_t program) {
 
 MemoryPlan plan_memory(const Job& job) {
   const JobMemory memory(job);
-  if (job.max_memory == 0) return memory.plan(HiddenStates::f32, kRowsPerBatch);
+  if (job.max_memory == 0) return memory.plan({});
   uint64_t whole = 0;  // as the job would run without a cap
   uint64_t least = UINT64_MAX;
   int64_t block = 0;  // of that
-  for (const MemoryPlan& plan : choices(memory)) {
-    const uint64_t needed = plan.peak - plan.program + program_allowance(plan.program);
-    if (needed <= plan.cap) return plan;
+  for (const MemoryChoice& choice : choices(memory)) {
+    const uint64_t needed = needed_by(memory.plan(choice));
+    if (needed <= job.max_memory) return with_most_threads(memory, choice);
     if (whole == 0) whole = needed;
     if (needed >= least) continue;
     least = needed;
-    block = plan.gram_block;
+    block = choice.gram_block;
   }
   const uint64_t hundredths = job.max_memory * 100 / kMiB;  // rounded down, never up to a cap that would do
   fail(ErrorKind::out_of_memory,

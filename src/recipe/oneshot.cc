@@ -12,6 +12,7 @@
 #include "awq/awq.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/parallel.h"
 #include "base/process.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "quant/packing.h"
@@ -141,6 +142,7 @@ class OneshotRun {
   OneshotReport run() {
     const OneshotPlan plan = make_plan(job_);
     memory_ = plan.memory;
+    const ThreadCountScope threads(memory_.threads);
     if (!options_.work.empty()) work_.emplace(options_, job_, plan);
     CheckpointWriter writer({.target = options_.output,
                              .shard_size = options_.shard_size,

@@ -231,8 +231,8 @@ Job::Job(const OneshotOptions& options, SelfData self)
       self_memory(self_data_memory(options, weights)),
       precision(options.calibration.precision == CalibrationPrecision::f32 ? MatmulPrecision::f32
                                                                            : MatmulPrecision::bf16),
-      backend(make_cpu_backend({.precision = precision})),
-      exact(make_cpu_backend({.precision = MatmulPrecision::f32})) {}
+      backend(make_cpu_backend({.precision = precision, .repack = false})),
+      exact(make_cpu_backend({.precision = MatmulPrecision::f32, .repack = false})) {}
 
 std::optional<DType> storage_type(const Job& job) {
   const bool converts = job.result == OneshotResult::quantized && job.format == Format::autoawq_gemm;

@@ -104,6 +104,7 @@ Json to_json(const MemoryPlan& memory) {
           {"storage", kStorages[static_cast<size_t>(memory.storage)]},
           {"spilled", memory.spilled},
           {"rows_per_batch", memory.rows_per_batch},
+          {"threads", memory.threads},
           {"gram_block", block_width(memory.gram_block)}};
 }
 

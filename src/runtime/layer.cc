@@ -213,7 +213,7 @@ void add_block(const LayerRun& run, const PreparedNorm& norm, Tensor block, Tens
 std::optional<PreparedLayer> packed_for_slices(const LayerRun& run, const PreparedLayer& weights,
                                                int64_t rows) {
   const bool stepwise = run.order == LayerOrder::stepwise;
-  if (stepwise || weights.make || !passes_in_slices(run.spec, run.layer, rows)) return {};
+  if (stepwise || weights.make || !passes_in_slices(run.spec, run.layer, rows, thread_count())) return {};
   PreparedLayer packed = weights;
   for (const LinearId id : {LinearRole::o, LinearRole::gate, LinearRole::up, LinearRole::down}) {
     const auto found = packed.linears.find(id);
@@ -330,9 +330,9 @@ std::vector<RopeTable> make_rope_tables(const DecoderSpec& spec, std::span<const
   return tables;
 }
 
-bool passes_in_slices(const DecoderSpec& spec, int64_t layer, int64_t rows) {
+bool passes_in_slices(const DecoderSpec& spec, int64_t layer, int64_t rows, size_t threads) {
   const bool plain = !spec.parallel_block && !spec.has_state(layer) && !spec.has_experts(layer);
-  return plain && rows >= kRowsPerSlice * static_cast<int64_t>(thread_count());
+  return plain && rows >= kRowsPerSlice * static_cast<int64_t>(threads);
 }
 
 PreparedLayer prepare_layer(Backend& backend, const LayerWeights& weights) {

@@ -96,7 +96,7 @@ class Linears {
 inline constexpr int64_t kRowsPerSlice = 256;
 /// Whether so many rows pass the layer in slices, in parallel: plain feed-forward blocks and a slice or more
 /// for each thread. Slices give the same bytes as whole batches, so that the number of threads may decide.
-bool passes_in_slices(const DecoderSpec& spec, int64_t layer, int64_t rows);
+bool passes_in_slices(const DecoderSpec& spec, int64_t layer, int64_t rows, size_t threads);
 
 /// hidden [rows, hidden_size] -> hidden, in place: x += attention(norm(x)); x += mlp(norm(x)), or both of the
 /// same norm(x) in a parallel block. Families differ in which norms there are, before the blocks or behind.

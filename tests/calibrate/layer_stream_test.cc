@@ -88,7 +88,7 @@ TEST_P(MixedLengths, RowsInSlicesAreThoseOfWholeBatches) {
     set_thread_count(2);
     return seen;
   };
-  EXPECT_FALSE(passes_in_slices(spec, 0, 2 * kRowsPerSlice - 1));
+  EXPECT_FALSE(passes_in_slices(spec, 0, 2 * kRowsPerSlice - 1, 2));
   EXPECT_TRUE(seen_by(2) == seen_by(64));
   windows = random_windows(6, 86, 96);  // two slices and four rows
   EXPECT_TRUE(seen_by(2) == seen_by(64));

@@ -168,6 +168,9 @@ TEST_F(CommandLine, BenchMeasuresEveryRow) {
                 steps, 1e-6 * steps);
     EXPECT_GT(row["memory"].get<uint64_t>(), row["weight_bytes_per_step"].get<uint64_t>() / 2);
   }
+  const auto usual = run_salient({"bench", kModel, "--decode-length", "450", "--repeat", "1", "--json"});
+  ASSERT_EQ(usual.status, 0) << usual.errors;
+  EXPECT_EQ(parse_json(usual.output, "result")["rows"][1]["prefill_length"], 512 - 450);
   EXPECT_EQ(result["rows"][3]["batch_size"], 3);
   EXPECT_EQ(result["rows"][3]["prefill_length"], 16);
 }

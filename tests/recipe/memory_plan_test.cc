@@ -20,7 +20,8 @@ using ::testing::HasSubstr;
 
 constexpr uint64_t kMB = 1'000'000;
 
-/// So many tokens of so small a model that hidden states are most of what there is: nothing is run.
+/// So many tokens of so small a model that hidden states are most of what there is: nothing is run. With as
+/// many threads as a choice has room for.
 class MemoryPlanTest : public ::testing::Test {
  protected:
   explicit MemoryPlanTest(const std::string& architecture = "LlamaForCausalLM") {
@@ -31,7 +32,9 @@ class MemoryPlanTest : public ::testing::Test {
     options_.recipe.quantization.group_size = 32;
     options_.calibration.num_samples = 10'000;
     options_.calibration.sequences = random_windows(6000, 128, 96);
+    set_thread_count(4);
   }
+  ~MemoryPlanTest() override { set_thread_count(2); }
   std::string path(const std::string& name) const { return (scratch_.path() / name).string(); }
 
   MemoryPlan plan(uint64_t cap) {
@@ -198,13 +201,20 @@ TEST_F(MemoryPlanTest, ARefusalCountsInMebibytes) {
 /// The results follow from the choice.
 TEST_F(MemoryPlanTest, TheNumberOfThreadsDoesNotChoose) {
   const uint64_t cap = needed(plan(0));
-  for (const size_t threads : {1u, 2u, 4u}) {
-    set_thread_count(threads);
-    EXPECT_EQ(plan(cap).storage, HiddenStates::f32);
-    EXPECT_EQ(plan(cap - 1).storage, HiddenStates::f32);
-    EXPECT_LT(plan(cap - 1).rows_per_batch, kRowsPerBatch);
+  for (uint64_t tried = cap; tried > smallest_cap(); tried -= 20 * kMB) {
+    set_thread_count(4);
+    const MemoryPlan four = plan(tried);
+    for (const size_t threads : {1u, 2u, 7u, 200u}) {
+      set_thread_count(threads);
+      const MemoryPlan other = plan(tried);
+      EXPECT_EQ(other.storage, four.storage) << tried << ", " << threads;
+      EXPECT_EQ(other.rows_per_batch, four.rows_per_batch) << tried << ", " << threads;
+      EXPECT_EQ(other.gram_block, four.gram_block) << tried << ", " << threads;
+      EXPECT_LE(needed(other), tried) << threads;
+      EXPECT_LE(other.threads, threads);
+      EXPECT_GE(other.threads, std::min<size_t>(threads, 4));
+    }
   }
-  set_thread_count(2);
   EXPECT_EQ(program_allowance(1), uint64_t{128} << 20);
   EXPECT_EQ(program_allowance(uint64_t{128} << 20), uint64_t{128} << 20);
   EXPECT_EQ(program_allowance((uint64_t{128} << 20) + 1), uint64_t{256} << 20);

@@ -98,6 +98,7 @@ class CpuBackend final : public Backend {
         panels_(panel_kernels_for(choice)),
         asked_(options.precision),
         activations_(options.activations),
+        repack_(options.repack),
         can_round_(choice.isa == Isa::avx512 && gemm_has_fast_bf16()),
         tiles_(can_round_ && choice.amx ? fast_tile_kernels() : nullptr) {}
 
@@ -147,6 +148,7 @@ class CpuBackend final : public Backend {
   PanelKernels panels_;
   MatmulPrecision asked_;
   ActivationMode activations_;
+  bool repack_;
   bool can_round_;
   const TileKernels* tiles_;
   Gemm gemm_;
@@ -177,7 +179,7 @@ std::unique_ptr<PreparedLinear> CpuBackend::prepare(const LinearWeight& weight) 
   require(weight.defined(), "a linear without weight");
   if (weight.quantized) {
     require_parts(*weight.quantized);
-    if (PanelWeight::takes(weight.quantized->scheme, weight.quantized->in_features))
+    if (repack_ && PanelWeight::takes(weight.quantized->scheme, weight.quantized->in_features))
       return std::make_unique<CpuLinear>(std::make_unique<PanelWeight>(*weight.quantized), weight.bias);
     return std::make_unique<CpuLinear>(std::make_unique<IntegerWeight>(*weight.quantized), weight.bias);
   }

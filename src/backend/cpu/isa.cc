@@ -95,6 +95,14 @@ std::vector<Isa> supported_isas() {
 }
 
 IsaChoice choose_isa(std::string_view text) {
+  const auto refuse = [&] {
+    fail(ErrorKind::invalid_argument,
+         "SALIENT_ISA={}: unknown, expected portable, avx2 or avx512, then no-vnni, no-amx or both, with "
+         "commas "
+         "between",
+         text);
+  };
+  if (text.ends_with(',')) refuse();
   std::optional<Isa> named;
   bool vnni = true;
   bool amx = true;
@@ -110,11 +118,7 @@ IsaChoice choose_isa(std::string_view text) {
     } else if (word == "no-amx" && amx) {
       amx = false;
     } else {
-      fail(ErrorKind::invalid_argument,
-           "SALIENT_ISA={}: unknown, expected portable, avx2 or avx512, then no-vnni, no-amx or both, with "
-           "commas "
-           "between",
-           text);
+      refuse();
     }
   }
   if (named && !cpu_supports(*named)) {

@@ -24,7 +24,7 @@ class Buffer {
  public:
   explicit Buffer(size_t bytes) : bytes_(bytes) {
     data_ = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data_ == MAP_FAILED) fail(ErrorKind::io, "no memory for a buffer of {} bytes", bytes);
+    if (data_ == MAP_FAILED) fail(ErrorKind::out_of_memory, "no memory for a buffer of {} bytes", bytes);
     madvise(data_, bytes, MADV_HUGEPAGE);
   }
   ~Buffer() { munmap(data_, bytes_); }
