@@ -17,12 +17,9 @@
 namespace salient {
 namespace {
 
-/// AutoAWQ leaves q and k alone: their outputs meet in a product before the softmax, where clipping hurts.
-/// A grid of the whole matrix has no bound of each row that could be searched.
-bool may_clip(LinearRole role, const QuantizationScheme& scheme) {
-  return scheme.group_size != QuantizationScheme::kWholeMatrix && role != LinearRole::q &&
-         role != LinearRole::k && role != LinearRole::q_a && role != LinearRole::q_b &&
-         role != LinearRole::state_q && role != LinearRole::state_k;
+bool makes_attention_scores(LinearRole role) {
+  return role == LinearRole::q || role == LinearRole::k || role == LinearRole::q_a ||
+         role == LinearRole::q_b || role == LinearRole::state_q || role == LinearRole::state_k;
 }
 
 std::array<double, 7> quantiles_of(std::vector<float> values) {
@@ -254,6 +251,15 @@ LayerSearch::SharedInput& LayerSearch::shared_input(const LinearId& id,
   return *shared_;
 }
 
+/// A grid of the whole matrix has no bound of each row that could be searched. The outputs of q and k meet in
+/// a product before the softmax: measured, their clips help where nothing fits scales afterwards, and not
+/// before sweeps, which do.
+bool LayerSearch::may_clip(LinearRole role, const QuantizationScheme& scheme) const {
+  if (settings_.clip == ClipSearch::off || scheme.group_size == QuantizationScheme::kWholeMatrix)
+    return false;
+  return settings_.sweeps.value_or(0) == 0 || !makes_attention_scores(role);
+}
+
 /// How many linears share the input of `reader` and are to be rounded.
 int64_t LayerSearch::quantized_readers(const LinearId& reader) const {
   if (reader.role == LinearRole::expert_down) return 1;
@@ -324,7 +330,7 @@ Tensor LayerSearch::clip_of(const LinearId& id, const RoundingRule& rule, const 
                             const RoundingInput& input, LayerReport& report) const {
   const LinearRounding& rounding = job_.linears.at(id);
   if (rounding.observer != Observer::automatic) return clip_by_weights(rule, weight, rounding);
-  if (settings_.clip == ClipSearch::off || !may_clip(id.role, rule.scheme)) return {};
+  if (!may_clip(id.role, rule.scheme)) return {};
   const Stopwatch watch(report.seconds.clips);
   const ClipSearchResult found = search_clips({.backend = job_.backend,
                                                .rounding = rule,

@@ -66,6 +66,7 @@ class LayerSearch {
   PreparedLayer prepare_so_far() const;
   QuantizedWeight round(const LinearId& id, const RoundingRule& rule, const Tensor& weight,
                         const Tensor& clip, SharedInput& shared) const;
+  bool may_clip(LinearRole role, const QuantizationScheme& scheme) const;
   Tensor clip_of(const LinearId& id, const RoundingRule& rule, const Tensor& weight,
                  const RoundingInput& input, LayerReport& report) const;
 

@@ -7,7 +7,7 @@
 namespace salient {
 namespace {
 
-constexpr int64_t kRowsToMeasure = 512;
+constexpr int64_t kRowsToMeasure = 256;
 constexpr size_t kLargestChannels = 5;
 
 /// The mean squared error of an output, given those of some rows, summed over the tokens.

@@ -23,8 +23,8 @@ struct LinearLossProblem {
   const QuantizedWeight& rounded;
 };
 
-/// Everything of the report but the name. Losses are in units of the original's outputs; of linears with 1024
-/// rows or more every so many-th row counts, at least 512 of them.
+/// Everything of the report but the name. Losses are in units of the original's outputs; of linears with 512
+/// rows or more every so many-th row counts, at least 256 of them.
 LinearReport measure_losses(const LinearLossProblem& problem);
 
 }  // namespace salient

@@ -67,7 +67,7 @@ class AwqLayer : public ::testing::TestWithParam<FamilyCase> {
   std::unique_ptr<ModelWeights> weights_;
   PerLinear<LinearRounding> linears_;
   std::vector<ResolvedMapping> mappings_;
-  std::vector<std::vector<int32_t>> windows_ = random_windows(6, 40, 96);
+  std::vector<std::vector<int32_t>> windows_ = random_windows(24, 40, 96);
 };
 
 TEST_P(AwqLayer, SmoothingByAnyScalesKeepsWhatALayerComputes) {
@@ -235,6 +235,20 @@ TEST_P(AwqLayer, SweepsLoseLess) {
     share += with.linears[i].loss / without.linears[i].loss / static_cast<double>(with.linears.size());
   }
   EXPECT_LT(share, 0.97);
+}
+
+TEST_P(AwqLayer, ClipsQAndKWhereNoSweepsFollow) {
+  if (!linears_.contains(LinearRole::k)) GTEST_SKIP() << "no k of its own";
+  const std::string name = weights_->spec().linear_name(0, LinearRole::k);
+  const auto share_left = [&](int sweeps) {
+    LayerStream data = stream();
+    const AwqModifier settings{.rounding = Rounding::compensated, .sweeps = sweeps};
+    const LayerReport report = quantize_layer(job(), settings, weights_->layer(0), data).report;
+    const auto k = std::ranges::find(report.linears, name, &LinearReport::name);
+    return k == report.linears.end() ? 0 : k->loss_clipped / k->loss_scaled;
+  };
+  EXPECT_LT(share_left(0), 1);
+  EXPECT_EQ(share_left(1), 1);
 }
 
 TEST_P(AwqLayer, MatchingPassesOverBatchesOfWhichNothingCounts) {
