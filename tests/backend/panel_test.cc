@@ -286,6 +286,28 @@ TEST_P(PanelTest, ARowDoesNotDependOnItsNeighbours) {
   }
 }
 
+/// More rows than are made integers at a time, more of them than a strip, and the last ones of either.
+TEST_P(PanelTest, RowsOfLongPromptsDoNotDependOnWhereTheyStand) {
+  struct Case {
+    int64_t rows, depth, group;
+  };
+  for (const Case& each : {Case{1100, 64, 32}, Case{300, 2048, 128}}) {
+    const QuantizedWeight weight =
+        random_codes(generator, {.num_bits = 4, .group_size = each.group}, 150, each.depth);
+    const Tensor bias = random({150});
+    const Tensor x = random({each.rows, each.depth});
+    for (const ActivationMode mode : {ActivationMode::int16, ActivationMode::int8}) {
+      const Tensor together = run(weight, bias, x, mode);
+      for (int64_t first = 0; first < each.rows; first += 37) {
+        const int64_t end = std::min(each.rows, first + 37);
+        const Tensor some = run(weight, bias, x.slice(first, end), mode);
+        ASSERT_EQ(std::memcmp(some.bytes(), together.slice(first, end).bytes(), some.byte_size()), 0)
+            << to_string(mode) << ", rows from " << first << " of " << each.rows;
+      }
+    }
+  }
+}
+
 TEST_P(PanelTest, SameBytesForAnyThreadCount) {
   const QuantizedWeight weight = random_codes(generator, {.num_bits = 4, .group_size = 128}, 700, 512);
   for (const ActivationMode mode : {ActivationMode::fp32, ActivationMode::int16, ActivationMode::int8}) {
