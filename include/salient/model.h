@@ -29,6 +29,9 @@ struct LoadOptions {
   /// How linears of up to 4 bits take their inputs: "fp32" (exact products), "int16" or "int8" (integers with
   /// a scale for each group of weights; a multiple faster for many rows).
   std::string activations = "fp32";
+  /// A folder where packed weights of up to 4 bits are kept, so that the next load maps them; empty: they are
+  /// packed in memory every time.
+  std::string packed_weights{};
   const std::atomic<bool>* cancelled = nullptr;
 };
 

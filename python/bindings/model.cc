@@ -18,7 +18,8 @@ namespace {
 class LoadedModel {
  public:
   LoadedModel(const std::string& path, const std::string& device, const CancellationFlag* cancelled)
-      : backend_(make_backend({.device = device})), decoder_(Decoder::load(path, *backend_, cancelled)) {}
+      : backend_(make_backend({.device = device})),
+        decoder_(Decoder::load(path, *backend_, {.cancelled = cancelled})) {}
 
   std::string device() const { return backend_->description(); }
   const Decoder& decoder() const { return decoder_; }

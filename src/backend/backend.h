@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,6 +23,12 @@ class PreparedLinear {
   virtual int64_t in_features() const = 0;
   /// Bytes that one pass over the weight reads.
   virtual size_t byte_size() const = 0;
+};
+
+/// A weight as a back end has packed it: bytes that may be kept in a file and used where they lie.
+struct PackedWeight {
+  Tensor layout;  ///< i64 [8], known to the back end alone
+  Tensor bytes;   ///< u8, on a cache line
 };
 
 /// Arithmetic of dense products with many rows. f32 is exact to rounding; bf16 rounds both operands to
@@ -106,6 +113,11 @@ class Backend {
   /// without one, new: for products that repeat, and for calls from inside parallel work, which would each do
   /// so alone. Null where there is no such layout. Linears give the same bytes either way.
   virtual std::shared_ptr<const PreparedLinear> pack(const PreparedLinear& linear, TensorPool* pool) = 0;
+  /// What a prepared linear holds beside its bias, sharing memory; nothing where it holds the weight as it
+  /// was given.
+  virtual std::optional<PackedWeight> packed_weight(const PreparedLinear& linear) = 0;
+  /// A linear of such parts, whose memory it shares. Errors: bad_format for parts that it has not made.
+  virtual std::unique_ptr<PreparedLinear> prepare(const PackedWeight& weight, const Tensor& bias) = 0;
   /// y [rows, out] = x [rows, in] W^T + bias.
   virtual void linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) = 0;
   /// y[r] = table[tokens[r]]; the table is f32, f16 or bf16 [vocab, features].

@@ -22,6 +22,7 @@ struct BenchArguments {
   int64_t decode_length = 64;
   int repeats = 2;
   std::string activations = "fp32";
+  std::string packed_weights;
   bool json = false;
 };
 
@@ -102,7 +103,8 @@ void run_bench(const BenchArguments& arguments) {
   const auto backend = make_backend({.activations = arguments.activations});
   BenchResult result{.device = backend->description()};
   const auto start = std::chrono::steady_clock::now();
-  const Decoder decoder = Decoder::load(arguments.model, *backend, &interrupted());
+  const Decoder decoder = Decoder::load(
+      arguments.model, *backend, {.packed_weights = arguments.packed_weights, .cancelled = &interrupted()});
   result.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const std::vector<SpeedCase> cases = cases_of(arguments, decoder.spec());
   result.bandwidth = backend->measure_bandwidth();
@@ -141,6 +143,7 @@ void add_bench_command(CLI::App& app) {
                    "Runs of each row, of which the fastest counts (default 2)")
       ->check(CLI::Range(1, 1000));
   add_activations_option(*command, arguments->activations);
+  add_packed_weights_option(*command, arguments->packed_weights);
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
   command->footer(
       "Tokens are random. \"roof\" is the share of the memory bandwidth, measured in the same run, at which "

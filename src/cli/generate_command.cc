@@ -20,6 +20,7 @@ struct GenerateArguments {
   std::string prompt;
   GenerateOptions options{.max_tokens = 128};
   std::string activations = "fp32";
+  std::string packed_weights;
   bool json = false;
 };
 
@@ -47,8 +48,9 @@ bool print_piece(std::string_view piece) {
 void run_generate(GenerateArguments& arguments) {
   arguments.options.cancelled = &interrupted();
   const std::string prompt = read_prompt(arguments);
-  const Model model =
-      Model::load(arguments.model, {.activations = arguments.activations, .cancelled = &interrupted()});
+  const Model model = Model::load(arguments.model, {.activations = arguments.activations,
+                                                    .packed_weights = arguments.packed_weights,
+                                                    .cancelled = &interrupted()});
   Generation result;
   if (arguments.json) {
     result = model.generate(prompt, arguments.options);
@@ -92,6 +94,7 @@ void add_generate_command(CLI::App& app) {
   command->add_option("--stop", options.stop, "End the text before this string; may be repeated")
       ->allow_extra_args(false);
   add_activations_option(*command, arguments->activations);
+  add_packed_weights_option(*command, arguments->packed_weights);
   command->add_flag("--json", arguments->json, "Report text and speed as JSON on standard output");
   command->callback([arguments] { run_generate(*arguments); });
 }

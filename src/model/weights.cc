@@ -303,10 +303,14 @@ QuantizedWeight ModelWeights::unpacked(const LinearSlot& slot) const {
   return slot.fused() ? select_rows(weight, slot.rows, slot.out_features) : weight;
 }
 
+Tensor ModelWeights::bias(const LinearSlot& slot) const {
+  if (!slot.bias) return {};
+  return select_rows(checkpoint_->tensor(slot.name + ".bias"), slot.rows, slot.out_features);
+}
+
 LinearWeight ModelWeights::linear(const LinearSlot& slot) const {
   LinearWeight weight;
-  if (slot.bias)
-    weight.bias = select_rows(checkpoint_->tensor(slot.name + ".bias"), slot.rows, slot.out_features);
+  weight.bias = bias(slot);
   if (is_quantized(slot.name)) {
     weight.quantized = unpacked(slot);
   } else {
@@ -328,8 +332,18 @@ DType ModelWeights::storage_type(const LinearSlot& slot) const {
 }
 
 LayerWeights ModelWeights::layer(int64_t index) const {
+  return layer(index, [](const LinearSlot&) { return false; });
+}
+
+LayerWeights ModelWeights::layer(int64_t index, const std::function<bool(const LinearSlot&)>& known) const {
   LayerWeights weights;
-  for (const LinearSlot& slot : spec_.linears(index)) weights[slot.id] = linear(slot);
+  for (const LinearSlot& slot : spec_.linears(index)) {
+    if (known(slot)) {
+      weights[slot.id].bias = bias(slot);
+    } else {
+      weights[slot.id] = linear(slot);
+    }
+  }
   for (size_t role = 0; role < kNormRoles; ++role) {
     weights.norms[role] = norm(spec_.norm_name(index, static_cast<NormRole>(role)));
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -67,6 +68,8 @@ class ModelWeights {
   const std::optional<QuantizationConfig>& quantization() const { return quantization_; }
 
   LayerWeights layer(int64_t index) const;
+  /// The same; of the linears that `known` says true to only their biases.
+  LayerWeights layer(int64_t index, const std::function<bool(const LinearSlot&)>& known) const;
   /// Type in which a dense linear is stored.
   DType storage_type(const LinearSlot& slot) const;
   /// Lets the pages of a layer's tensors go.
@@ -96,6 +99,7 @@ class ModelWeights {
   Tensor dense_rows(const LinearSlot& slot) const;
   QuantizedWeight unpacked(const LinearSlot& slot) const;
   LinearWeight linear(const LinearSlot& slot) const;
+  Tensor bias(const LinearSlot& slot) const;
   NormWeight norm(const std::string& name) const;
   LinearSlot head_slot() const;
 

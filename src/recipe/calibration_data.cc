@@ -118,7 +118,7 @@ Sequences draw_self(const DatasetRequest& request) {
   {
     const Tokenizer tokenizer = Tokenizer::from_directory(options.model);
     const auto backend = make_cpu_backend({.precision = MatmulPrecision::bf16});
-    const Decoder decoder = Decoder::load(options.model, *backend, options.cancelled);
+    const Decoder decoder = Decoder::load(options.model, *backend, {.cancelled = options.cancelled});
     SelfTextOptions self = self_options(request, decoder.weights());
     self.on_progress = [&](int64_t done, int64_t tokens) {
       if (!options.on_sampling) return;

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "runtime/packed_weights.h"
 
 namespace salient {
 namespace {
@@ -66,16 +67,37 @@ Tensor final_logits(Backend& backend, const DecoderSpec& spec, const PreparedHea
   return logits;
 }
 
-Decoder Decoder::load(const std::string& directory, Backend& backend, const CancellationFlag* cancelled) {
+namespace {
+
+PreparedLayer load_layer(Backend& backend, const ModelWeights& weights, const PackedWeights& packed,
+                         int64_t layer) {
+  const auto is_packed = [&](const LinearSlot& slot) { return packed.contains(layer, slot.id); };
+  const LayerWeights stored = weights.layer(layer, is_packed);
+  PreparedLayer prepared = prepare_all_but_linears(stored);
+  for (const LinearSlot& slot : weights.spec().linears(layer)) {
+    const LinearWeight& weight = stored[slot.id];
+    prepared.linears[slot.id] =
+        is_packed(slot) ? packed.prepare(backend, layer, slot, weight.bias) : backend.prepare(weight);
+  }
+  return prepared;
+}
+
+}  // namespace
+
+Decoder Decoder::load(const std::string& directory, Backend& backend, const DecoderOptions& options) {
   Decoder decoder;
   decoder.backend_ = &backend;
   decoder.weights_ = std::make_unique<ModelWeights>(directory);
+  const PackedWeights packed =
+      options.packed_weights.empty()
+          ? PackedWeights()
+          : PackedWeights(options.packed_weights, backend, *decoder.weights_, options.cancelled);
   for (int64_t layer = 0; layer < decoder.spec().layers; ++layer) {
-    throw_if_cancelled(cancelled);
-    decoder.layers_.push_back(prepare_layer(backend, decoder.weights_->layer(layer)));
+    throw_if_cancelled(options.cancelled);
+    decoder.layers_.push_back(load_layer(backend, *decoder.weights_, packed, layer));
     decoder.weights_->release_layer(layer);
   }
-  throw_if_cancelled(cancelled);
+  throw_if_cancelled(options.cancelled);
   decoder.embedding_ = prepare_embedding(*decoder.weights_);
   decoder.head_ = prepare_head(backend, *decoder.weights_);
   return decoder;

@@ -60,13 +60,18 @@ struct ForwardOptions {
 /// Takes logits f32 [rows, vocab] of the tokens from `row` on.
 using LogitConsumer = std::function<void(int64_t row, const Tensor& logits)>;
 
+struct DecoderOptions {
+  /// A folder where packed weights are kept, see PackedWeights; empty: they are packed in memory.
+  std::string packed_weights{};
+  const CancellationFlag* cancelled = nullptr;
+};
+
 /// A model with all its layers prepared, for generation.
 class Decoder {
  public:
   /// Opens the directory and prepares every layer. The back end must outlive the decoder. Errors: those of
-  /// ModelWeights; cancelled, polled once per layer.
-  static Decoder load(const std::string& directory, Backend& backend,
-                      const CancellationFlag* cancelled = nullptr);
+  /// ModelWeights and of PackedWeights; cancelled, polled once per layer.
+  static Decoder load(const std::string& directory, Backend& backend, const DecoderOptions& options = {});
 
   const DecoderSpec& spec() const { return weights_->spec(); }
   const ModelWeights& weights() const { return *weights_; }

@@ -336,8 +336,13 @@ bool passes_in_slices(const DecoderSpec& spec, int64_t layer, int64_t rows, size
 }
 
 PreparedLayer prepare_layer(Backend& backend, const LayerWeights& weights) {
-  PreparedLayer prepared;
+  PreparedLayer prepared = prepare_all_but_linears(weights);
   for (const auto& [id, weight] : weights.linears) prepared.linears[id] = backend.prepare(weight);
+  return prepared;
+}
+
+PreparedLayer prepare_all_but_linears(const LayerWeights& weights) {
+  PreparedLayer prepared;
   for (size_t i = 0; i < kNormRoles; ++i) prepared.norms[i] = prepare_norm(weights.norms[i]);
   prepared.router_correction = weights.router_correction;
   prepared.state_tensors = weights.state_tensors;

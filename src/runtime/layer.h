@@ -42,6 +42,8 @@ struct PreparedLayer {
 };
 
 PreparedLayer prepare_layer(Backend& backend, const LayerWeights& weights);
+/// The same but for the linears.
+PreparedLayer prepare_all_but_linears(const LayerWeights& weights);
 
 /// Rows [begin, begin + count) of a batch belong to one sequence and continue at position `first_position`.
 struct SequenceSpan {

@@ -57,7 +57,8 @@ Model& Model::operator=(Model&&) noexcept = default;
 Model Model::load(const std::string& path, const LoadOptions& options) {
   auto backend = make_backend({options.device, options.activations});
   auto tokenizer = Tokenizer::from_directory(path);
-  auto decoder = Decoder::load(path, *backend, options.cancelled);
+  auto decoder = Decoder::load(path, *backend,
+                               {.packed_weights = options.packed_weights, .cancelled = options.cancelled});
   return Model(std::make_unique<State>(State{std::move(backend), std::move(tokenizer), std::move(decoder)}));
 }
 

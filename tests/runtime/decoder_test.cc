@@ -137,9 +137,9 @@ TEST(Decoder, LoadingStopsOnRequest) {
   const GoldenModel golden("llama_gqa");
   const auto backend = make_cpu_backend();
   CancellationFlag stop{false};
-  Decoder::load(golden.directory().string(), *backend, &stop);
+  Decoder::load(golden.directory().string(), *backend, {.cancelled = &stop});
   stop = true;
-  EXPECT_THAT([&] { Decoder::load(golden.directory().string(), *backend, &stop); },
+  EXPECT_THAT([&] { Decoder::load(golden.directory().string(), *backend, {.cancelled = &stop}); },
               throws_error(ErrorKind::cancelled, testing::StrEq("stopped on request")));
 }
 

@@ -106,6 +106,8 @@ class CpuBackend final : public Backend {
   double measure_bandwidth() override { return stream_bandwidth(kStreamBytes); }
   std::string arithmetic() const override;
   std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) override;
+  std::optional<PackedWeight> packed_weight(const PreparedLinear& linear) override;
+  std::unique_ptr<PreparedLinear> prepare(const PackedWeight& weight, const Tensor& bias) override;
   std::shared_ptr<const PreparedLinear> pack(const PreparedLinear& linear, TensorPool* pool) override;
   void linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) override;
   void embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) override;
@@ -193,6 +195,17 @@ const CpuLinear& own_linear(const PreparedLinear& linear) {
   const auto* own = dynamic_cast<const CpuLinear*>(&linear);
   require(own != nullptr, "a linear of another back end");
   return *own;
+}
+
+std::optional<PackedWeight> CpuBackend::packed_weight(const PreparedLinear& linear) {
+  const auto* panels = dynamic_cast<const PanelWeight*>(&own_linear(linear).weight());
+  if (panels == nullptr) return std::nullopt;
+  return PackedWeight{panels->layout().to_numbers(), panels->bytes()};
+}
+
+std::unique_ptr<PreparedLinear> CpuBackend::prepare(const PackedWeight& weight, const Tensor& bias) {
+  auto panels = std::make_unique<PanelWeight>(PanelLayout::from_numbers(weight.layout), weight.bytes);
+  return std::make_unique<CpuLinear>(std::move(panels), bias);
 }
 
 std::shared_ptr<const PreparedLinear> CpuBackend::pack(const PreparedLinear& linear, TensorPool* pool) {

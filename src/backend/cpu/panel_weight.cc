@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 
@@ -14,6 +15,9 @@ namespace salient {
 namespace {
 
 constexpr size_t kCacheLine = 64;
+/// Of what panels.h describes: to be raised with every change of it.
+constexpr int64_t kLayoutVersion = 1;
+constexpr int64_t kLayoutNumbers = 8;
 constexpr size_t kHugePage = size_t{2} << 20;
 
 size_t whole_lines(size_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
@@ -130,6 +134,41 @@ size_t PanelLayout::codes_offset() const {
 
 size_t PanelLayout::panel_bytes() const { return codes_offset() + static_cast<size_t>(lines() * kLineBytes); }
 
+// What can be computed from them, panel_bytes, tells a file that was made for another layout.
+Tensor PanelLayout::to_numbers() const {
+  const std::array<int64_t, kLayoutNumbers> numbers{kLayoutVersion,
+                                                    outputs,
+                                                    depth,
+                                                    group_width,
+                                                    static_cast<int64_t>(scale_type),
+                                                    middle,
+                                                    stored_zeros ? 1 : 0,
+                                                    static_cast<int64_t>(panel_bytes())};
+  return Tensor::of<int64_t>({kLayoutNumbers}, numbers);
+}
+
+PanelLayout PanelLayout::from_numbers(const Tensor& numbers) {
+  constexpr int64_t kMost = int64_t{1} << 31;
+  const auto is_size = [](int64_t value) { return value >= 1 && value <= kMost; };
+  if (numbers.dtype() == DType::i64 && numbers.shape() == Shape{kLayoutNumbers}) {
+    const auto n = numbers.values<int64_t>();
+    const bool sizes = is_size(n[1]) && is_size(n[2]) && is_size(n[3]);
+    const bool groups = n[3] % kLineColumns == 0 || n[3] >= n[2];
+    const bool known = n[4] >= 0 && n[4] <= static_cast<int64_t>(PanelScale::bf16) && n[5] >= 0 &&
+                       n[5] <= 8 && (n[6] == 0 || n[6] == 1);
+    if (n[0] == kLayoutVersion && sizes && groups && known) {
+      const PanelLayout layout{.outputs = n[1],
+                               .depth = n[2],
+                               .group_width = n[3],
+                               .scale_type = static_cast<PanelScale>(n[4]),
+                               .middle = static_cast<int>(n[5]),
+                               .stored_zeros = n[6] == 1};
+      if (static_cast<int64_t>(layout.panel_bytes()) == n[7]) return layout;
+    }
+  }
+  fail(ErrorKind::bad_format, "no layout of panels, or that of another version");
+}
+
 Panels PanelLayout::view(const std::byte* bytes) const {
   const auto* first = reinterpret_cast<const uint8_t*>(bytes);
   return {.codes = first + codes_offset(),
@@ -158,9 +197,10 @@ PanelWeight::PanelWeight(const QuantizedWeight& weight)
 
 PanelWeight::PanelWeight(const PanelLayout& layout, Tensor bytes)
     : layout_(layout), bytes_(std::move(bytes)) {
-  if (bytes_.byte_size() == layout_.byte_size()) return;
-  fail(ErrorKind::internal, "a weight [{}, {}] in panels has {} bytes, not {}", layout_.outputs,
-       layout_.depth, layout_.byte_size(), bytes_.byte_size());
+  const bool aligned = reinterpret_cast<uintptr_t>(bytes_.bytes()) % kCacheLine == 0;
+  if (bytes_.dtype() == DType::u8 && bytes_.byte_size() == layout_.byte_size() && aligned) return;
+  fail(ErrorKind::bad_format, "a weight [{}, {}] in panels is {} bytes on a cache line, not {}{}",
+       layout_.outputs, layout_.depth, layout_.byte_size(), bytes_.byte_size(), aligned ? "" : " on none");
 }
 
 void PanelWeight::unpack_row(int64_t row, std::span<uint8_t> out) const {

@@ -28,6 +28,9 @@ struct PanelLayout {
   size_t codes_offset() const;
   size_t panel_bytes() const;
   size_t byte_size() const { return static_cast<size_t>(panels()) * panel_bytes(); }
+  /// As numbers, and back. i64 [8]. Errors: bad_format for numbers that no weight has.
+  Tensor to_numbers() const;
+  static PanelLayout from_numbers(const Tensor& numbers);
   /// The kernels' view of such bytes, which start on a cache line.
   Panels view(const std::byte* bytes) const;
 };
@@ -40,7 +43,8 @@ class PanelWeight final : public WeightSource {
 
   /// Packs, in parallel. Its parts are as require_parts wants them.
   explicit PanelWeight(const QuantizedWeight& weight);
-  /// Bytes that were packed before. Errors: internal when they are not as many as the layout says.
+  /// Bytes that were packed before. Errors: bad_format when they are not as many as the layout says, or on no
+  /// cache line.
   PanelWeight(const PanelLayout& layout, Tensor bytes);
 
   /// The inverse of packing: the codes of a row in nibbles, as QuantizedWeight has them. [4 * lines]
