@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "checkpoint/sealed_file.h"
 #include "model/families.h"
 #include "recipe/layer_file.h"
 #include "recipe/layer_record.h"

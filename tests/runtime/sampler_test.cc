@@ -25,7 +25,7 @@ TEST(NextTokenDistribution, IsThatOfTransformersProcessors) {
     const auto seen = golden.at("seen").get<std::vector<int32_t>>();
     const auto expected = golden.at("probabilities").get<std::vector<double>>();
     std::map<int32_t, double> found;
-    for (const auto& [token, probability] : next_token_distribution(options, logits, seen))
+    for (const auto& [token, probability] : next_token_distribution(options, {logits, seen}))
       found[token] = probability;
     for (size_t i = 0; i < expected.size(); ++i) {
       const auto entry = found.find(static_cast<int32_t>(i));
@@ -37,7 +37,7 @@ TEST(NextTokenDistribution, IsThatOfTransformersProcessors) {
 
 TEST(NextTokenDistribution, GreedyTakesTheLowestIdAmongEquals) {
   const std::vector<float> logits{1, 5, NAN, 5, INFINITY};
-  const auto greedy = next_token_distribution({}, logits, {});
+  const auto greedy = next_token_distribution({}, {logits});
   ASSERT_EQ(greedy.size(), 1u);
   EXPECT_EQ(greedy[0].token, 1);
 }
@@ -47,7 +47,7 @@ TEST(Sampler, ASeedFixesTheDraws) {
   const auto draw = [&](uint64_t seed) {
     Sampler sampler({.temperature = 1.0, .seed = seed});
     std::vector<int32_t> tokens;
-    for (int i = 0; i < 50; ++i) tokens.push_back(sampler.sample(logits, {}));
+    for (int i = 0; i < 50; ++i) tokens.push_back(sampler.sample({logits}));
     return tokens;
   };
   EXPECT_EQ(draw(1), draw(1));
@@ -63,8 +63,8 @@ TEST(Sampler, FrequenciesFollowTheDistribution) {
   Sampler sampler({.temperature = 1.0, .seed = 7});
   std::vector<double> counts(3);
   constexpr int kDraws = 20000;
-  for (int i = 0; i < kDraws; ++i) counts[static_cast<size_t>(sampler.sample(logits, {}))] += 1.0 / kDraws;
-  for (const auto& [token, probability] : next_token_distribution({.temperature = 1.0}, logits, {})) {
+  for (int i = 0; i < kDraws; ++i) counts[static_cast<size_t>(sampler.sample({logits}))] += 1.0 / kDraws;
+  for (const auto& [token, probability] : next_token_distribution({.temperature = 1.0}, {logits})) {
     EXPECT_NEAR(counts[static_cast<size_t>(token)], probability, 0.012);  // about four standard deviations
   }
 }
@@ -87,13 +87,13 @@ TEST(Sampler, RefusesSenselessOptions) {
   EXPECT_EQ(message({.repetition_penalty = 0}), "repetition_penalty 0 is outside [0.001, 1000]");
   Sampler sampler({});
   const std::vector<float> nothing{NAN, NAN};
-  EXPECT_THROW(sampler.sample(nothing, {}), Error);
+  EXPECT_THROW(sampler.sample({nothing}), Error);
 }
 
 TEST(Sampler, ATinyTemperatureStillPicksTheLikeliest) {
   const std::vector<float> logits{1.0f, 5.0f, 2.0f};
   Sampler sampler({.temperature = 1e-310});
-  EXPECT_EQ(sampler.sample(logits, {}), 1);
+  EXPECT_EQ(sampler.sample({logits}), 1);
 }
 
 TEST(DrawToken, FollowsTheSoftmax) {
