@@ -86,6 +86,9 @@ class TokenStream {
   void stop() { end(FinishReason::callback); }
 
   const GenerateResult& result() const { return result_; }
+  const Decoder& decoder() const { return decoder_; }
+  /// All so far: of the state, of the prompt, and those drawn.
+  std::span<const int32_t> tokens() const { return seen_; }
 
   /// The text so far, to be gone on with elsewhere; it shares memory with the stream, which must not go on.
   /// Proposals that were not drawn are not in it.

@@ -1,6 +1,7 @@
 #include "salient/model.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "runtime/generate.h"
 #include "runtime/sequence_state.h"
 #include "runtime/stop_text.h"
@@ -47,6 +48,9 @@ void check(const GenerateOptions& options) {
     if (!first_invalid_byte(stop)) continue;
     fail(ErrorKind::invalid_argument, "a stop text is not UTF-8: it could end inside a character");
   }
+  const auto folder = std::filesystem::absolute(options.save_state).parent_path();
+  if (!options.save_state.empty() && !path_exists(folder))
+    fail(ErrorKind::not_found, "{}: there is no folder {}", options.save_state, folder.string());
   if (options.draft != nullptr && options.speculate == 0)
     fail(ErrorKind::invalid_argument, "a draft is given, but no number of tokens to propose (speculate)");
 }

@@ -84,10 +84,58 @@ TEST(Sampler, RefusesSenselessOptions) {
   EXPECT_EQ(message({.top_k = -3}), "top_k -3 is outside [0, ...)");
   EXPECT_EQ(message({.top_p = 1.1}), "top_p 1.1 is outside [0, 1]");
   EXPECT_EQ(message({.min_p = 2}), "min_p 2 is outside [0, 1]");
+  EXPECT_EQ(message({.logit_bias = {{7, NAN}}}),
+            "logit_bias nan of token 7 is neither within [-1000, 1000] nor -inf");
+  EXPECT_EQ(message({.logit_bias = {{7, INFINITY}}}),
+            "logit_bias inf of token 7 is neither within [-1000, 1000] nor -inf");
+  EXPECT_EQ(message({.logit_bias = {{7, -INFINITY}, {8, -1000.0}}}), "accepted");
   EXPECT_EQ(message({.repetition_penalty = 0}), "repetition_penalty 0 is outside [0.001, 1000]");
   Sampler sampler({});
   const std::vector<float> nothing{NAN, NAN};
   EXPECT_THROW(sampler.sample({nothing}), Error);
+}
+
+TEST(NextTokenDistribution, ABiasIsAddedBeforeAnythingElse) {
+  const std::vector<float> logits{0, 1, 2, 3};
+  const std::vector<int32_t> seen{1};
+  const SamplingOptions options{
+      .logit_bias = {{1, 4.0}, {3, -INFINITY}}, .repetition_penalty = 2.0, .temperature = 0.5};
+  const std::vector<float> changed{0, 5, 2};  // of the remaining tokens 0, 1, 2
+  const auto expected =
+      next_token_distribution({.repetition_penalty = 2.0, .temperature = 0.5}, {changed, seen});
+  const auto found = next_token_distribution(options, {logits, seen});
+  ASSERT_EQ(found.size(), 3u);
+  for (size_t i = 0; i < found.size(); ++i) {
+    EXPECT_EQ(found[i].token, expected[i].token);
+    EXPECT_NEAR(found[i].probability, expected[i].probability, 1e-12);
+  }
+  EXPECT_EQ(found[0].token, 1);
+  EXPECT_EQ(next_token_distribution({.logit_bias = {{0, 100.0}}}, {logits})[0].token, 0);
+}
+
+TEST(NextTokenDistribution, ForbiddenTokensHaveNoPart) {
+  const std::vector<float> logits{0, 1, 2, 3};
+  const std::vector<int32_t> forbidden{3, 1, 900};
+  const auto found =
+      next_token_distribution({.temperature = 1.0}, {.logits = logits, .forbidden = forbidden});
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_EQ(found[0].token, 2);
+  EXPECT_EQ(found[1].token, 0);
+  const std::vector<int32_t> all{0, 1, 2, 3};
+  EXPECT_THROW(next_token_distribution({}, {.logits = logits, .forbidden = all}), Error);
+}
+
+TEST(Sampler, DrawsCanBeLookedAtAheadAndGoneOnWith) {
+  const std::vector<float> logits{0, 1, 2, 3};
+  const SamplingOptions options{.temperature = 1.0, .seed = 42};
+  Sampler sampler(options);
+  std::vector<int32_t> ahead;
+  for (uint64_t i = 0; i < 20; ++i) ahead.push_back(sampler.peek({logits}, i));
+  std::vector<int32_t> drawn;
+  for (int i = 0; i < 12; ++i) drawn.push_back(sampler.sample({logits}));
+  Sampler rest(options, sampler.draws());
+  for (int i = 12; i < 20; ++i) drawn.push_back(rest.sample({logits}));
+  EXPECT_EQ(drawn, ahead);
 }
 
 TEST(Sampler, ATinyTemperatureStillPicksTheLikeliest) {
