@@ -122,8 +122,8 @@ class TextInTheMaking {
     write_sequence_state(path, state, state_owner(stream_.decoder().weights()));
   }
 
-  nb::object tokens() const {
-    const auto tokens = stream_.tokens();
+  nb::object prompt() const {
+    const auto tokens = stream_.tokens().first(static_cast<size_t>(stream_.result().prompt_tokens));
     return to_numpy(std::vector<int32_t>(tokens.begin(), tokens.end()));
   }
 
@@ -260,9 +260,9 @@ void bind_model(nb::module_& module) {
       .def("logprobs", &TextInTheMaking::logprobs,
            nb::sig("def logprobs(self) -> list[tuple[int, float, dict[int, float]]]"),
            "Of each new token: its log-probability, and those of the likeliest.")
-      .def_prop_ro("tokens", &TextInTheMaking::tokens,
-                   nb::sig("def tokens(self) -> numpy.typing.NDArray[numpy.int32]"),
-                   "All so far: those of a loaded state, of the prompt, and the new ones.")
+      .def_prop_ro("prompt", &TextInTheMaking::prompt,
+                   nb::sig("def prompt(self) -> numpy.typing.NDArray[numpy.int32]"),
+                   "What the new tokens follow: the tokens of a loaded state, and the prompt.")
       .def_prop_ro("proposed_tokens", [](TextInTheMaking& text) { return text.result().proposed_tokens; })
       .def_prop_ro("accepted_tokens", [](TextInTheMaking& text) { return text.result().accepted_tokens; })
       .def_prop_ro(

@@ -185,7 +185,7 @@ class CausalLM:
         texts: list[_Finished] = []
         for index, (row, mask) in enumerate(zip(rows, masks)):
             streams = self._start_several(row[mask], settings, length=len(row), first=index * count)
-            before = streams[0].tokens[: len(streams[0].tokens) - int(mask.sum())]
+            before = streams[0].prompt[: len(streams[0].prompt) - int(mask.sum())]
             for text in streams:
                 new, reason = self._new_ids(row[mask], text, settings, streamer)
                 texts.append(_Finished(np.concatenate([before, row, new]), text, reason))
@@ -238,7 +238,7 @@ class CausalLM:
         ids = self._prompt_ids(prompt, is_first=settings.load_state is None)
         decoder = _core.TextStream(self.tokenizer.core)
         tokens = self._start(ids, settings, length=len(ids))
-        for one in tokens.tokens:
+        for one in tokens.prompt:
             decoder.push(int(one))
         held = _HeldText(settings.stop_strings)
         while not held.stopped and (token := tokens.next()) is not None:

@@ -19,6 +19,11 @@ std::filesystem::path fresh_partial(const std::filesystem::path& path) {
   return partial;
 }
 
+std::filesystem::path absolute_path(const std::filesystem::path& path) {
+  if (path.empty()) fail(ErrorKind::invalid_argument, "a file without a name cannot be written");
+  return std::filesystem::absolute(path);
+}
+
 Tensor text_tensor(std::string_view text) {
   const auto* bytes = reinterpret_cast<const uint8_t*>(text.data());
   return Tensor::of<uint8_t>({static_cast<int64_t>(text.size())}, {bytes, text.size()});
@@ -40,8 +45,7 @@ std::string file_checksum(const SafetensorsFile& file) {
 }
 
 SealedFileWriter::SealedFileWriter(const std::filesystem::path& path, size_t most_tensors)
-    : path_(std::filesystem::absolute(path)),
-      shard_(fresh_partial(path_), (most_tensors + 1) * kBytesPerTensor) {}
+    : path_(absolute_path(path)), shard_(fresh_partial(path_), (most_tensors + 1) * kBytesPerTensor) {}
 
 SealedFileWriter::~SealedFileWriter() {
   std::error_code ignored;

@@ -110,6 +110,7 @@ TokenStream::TokenStream(const Decoder& decoder, const GenerateRequest& request,
       cache_(std::move(state.cache)),
       seen_(std::move(state.tokens)),
       most_proposed_(request.speculation.tokens),
+      next_proposed_(most_proposed_),
       proposer_(make_proposer(decoder.spec(), request.speculation)) {
   seen_.insert(seen_.end(), request.prompt.begin(), request.prompt.end());
   check(decoder.spec(), request, seen_.size());
@@ -135,6 +136,7 @@ TokenStream::TokenStream(const TokenStream& other, uint64_t seed)
       logits_(other.logits_),
       row_(other.row_),
       most_proposed_(other.most_proposed_),
+      next_proposed_(other.next_proposed_),
       proposer_(other.proposer_ ? other.proposer_->copy() : nullptr),
       proposed_(other.proposed_),
       ended_(other.ended_),
@@ -200,10 +202,17 @@ std::optional<int32_t> TokenStream::draw() {
     return std::nullopt;
   }
   row_ = accepted ? row_ + 1 : logits_.dim(0);
+  if (!proposed_.empty() && !accepted) note_acceptance(static_cast<int64_t>(row));
   if (logprobs_) result_.logprobs.push_back(token_logprobs(logits, token, *logprobs_));
   seen_.push_back(token);
   result_.tokens.push_back(token);
   return token;
+}
+
+/// So many of the last proposals were drawn.
+void TokenStream::note_acceptance(int64_t count) {
+  const bool all = count == std::ssize(proposed_);
+  next_proposed_ = std::min(most_proposed_, all ? 2 * std::max(next_proposed_, count) : count + 1);
 }
 
 /// False when no token may follow.
@@ -217,25 +226,27 @@ bool TokenStream::may_go_on() {
   return !ended_;
 }
 
+void TokenStream::propose() {
+  cache_.truncate(std::ssize(seen_) - 1);
+  const int64_t wanted = max_tokens_ - std::ssize(result_.tokens) - 1;
+  const int64_t room = context_limit(decoder_.spec()) - std::ssize(seen_);
+  const int64_t count = std::min({next_proposed_, wanted, room});
+  proposed_.clear();
+  if (count > 0) proposed_ = proposer_->propose(seen_, count, sampler_, cancelled_);
+  // A draft's vocabulary may be filled up to more entries than the model's.
+  const auto unknown = [&](int32_t token) { return token >= decoder_.spec().vocab_size; };
+  proposed_.erase(std::ranges::find_if(proposed_, unknown), proposed_.end());
+  result_.proposed_tokens += std::ssize(proposed_);
+}
+
 /// Of the last token and what is proposed behind it.
 void TokenStream::run_pass() {
   throw_if_cancelled(cancelled_);
+  if (proposer_) propose();
   std::vector<int32_t> tokens{seen_.back()};
-  if (proposer_) {
-    cache_.truncate(std::ssize(seen_) - 1);
-    const int64_t wanted = max_tokens_ - std::ssize(result_.tokens) - 1;
-    const int64_t room = context_limit(decoder_.spec()) - std::ssize(seen_);
-    const int64_t count = std::min({most_proposed_, wanted, room});
-    proposed_.clear();
-    if (count > 0) proposed_ = proposer_->propose(seen_, count, sampler_, cancelled_);
-    // A draft's vocabulary may be filled up to more entries than the model's.
-    const auto unknown = [&](int32_t token) { return token >= decoder_.spec().vocab_size; };
-    proposed_.erase(std::ranges::find_if(proposed_, unknown), proposed_.end());
-    tokens.insert(tokens.end(), proposed_.begin(), proposed_.end());
-  }
+  tokens.insert(tokens.end(), proposed_.begin(), proposed_.end());
   take_logits(tokens.size() == 1 ? decoder_.forward(tokens, cache_, {LogitRows::last, cancelled_})
                                  : decoder_.forward_each(tokens, cache_, cancelled_));
-  result_.proposed_tokens += std::ssize(proposed_);
   ++result_.decode_steps;
 }
 

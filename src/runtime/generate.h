@@ -17,7 +17,8 @@
 namespace salient {
 
 struct SpeculationOptions {
-  /// Tokens proposed at most before each pass; 0 is off.
+  /// Tokens proposed at most before each pass; 0 is off. Fewer where few of the last ones were drawn: a row
+  /// of a pass is cheap, but not for nothing.
   int64_t tokens = 0;
   /// Proposes; must outlive the stream. Null: prompt look-up.
   const Decoder* draft = nullptr;
@@ -106,8 +107,10 @@ class TokenStream {
   bool unless_cancelled(const Work& work);
   std::optional<int32_t> draw();
   bool may_go_on();
+  void note_acceptance(int64_t count);
   bool needs_pass() const { return !logits_.defined() || row_ == logits_.dim(0); }
   void run_pass();
+  void propose();
   static void run_together(std::span<TokenStream* const> streams);
   void take_logits(Tensor logits);
   void end(FinishReason reason);
@@ -125,6 +128,7 @@ class TokenStream {
   Tensor logits_;              // [rows, vocab] of the last pass, once the prompt has been run
   int64_t row_ = 0;            // the one that the next token is drawn from; behind the last: none
   int64_t most_proposed_;
+  int64_t next_proposed_;               // as many as are worth proposing, by how the last ones did
   std::unique_ptr<Proposer> proposer_;  // null: no speculation
   std::vector<int32_t> proposed_;       // [rows - 1], token i stands behind row i
   bool ended_ = false;

@@ -43,14 +43,18 @@ class TextOutput {
   std::string text_;
 };
 
+/// Before a long text rather than behind it.
+void check_folder(const std::string& path) {
+  const auto folder = std::filesystem::absolute(path).parent_path();
+  if (!path_exists(folder)) fail(ErrorKind::not_found, "{}: there is no folder {}", path, folder.string());
+}
+
 void check(const GenerateOptions& options) {
   for (const std::string& stop : options.stop) {
     if (!first_invalid_byte(stop)) continue;
     fail(ErrorKind::invalid_argument, "a stop text is not UTF-8: it could end inside a character");
   }
-  const auto folder = std::filesystem::absolute(options.save_state).parent_path();
-  if (!options.save_state.empty() && !path_exists(folder))
-    fail(ErrorKind::not_found, "{}: there is no folder {}", options.save_state, folder.string());
+  if (!options.save_state.empty()) check_folder(options.save_state);
   if (options.draft != nullptr && options.speculate == 0)
     fail(ErrorKind::invalid_argument, "a draft is given, but no number of tokens to propose (speculate)");
 }

@@ -61,8 +61,9 @@ class DraftProposer : public Proposer {
 
 std::vector<int32_t> looked_up_tokens(std::span<const int32_t> seen, int64_t count) {
   constexpr size_t kLongestMatch = 3;
-  if (seen.size() < 2) return {};
-  for (size_t length = std::min(kLongestMatch, seen.size() - 1); length > 0; --length) {
+  constexpr size_t kShortestMatch = 2;  // what follows a single token is anybody's guess
+  if (seen.empty()) return {};
+  for (size_t length = std::min(kLongestMatch, seen.size() - 1); length >= kShortestMatch; --length) {
     const auto last = seen.last(length);
     for (size_t begin = seen.size() - length; begin-- > 0;) {
       if (!std::ranges::equal(seen.subspan(begin, length), last)) continue;

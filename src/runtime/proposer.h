@@ -27,7 +27,7 @@ class Proposer {
 };
 
 /// Prompt look-up: what followed the last tokens where they came last before, over and over where the end of
-/// `seen` cuts it short: `count` tokens, or none. The longest match counts, of up to three tokens.
+/// `seen` cuts it short: `count` tokens, or none. The longest match counts, of three tokens or two.
 std::vector<int32_t> looked_up_tokens(std::span<const int32_t> seen, int64_t count);
 
 std::unique_ptr<Proposer> make_lookup_proposer();

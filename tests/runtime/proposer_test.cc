@@ -17,8 +17,9 @@ std::vector<int32_t> look_up(const std::vector<int32_t>& seen, int64_t count) {
 }
 
 TEST(LookedUpTokens, FollowTheLongestMatchAndOfThoseTheLast) {
-  EXPECT_THAT(look_up({1, 2, 3, 4, 9, 3, 5, 1, 2, 3}, 2), ElementsAre(4, 9)) << "three tokens before one";
-  EXPECT_THAT(look_up({3, 4, 9, 3, 5, 7, 3}, 3), ElementsAre(5, 7, 3)) << "the last of two places";
+  EXPECT_THAT(look_up({1, 2, 3, 4, 9, 2, 3, 5, 1, 2, 3}, 2), ElementsAre(4, 9)) << "three tokens before two";
+  EXPECT_THAT(look_up({2, 3, 4, 9, 2, 3, 5, 7, 2, 3}, 3), ElementsAre(5, 7, 2)) << "the last of two places";
+  EXPECT_THAT(look_up({3, 4, 9, 3}, 3), IsEmpty()) << "one token is too little";
   EXPECT_THAT(look_up({1, 2, 3}, 4), IsEmpty());
   EXPECT_THAT(look_up({1}, 4), IsEmpty());
   EXPECT_THAT(look_up({}, 4), IsEmpty());
@@ -26,7 +27,7 @@ TEST(LookedUpTokens, FollowTheLongestMatchAndOfThoseTheLast) {
 
 TEST(LookedUpTokens, GoRoundWhereTheTextDoes) {
   EXPECT_THAT(look_up({8, 5, 6, 5, 6}, 5), ElementsAre(5, 6, 5, 6, 5));
-  EXPECT_THAT(look_up({7, 7}, 3), ElementsAre(7, 7, 7));
+  EXPECT_THAT(look_up({7, 7, 7}, 4), ElementsAre(7, 7, 7, 7));
 }
 
 class DraftProposals : public testing::Test {
