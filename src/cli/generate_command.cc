@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
@@ -36,16 +37,21 @@ std::string read_prompt(const GenerateArguments& arguments) {
   return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
 }
 
-/// "ID=BIAS".
-void add_logit_bias(const std::string& text, std::map<int32_t, double>& biases) {
-  const size_t sign = text.find('=');
+/// The whole text as a number.
+template <typename Number>
+bool parse_number(std::string_view text, Number& number) {
   const char* const end = text.data() + text.size();
+  const auto [stopped, code] = std::from_chars(text.data(), end, number);
+  return code == std::errc() && stopped == end;
+}
+
+/// "ID=BIAS".
+void add_logit_bias(std::string_view text, std::map<int32_t, double>& biases) {
+  const size_t sign = std::min(text.find('='), text.size());
   int32_t token = 0;
   double bias = 0;
-  const bool has_both = sign != std::string::npos && sign > 0;
-  const char* const middle = text.data() + (has_both ? sign : 0);
-  if (!has_both || std::from_chars(text.data(), middle, token).ptr != middle ||
-      std::from_chars(middle + 1, end, bias).ptr != end) {
+  if (!parse_number(text.substr(0, sign), token) ||
+      !parse_number(text.substr(std::min(sign + 1, text.size())), bias)) {
     fail(ErrorKind::invalid_argument, "--logit-bias \"{}\" is not of the form ID=BIAS, as 50256=-inf", text);
   }
   biases[token] = bias;

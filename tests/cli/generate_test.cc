@@ -1,7 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
+#include <algorithm>
 
 #include "base/json.h"
 #include "support/program.h"
@@ -17,7 +17,8 @@ const std::string kPrompt = "Once upon a time";
 class GenerateCommand : public ::testing::Test {
  protected:
   static ProgramResult generate(const std::vector<std::string>& more) {
-    std::vector<std::string> arguments{"generate", kModel, "-n", "24"};
+    std::vector<std::string> arguments{"generate", kModel};
+    if (std::ranges::find(more, "-n") == more.end()) arguments.insert(arguments.end(), {"-n", "24"});
     arguments.insert(arguments.end(), more.begin(), more.end());
     return run_salient(arguments);
   }
