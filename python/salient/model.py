@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,7 +169,7 @@ class CausalLM:
         if inputs is not None and input_ids is not None:
             raise ValueError("generate: input_ids and inputs are two names of one thing; give one of them")
         prompt = inputs if input_ids is None else input_ids
-        settings = generation_options(self.directory, dict(options))
+        settings = self._settings(options)
         if isinstance(prompt, str):
             more = (streamer, attention_mask, settings.logprobs)
             if any(one is not None for one in more) or settings.num_return_sequences > 1:
@@ -201,7 +201,7 @@ class CausalLM:
             raise TypeError(
                 f"stream: a text is expected, not {type(prompt).__name__}; generate takes ids and a streamer"
             )
-        settings = generation_options(self.directory, dict(options))
+        settings = self._settings(options)
         if settings.num_return_sequences > 1 or settings.logprobs is not None:
             raise ValueError("stream: num_return_sequences and logprobs are for generate")
         return self._text_after(prompt, settings)
@@ -310,18 +310,22 @@ class CausalLM:
             logit_bias=settings.biases(),
             logprobs=settings.logprobs,
             num_assistant_tokens=settings.proposals(),
-            assistant=self._assistant(settings),
+            assistant=None if settings.assistant_model is None else settings.assistant_model.core,
             load_state=settings.load_state,
             **settings.sampling(index),
         )
 
-    def _assistant(self, settings: GenerationOptions) -> _core.Model | None:
+    def _settings(self, options: dict[str, Any]) -> GenerationOptions:
+        """With the handle of the assistant, so that its weights are read once."""
+        settings = generation_options(self.directory, dict(options))
         if settings.assistant_model is None:
-            return None
+            return settings
         assistant = model_handle(settings.assistant_model)
         if not _core.same_vocabulary(self.tokenizer.core, assistant.tokenizer.core):
-            raise ValueError(f"generate: assistant_model {assistant.name_or_path} has another vocabulary than the model")
-        return assistant.core
+            raise ValueError(
+                f"generate: assistant_model {assistant.name_or_path} has another vocabulary than the model"
+            )
+        return replace(settings, assistant_model=assistant)
 
     def _end_tokens(self, settings: GenerationOptions) -> Sequence[int]:
         return self.core.eos_token_ids if settings.eos_token_id is None else settings.eos_token_id

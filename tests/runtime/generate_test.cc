@@ -156,6 +156,39 @@ TEST_F(Generate, TextsOfOnePromptAreThoseThatComeAlone) {
   }
 }
 
+TEST_F(Generate, CancellationEndsTextsThatShareAPass) {
+  CancellationFlag flag = false;
+  TokenStream first(decoder_, {.prompt = prompt_, .max_tokens = 9, .cancelled = &flag});
+  first.prefill();
+  std::vector<TokenStream> streams;
+  for (uint64_t seed = 0; seed < 3; ++seed) streams.push_back(first.fork(seed));
+  std::vector<TokenStream*> pointers{&streams[0], &streams[1], &streams[2]};
+  TokenStream::next_of_each(pointers);
+  flag = true;
+  for (const auto& token : TokenStream::next_of_each(pointers)) EXPECT_FALSE(token.has_value());
+  for (const TokenStream& stream : streams) {
+    EXPECT_EQ(stream.result().reason, FinishReason::cancelled);
+    EXPECT_EQ(stream.result().tokens.size(), 1u);
+  }
+}
+
+TEST_F(Generate, ACancelledSpeculationCanBeGoneOnWith) {
+  const GenerateRequest request{
+      .prompt = prompt_, .max_tokens = 12, .speculation = {.tokens = 3, .draft = &decoder_}};
+  const auto expected = generate(decoder_, request, [](int32_t) { return true; }).tokens;
+  CancellationFlag flag = false;
+  TokenStream stream(decoder_, request);
+  stream.set_cancelled(&flag);
+  std::vector<int32_t> found;
+  for (int i = 0; i < 5; ++i) found.push_back(*stream.next());
+  flag = true;
+  EXPECT_FALSE(stream.next().has_value());
+  EXPECT_EQ(stream.result().reason, FinishReason::cancelled);
+  TokenStream rest(decoder_, {.max_tokens = 7}, stream.state());
+  while (const auto token = rest.next()) found.push_back(*token);
+  EXPECT_EQ(found, expected);
+}
+
 TEST_F(Generate, ASeedFixesTheText) {
   const auto draw = [&](uint64_t seed) {
     return run({.max_tokens = 12, .sampling = {.temperature = 2.0, .seed = seed}}).tokens;
