@@ -1,7 +1,3 @@
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -11,27 +7,11 @@
 #include "model/families.h"
 #include "recipe/layer_file.h"
 #include "recipe/layer_record.h"
+#include "sealed_bytes.h"
 
 namespace {
 
 using namespace salient;
-
-/// A file that is nowhere but in memory.
-class MemoryFile {
- public:
-  explicit MemoryFile(const std::string& bytes) : fd_(::memfd_create("layer", MFD_CLOEXEC)) {
-    const auto size = static_cast<ssize_t>(bytes.size());
-    if (fd_ < 0 || ::write(fd_, bytes.data(), bytes.size()) != size) std::abort();
-  }
-  ~MemoryFile() { ::close(fd_); }
-  MemoryFile(const MemoryFile&) = delete;
-  MemoryFile& operator=(const MemoryFile&) = delete;
-
-  std::string path() const { return "/proc/self/fd/" + std::to_string(fd_); }
-
- private:
-  int fd_;
-};
 
 /// A layer with biases everywhere, one linear that stays dense, and grids with and without zeros.
 struct Subject {
@@ -86,16 +66,6 @@ void require_layer(const std::string& bytes, OneshotResult result) {
   const Json record = layer_record(read.layer.report);
   const Json again = parse_json(record.dump(), "record");
   if (layer_record(read_layer_record({again, "record"})) != record) std::abort();
-}
-
-/// The checksum would hide what lies behind it from whoever changes bytes at random.
-std::string with_right_checksum(std::string bytes) {
-  const MemoryFile memory(bytes);
-  const SafetensorsFile file(memory.path());
-  const SafetensorsEntry& entry = file.entry("checksum");
-  const std::string checksum = file_checksum(file);
-  if (entry.end - entry.begin == checksum.size()) std::ranges::copy(checksum, bytes.begin() + entry.begin);
-  return bytes;
 }
 
 }  // namespace

@@ -1,4 +1,7 @@
-"""Writes the seeds of safetensors_fuzz, packing_fuzz, model_config_fuzz and layer_file_fuzz.   Run: python make_seeds.py"""
+"""Writes the seeds of safetensors_fuzz, packing_fuzz, model_config_fuzz, layer_file_fuzz and sequence_state_fuzz.
+
+Run: python make_seeds.py
+"""
 
 import json
 import math
@@ -133,14 +136,56 @@ def layer_file(name: str, dense: bool, *, cut: int | None = None, changes: dict 
     for number in range(2):
         add(f"norm.{number}.weight", "BF16", 16)
         add(f"norm.{number}.bias", "BF16", 16)
-    tensors["checksum"] = ("U8", [16], b"0" * 16)
-    tensors |= changes or {}
+    (HERE / "layer_file" / name).write_bytes(sealed(tensors | (changes or {}))[:cut])
+
+
+def sealed(tensors: dict) -> bytes:
+    """A file of {name: (type, shape, bytes)} and a checksum, which is wrong: the targets mend it."""
+    tensors = tensors if "checksum" in tensors else tensors | {"checksum": ("U8", [16], b"0" * 16)}
     header, data = {}, b""
     for key, (dtype, shape, content) in tensors.items():
         header[key] = entry(dtype, shape, len(data), len(data) + len(content))
         data += content
     text = json.dumps(header).encode()
-    (HERE / "layer_file" / name).write_bytes((struct.pack("<Q", len(text)) + text + data)[:cut])
+    return struct.pack("<Q", len(text)) + text + data
+
+
+# The model of sequence_state_fuzz.cc: linear attention, then attention with keys and values 8 wide, 10 tokens.
+def sequence_state(name: str, rows: int, *, changes: dict | None = None, text: str = "", **head: object) -> None:
+    said = {"format": "salient sequence state", "version": 1, "model": "0123456789abcdef", "cached": rows, "draws": 2}
+    text = text or json.dumps(said | head)
+
+    def floats(*shape: int) -> tuple:
+        return "F32", list(shape), b"".join(struct.pack("<f", i / 8) for i in range(math.prod(shape)))
+
+    tensors = {"head": ("U8", [len(text)], text.encode()), "tokens": ("I32", [3], struct.pack("<3i", 1, 9, 0))}
+    if rows == 3:
+        tensors["logits"] = floats(10)
+    if rows > 0:
+        tensors |= {"layer.0.tail": floats(3, 16), "layer.0.matrices": floats(2, 4, 4)}
+        tensors |= {"layer.1.keys": floats(rows, 8), "layer.1.values": floats(rows, 8)}
+    tensors |= changes or {}
+    present = {key: value for key, value in tensors.items() if value is not None}
+    (HERE / "sequence_state" / name).write_bytes(sealed(present))
+
+
+def sequence_states() -> None:
+    (HERE / "sequence_state").mkdir(exist_ok=True)
+    sequence_state("pending", 2)
+    sequence_state("complete", 3)
+    sequence_state("nothing_cached", 0)
+    sequence_state("other_model", 2, model="fedcba9876543210")
+    sequence_state("later_version", 2, version=2)
+    sequence_state("too_much_cached", 4)
+    sequence_state("huge_cached", 2, cached=2**62)
+    sequence_state("negative_draws", 2, draws=-1)
+    sequence_state("no_logits", 3, changes={"logits": None})
+    sequence_state("wrong_token", 2, changes={"tokens": ("I32", [3], struct.pack("<3i", 1, 10, 0))})
+    sequence_state("tokens_in_a_square", 2, changes={"tokens": ("I32", [1, 3], bytes(12))})
+    sequence_state("other_shape", 2, changes={"layer.1.keys": ("F32", [8, 2], bytes(64))})
+    sequence_state("other_type", 2, changes={"layer.0.matrices": ("I32", [2, 4, 4], bytes(128))})
+    sequence_state("head_twice", 2, text='{"format":"salient sequence state","format":"salient sequence state"}')
+    sequence_state("not_json", 2, text='{"for')
 
 
 def layer_files() -> None:
@@ -159,6 +204,7 @@ def layer_files() -> None:
 def main() -> None:
     model_configs()
     layer_files()
+    sequence_states()
     two = {"a": entry("F32", [2, 1], 0, 8), "__metadata__": {"format": "pt"}, "b": entry("BF16", [3], 8, 14)}
     safetensors("two", two, 14)
     safetensors("empty", {}, 0)

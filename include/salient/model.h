@@ -3,7 +3,9 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,7 +37,9 @@ struct LoadOptions {
   const std::atomic<bool>* cancelled = nullptr;
 };
 
-/// How a prompt is continued. Filters apply in the order repetition penalty, temperature, top-k, top-p,
+class Model;
+
+/// How a prompt is continued. Filters apply in the order bias, repetition penalty, temperature, top-k, top-p,
 /// min-p.
 struct GenerateOptions {
   int64_t max_tokens = 256;
@@ -47,13 +51,48 @@ struct GenerateOptions {
   uint64_t seed = 0;                ///< the same seed draws the same tokens on any machine
   std::vector<std::string> stop;    ///< the text ends before any of these
   const std::atomic<bool>* cancelled = nullptr;
+
+  /// Added to the logits of token ids, before anything else is done to them: within [-1000, 1000], or minus
+  /// infinity for a token that is never drawn.
+  std::map<int32_t, double> logit_bias{};
+  /// Set: log-probabilities of each token that is drawn and of so many that were likeliest there.
+  std::optional<int64_t> logprobs{};
+
+  /// Tokens to propose before each pass, which then says of all of them whether they are what it would have
+  /// drawn: the text is the same, and comes in fewer passes. 0 is off. Not for models with linear attention.
+  int64_t speculate = 0;
+  /// A small model of the same vocabulary that proposes; null: what followed the last tokens where they came
+  /// before. It must outlive the call.
+  const Model* draft = nullptr;
+
+  /// A file that a run with the same model left: the prompt follows its tokens, and may be empty.
+  std::string load_state{};
+  /// Where to leave the tokens and what the model remembers of them.
+  std::string save_state{};
+};
+
+/// The natural logarithm of a probability that the model gave a token, by the softmax of its logits before
+/// bias, penalty, temperature and filters.
+struct TokenLogprob {
+  int32_t token;
+  double logprob;
+};
+
+struct TokenLogprobs {
+  TokenLogprob chosen;
+  std::vector<TokenLogprob> top;  ///< likeliest first
 };
 
 struct Generation {
   std::string text;
   FinishReason reason = FinishReason::max_tokens;
-  int64_t prompt_tokens = 0;
-  int64_t tokens = 0;
+  int64_t prompt_tokens = 0;      ///< those of a loaded state included
+  int64_t cached_tokens = 0;      ///< of these, the ones that did not have to be run
+  std::vector<int32_t> tokens{};  ///< without the one that ended the text
+  uint64_t seed = 0;
+  std::vector<TokenLogprobs> logprobs{};  ///< of each of `tokens`, when asked for
+  int64_t proposed_tokens = 0;            ///< by speculation
+  int64_t accepted_tokens = 0;            ///< of these
   double prefill_tokens_per_second = 0;
   double decode_tokens_per_second = 0;
 };
@@ -69,9 +108,20 @@ class Model {
   Model& operator=(Model&&) noexcept;
 
   /// Continues `prompt`. `on_text` gets the text piece by piece, in whole characters; false ends it.
-  /// Errors: invalid_argument for a prompt beyond the context, no UTF-8, or bad options.
+  /// Errors: invalid_argument for a prompt beyond the context, no UTF-8, bad options, a draft of another
+  /// vocabulary or a state of another model; unsupported for speculation with linear attention; bad_format,
+  /// not_found, io for files of states.
   Generation generate(std::string_view prompt, const GenerateOptions& options = {},
                       const std::function<bool(std::string_view text)>& on_text = {}) const;
+
+  /// `count` continuations of one prompt, which is run once: with options.seed, options.seed + 1, and so on,
+  /// each the text that `generate` gives with its seed. Errors: as generate; invalid_argument for a count
+  /// below 1, and for save_state with more than one.
+  std::vector<Generation> generate_several(std::string_view prompt, int64_t count,
+                                           const GenerateOptions& options = {}) const;
+
+  /// Words of the vocabulary: the text of a token by itself, as JSON of `salient generate` shows it.
+  std::string token_text(int32_t token) const;
 
  private:
   struct State;

@@ -1,13 +1,17 @@
 #include <nanobind/stl/filesystem.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/error.h"
 #include "bindings/arrays.h"
 #include "bindings/interruptible.h"
+#include "bindings/keywords.h"
 #include "evaluate/window_scores.h"
 #include "runtime/generate.h"
 
@@ -102,24 +106,55 @@ nb::tuple score(const LoadedModel& model, const IdArray& array, int64_t first) {
 /// What a user asks for, kept as long as the text is in the making.
 class TextInTheMaking {
  public:
-  TextInTheMaking(const LoadedModel& model, const GenerateRequest& request)
-      : stream_(model.decoder(), request) {}
+  /// `kept`: the model and what else must live as long.
+  TextInTheMaking(TokenStream stream, nb::object kept) : kept_(std::move(kept)), stream_(std::move(stream)) {}
+
+  TokenStream& stream() { return stream_; }
+
+  /// Another text behind the same prompt, which is run if it has not been.
+  TextInTheMaking* fork(uint64_t seed) {
+    run([&] { stream_.prefill(); });
+    return new TextInTheMaking(stream_.fork(seed), kept_);
+  }
+
+  void save_state(const std::filesystem::path& path) {
+    const SequenceState state = stream_.state();
+    const nb::gil_scoped_release released;
+    write_sequence_state(path, state, state_owner(stream_.decoder().weights()));
+  }
+
+  nb::object prompt() const {
+    const auto tokens = stream_.tokens().first(static_cast<size_t>(stream_.result().prompt_tokens));
+    return to_numpy(std::vector<int32_t>(tokens.begin(), tokens.end()));
+  }
+
+  /// A list of (token, its log-probability, {token: log-probability}).
+  nb::list logprobs() const {
+    nb::list result;
+    for (const TokenLogprobs& drawn : stream_.result().logprobs) {
+      nb::dict top;
+      for (const TokenLogprob& entry : drawn.top) top[nb::int_(entry.token)] = entry.logprob;
+      result.append(nb::make_tuple(drawn.chosen.token, drawn.chosen.logprob, top));
+    }
+    return result;
+  }
 
   /// None once the text has ended.
   nb::object next() {
     std::optional<int32_t> token;
     run([&] { token = stream_.next(); });
+    given_ = stream_.result().tokens.size();
     return token ? nb::cast(*token) : nb::none();
   }
 
-  /// Every token that is left.
+  /// Every token that `next` has not given.
   nb::object rest() {
-    const size_t before = stream_.result().tokens.size();
     run([&] {
       while (stream_.next()) continue;
     });
     const std::vector<int32_t>& tokens = stream_.result().tokens;
-    return to_numpy(std::vector<int32_t>(tokens.begin() + static_cast<std::ptrdiff_t>(before), tokens.end()));
+    const auto before = static_cast<std::ptrdiff_t>(std::exchange(given_, tokens.size()));
+    return to_numpy(std::vector<int32_t>(tokens.begin() + before, tokens.end()));
   }
 
   const GenerateResult& result() const { return stream_.result(); }
@@ -131,8 +166,52 @@ class TextInTheMaking {
     job.run(work);
   }
 
+  nb::object kept_;
   TokenStream stream_;
+  size_t given_ = 0;  // tokens that Python has seen
 };
+
+TextInTheMaking* start(const nb::object& model, const IdArray& prompt, const nb::kwargs& arguments) {
+  Keywords given(arguments);
+  const Decoder& decoder = nb::cast<const LoadedModel&>(model).decoder();
+  std::vector<int32_t> stop_tokens;
+  given.take("stop_token_ids", stop_tokens);
+  GenerateRequest request{.prompt = {prompt.data(), prompt.size()}, .stop_tokens = stop_tokens};
+  given.take("max_new_tokens", request.max_tokens);
+  given.take("min_new_tokens", request.min_tokens);
+  given.take("temperature", request.sampling.temperature);
+  given.take("top_k", request.sampling.top_k);
+  given.take("top_p", request.sampling.top_p);
+  given.take("min_p", request.sampling.min_p);
+  given.take("repetition_penalty", request.sampling.repetition_penalty);
+  given.take("seed", request.sampling.seed);
+  given.take("logit_bias", request.sampling.logit_bias);
+  request.logprobs = given.take<int64_t>("logprobs");
+  given.take("num_assistant_tokens", request.speculation.tokens);
+  const nb::object assistant = given.take_object("assistant");
+  if (!assistant.is_none()) request.speculation.draft = &nb::cast<const LoadedModel&>(assistant).decoder();
+  std::string state;
+  given.take_path("load_state", state);
+  given.finish();
+  const nb::object kept = nb::make_tuple(model, assistant);
+  if (state.empty()) return new TextInTheMaking(TokenStream(decoder, request), kept);
+  return new TextInTheMaking(
+      TokenStream(decoder, request, read_sequence_state(state, state_owner(decoder.weights()))), kept);
+}
+
+/// Every token that is left of texts of one model, in passes that they share.
+void finish_together(const std::vector<TextInTheMaking*>& texts) {
+  std::vector<TokenStream*> streams;
+  for (TextInTheMaking* text : texts) streams.push_back(&text->stream());
+  Interruptible job;
+  for (TokenStream* stream : streams) stream->set_cancelled(job.flag());
+  job.run([&] {
+    for (bool alive = true; alive;) {
+      const auto tokens = TokenStream::next_of_each(streams);
+      alive = std::ranges::any_of(tokens, [](const auto& token) { return token.has_value(); });
+    }
+  });
+}
 
 }  // namespace
 
@@ -159,38 +238,34 @@ void bind_model(nb::module_& module) {
                    "tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.bool_]]"),
            "Log-probability (nats) of each of ids[first:] given all before it, and whether it was the most "
            "likely one.")
-      .def(
-          "start",
-          [](const LoadedModel& model, const IdArray& prompt, int64_t max_new_tokens, int64_t min_new_tokens,
-             double temperature, int64_t top_k, double top_p, double min_p, double repetition_penalty,
-             uint64_t seed, const std::vector<int32_t>& stop_token_ids) {
-            return new TextInTheMaking(model, {.prompt = {prompt.data(), prompt.size()},
-                                               .max_tokens = max_new_tokens,
-                                               .min_tokens = min_new_tokens,
-                                               .sampling = {.repetition_penalty = repetition_penalty,
-                                                            .temperature = temperature,
-                                                            .top_k = top_k,
-                                                            .top_p = top_p,
-                                                            .min_p = min_p,
-                                                            .seed = seed},
-                                               .stop_tokens = stop_token_ids});
-          },
-          nb::arg("ids").noconvert(), nb::kw_only(), nb::arg("max_new_tokens") = 256,
-          nb::arg("min_new_tokens") = 0, nb::arg("temperature") = 0.0, nb::arg("top_k") = 0,
-          nb::arg("top_p") = 1.0, nb::arg("min_p") = 0.0, nb::arg("repetition_penalty") = 1.0,
-          nb::arg("seed") = 0, nb::arg("stop_token_ids") = std::vector<int32_t>{}, nb::keep_alive<0, 1>(),
-          nb::sig("def start(self, ids: numpy.typing.NDArray[numpy.int32], *, max_new_tokens: int = 256, "
-                  "min_new_tokens: int = 0, "
-                  "temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, "
-                  "repetition_penalty: float = 1.0, seed: int = 0, "
-                  "stop_token_ids: collections.abc.Sequence[int] = ()) -> TokenStream"),
-          "What follows a prompt, token by token.");
+      .def("start", &start, nb::arg("ids").noconvert(), nb::arg("arguments"),
+           nb::sig("def start(self, ids: numpy.typing.NDArray[numpy.int32], *, max_new_tokens: int = 256, "
+                   "min_new_tokens: int = 0, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, "
+                   "min_p: float = 0.0, repetition_penalty: float = 1.0, seed: int = 0, "
+                   "logit_bias: collections.abc.Mapping[int, float] = {}, "
+                   "stop_token_ids: collections.abc.Sequence[int] = (), logprobs: int | None = None, "
+                   "num_assistant_tokens: int = 0, assistant: Model | None = None, "
+                   "load_state: str | os.PathLike[str] | None = None) -> TokenStream"),
+           "What follows a prompt, or a saved state and a prompt, token by token.");
 
   nb::class_<TextInTheMaking>(module, "TokenStream", "A text in the making.")
       .def("next", &TextInTheMaking::next, nb::sig("def next(self) -> int | None"),
            "The next token; None once the text has ended. The first call runs the prompt.")
       .def("rest", &TextInTheMaking::rest, nb::sig("def rest(self) -> numpy.typing.NDArray[numpy.int32]"),
-           "Every token that is left, without the one that ends the text.")
+           "The tokens behind the prompt that `next` has not given, without the one that ends the text.")
+      .def("fork", &TextInTheMaking::fork, nb::arg("seed"),
+           "Another text behind the same prompt, which is run once.")
+      .def("save_state", &TextInTheMaking::save_state, nb::arg("path"),
+           nb::sig("def save_state(self, path: str | os.PathLike[str]) -> None"),
+           "Leaves the tokens, and what the model remembers of them, in a file.")
+      .def("logprobs", &TextInTheMaking::logprobs,
+           nb::sig("def logprobs(self) -> list[tuple[int, float, dict[int, float]]]"),
+           "Of each new token: its log-probability, and those of the likeliest.")
+      .def_prop_ro("prompt", &TextInTheMaking::prompt,
+                   nb::sig("def prompt(self) -> numpy.typing.NDArray[numpy.int32]"),
+                   "What the new tokens follow: the tokens of a loaded state, and the prompt.")
+      .def_prop_ro("proposed_tokens", [](TextInTheMaking& text) { return text.result().proposed_tokens; })
+      .def_prop_ro("accepted_tokens", [](TextInTheMaking& text) { return text.result().accepted_tokens; })
       .def_prop_ro(
           "stop_token",
           [](const TextInTheMaking& text) {
@@ -205,6 +280,8 @@ void bind_model(nb::module_& module) {
                    [](const TextInTheMaking& text) { return text.result().prefill_tokens_per_second(); })
       .def_prop_ro("decode_tokens_per_second",
                    [](const TextInTheMaking& text) { return text.result().decode_tokens_per_second(); });
+  module.def("finish_together", &finish_together, nb::arg("texts"),
+             "Makes texts of one model to their ends, in passes that they share; `rest` gives their tokens.");
 }
 
 }  // namespace salient::python

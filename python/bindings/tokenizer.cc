@@ -94,6 +94,9 @@ void bind_tokenizer(nb::module_& module) {
       .def("id_to_token", &id_to_token, nb::arg("id"))
       .def("is_special", &Tokenizer::is_special, nb::arg("id"))
       .def_prop_ro("vocab_size", &Tokenizer::vocabulary_size, "Number of tokens, added ones included.");
+  module.def(
+      "same_vocabulary", [](const Tokenizer& a, const Tokenizer& b) { return same_vocabulary(a, b); },
+      nb::arg("a"), nb::arg("b"), "Whether two tokenizers spell the same tokens under the same ids.");
 
   nb::class_<StreamDecoder>(module, "TextStream",
                             "Ids one by one into text, as soon as whole characters are there.")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from salient._arguments import unknown_argument, warn_user
 
-__all__ = ["GenerationOptions", "Streamer", "generation_options"]
+__all__ = ["GenerationOptions", "GenerationOutput", "Streamer", "TokenLogprobs", "generation_options"]
 
 DEFAULT_NEW_TOKENS = 256
+_BANNED = -math.inf
 
 # Arguments of transformers' generate with the one value that is the same as leaving them out, and what holds instead.
 _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -25,7 +27,6 @@ _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "early_stopping": ((False, None), "it steers beam search, which is not supported"),
     "no_repeat_ngram_size": ((0, None), "it is not supported; repetition_penalty is"),
     "encoder_repetition_penalty": ((1, 1.0, None), "it is not supported; repetition_penalty is"),
-    "bad_words_ids": ((None,), "it is not supported"),
     "force_words_ids": ((None,), "it is not supported"),
     "typical_p": ((1, 1.0, None), "it is not supported; top_k, top_p and min_p are"),
     "epsilon_cutoff": ((0, 0.0, None), "it is not supported; min_p is"),
@@ -33,15 +34,11 @@ _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "logits_processor": ((None, []), "functions on logits are not called"),
     "stopping_criteria": ((None, []), "it is not supported; stop_strings and a streamer are"),
     "prefix_allowed_tokens_fn": ((None,), "functions on logits are not called"),
-    "assistant_model": ((None,), "speculative decoding is not supported"),
-    "return_dict_in_generate": ((False, None), "generate returns the ids"),
-    "output_scores": ((False, None), "generate returns the ids; logits and score give numbers"),
-    "output_logits": ((False, None), "generate returns the ids; logits and score give numbers"),
+    "output_scores": ((False, None), "logits are not kept; logprobs, logits and score give numbers"),
+    "output_logits": ((False, None), "logits are not kept; logprobs, logits and score give numbers"),
     "output_attentions": ((False, None), "attention weights are never formed"),
     "output_hidden_states": ((False, None), "hidden states are not kept"),
-    "suppress_tokens": ((None, []), "it is not supported"),
     "begin_suppress_tokens": ((None, []), "it is not supported"),
-    "sequence_bias": ((None,), "it is not supported"),
     "guidance_scale": ((None, 1, 1.0), "guidance by a second prompt is not supported"),
     "forced_bos_token_id": ((None,), "it is not supported"),
     "forced_eos_token_id": ((None,), "it is not supported"),
@@ -82,6 +79,17 @@ class GenerationOptions:
     pad_token_id: int | None = None
     stop_strings: tuple[str, ...] = ()
     seed: int | None = None
+    logit_bias: Mapping[int, float] | None = None
+    sequence_bias: Any = None
+    suppress_tokens: Sequence[int] = ()
+    bad_words_ids: Sequence[Sequence[int]] = ()
+    logprobs: int | None = None
+    return_dict_in_generate: bool = False
+    prompt_lookup_num_tokens: int | None = None
+    assistant_model: Any = None
+    num_assistant_tokens: int = 5
+    load_state: str | os.PathLike[str] | None = None
+    save_state: str | os.PathLike[str] | None = None
 
     def new_tokens(self, prompt: int) -> int:
         """Tokens to add to a prompt of so many."""
@@ -102,6 +110,22 @@ class GenerationOptions:
         ends = self.eos_token_id or ()
         return None if self.pad_token_id in ends else self.pad_token_id
 
+    def biases(self) -> dict[int, float]:
+        """What is added to the logits of which token."""
+        biases = {int(token): float(bias) for token, bias in (self.logit_bias or {}).items()}
+        for token, bias in _single_tokens("sequence_bias", _bias_items(self.sequence_bias)):
+            biases[token] = biases.get(token, 0.0) + bias
+        banned = [(word, _BANNED) for word in self.bad_words_ids]
+        for token, _ in _single_tokens("bad_words_ids", banned):
+            biases[token] = _BANNED
+        return {**biases, **{int(token): _BANNED for token in self.suppress_tokens}}
+
+    def proposals(self) -> int:
+        """Tokens to propose before each pass; 0 without speculation."""
+        if self.assistant_model is not None:
+            return self.num_assistant_tokens
+        return self.prompt_lookup_num_tokens or 0
+
     def sampling(self, index: int = 0) -> dict[str, Any]:
         """Arguments of _core.Model.start for text number `index` of a call. Without a seed numpy.random draws one."""
         shared = {"repetition_penalty": self.repetition_penalty}
@@ -112,7 +136,49 @@ class GenerationOptions:
         return {"temperature": self.temperature, "seed": seed, **filters, **shared}
 
 
+class TokenLogprobs(NamedTuple):
+    """Natural logarithms of what probability the model gave, by the softmax of its own logits."""
+
+    token: int
+    logprob: float
+    top: dict[int, float]  # of the likeliest tokens there, likeliest first
+
+
+@dataclass
+class GenerationOutput:
+    """What `generate` gives with return_dict_in_generate=True; lists have an entry for each text.
+
+    sequences: as `generate` gives them without. finish_reasons: "stop_token", "stop_text", "max_tokens" or
+    "context_limit". logprobs: of each new token, the one that ended the text left out; None unless asked for.
+    proposed_tokens, accepted_tokens: by speculation.
+    """
+
+    sequences: Any
+    finish_reasons: list[str]
+    logprobs: list[list[TokenLogprobs]] | None
+    proposed_tokens: list[int]
+    accepted_tokens: list[int]
+
+
+def _bias_items(given: Any) -> list[tuple[Sequence[int], float]]:
+    """Of transformers' sequence_bias: {(id, ...): bias} or [[[id, ...], bias], ...]."""
+    items = given.items() if isinstance(given, Mapping) else (given or ())
+    return [(ids, float(bias)) for ids, bias in items]
+
+
+def _single_tokens(name: str, items: Iterable[tuple[Sequence[int], float]]) -> list[tuple[int, float]]:
+    """Errors: NotImplementedError for sequences of several tokens."""
+    result = []
+    for ids, bias in items:
+        if len(ids) != 1:
+            raise NotImplementedError(f"generate: {name}: {list(ids)}: only single tokens are supported")
+        result.append((int(ids[0]), bias))
+    return result
+
+
 _NAMES = tuple(option.name for option in fields(GenerationOptions))
+# What no file may ask for: it belongs to one call.
+_OF_A_CALL = ("assistant_model", "load_state", "save_state", "logprobs", "return_dict_in_generate")
 
 
 def generation_options(directory: str, given: dict[str, Any]) -> GenerationOptions:
@@ -169,6 +235,8 @@ def _stored(directory: str) -> dict[str, Any]:
         values = json.load(file)
     known = {}
     for name, value in _config_arguments(values).items():
+        if name in _OF_A_CALL:
+            continue
         try:
             known.update(_checked({name: value}))
         except NotImplementedError as error:
@@ -189,6 +257,9 @@ _INTEGERS = (
     "num_return_sequences",
     "pad_token_id",
     "seed",
+    "logprobs",
+    "prompt_lookup_num_tokens",
+    "num_assistant_tokens",
 )
 _NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
 
@@ -224,6 +295,16 @@ def _check_ranges(options: GenerationOptions) -> None:
         raise ValueError(f"generate: num_return_sequences {options.num_return_sequences} is less than 1")
     if options.num_return_sequences > 1 and not options.do_sample:
         raise ValueError("generate: num_return_sequences above 1 needs do_sample=True: greedy texts would be the same")
+    if options.logprobs is not None and not options.return_dict_in_generate:
+        raise ValueError("generate: logprobs come with return_dict_in_generate=True")
+    for name in ("logprobs", "prompt_lookup_num_tokens", "num_assistant_tokens"):
+        if (getattr(options, name) or 0) < 0:
+            raise ValueError(f"generate: {name} {getattr(options, name)} is negative")
+    if options.assistant_model is not None and options.prompt_lookup_num_tokens:
+        raise ValueError("generate: assistant_model and prompt_lookup_num_tokens are two ways to propose tokens")
+    if options.load_state is not None and options.max_new_tokens is None and options.max_length is not None:
+        raise ValueError("generate: with load_state say max_new_tokens, not max_length")
+    options.biases()
 
 
 class Streamer(Protocol):

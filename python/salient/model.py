@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,14 @@ from salient._files import Scratch
 from salient._files import save_directory as write_directory
 from salient._ids import Ids, id_masks, id_rows, like, one_row, pad_rows
 from salient._loading import check_dtype, check_memory, located
-from salient.generation import GenerationOptions, Streamer, generation_options, stops
+from salient.generation import (
+    GenerationOptions,
+    GenerationOutput,
+    Streamer,
+    TokenLogprobs,
+    generation_options,
+    stops,
+)
 from salient.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -143,21 +150,29 @@ class CausalLM:
         text is returned. attention_mask: like input_ids, 0 where there is padding. streamer: of Salient or of
         transformers, for one prompt. options, spelled as in transformers: max_new_tokens (256), max_length,
         min_new_tokens, do_sample, temperature, top_k, top_p, min_p, repetition_penalty, num_return_sequences,
-        eos_token_id, pad_token_id, stop_strings, seed (none: numpy.random draws one), generation_config.
+        eos_token_id, pad_token_id, stop_strings, seed (none: numpy.random draws one), generation_config;
+        sequence_bias, bad_words_ids and suppress_tokens, of single tokens; return_dict_in_generate. As in vLLM:
+        logit_bias {id: bias}; logprobs, how many of the likeliest tokens to tell of beside the drawn one. Speculation,
+        which changes no text: assistant_model, a model of the same vocabulary or its path, with num_assistant_tokens
+        (5); or prompt_lookup_num_tokens. Salient's own: save_state, a file to leave what the model remembers in;
+        load_state, such a file, whose tokens the prompt follows (it may be empty).
 
         Returns ids [batch * num_return_sequences, longest] of prompts as they came and what follows them, shorter
-        ones padded on the right: torch's if the prompt was, else int64 of NumPy.
+        ones padded on the right: torch's if the prompt was, else int64 of NumPy. With return_dict_in_generate a
+        GenerationOutput that holds them as `sequences`.
 
-        Errors: ValueError for a prompt that is empty, beyond the context or not in the vocabulary, and for values
-        that make no sense; NotImplementedError for what transformers has and Salient has not; TypeError for unknown
-        arguments. KeyboardInterrupt stops it.
+        Errors: ValueError for a prompt that is empty, beyond the context or not in the vocabulary, for values
+        that make no sense, and for a state or an assistant_model that do not fit the model; salient.FormatError for a
+        damaged state; NotImplementedError for what transformers has and Salient has not, and for speculation with
+        linear attention; TypeError for unknown arguments. KeyboardInterrupt stops it.
         """
         if inputs is not None and input_ids is not None:
             raise ValueError("generate: input_ids and inputs are two names of one thing; give one of them")
         prompt = inputs if input_ids is None else input_ids
-        settings = generation_options(self.directory, dict(options))
+        settings = self._settings(options)
         if isinstance(prompt, str):
-            if streamer is not None or attention_mask is not None or settings.num_return_sequences > 1:
+            more = (streamer, attention_mask, settings.logprobs)
+            if any(one is not None for one in more) or settings.num_return_sequences > 1:
                 raise ValueError("generate: of a text only the text that follows is given; pass ids for anything more")
             return "".join(self._text_after(prompt, settings))
         rows, is_flat = id_rows(prompt)
@@ -165,12 +180,20 @@ class CausalLM:
         count = settings.num_return_sequences
         if streamer is not None and len(rows) * count > 1:
             raise ValueError(f"generate: a streamer shows one text, not {len(rows) * count}")
-        texts = []
-        for index, (row, mask) in enumerate((row, mask) for row, mask in zip(rows, masks) for _ in range(count)):
-            text = self._start(row[mask], settings, length=len(row), index=index)
-            texts.append(np.concatenate([row, self._new_ids(row[mask], text, settings, streamer)]))
-        result = pad_rows(texts, self._filler(settings))
-        return like(prompt, result[0] if is_flat and len(texts) == 1 else result)
+        if settings.save_state is not None and len(rows) * count > 1:
+            raise ValueError(f"generate: save_state is for one text, not for {len(rows) * count}")
+        texts: list[_Finished] = []
+        for index, (row, mask) in enumerate(zip(rows, masks)):
+            streams = self._start_several(row[mask], settings, length=len(row), first=index * count)
+            before = streams[0].prompt[: len(streams[0].prompt) - int(mask.sum())]
+            for text in streams:
+                new, reason = self._new_ids(row[mask], text, settings, streamer)
+                texts.append(_Finished(np.concatenate([before, row, new]), text, reason))
+        if settings.save_state is not None:
+            texts[0].text.save_state(settings.save_state)
+        result = pad_rows([text.ids for text in texts], self._filler(settings))
+        sequences = like(prompt, result[0] if is_flat and len(texts) == 1 else result)
+        return _output(sequences, texts, settings) if settings.return_dict_in_generate else sequences
 
     def stream(self, prompt: str, **options: Any) -> Iterator[str]:
         """The text that follows `prompt`, piece by piece as it is made. Options and errors: as `generate`."""
@@ -178,9 +201,9 @@ class CausalLM:
             raise TypeError(
                 f"stream: a text is expected, not {type(prompt).__name__}; generate takes ids and a streamer"
             )
-        settings = generation_options(self.directory, dict(options))
-        if settings.num_return_sequences > 1:
-            raise ValueError("stream: num_return_sequences is for generate")
+        settings = self._settings(options)
+        if settings.num_return_sequences > 1 or settings.logprobs is not None:
+            raise ValueError("stream: num_return_sequences and logprobs are for generate")
         return self._text_after(prompt, settings)
 
     def __call__(self, input_ids: Any = None, attention_mask: Any = None, **options: Any) -> CausalLMOutput:
@@ -212,32 +235,35 @@ class CausalLM:
 
     def _text_after(self, prompt: str, settings: GenerationOptions) -> Iterator[str]:
         """In pieces, none of which reaches into a stop string."""
-        ids = self._prompt_ids(prompt)
+        ids = self._prompt_ids(prompt, is_first=settings.load_state is None)
         decoder = _core.TextStream(self.tokenizer.core)
-        for one in ids:
+        tokens = self._start(ids, settings, length=len(ids))
+        for one in tokens.prompt:
             decoder.push(int(one))
         held = _HeldText(settings.stop_strings)
-        tokens = self._start(ids, settings, length=len(ids))
         while not held.stopped and (token := tokens.next()) is not None:
             if piece := held.add(decoder.push(token)):
                 yield piece
         if piece := held.add(decoder.finish()) + held.rest():
             yield piece
+        if settings.save_state is not None:
+            tokens.save_state(settings.save_state)
 
-    def _prompt_ids(self, prompt: str) -> Ids:
-        ids = self.tokenizer.core.encode(prompt)
-        if not ids and self.core.bos_token_id is not None:
+    def _prompt_ids(self, prompt: str, *, is_first: bool) -> Ids:
+        """`is_first`: it begins the text, and does not follow a state."""
+        ids = self.tokenizer.core.encode(prompt, add_special_tokens=is_first)
+        if is_first and not ids and self.core.bos_token_id is not None:
             ids = [self.core.bos_token_id]
         return np.array(ids, dtype=np.int32)
 
     def _new_ids(
         self, prompt: Ids, text: _core.TokenStream, settings: GenerationOptions, streamer: Streamer | None
-    ) -> npt.NDArray[np.int64]:
-        """What follows the prompt, the token that ended it included."""
+    ) -> tuple[npt.NDArray[np.int64], str]:
+        """What follows the prompt, the token that ended it included, and why it ended."""
         if streamer is None and not settings.stop_strings:
-            new = [int(one) for one in text.rest()]
+            new, stopped = [int(one) for one in text.rest()], False
         else:
-            new = self._watched_ids(prompt, text, settings, streamer)
+            new, stopped = self._watched_ids(prompt, text, settings, streamer)
         ended = [] if text.stop_token is None else [text.stop_token]
         if text.finish_reason == "context_limit":
             warn_user(f"generate: the text ends where the model's context of {self.core.context_length} tokens does")
@@ -245,12 +271,12 @@ class CausalLM:
             if ended:
                 streamer.put(np.array(ended, dtype=np.int64))
             streamer.end()
-        return np.array([*new, *ended], dtype=np.int64)
+        return np.array([*new, *ended], dtype=np.int64), "stop_text" if stopped else text.finish_reason
 
     def _watched_ids(
         self, prompt: Ids, text: _core.TokenStream, settings: GenerationOptions, streamer: Streamer | None
-    ) -> list[int]:
-        """Token by token, until a stop string stands in the text."""
+    ) -> tuple[list[int], bool]:
+        """Token by token, until a stop string stands in the text; whether one does."""
         decoder = _core.TextStream(self.tokenizer.core, False)
         if streamer is not None:
             streamer.put(prompt.astype(np.int64)[None])
@@ -261,7 +287,18 @@ class CausalLM:
             so_far += decoder.push(token)
             if streamer is not None:
                 streamer.put(np.array([token], dtype=np.int64))
-        return new
+        return new, stops(so_far, settings.stop_strings) is not None
+
+    def _start_several(
+        self, prompt: Ids, settings: GenerationOptions, *, length: int, first: int
+    ) -> list[_core.TokenStream]:
+        """num_return_sequences of them; the prompt is run once."""
+        text = self._start(prompt, settings, length=length, index=first)
+        later = range(first + 1, first + settings.num_return_sequences)
+        texts = [text, *(text.fork(int(settings.sampling(index)["seed"])) for index in later)]
+        if len(texts) > 1 and not settings.stop_strings:
+            _core.finish_together(texts)
+        return texts
 
     def _start(self, prompt: Ids, settings: GenerationOptions, *, length: int, index: int = 0) -> _core.TokenStream:
         """`length`: of the prompt with its padding. `index`: of the text among those of one call."""
@@ -270,8 +307,25 @@ class CausalLM:
             max_new_tokens=settings.new_tokens(length),
             min_new_tokens=settings.least_new_tokens(length),
             stop_token_ids=list(self._end_tokens(settings)),
+            logit_bias=settings.biases(),
+            logprobs=settings.logprobs,
+            num_assistant_tokens=settings.proposals(),
+            assistant=None if settings.assistant_model is None else settings.assistant_model.core,
+            load_state=settings.load_state,
             **settings.sampling(index),
         )
+
+    def _settings(self, options: dict[str, Any]) -> GenerationOptions:
+        """With the handle of the assistant, so that its weights are read once."""
+        settings = generation_options(self.directory, dict(options))
+        if settings.assistant_model is None:
+            return settings
+        assistant = model_handle(settings.assistant_model)
+        if not _core.same_vocabulary(self.tokenizer.core, assistant.tokenizer.core):
+            raise ValueError(
+                f"generate: assistant_model {assistant.name_or_path} has another vocabulary than the model"
+            )
+        return replace(settings, assistant_model=assistant)
 
     def _end_tokens(self, settings: GenerationOptions) -> Sequence[int]:
         return self.core.eos_token_ids if settings.eos_token_id is None else settings.eos_token_id
@@ -448,6 +502,28 @@ def _saved_handle(model: Any) -> CausalLM:
     handle = CausalLM(scratch.path, name_or_path=name)
     handle.adopt(scratch.path, scratch)
     return handle
+
+
+@dataclass
+class _Finished:
+    """A text that has ended."""
+
+    ids: npt.NDArray[np.int64]
+    text: _core.TokenStream
+    reason: str
+
+
+def _output(sequences: Any, texts: Sequence[_Finished], settings: GenerationOptions) -> GenerationOutput:
+    logprobs = None
+    if settings.logprobs is not None:
+        logprobs = [[TokenLogprobs(*one) for one in each.text.logprobs()] for each in texts]
+    return GenerationOutput(
+        sequences,
+        [each.reason for each in texts],
+        logprobs,
+        [each.text.proposed_tokens for each in texts],
+        [each.text.accepted_tokens for each in texts],
+    )
 
 
 class _HeldText:

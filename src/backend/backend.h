@@ -96,6 +96,9 @@ struct CodeSweepProblem {
   int64_t sweeps;
 };
 
+/// Products of up to so many rows give each row the bytes that it would get alone, in every activation mode.
+inline constexpr int64_t kRowsAsAlone = 8;
+
 /// How a machine computes. Coarse operations on f32 activations [rows, features]; weights are prepared once.
 /// Shapes are validated here (internal error on mismatch), kernels validate nothing.
 class Backend {

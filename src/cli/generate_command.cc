@@ -1,8 +1,12 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <iostream>
 #include <iterator>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
@@ -15,12 +19,17 @@
 namespace salient::cli {
 namespace {
 
+constexpr int64_t kDraftTokens = 5;  // proposed by a draft at a time
+
 struct GenerateArguments {
   std::string model;
   std::string prompt;
   GenerateOptions options{.max_tokens = 128};
   std::string activations = "fp32";
   std::string packed_weights;
+  std::vector<std::string> logit_bias;
+  int64_t texts = 1;
+  std::string draft;
   bool json = false;
 };
 
@@ -29,14 +38,74 @@ std::string read_prompt(const GenerateArguments& arguments) {
   return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
 }
 
-Json to_json(const Generation& result) {
-  return {{"text", result.text},
-          {"finish_reason", to_string(result.reason)},
-          {"prompt_tokens", result.prompt_tokens},
-          {"generated_tokens", result.tokens},
-          {"prefill_tokens_per_second", result.prefill_tokens_per_second},
-          {"decode_tokens_per_second", result.decode_tokens_per_second},
-          {"peak_memory", peak_resident_bytes()}};
+/// The whole text as a number.
+template <typename Number>
+bool parse_number(std::string_view text, Number& number) {
+  const char* const end = text.data() + text.size();
+  const auto [stopped, code] = std::from_chars(text.data(), end, number);
+  return code == std::errc() && stopped == end;
+}
+
+/// "ID=BIAS".
+void add_logit_bias(std::string_view text, std::map<int32_t, double>& biases) {
+  const size_t sign = std::min(text.find('='), text.size());
+  int32_t token = 0;
+  double bias = 0;
+  if (!parse_number(text.substr(0, sign), token) ||
+      !parse_number(text.substr(std::min(sign + 1, text.size())), bias)) {
+    fail(ErrorKind::invalid_argument, "--logit-bias \"{}\" is not of the form ID=BIAS, as 50256=-inf", text);
+  }
+  biases[token] = bias;
+}
+
+/// Minus infinity has no JSON: null.
+Json logprob_json(double logprob) { return std::isfinite(logprob) ? Json(logprob) : Json(); }
+
+Json to_json(const Model& model, const TokenLogprob& entry) {
+  return {{"id", entry.token},
+          {"token", model.token_text(entry.token)},
+          {"logprob", logprob_json(entry.logprob)}};
+}
+
+Json to_json(const Model& model, const TokenLogprobs& drawn) {
+  Json json = to_json(model, drawn.chosen);
+  json["top_logprobs"] = Json::array();
+  for (const TokenLogprob& entry : drawn.top) json["top_logprobs"].push_back(to_json(model, entry));
+  return json;
+}
+
+/// What each of several texts has of its own.
+Json text_json(const Model& model, const Generation& result) {
+  Json json{{"text", result.text},
+            {"finish_reason", to_string(result.reason)},
+            {"seed", result.seed},
+            {"generated_tokens", result.tokens.size()},
+            {"token_ids", result.tokens}};
+  if (!result.logprobs.empty()) {
+    double sum = 0;
+    json["logprobs"] = Json::array();
+    for (const TokenLogprobs& drawn : result.logprobs) {
+      sum += drawn.chosen.logprob;
+      json["logprobs"].push_back(to_json(model, drawn));
+    }
+    json["cumulative_logprob"] = logprob_json(sum);
+  }
+  json["proposed_tokens"] = result.proposed_tokens;
+  json["accepted_tokens"] = result.accepted_tokens;
+  json["decode_tokens_per_second"] = result.decode_tokens_per_second;
+  return json;
+}
+
+Json to_json(const Model& model, const std::vector<Generation>& results) {
+  const Generation& first = results.front();
+  Json json = results.size() == 1 ? text_json(model, first) : Json::object();
+  for (size_t i = 0; results.size() > 1 && i < results.size(); ++i)
+    json["texts"].push_back(text_json(model, results[i]));
+  json["prompt_tokens"] = first.prompt_tokens;
+  json["cached_tokens"] = first.cached_tokens;
+  json["prefill_tokens_per_second"] = first.prefill_tokens_per_second;
+  json["peak_memory"] = peak_resident_bytes();
+  return json;
 }
 
 bool print_piece(std::string_view piece) {
@@ -45,30 +114,91 @@ bool print_piece(std::string_view piece) {
   return true;
 }
 
-void run_generate(GenerateArguments& arguments) {
-  arguments.options.cancelled = &interrupted();
-  const std::string prompt = read_prompt(arguments);
-  const Model model = Model::load(arguments.model, {.activations = arguments.activations,
-                                                    .packed_weights = arguments.packed_weights,
-                                                    .cancelled = &interrupted()});
-  Generation result;
-  if (arguments.json) {
-    result = model.generate(prompt, arguments.options);
-    fmt::print("{}\n", to_json(result).dump(2));
-  } else {
-    // The prompt is shown once it has been found to be valid: with the first piece of its continuation.
-    bool started = false;
-    result = model.generate(prompt, arguments.options, [&](std::string_view piece) {
-      if (!std::exchange(started, true)) print_piece(prompt);
-      return print_piece(piece);
-    });
-    if (!started) print_piece(prompt);
-    print_piece("\n");
-    fmt::print(stderr, "[{} tokens, {}; prompt {} tokens at {:.0f}/s, then {:.1f} tokens/s]\n", result.tokens,
-               to_string(result.reason), result.prompt_tokens, result.prefill_tokens_per_second,
-               result.decode_tokens_per_second);
+void print_summary(const Generation& result) {
+  const std::string cached =
+      result.cached_tokens > 0 ? fmt::format(", {} of them cached,", result.cached_tokens) : "";
+  const std::string speculation =
+      result.proposed_tokens > 0
+          ? fmt::format("; {} of {} proposals accepted", result.accepted_tokens, result.proposed_tokens)
+          : "";
+  fmt::print(stderr, "[{} tokens, {}; prompt {} tokens{} at {:.0f}/s, then {:.1f} tokens/s{}]\n",
+             result.tokens.size(), to_string(result.reason), result.prompt_tokens, cached,
+             result.prefill_tokens_per_second, result.decode_tokens_per_second, speculation);
+}
+
+/// Text by text, each behind the prompt.
+void print_texts(const std::string& prompt, const std::vector<Generation>& results) {
+  for (const Generation& result : results) {
+    print_piece(prompt + result.text + "\n");
+    print_summary(result);
   }
-  if (result.reason == FinishReason::cancelled) fail(ErrorKind::cancelled, "stopped on request");
+}
+
+/// As it comes.
+Generation print_text(const Model& model, const std::string& prompt, const GenerateOptions& options) {
+  // The prompt is shown once it has been found to be valid: with the first piece of its continuation.
+  bool started = false;
+  Generation result = model.generate(prompt, options, [&](std::string_view piece) {
+    if (!std::exchange(started, true)) print_piece(prompt);
+    return print_piece(piece);
+  });
+  if (!started) print_piece(prompt);
+  print_piece("\n");
+  print_summary(result);
+  return result;
+}
+
+void run_generate(GenerateArguments& arguments) {
+  GenerateOptions& options = arguments.options;
+  options.cancelled = &interrupted();
+  for (const std::string& text : arguments.logit_bias) add_logit_bias(text, options.logit_bias);
+  const std::string prompt = read_prompt(arguments);
+  const LoadOptions loading{.activations = arguments.activations,
+                            .packed_weights = arguments.packed_weights,
+                            .cancelled = &interrupted()};
+  const Model model = Model::load(arguments.model, loading);
+  std::optional<Model> draft;
+  if (!arguments.draft.empty()) {
+    draft = Model::load(arguments.draft, loading);
+    options.draft = &*draft;
+    if (options.speculate == 0) options.speculate = kDraftTokens;
+  }
+  std::vector<Generation> results;
+  if (arguments.json || arguments.texts > 1) {
+    results = model.generate_several(prompt, arguments.texts, options);
+    arguments.json ? fmt::print("{}\n", to_json(model, results).dump(2)) : print_texts(prompt, results);
+  } else {
+    results.push_back(print_text(model, prompt, options));
+  }
+  if (results.front().reason == FinishReason::cancelled) fail(ErrorKind::cancelled, "stopped on request");
+}
+
+void add_sampling_options(CLI::App& command, GenerateArguments& arguments) {
+  GenerateOptions& options = arguments.options;
+  command.add_option("--temperature", options.temperature, "0 (default): always the most likely token");
+  command.add_option("--top-k", options.top_k, "Only the k most likely tokens");
+  command.add_option("--top-p", options.top_p,
+                     "Only the most likely tokens that together reach this probability");
+  command.add_option("--min-p", options.min_p,
+                     "Only tokens at least this times as likely as the most likely one");
+  command.add_option("--repetition-penalty", options.repetition_penalty,
+                     "Above 1 makes tokens seen before less likely");
+  command
+      .add_option("--logit-bias", arguments.logit_bias,
+                  "ID=BIAS: add BIAS to the logit of a token; -inf: never draw it; may be repeated")
+      ->allow_extra_args(false);
+  command.add_option("--seed", options.seed, "Seed of the draws (default 0)");
+  command
+      .add_option("--num-return-sequences", arguments.texts,
+                  "Texts to draw, with this seed and the ones that follow; the prompt is run once")
+      ->check(CLI::Range(int64_t{1}, int64_t{1024}));
+}
+
+void add_state_options(CLI::App& command, GenerateOptions& options) {
+  command.add_option("--load-state", options.load_state,
+                     "Go on from a file that --save-state left; the prompt follows its tokens");
+  command.add_option("--save-state", options.save_state,
+                     "Leave the tokens, and what the model remembers of them, in a file");
 }
 
 }  // namespace
@@ -78,25 +208,39 @@ void add_generate_command(CLI::App& app) {
   GenerateOptions& options = arguments->options;
   auto* command = app.add_subcommand("generate", "Continue a prompt");
   command->add_option("model", arguments->model, "Model directory, dense or quantized")->required();
-  command->add_option("-p,--prompt", arguments->prompt, "Text to continue; - reads standard input")
-      ->required();
+  auto* prompt =
+      command->add_option("-p,--prompt", arguments->prompt, "Text to continue; - reads standard input");
   command->add_option("-n,--max-tokens", options.max_tokens, "Tokens to generate at most (default 128)")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
-  command->add_option("--temperature", options.temperature, "0 (default): always the most likely token");
-  command->add_option("--top-k", options.top_k, "Only the k most likely tokens");
-  command->add_option("--top-p", options.top_p,
-                      "Only the most likely tokens that together reach this probability");
-  command->add_option("--min-p", options.min_p,
-                      "Only tokens at least this times as likely as the most likely one");
-  command->add_option("--repetition-penalty", options.repetition_penalty,
-                      "Above 1 makes tokens seen before less likely");
-  command->add_option("--seed", options.seed, "Seed of the draws (default 0)");
+  add_sampling_options(*command, *arguments);
   command->add_option("--stop", options.stop, "End the text before this string; may be repeated")
       ->allow_extra_args(false);
+  add_state_options(*command, options);
+  command
+      ->add_option(
+          "--speculate", options.speculate,
+          "Propose so many tokens at a time, from what followed the last ones before; the text is the "
+          "same")
+      ->check(CLI::Range(int64_t{0}, int64_t{256}));
+  command->add_option(
+      "--draft", arguments->draft,
+      fmt::format("A smaller model of the same vocabulary that proposes the tokens ({}, unless "
+                  "--speculate says otherwise)",
+                  kDraftTokens));
+  command
+      ->add_option("--logprobs", options.logprobs,
+                   "Report log-probabilities of each token and of so many of the likeliest; needs --json")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
   add_activations_option(*command, arguments->activations);
   add_packed_weights_option(*command, arguments->packed_weights);
   command->add_flag("--json", arguments->json, "Report text and speed as JSON on standard output");
-  command->callback([arguments] { run_generate(*arguments); });
+  command->callback([arguments, prompt] {
+    if (prompt->count() == 0 && arguments->options.load_state.empty())
+      fail(ErrorKind::invalid_argument, "--prompt is required, unless --load-state gives one to go on from");
+    if (arguments->options.logprobs && !arguments->json)
+      fail(ErrorKind::invalid_argument, "--logprobs are reported as JSON: add --json");
+    run_generate(*arguments);
+  });
 }
 
 }  // namespace salient::cli

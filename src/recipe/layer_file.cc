@@ -1,87 +1,20 @@
 #include "recipe/layer_file.h"
 
-#include "base/digest.h"
-#include "base/durable_file.h"
 #include "base/error.h"
-#include "checkpoint/shard_file.h"
+#include "checkpoint/sealed_file.h"
 #include "recipe/layer_record.h"
 
 namespace salient {
 namespace {
 
 constexpr const char* kReport = "report";
-constexpr const char* kChecksum = "checksum";
-
-void add_tensor(Digest& digest, std::string_view name, const Tensor& tensor) {
-  digest.add_text(name).add_text(to_string(tensor.dtype())).add_text(to_string(tensor.shape()));
-  digest.add({tensor.bytes(), tensor.byte_size()});
-}
-
-Tensor text_tensor(const std::string& text) {
-  const auto* bytes = reinterpret_cast<const uint8_t*>(text.data());
-  return Tensor::of<uint8_t>({static_cast<int64_t>(text.size())}, {bytes, text.size()});
-}
 
 std::string linear_prefix(size_t number) { return fmt::format("linear.{}.", number); }
 
-/// Tensors one after another, and the checksum of all of them behind the last.
-class LayerFileWriter {
- public:
-  LayerFileWriter(const std::filesystem::path& path, size_t header_room) : shard_(path, header_room) {}
+using Elements = SealedFile::Elements;
 
-  /// Undefined ones are left out.
-  void add(const std::string& name, const Tensor& tensor) {
-    if (!tensor.defined()) return;
-    add_tensor(digest_, name, tensor);
-    shard_.append(name, tensor);
-  }
-
-  void finish() {
-    shard_.append(kChecksum, text_tensor(digest_.hex()));
-    shard_.close();
-  }
-
- private:
-  ShardFile shard_;
-  Digest digest_;
-};
-
-class LayerFileReader {
- public:
-  /// Errors: bad_format when the checksum is not that of the tensors.
-  explicit LayerFileReader(const std::filesystem::path& path) : file_(path.string()) {
-    if (text(kChecksum) != file_checksum(file_)) fail(ErrorKind::bad_format, "the checksum is wrong");
-  }
-
-  std::string text(const std::string& name) const {
-    const Tensor tensor = file_.tensor(name);
-    if (tensor.dtype() != DType::u8) reject(name, tensor);
-    const auto bytes = tensor.values<uint8_t>();
-    return {bytes.begin(), bytes.end()};
-  }
-
-  enum class Elements { floating, bytes };
-  Tensor tensor(const std::string& name, Elements elements, const Shape& shape) const {
-    Tensor tensor = file_.tensor(name);
-    const bool right =
-        elements == Elements::bytes ? tensor.dtype() == DType::u8 : is_floating(tensor.dtype());
-    if (!right || tensor.shape() != shape) reject(name, tensor);
-    return tensor;
-  }
-
- private:
-  [[noreturn]] static void reject(const std::string& name, const Tensor& tensor) {
-    fail(ErrorKind::bad_format, "tensor {} is {} {}, which it cannot be", quoted_name(name),
-         to_string(tensor.dtype()), to_string(tensor.shape()));
-  }
-
-  SafetensorsFile file_;
-};
-
-using Elements = LayerFileReader::Elements;
-
-QuantizedWeight read_integers(const LayerFileReader& reader, const std::string& prefix,
-                              const LinearSlot& slot, const QuantizationScheme& scheme) {
+QuantizedWeight read_integers(const SealedFile& reader, const std::string& prefix, const LinearSlot& slot,
+                              const QuantizationScheme& scheme) {
   QuantizedWeight weight{
       .scheme = scheme, .out_features = slot.out_features, .in_features = slot.in_features};
   const Shape groups{slot.out_features, weight.groups()};
@@ -91,7 +24,7 @@ QuantizedWeight read_integers(const LayerFileReader& reader, const std::string& 
   return weight;
 }
 
-void read_norm(const LayerFileReader& reader, size_t number, NormWeight& norm) {
+void read_norm(const SealedFile& reader, size_t number, NormWeight& norm) {
   if (!norm.defined()) return;
   const std::string prefix = fmt::format("norm.{}.", number);
   norm.weight = reader.tensor(prefix + "weight", Elements::floating, norm.weight.shape());
@@ -118,25 +51,13 @@ std::string layer_checksum(const LayerWeights& weights) {
   return digest.hex();
 }
 
-std::string file_checksum(const SafetensorsFile& file) {
-  Digest digest;
-  for (const std::string& name : file.names()) {
-    if (name != kChecksum) add_tensor(digest, name, file.tensor(name));
-  }
-  return digest.hex();
-}
-
 void write_layer_file(const std::filesystem::path& path, const LayerFile& file, const DecoderSpec& spec) {
-  constexpr size_t kBytesPerTensor = 160;
   constexpr size_t kTensorsPerLinear = 4;
   const auto& [weights, report] = file.layer;
   const std::vector<LinearSlot> slots = spec.linears(report.layer);
-  const std::filesystem::path temporary = path.string() + ".partial";
-  std::filesystem::remove(temporary);
-  LayerFileWriter writer(temporary,
-                         (slots.size() * kTensorsPerLinear + 2 * kNormRoles + 4) * kBytesPerTensor);
+  SealedFileWriter writer(path, slots.size() * kTensorsPerLinear + 2 * kNormRoles + 1);
   const Json head{{"job", file.job}, {"source", file.source}, {"layer", layer_record(report)}};
-  writer.add(kReport, text_tensor(head.dump()));
+  writer.add_text(kReport, head.dump());
   for (size_t i = 0; i < slots.size(); ++i) {
     const LinearWeight& linear = weights[slots[i].id];
     const std::string prefix = linear_prefix(i);
@@ -153,14 +74,14 @@ void write_layer_file(const std::filesystem::path& path, const LayerFile& file, 
     writer.add(fmt::format("norm.{}.bias", i), weights.norms[i].bias);
   }
   writer.finish();
-  publish_file(temporary, path);
 }
 
 LayerFile read_layer_file(const std::filesystem::path& path, const LayerJob& job,
                           const LayerWeights& original) {
+  const SealedFile reader(path);
+  const std::string report = reader.text(kReport);
   return with_context(path.string(), [&] {
-    const LayerFileReader reader(path);
-    const Json head = parse_json(reader.text(kReport), kReport);
+    const Json head = parse_json(report, kReport);
     const JsonView view(head, kReport);
     LayerFile file{.job = view.at("job").as_string(),
                    .source = view.at("source").as_string(),

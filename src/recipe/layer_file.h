@@ -4,7 +4,6 @@
 #include <string>
 
 #include "awq/awq.h"
-#include "checkpoint/safetensors.h"
 
 namespace salient {
 
@@ -18,10 +17,6 @@ struct LayerFile {
 
 /// Of all tensors of a layer as they are stored in the model.
 std::string layer_checksum(const LayerWeights& weights);
-
-/// Of all tensors of a file but the one named "checksum", which says it. Errors: unsupported for a type that
-/// Salient does not know.
-std::string file_checksum(const SafetensorsFile& file);
 
 /// The file appears whole or not at all. Errors: io.
 void write_layer_file(const std::filesystem::path& path, const LayerFile& file, const DecoderSpec& spec);

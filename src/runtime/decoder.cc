@@ -157,26 +157,69 @@ void Decoder::forward_rows(const LogitRequest& request, KvCache& cache, const Lo
 
 Tensor Decoder::step(std::span<const int32_t> tokens, std::span<KvCache> caches,
                      const CancellationFlag* cancelled) const {
+  std::vector<KvCache*> pointers;
+  for (KvCache& cache : caches) pointers.push_back(&cache);
+  return step(tokens, pointers, cancelled);
+}
+
+Tensor Decoder::step(std::span<const int32_t> tokens, std::span<KvCache* const> caches,
+                     const CancellationFlag* cancelled) const {
   if (tokens.empty() || tokens.size() != caches.size()) {
     fail(ErrorKind::invalid_argument, "{} tokens for {} sequences; each takes one", tokens.size(),
          caches.size());
   }
-  Tensor hidden = Tensor::empty(DType::f32, {std::ssize(tokens), spec().hidden_size});
+  std::vector<int64_t> positions;
+  for (const KvCache* cache : caches) positions.push_back(cache->length());
+  Tensor logits = run_rows({tokens, caches, positions, cancelled});
+  for (KvCache* cache : caches) cache->advance(1);
+  return logits;
+}
+
+Tensor Decoder::forward_each(std::span<const int32_t> tokens, KvCache& cache,
+                             const CancellationFlag* cancelled) const {
+  if (tokens.empty()) fail(ErrorKind::invalid_argument, "a forward pass needs at least one token");
+  if (spec().linear_attention) {
+    fail(ErrorKind::unsupported,
+         "{} has linear attention, whose states follow one token after another: several at once cannot be "
+         "taken back",
+         spec().architecture);
+  }
+  const int64_t before = cache.length();
+  Tensor logits = Tensor::empty(DType::f32, {std::ssize(tokens), spec().vocab_size});
+  try {
+    for (int64_t row = 0; row < logits.dim(0); row += kRowsAsAlone) {
+      const int64_t count = std::min(kRowsAsAlone, logits.dim(0) - row);
+      const std::vector<KvCache*> caches(static_cast<size_t>(count), &cache);
+      std::vector<int64_t> positions(caches.size());
+      std::iota(positions.begin(), positions.end(), cache.length());
+      const Tensor part =
+          run_rows({tokens.subspan(static_cast<size_t>(row), caches.size()), caches, positions, cancelled});
+      std::memcpy(logits.slice(row, row + count).mutable_bytes(), part.bytes(), part.byte_size());
+      cache.advance(count);
+    }
+  } catch (...) {
+    cache.truncate(before);
+    throw;
+  }
+  return logits;
+}
+
+Tensor Decoder::run_rows(const Rows& rows) const {
+  Tensor hidden = Tensor::empty(DType::f32, {std::ssize(rows.tokens), spec().hidden_size});
   std::vector<SequenceSpan> sequences;
-  for (size_t i = 0; i < tokens.size(); ++i) {
+  for (size_t i = 0; i < rows.tokens.size(); ++i) {
     const auto row = static_cast<int64_t>(i);
     const Tensor embedded =
-        embed_tokens(*backend_, spec(), embedding_, {tokens.subspan(i, 1), caches[i].length()});
+        embed_tokens(*backend_, spec(), embedding_, {rows.tokens.subspan(i, 1), rows.positions[i]});
     std::memcpy(hidden.slice(row, row + 1).mutable_bytes(), embedded.bytes(), embedded.byte_size());
-    sequences.push_back({row, 1, caches[i].length(), nullptr});
+    sequences.push_back({row, 1, rows.positions[i], nullptr});
   }
   const std::vector<RopeTable> ropes = make_rope_tables(spec(), sequences);
   for (int64_t layer = 0; layer < spec().layers; ++layer) {
-    throw_if_cancelled(cancelled);
-    for (size_t i = 0; i < tokens.size(); ++i) sequences[i].cache = &caches[i].layer(layer);
+    throw_if_cancelled(rows.cancelled);
+    for (size_t i = 0; i < sequences.size(); ++i) sequences[i].cache = &rows.caches[i]->layer(layer);
     run_layer({*backend_, spec(), ropes, layer, sequences}, layers_[static_cast<size_t>(layer)], hidden);
   }
-  for (KvCache& cache : caches) cache.advance(1);
   return final_logits(*backend_, spec(), head_, hidden);
 }
 

@@ -86,10 +86,20 @@ class Decoder {
   Tensor forward(std::span<const int32_t> tokens, KvCache& cache, const ForwardOptions& options) const;
 
   /// Appends to each of several sequences one token and returns the logits f32 [sequences, vocab] behind
-  /// them: the products of all are one. `caches`: one per token, of sequences of any lengths. After an Error
-  /// they are of no use. Errors: invalid_argument for an id outside the vocabulary; cancelled.
+  /// them: the products of all are one. Up to kRowsAsAlone sequences get the very bytes that `forward` gives
+  /// each of them. `caches`: one per token, of sequences of any lengths. After an Error they are of no use.
+  /// Errors: invalid_argument for an id outside the vocabulary; cancelled.
+  Tensor step(std::span<const int32_t> tokens, std::span<KvCache* const> caches,
+              const CancellationFlag* cancelled) const;
   Tensor step(std::span<const int32_t> tokens, std::span<KvCache> caches,
               const CancellationFlag* cancelled) const;
+
+  /// Appends tokens to one sequence and returns the logits f32 [tokens, vocab] behind each of them: the very
+  /// bytes that `forward` gives for one token after another, in a pass for kRowsAsAlone tokens. An Error
+  /// leaves the cache as it was. Errors: as `forward`; unsupported for a model with linear attention, whose
+  /// states of the positions between would be lost.
+  Tensor forward_each(std::span<const int32_t> tokens, KvCache& cache,
+                      const CancellationFlag* cancelled) const;
 
   struct LogitRequest {
     std::span<const int32_t> tokens;
@@ -109,6 +119,15 @@ class Decoder {
     int64_t sequence_length;  ///< with all chunks that follow
     const CancellationFlag* cancelled;
   };
+  /// Tokens at one position each, with the cache of each one's sequence.
+  struct Rows {
+    std::span<const int32_t> tokens;
+    std::span<KvCache* const> caches;
+    std::span<const int64_t> positions;
+    const CancellationFlag* cancelled;
+  };
+  /// Logits [rows, vocab]. Leaves the lengths of the caches as they are.
+  Tensor run_rows(const Rows& rows) const;
   /// Hidden states of one chunk.
   Tensor run_chunk(const Chunk& chunk, KvCache& cache) const;
 

@@ -1,32 +1,51 @@
 #include "runtime/generate.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <limits>
 
 #include "base/error.h"
+#include "base/stopwatch.h"
+#include "runtime/logprobs.h"
 
 namespace salient {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
 double rate(int64_t count, double seconds) { return seconds > 0 ? static_cast<double>(count) / seconds : 0; }
 
-void check(const DecoderSpec& spec, const GenerateRequest& request) {
-  if (request.prompt.empty()) fail(ErrorKind::invalid_argument, "the prompt is empty");
-  if (request.max_tokens < 0)
-    fail(ErrorKind::invalid_argument, "max_tokens {} is negative", request.max_tokens);
+void check_not_negative(std::string_view name, int64_t value) {
+  if (value < 0) fail(ErrorKind::invalid_argument, "{} {} is negative", name, value);
+}
+
+/// `tokens`: before the first that is drawn.
+void check(const DecoderSpec& spec, const GenerateRequest& request, size_t tokens) {
+  if (tokens == 0) fail(ErrorKind::invalid_argument, "the prompt is empty");
+  check_not_negative("max_tokens", request.max_tokens);
+  check_not_negative("logprobs", request.logprobs.value_or(0));
   const int64_t limit = context_limit(spec);
-  if (static_cast<int64_t>(request.prompt.size()) > limit) {
-    fail(ErrorKind::invalid_argument, "the prompt has {} tokens, the model's context {}",
-         request.prompt.size(), limit);
+  if (static_cast<int64_t>(tokens) > limit)
+    fail(ErrorKind::invalid_argument, "the prompt has {} tokens, the model's context {}", tokens, limit);
+  for (const auto& [token, bias] : request.sampling.logit_bias) {
+    if (token >= 0 && token < spec.vocab_size) continue;
+    fail(ErrorKind::invalid_argument, "logit_bias is for token {}, but the vocabulary has {} entries", token,
+         spec.vocab_size);
   }
+}
+
+SamplingOptions with_seed(SamplingOptions options, uint64_t seed) {
+  options.seed = seed;
+  return options;
+}
+
+/// Null without speculation.
+std::unique_ptr<Proposer> make_proposer(const DecoderSpec& spec, const SpeculationOptions& options) {
+  check_not_negative("the number of tokens to propose", options.tokens);
+  if (options.tokens == 0) return nullptr;
+  if (spec.linear_attention) {
+    fail(ErrorKind::unsupported,
+         "{} has linear attention, whose states cannot go back to where a proposal was wrong: no speculation",
+         spec.architecture);
+  }
+  return options.draft == nullptr ? make_lookup_proposer() : make_draft_proposer(*options.draft);
 }
 
 }  // namespace
@@ -49,9 +68,14 @@ std::string_view to_string(FinishReason reason) {
   return "max_tokens";
 }
 
-double GenerateResult::prefill_tokens_per_second() const { return rate(prompt_tokens, prefill_seconds); }
+double GenerateResult::prefill_tokens_per_second() const {
+  return rate(prompt_tokens - cached_tokens, prefill_seconds);
+}
 
-double GenerateResult::decode_tokens_per_second() const { return rate(decode_steps, decode_seconds); }
+double GenerateResult::decode_tokens_per_second() const {
+  const int64_t drawn = std::ssize(tokens) + (stop_token ? 1 : 0);
+  return rate(std::max<int64_t>(0, drawn - 1), decode_seconds);
+}
 
 int64_t context_limit(const DecoderSpec& spec) {
   if (spec.alibi) return INT32_MAX;  // no position is out of reach
@@ -74,76 +98,197 @@ void check_window(const DecoderSpec& spec, int64_t tokens) {
        context_limit(spec));
 }
 
-TokenStream::TokenStream(const Decoder& decoder, const GenerateRequest& request)
+TokenStream::TokenStream(const Decoder& decoder, const GenerateRequest& request, SequenceState state)
     : decoder_(decoder),
-      max_tokens_((check(decoder.spec(), request), request.max_tokens)),
+      sampling_(request.sampling),
+      max_tokens_(request.max_tokens),
       min_tokens_(request.min_tokens),
       stop_tokens_(request.stop_tokens.begin(), request.stop_tokens.end()),
       cancelled_(request.cancelled),
-      sampler_(request.sampling),
-      cache_(decoder.make_cache()),
-      seen_(request.prompt.begin(), request.prompt.end()) {
-  result_.prompt_tokens = static_cast<int64_t>(request.prompt.size());
+      logprobs_(request.logprobs),
+      sampler_(request.sampling, static_cast<uint64_t>(state.draws)),
+      cache_(std::move(state.cache)),
+      seen_(std::move(state.tokens)),
+      most_proposed_(request.speculation.tokens),
+      next_proposed_(most_proposed_),
+      proposer_(make_proposer(decoder.spec(), request.speculation)) {
+  seen_.insert(seen_.end(), request.prompt.begin(), request.prompt.end());
+  check(decoder.spec(), request, seen_.size());
+  result_.prompt_tokens = std::ssize(seen_);
+  result_.cached_tokens = cache_.length();
+  if (cache_.length() < std::ssize(seen_)) return;
+  if (!state.logits.defined())
+    fail(ErrorKind::invalid_argument, "a state without logits has all of its {} tokens cached", seen_.size());
+  take_logits(state.logits.reshape({1, decoder.spec().vocab_size}));
 }
 
-std::optional<int32_t> TokenStream::next() {
-  if (ended_) return std::nullopt;
+TokenStream::TokenStream(const TokenStream& other, uint64_t seed)
+    : decoder_(other.decoder_),
+      sampling_(with_seed(other.sampling_, seed)),
+      max_tokens_(other.max_tokens_),
+      min_tokens_(other.min_tokens_),
+      stop_tokens_(other.stop_tokens_),
+      cancelled_(other.cancelled_),
+      logprobs_(other.logprobs_),
+      sampler_(sampling_, other.sampler_.draws()),
+      cache_(other.cache_.copy()),
+      seen_(other.seen_),
+      logits_(other.logits_),
+      row_(other.row_),
+      most_proposed_(other.most_proposed_),
+      next_proposed_(other.next_proposed_),
+      proposer_(other.proposer_ ? other.proposer_->copy() : nullptr),
+      proposed_(other.proposed_),
+      ended_(other.ended_),
+      result_(other.result_) {}
+
+template <typename Work>
+bool TokenStream::unless_cancelled(const Work& work) {
   try {
-    return step();
+    work();
+    return true;
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::cancelled) throw;
     end(FinishReason::cancelled);
-    return std::nullopt;
+    return false;
   }
 }
 
-std::optional<int32_t> TokenStream::step() {
-  if (!prepare_logits()) return std::nullopt;
-  const auto start = Clock::now();
-  if (static_cast<int64_t>(result_.tokens.size()) < min_tokens_) forbid_stop_tokens();
-  const int32_t token = sampler_.sample(logits_.values<float>(), seen_);
-  result_.decode_seconds += seconds_since(start);
+void TokenStream::prefill() {
+  if (ended_ || logits_.defined()) return;
+  unless_cancelled([&] {
+    const Stopwatch watch(result_.prefill_seconds);
+    throw_if_cancelled(cancelled_);
+    take_logits(decoder_.forward(std::span(seen_).subspan(static_cast<size_t>(cache_.length())), cache_,
+                                 {LogitRows::last, cancelled_}));
+  });
+}
+
+std::optional<int32_t> TokenStream::next() {
+  prefill();
+  if (!may_go_on()) return std::nullopt;
+  const Stopwatch watch(result_.decode_seconds);
+  if (needs_pass() && !unless_cancelled([&] { run_pass(); })) return std::nullopt;
+  return draw();
+}
+
+std::vector<std::optional<int32_t>> TokenStream::next_of_each(std::span<TokenStream* const> streams) {
+  std::vector<TokenStream*> together;
+  for (TokenStream* stream : streams) {
+    stream->prefill();
+    if (stream->may_go_on() && stream->needs_pass() && !stream->proposer_) together.push_back(stream);
+  }
+  for (size_t begin = 0; begin < together.size(); begin += kRowsAsAlone) {
+    const size_t count = std::min<size_t>(kRowsAsAlone, together.size() - begin);
+    run_together(std::span(together).subspan(begin, count));
+  }
+  std::vector<std::optional<int32_t>> tokens;
+  for (TokenStream* stream : streams) tokens.push_back(stream->next());
+  return tokens;
+}
+
+std::optional<int32_t> TokenStream::draw() {
+  const auto logits = logits_.slice(row_, row_ + 1).values<float>();
+  const bool early = std::ssize(result_.tokens) < min_tokens_;
+  const std::span<const int32_t> forbidden =
+      early ? std::span<const int32_t>(stop_tokens_) : std::span<const int32_t>();
+  const int32_t token = sampler_.sample({logits, seen_, forbidden});
+  const auto row = static_cast<size_t>(row_);
+  const bool accepted = row < proposed_.size() && proposed_[row] == token;
+  result_.accepted_tokens += accepted ? 1 : 0;
   if (std::ranges::find(stop_tokens_, token) != stop_tokens_.end()) {
     result_.stop_token = token;
     end(FinishReason::stop_token);
     return std::nullopt;
   }
+  row_ = accepted ? row_ + 1 : logits_.dim(0);
+  if (!proposed_.empty() && !accepted) note_acceptance(static_cast<int64_t>(row));
+  if (logprobs_) result_.logprobs.push_back(token_logprobs(logits, token, *logprobs_));
   seen_.push_back(token);
   result_.tokens.push_back(token);
   return token;
 }
 
-void TokenStream::forbid_stop_tokens() {
-  const auto logits = logits_.mutable_values<float>();
-  for (const int32_t token : stop_tokens_) {
-    if (token >= 0 && static_cast<size_t>(token) < logits.size()) {
-      logits[static_cast<size_t>(token)] = -std::numeric_limits<float>::infinity();
-    }
-  }
+/// So many of the last proposals were drawn.
+void TokenStream::note_acceptance(int64_t count) {
+  const bool all = count == std::ssize(proposed_);
+  next_proposed_ = std::min(most_proposed_, all ? 2 * std::max(next_proposed_, count) : count + 1);
 }
 
 /// False when no token may follow.
-bool TokenStream::prepare_logits() {
-  const auto start = Clock::now();
-  if (!logits_.defined()) {
-    forward(seen_);
-    result_.prefill_seconds = seconds_since(start);
-  }
-  if (static_cast<int64_t>(result_.tokens.size()) >= max_tokens_) {
+bool TokenStream::may_go_on() {
+  if (ended_) return false;
+  if (std::ssize(result_.tokens) >= max_tokens_) {
     end(FinishReason::max_tokens);
-  } else if (!result_.tokens.empty() && cache_.length() == context_limit(decoder_.spec())) {
+  } else if (std::ssize(seen_) > context_limit(decoder_.spec())) {
     end(FinishReason::context_limit);
-  } else if (!result_.tokens.empty()) {
-    forward({&seen_.back(), 1});
-    ++result_.decode_steps;
-    result_.decode_seconds += seconds_since(start);
   }
   return !ended_;
 }
 
-void TokenStream::forward(std::span<const int32_t> tokens) {
+void TokenStream::propose() {
+  cache_.truncate(std::ssize(seen_) - 1);
+  const int64_t wanted = max_tokens_ - std::ssize(result_.tokens) - 1;
+  const int64_t room = context_limit(decoder_.spec()) - std::ssize(seen_);
+  const int64_t count = std::min({next_proposed_, wanted, room});
+  proposed_.clear();
+  if (count > 0) proposed_ = proposer_->propose(seen_, count, sampler_, cancelled_);
+  // A draft's vocabulary may be filled up to more entries than the model's.
+  const auto unknown = [&](int32_t token) { return token >= decoder_.spec().vocab_size; };
+  proposed_.erase(std::ranges::find_if(proposed_, unknown), proposed_.end());
+  result_.proposed_tokens += std::ssize(proposed_);
+}
+
+/// Of the last token and what is proposed behind it.
+void TokenStream::run_pass() {
   throw_if_cancelled(cancelled_);
-  logits_ = decoder_.forward(tokens, cache_, {LogitRows::last, cancelled_});
+  if (proposer_) propose();
+  std::vector<int32_t> tokens{seen_.back()};
+  tokens.insert(tokens.end(), proposed_.begin(), proposed_.end());
+  take_logits(tokens.size() == 1 ? decoder_.forward(tokens, cache_, {LogitRows::last, cancelled_})
+                                 : decoder_.forward_each(tokens, cache_, cancelled_));
+  ++result_.decode_steps;
+}
+
+/// A pass of one token of each; cancelled, all of them end.
+void TokenStream::run_together(std::span<TokenStream* const> streams) {
+  std::vector<int32_t> tokens;
+  std::vector<KvCache*> caches;
+  for (TokenStream* stream : streams) {
+    tokens.push_back(stream->seen_.back());
+    caches.push_back(&stream->cache_);
+  }
+  double seconds = 0;
+  Tensor logits;
+  const auto run = [&] {
+    const Stopwatch watch(seconds);
+    logits = streams[0]->decoder_.step(tokens, caches, streams[0]->cancelled_);
+  };
+  if (!streams[0]->unless_cancelled(run)) {
+    for (TokenStream* stream : streams) stream->end(FinishReason::cancelled);
+    return;
+  }
+  for (size_t i = 0; i < streams.size(); ++i) {
+    const auto row = static_cast<int64_t>(i);
+    streams[i]->take_logits(logits.slice(row, row + 1));
+    streams[i]->result_.decode_seconds += seconds;
+    ++streams[i]->result_.decode_steps;
+  }
+}
+
+void TokenStream::take_logits(Tensor logits) {
+  logits_ = std::move(logits);
+  row_ = 0;
+}
+
+SequenceState TokenStream::state() {
+  cache_.truncate(std::min(cache_.length(), std::ssize(seen_)));
+  SequenceState state(decoder_.spec());
+  state.tokens = seen_;
+  state.cache = cache_;
+  state.draws = static_cast<int64_t>(sampler_.draws());
+  if (!needs_pass()) state.logits = logits_.slice(row_, row_ + 1).reshape({decoder_.spec().vocab_size});
+  return state;
 }
 
 void TokenStream::end(FinishReason reason) {

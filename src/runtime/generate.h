@@ -2,16 +2,27 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "base/cancellation.h"
 #include "runtime/decoder.h"
+#include "runtime/proposer.h"
 #include "runtime/sampler.h"
+#include "runtime/sequence_state.h"
 #include "salient/model.h"
 
 namespace salient {
+
+struct SpeculationOptions {
+  /// Tokens proposed at most before each pass; 0 is off. Fewer where few of the last ones were drawn: a row
+  /// of a pass is cheap, but not for nothing.
+  int64_t tokens = 0;
+  /// Proposes; must outlive the stream. Null: prompt look-up.
+  const Decoder* draft = nullptr;
+};
 
 struct GenerateRequest {
   std::span<const int32_t> prompt;
@@ -22,16 +33,23 @@ struct GenerateRequest {
   /// Tokens that end the text, usually `decoder.spec().eos_tokens` and whatever the user adds.
   std::span<const int32_t> stop_tokens;
   const CancellationFlag* cancelled = nullptr;
+  /// Set: log-probabilities of the tokens drawn and of so many of the likeliest.
+  std::optional<int64_t> logprobs{};
+  SpeculationOptions speculation{};
 };
 
 struct GenerateResult {
   std::vector<int32_t> tokens;
   FinishReason reason = FinishReason::max_tokens;
   std::optional<int32_t> stop_token{};  ///< the one that came; not among `tokens`
-  int64_t prompt_tokens = 0;
-  double prefill_seconds = 0;  ///< the whole prompt, to the first logits
-  double decode_seconds = 0;   ///< of the forward passes and draws after that
-  int64_t decode_steps = 0;    ///< forward passes of one token
+  std::vector<TokenLogprobs> logprobs;  ///< of each of `tokens`, when asked for
+  int64_t prompt_tokens = 0;            ///< those of the state that it follows included
+  int64_t cached_tokens = 0;            ///< of these, the ones that did not have to be run
+  double prefill_seconds = 0;           ///< the rest of the prompt, to the first logits
+  double decode_seconds = 0;            ///< of the forward passes and draws after that
+  int64_t decode_steps = 0;             ///< forward passes after that
+  int64_t proposed_tokens = 0;          ///< by speculation
+  int64_t accepted_tokens = 0;          ///< of these, those that were drawn
 
   double prefill_tokens_per_second() const;
   double decode_tokens_per_second() const;
@@ -46,10 +64,18 @@ void check_window(const DecoderSpec& spec, int64_t tokens);
 /// A text in the making, token by token.
 class TokenStream {
  public:
-  /// Copies what the request points to, but for `cancelled`; the decoder must outlive the stream. Errors:
-  /// invalid_argument for an empty prompt, one beyond the context limit, bad sampling options or a negative
-  /// max_tokens.
-  TokenStream(const Decoder& decoder, const GenerateRequest& request);
+  /// Copies what the request points to, but for `cancelled`; the decoder must outlive the stream. The prompt
+  /// follows `state`, which nobody else may go on with. Errors: invalid_argument for no tokens at all, more
+  /// than the context limit, bad options, or a bias for no token of the vocabulary; unsupported for
+  /// speculation with linear attention.
+  TokenStream(const Decoder& decoder, const GenerateRequest& request, SequenceState state);
+  TokenStream(const Decoder& decoder, const GenerateRequest& request)
+      : TokenStream(decoder, request, SequenceState(decoder.spec())) {}
+
+  /// Runs the prompt, if that has not been done.
+  void prefill();
+  /// Another text from the same place, with another seed; the prompt need not be run again.
+  TokenStream fork(uint64_t seed) const { return {*this, seed}; }
 
   /// The next token; nothing once the text has ended, for the reason that the result tells. The first call
   /// runs the prompt. Errors: invalid_argument for a token outside the vocabulary.
@@ -61,23 +87,50 @@ class TokenStream {
   void stop() { end(FinishReason::callback); }
 
   const GenerateResult& result() const { return result_; }
+  const Decoder& decoder() const { return decoder_; }
+  /// All so far: of the state, of the prompt, and those drawn.
+  std::span<const int32_t> tokens() const { return seen_; }
+
+  /// The text so far, to be gone on with elsewhere; it shares memory with the stream, which must not go on.
+  /// Proposals that were not drawn are not in it.
+  SequenceState state();
+
+  /// The next token of each stream of one decoder, as `next` gives it. Streams without speculation share
+  /// their passes.
+  static std::vector<std::optional<int32_t>> next_of_each(std::span<TokenStream* const> streams);
 
  private:
-  std::optional<int32_t> step();
-  void forbid_stop_tokens();
-  bool prepare_logits();
-  void forward(std::span<const int32_t> tokens);
+  TokenStream(const TokenStream& other, uint64_t seed);
+
+  /// Runs `work`; false when it was cancelled, which ends the text.
+  template <typename Work>
+  bool unless_cancelled(const Work& work);
+  std::optional<int32_t> draw();
+  bool may_go_on();
+  void note_acceptance(int64_t count);
+  bool needs_pass() const { return !logits_.defined() || row_ == logits_.dim(0); }
+  void run_pass();
+  void propose();
+  static void run_together(std::span<TokenStream* const> streams);
+  void take_logits(Tensor logits);
   void end(FinishReason reason);
 
   const Decoder& decoder_;
+  SamplingOptions sampling_;
   int64_t max_tokens_;
   int64_t min_tokens_;
   std::vector<int32_t> stop_tokens_;
   const CancellationFlag* cancelled_;
+  std::optional<int64_t> logprobs_;
   Sampler sampler_;
   KvCache cache_;
   std::vector<int32_t> seen_;  // the prompt and what follows
-  Tensor logits_;              // of the token after `seen_`, once the prompt has been run
+  Tensor logits_;              // [rows, vocab] of the last pass, once the prompt has been run
+  int64_t row_ = 0;            // the one that the next token is drawn from; behind the last: none
+  int64_t most_proposed_;
+  int64_t next_proposed_;               // as many as are worth proposing, by how the last ones did
+  std::unique_ptr<Proposer> proposer_;  // null: no speculation
+  std::vector<int32_t> proposed_;       // [rows - 1], token i stands behind row i
   bool ended_ = false;
   GenerateResult result_;
 };

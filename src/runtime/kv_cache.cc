@@ -43,6 +43,13 @@ void LayerCache::reserve(int64_t rows, int64_t used) {
   grow(value_features_, values_);
 }
 
+LayerCache LayerCache::copy(int64_t rows) const {
+  LayerCache result(key_features_, value_features_);
+  if (rows > 0 && keys_.defined()) result.store(0, keys_.slice(0, rows), values_.slice(0, rows));
+  result.state_ = state_;  // states are replaced, not changed
+  return result;
+}
+
 uint64_t LayerCache::byte_size(int64_t rows) const {
   const auto bytes_of = [](const Tensor& tensor) { return tensor.defined() ? tensor.byte_size() : 0; };
   if (!keys_.defined()) return bytes_of(state_.tail) + bytes_of(state_.matrices);
@@ -57,6 +64,12 @@ uint64_t KvCache::byte_size() const {
   uint64_t bytes = 0;
   for (const LayerCache& layer : layers_) bytes += layer.byte_size(length_);
   return bytes;
+}
+
+KvCache KvCache::copy() const {
+  KvCache result = *this;
+  for (LayerCache& layer : result.layers_) layer = layer.copy(length_);
+  return result;
 }
 
 void KvCache::mark() {

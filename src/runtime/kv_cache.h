@@ -31,6 +31,9 @@ class LayerCache {
   const Tensor& keys() const { return keys_; }      ///< f32 [capacity, key features]
   const Tensor& values() const { return values_; }  ///< f32 [capacity, value features]
 
+  /// Of the first `rows` positions, in memory of its own.
+  LayerCache copy(int64_t rows) const;
+
   void store(RecurrentState state) { state_ = std::move(state); }
   const RecurrentState& state() const { return state_; }
 
@@ -44,15 +47,20 @@ class LayerCache {
   RecurrentState state_;
 };
 
-/// What a decoder remembers of one sequence.
+/// What a decoder remembers of one sequence. Copies share memory, so that only one of them may go on; see
+/// `copy`.
 class KvCache {
  public:
   explicit KvCache(const DecoderSpec& spec);
+
+  /// In memory of its own: the two sequences may go different ways.
+  KvCache copy() const;
 
   int64_t length() const { return length_; }
   /// Bytes that attention to all positions reads, unless a window keeps it from some.
   uint64_t byte_size() const;
   LayerCache& layer(int64_t index) { return layers_.at(static_cast<size_t>(index)); }
+  const LayerCache& layer(int64_t index) const { return layers_.at(static_cast<size_t>(index)); }
   /// After every layer stored `count` more positions.
   void advance(int64_t count) { length_ += count; }
   /// Marks the length as one that `truncate` can come back to. Costs nothing: states are replaced, not

@@ -20,6 +20,12 @@ bool likelier(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
 
+/// Tokens outside the vocabulary are no error: whoever takes options from outside refuses them.
+template <typename Change>
+void change_logit(int32_t token, std::vector<double>& logits, const Change& change) {
+  if (token >= 0 && static_cast<size_t>(token) < logits.size()) change(logits[static_cast<size_t>(token)]);
+}
+
 /// Each token once, however often it was seen.
 void penalize(double penalty, std::span<const int32_t> seen, std::vector<double>& logits) {
   if (penalty == 1.0) return;
@@ -27,9 +33,8 @@ void penalize(double penalty, std::span<const int32_t> seen, std::vector<double>
   std::sort(tokens.begin(), tokens.end());
   tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
   for (const int32_t token : tokens) {
-    if (token < 0 || static_cast<size_t>(token) >= logits.size()) continue;
-    double& logit = logits[static_cast<size_t>(token)];
-    logit = logit < 0 ? logit * penalty : logit / penalty;
+    change_logit(token, logits,
+                 [&](double& logit) { logit = logit < 0 ? logit * penalty : logit / penalty; });
   }
 }
 
@@ -91,6 +96,9 @@ void keep_min_p(double min_p, std::vector<TokenProbability>& distribution) {
   renormalize(distribution);
 }
 
+/// Far beyond what logits differ by, so that a bias of it decides; what more would say is minus infinity.
+constexpr double kMostBias = 1e3;
+
 void require(bool valid, std::string_view name, double value, std::string_view range) {
   if (!valid) fail(ErrorKind::invalid_argument, "{} {} is outside {}", name, value, range);
 }
@@ -105,13 +113,21 @@ void validate(const SamplingOptions& options) {
   require(options.top_k >= 0, "top_k", static_cast<double>(options.top_k), "[0, ...)");
   require(within(options.top_p, 0, 1), "top_p", options.top_p, "[0, 1]");
   require(within(options.min_p, 0, 1), "min_p", options.min_p, "[0, 1]");
+  for (const auto& [token, bias] : options.logit_bias) {
+    if (bias >= -kMostBias ? bias <= kMostBias : bias == -std::numeric_limits<double>::infinity()) continue;
+    fail(ErrorKind::invalid_argument, "logit_bias {} of token {} is neither within [-1000, 1000] nor -inf",
+         bias, token);
+  }
 }
 
 std::vector<TokenProbability> next_token_distribution(const SamplingOptions& options,
-                                                      std::span<const float> logits,
-                                                      std::span<const int32_t> seen) {
-  std::vector<double> scores(logits.begin(), logits.end());
-  penalize(options.repetition_penalty, seen, scores);
+                                                      const DrawContext& context) {
+  std::vector<double> scores(context.logits.begin(), context.logits.end());
+  for (const auto& [token, bias] : options.logit_bias)
+    change_logit(token, scores, [&](double& logit) { logit += bias; });
+  penalize(options.repetition_penalty, context.seen, scores);
+  for (const int32_t token : context.forbidden)
+    change_logit(token, scores, [](double& logit) { logit = -std::numeric_limits<double>::infinity(); });
   auto candidates = finite_candidates(scores);
   if (options.temperature == 0) {
     return {{std::min_element(candidates.begin(), candidates.end(), likelier)->token, 1.0}};
@@ -154,11 +170,13 @@ int32_t draw_token(std::span<const float> logits, double temperature, double uni
   return token;  // the last possible one where rounding left a crumb
 }
 
-Sampler::Sampler(const SamplingOptions& options) : options_(options) { validate(options); }
+Sampler::Sampler(const SamplingOptions& options, uint64_t draws) : options_(options), draws_(draws) {
+  validate(options);
+}
 
-int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> seen) {
-  const auto distribution = next_token_distribution(options_, logits, seen);
-  double left = random_uniform(options_.seed, draws_++);
+int32_t Sampler::draw(const DrawContext& context, uint64_t number) const {
+  const auto distribution = next_token_distribution(options_, context);
+  double left = random_uniform(options_.seed, number);
   for (const TokenProbability& entry : distribution) {
     left -= entry.probability;
     if (left < 0) return entry.token;

@@ -1,14 +1,17 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <vector>
 
 namespace salient {
 
 /// How the next token is drawn. Filters apply in the order of the fields, each on what the one before left,
-/// as in transformers: repetition penalty, temperature, top-k, top-p, min-p.
+/// as in transformers: bias, repetition penalty, temperature, top-k, top-p, min-p.
 struct SamplingOptions {
+  /// Added to the logits of these tokens, before anything else is done to them; minus infinity: never drawn.
+  std::map<int32_t, double> logit_bias{};
   /// Logits of tokens seen before (prompt included) are divided by it when positive, multiplied when
   /// negative; 1 is off.
   double repetition_penalty = 1.0;
@@ -26,16 +29,22 @@ struct SamplingOptions {
 /// Errors: invalid_argument naming the option and its value.
 void validate(const SamplingOptions& options);
 
+/// What a token is drawn from.
+struct DrawContext {
+  std::span<const float> logits;         ///< [vocab], as the model gives them
+  std::span<const int32_t> seen{};       ///< all tokens before, prompt included; may repeat tokens
+  std::span<const int32_t> forbidden{};  ///< tokens that may not be drawn
+};
+
 struct TokenProbability {
   int32_t token;
   double probability;
 };
 
-/// The distribution after penalty, temperature and filters, likeliest first (ties: lower id first),
-/// probabilities summing to 1. `seen` may repeat tokens. Greedy gives its one token.
+/// The distribution after bias, penalty, temperature and filters, likeliest first (ties: lower id first),
+/// probabilities summing to 1. Greedy gives its one token. Errors: invalid_argument when no logit is finite.
 std::vector<TokenProbability> next_token_distribution(const SamplingOptions& options,
-                                                      std::span<const float> logits,
-                                                      std::span<const int32_t> seen);
+                                                      const DrawContext& context);
 
 /// A token of the softmax of logits / temperature (above 0), without filters and without sorting: the first,
 /// by id, at which the summed probabilities pass `uniform` of [0, 1). Logits that are not finite never win.
@@ -46,15 +55,20 @@ int32_t draw_token(std::span<const float> logits, double temperature, double uni
 /// text on every machine whose logits agree.
 class Sampler {
  public:
-  /// Errors: those of validate.
-  explicit Sampler(const SamplingOptions& options);
+  /// The first draw is the one that follows `draws` others. Errors: those of validate.
+  explicit Sampler(const SamplingOptions& options, uint64_t draws = 0);
 
   /// Errors: invalid_argument when no logit is finite.
-  int32_t sample(std::span<const float> logits, std::span<const int32_t> seen);
+  int32_t sample(const DrawContext& context) { return draw(context, draws_++); }
+  /// What the draw that comes `ahead` draws after the next one gives in this context.
+  int32_t peek(const DrawContext& context, uint64_t ahead) const { return draw(context, draws_ + ahead); }
+  uint64_t draws() const { return draws_; }
 
  private:
+  int32_t draw(const DrawContext& context, uint64_t number) const;
+
   SamplingOptions options_;
-  uint64_t draws_ = 0;
+  uint64_t draws_;
 };
 
 }  // namespace salient

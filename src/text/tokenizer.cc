@@ -226,6 +226,16 @@ std::string_view Tokenizer::token(int32_t id) const {
 
 bool Tokenizer::is_special(int32_t id) const { return parts_->added.is_special(id); }
 
+bool same_vocabulary(const Tokenizer& a, const Tokenizer& b) {
+  const Vocabulary& one = a.parts_->vocabulary;
+  const Vocabulary& other = b.parts_->vocabulary;
+  if (one.next_id() != other.next_id()) return false;
+  for (int32_t id = 0; id < one.next_id(); ++id) {
+    if (one.token(id) != other.token(id)) return false;
+  }
+  return true;
+}
+
 std::string StreamDecoder::push(int32_t id) {
   const bool is_token = tokenizer_.parts_->vocabulary.token(id).has_value();
   if (!is_token || (skip_ == Tokenizer::SkipSpecial::yes && tokenizer_.is_special(id))) return {};

@@ -50,6 +50,9 @@ class Tokenizer {
   std::string_view token(int32_t id) const;
   bool is_special(int32_t id) const;
 
+  /// Whether two tokenizers spell the same tokens under the same ids.
+  friend bool same_vocabulary(const Tokenizer& a, const Tokenizer& b);
+
  private:
   friend class StreamDecoder;
   struct Parts;

@@ -182,7 +182,7 @@ TEST(Panels, TheSameBytesEveryTimeAndFromAnywhere) {
   EXPECT_EQ(std::memcmp(first.bytes().bytes(), second.bytes().bytes(), first.byte_size()), 0);
   const PanelWeight view(first.layout(), first.bytes());
   EXPECT_EQ(view.view().codes, first.view().codes);
-  error_of([&] { PanelWeight(first.layout(), Tensor::empty(DType::u8, {64})); }, ErrorKind::internal);
+  error_of([&] { PanelWeight(first.layout(), Tensor::empty(DType::u8, {64})); }, ErrorKind::bad_format);
 }
 
 TEST(Panels, WhatTheLayoutDoesNotTake) {

@@ -69,6 +69,65 @@ TEST_P(GoldenLogits, SideBySideWithOthers) {
   EXPECT_THROW(decoder_.step(std::span(ids).first(2), caches, nullptr), Error);
 }
 
+std::string bytes_of(const Tensor& tensor) {
+  return {reinterpret_cast<const char*>(tensor.bytes()), tensor.byte_size()};
+}
+
+/// What makes speculation give the text that comes without it: the very bytes of one pass for each token.
+TEST_P(GoldenLogits, SeveralTokensInOnePassAsOneByOne) {
+  const auto ids = golden_.input_ids();
+  const auto prompt = std::span(ids).first(5);
+  for (const ActivationMode mode : {ActivationMode::fp32, ActivationMode::int16, ActivationMode::int8}) {
+    const auto backend = make_cpu_backend({.activations = mode});
+    const Decoder decoder = Decoder::load(golden_.directory().string(), *backend);
+    KvCache together = decoder.make_cache();
+    decoder.forward(prompt, together, {LogitRows::last});
+    const auto tokens = std::span(ids).subspan(5, 11);  // more than share a pass
+    if (decoder.spec().linear_attention) {
+      EXPECT_THAT([&] { decoder.forward_each(tokens, together, nullptr); },
+                  throws_error(ErrorKind::unsupported, testing::HasSubstr("linear attention")));
+      continue;
+    }
+    const Tensor logits = decoder.forward_each(tokens, together, nullptr);
+    EXPECT_EQ(together.length(), 16);
+    KvCache single = decoder.make_cache();
+    decoder.forward(prompt, single, {LogitRows::last});
+    for (int64_t row = 0; row < logits.dim(0); ++row) {
+      const Tensor expected =
+          decoder.forward(tokens.subspan(static_cast<size_t>(row), 1), single, {LogitRows::last});
+      ASSERT_EQ(bytes_of(logits.slice(row, row + 1)), bytes_of(expected)) << to_string(mode) << " " << row;
+    }
+    together.truncate(9);
+    single.truncate(9);
+    EXPECT_EQ(bytes_of(decoder.forward({&ids[30], 1}, together, {LogitRows::last})),
+              bytes_of(decoder.forward({&ids[30], 1}, single, {LogitRows::last})));
+  }
+}
+
+/// Texts that share passes are those that come alone; a copied cache goes its own way.
+TEST_P(GoldenLogits, CopiesOfASequenceSideBySideAsAlone) {
+  const auto ids = golden_.input_ids();
+  KvCache first = decoder_.make_cache();
+  decoder_.forward(std::span(ids).first(5), first, {LogitRows::last});
+  std::vector<KvCache> together;
+  std::vector<KvCache> alone;
+  for (int64_t i = 0; i < kRowsAsAlone; ++i) {
+    together.push_back(first.copy());
+    alone.push_back(first.copy());
+  }
+  for (size_t step = 0; step < 3; ++step) {
+    const auto tokens = std::span(ids).subspan(7 + 9 * step, together.size());
+    const Tensor logits = decoder_.step(tokens, together, nullptr);
+    for (size_t i = 0; i < alone.size(); ++i) {
+      const auto row = static_cast<int64_t>(i);
+      ASSERT_EQ(bytes_of(logits.slice(row, row + 1)),
+                bytes_of(decoder_.forward(tokens.subspan(i, 1), alone[i], {LogitRows::last})))
+          << step << " " << i;
+    }
+  }
+  EXPECT_EQ(first.length(), 5);
+}
+
 TEST_P(GoldenLogits, InUnevenChunksAfterATruncation) {
   const auto ids = golden_.input_ids();
   const std::span<const int32_t> all(ids);

@@ -18,7 +18,7 @@ TEST(Model, ContinuesAStory) {
   });
   EXPECT_EQ(whole.text, streamed);
   EXPECT_EQ(whole.reason, FinishReason::max_tokens);
-  EXPECT_EQ(whole.tokens, 60);
+  EXPECT_EQ(whole.tokens.size(), 60u);
   EXPECT_EQ(whole.text.rfind(", there was a little", 0), 0u) << whole.text;
   const auto cut = model.generate("Once upon a time", {.max_tokens = 60, .stop = {"little"}});
   EXPECT_EQ(cut.text, ", there was a ");

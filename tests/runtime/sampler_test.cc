@@ -25,7 +25,7 @@ TEST(NextTokenDistribution, IsThatOfTransformersProcessors) {
     const auto seen = golden.at("seen").get<std::vector<int32_t>>();
     const auto expected = golden.at("probabilities").get<std::vector<double>>();
     std::map<int32_t, double> found;
-    for (const auto& [token, probability] : next_token_distribution(options, logits, seen))
+    for (const auto& [token, probability] : next_token_distribution(options, {logits, seen}))
       found[token] = probability;
     for (size_t i = 0; i < expected.size(); ++i) {
       const auto entry = found.find(static_cast<int32_t>(i));
@@ -37,7 +37,7 @@ TEST(NextTokenDistribution, IsThatOfTransformersProcessors) {
 
 TEST(NextTokenDistribution, GreedyTakesTheLowestIdAmongEquals) {
   const std::vector<float> logits{1, 5, NAN, 5, INFINITY};
-  const auto greedy = next_token_distribution({}, logits, {});
+  const auto greedy = next_token_distribution({}, {logits});
   ASSERT_EQ(greedy.size(), 1u);
   EXPECT_EQ(greedy[0].token, 1);
 }
@@ -47,7 +47,7 @@ TEST(Sampler, ASeedFixesTheDraws) {
   const auto draw = [&](uint64_t seed) {
     Sampler sampler({.temperature = 1.0, .seed = seed});
     std::vector<int32_t> tokens;
-    for (int i = 0; i < 50; ++i) tokens.push_back(sampler.sample(logits, {}));
+    for (int i = 0; i < 50; ++i) tokens.push_back(sampler.sample({logits}));
     return tokens;
   };
   EXPECT_EQ(draw(1), draw(1));
@@ -63,8 +63,8 @@ TEST(Sampler, FrequenciesFollowTheDistribution) {
   Sampler sampler({.temperature = 1.0, .seed = 7});
   std::vector<double> counts(3);
   constexpr int kDraws = 20000;
-  for (int i = 0; i < kDraws; ++i) counts[static_cast<size_t>(sampler.sample(logits, {}))] += 1.0 / kDraws;
-  for (const auto& [token, probability] : next_token_distribution({.temperature = 1.0}, logits, {})) {
+  for (int i = 0; i < kDraws; ++i) counts[static_cast<size_t>(sampler.sample({logits}))] += 1.0 / kDraws;
+  for (const auto& [token, probability] : next_token_distribution({.temperature = 1.0}, {logits})) {
     EXPECT_NEAR(counts[static_cast<size_t>(token)], probability, 0.012);  // about four standard deviations
   }
 }
@@ -84,16 +84,64 @@ TEST(Sampler, RefusesSenselessOptions) {
   EXPECT_EQ(message({.top_k = -3}), "top_k -3 is outside [0, ...)");
   EXPECT_EQ(message({.top_p = 1.1}), "top_p 1.1 is outside [0, 1]");
   EXPECT_EQ(message({.min_p = 2}), "min_p 2 is outside [0, 1]");
+  EXPECT_EQ(message({.logit_bias = {{7, NAN}}}),
+            "logit_bias nan of token 7 is neither within [-1000, 1000] nor -inf");
+  EXPECT_EQ(message({.logit_bias = {{7, INFINITY}}}),
+            "logit_bias inf of token 7 is neither within [-1000, 1000] nor -inf");
+  EXPECT_EQ(message({.logit_bias = {{7, -INFINITY}, {8, -1000.0}}}), "accepted");
   EXPECT_EQ(message({.repetition_penalty = 0}), "repetition_penalty 0 is outside [0.001, 1000]");
   Sampler sampler({});
   const std::vector<float> nothing{NAN, NAN};
-  EXPECT_THROW(sampler.sample(nothing, {}), Error);
+  EXPECT_THROW(sampler.sample({nothing}), Error);
+}
+
+TEST(NextTokenDistribution, ABiasIsAddedBeforeAnythingElse) {
+  const std::vector<float> logits{0, 1, 2, 3};
+  const std::vector<int32_t> seen{1};
+  const SamplingOptions options{
+      .logit_bias = {{1, 4.0}, {3, -INFINITY}}, .repetition_penalty = 2.0, .temperature = 0.5};
+  const std::vector<float> changed{0, 5, 2};  // of the remaining tokens 0, 1, 2
+  const auto expected =
+      next_token_distribution({.repetition_penalty = 2.0, .temperature = 0.5}, {changed, seen});
+  const auto found = next_token_distribution(options, {logits, seen});
+  ASSERT_EQ(found.size(), 3u);
+  for (size_t i = 0; i < found.size(); ++i) {
+    EXPECT_EQ(found[i].token, expected[i].token);
+    EXPECT_NEAR(found[i].probability, expected[i].probability, 1e-12);
+  }
+  EXPECT_EQ(found[0].token, 1);
+  EXPECT_EQ(next_token_distribution({.logit_bias = {{0, 100.0}}}, {logits})[0].token, 0);
+}
+
+TEST(NextTokenDistribution, ForbiddenTokensHaveNoPart) {
+  const std::vector<float> logits{0, 1, 2, 3};
+  const std::vector<int32_t> forbidden{3, 1, 900};
+  const auto found =
+      next_token_distribution({.temperature = 1.0}, {.logits = logits, .forbidden = forbidden});
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_EQ(found[0].token, 2);
+  EXPECT_EQ(found[1].token, 0);
+  const std::vector<int32_t> all{0, 1, 2, 3};
+  EXPECT_THROW(next_token_distribution({}, {.logits = logits, .forbidden = all}), Error);
+}
+
+TEST(Sampler, DrawsCanBeLookedAtAheadAndGoneOnWith) {
+  const std::vector<float> logits{0, 1, 2, 3};
+  const SamplingOptions options{.temperature = 1.0, .seed = 42};
+  Sampler sampler(options);
+  std::vector<int32_t> ahead;
+  for (uint64_t i = 0; i < 20; ++i) ahead.push_back(sampler.peek({logits}, i));
+  std::vector<int32_t> drawn;
+  for (int i = 0; i < 12; ++i) drawn.push_back(sampler.sample({logits}));
+  Sampler rest(options, sampler.draws());
+  for (int i = 12; i < 20; ++i) drawn.push_back(rest.sample({logits}));
+  EXPECT_EQ(drawn, ahead);
 }
 
 TEST(Sampler, ATinyTemperatureStillPicksTheLikeliest) {
   const std::vector<float> logits{1.0f, 5.0f, 2.0f};
   Sampler sampler({.temperature = 1e-310});
-  EXPECT_EQ(sampler.sample(logits, {}), 1);
+  EXPECT_EQ(sampler.sample({logits}), 1);
 }
 
 TEST(DrawToken, FollowsTheSoftmax) {

@@ -12,6 +12,7 @@ namespace {
 
 /// Up to here the kernels beat the library, which would first expand and pack the whole weight.
 constexpr int64_t kFewRows = 8;
+static_assert(kFewRows >= kRowsAsAlone);  // kernels sum in the same order for any number of rows
 
 // Blocks of a product with many rows. Expanding a weight block costs about as much as multiplying it with 10
 // rows, so 512 rows make it cheap; 128 x 1024 f32 weights are half a megabyte and stay in the second-level

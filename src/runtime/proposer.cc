@@ -1,0 +1,90 @@
+#include "runtime/proposer.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "runtime/generate.h"
+
+namespace salient {
+namespace {
+
+class LookupProposer : public Proposer {
+ public:
+  std::vector<int32_t> propose(std::span<const int32_t> seen, int64_t count, const Sampler&,
+                               const CancellationFlag*) override {
+    return looked_up_tokens(seen, count);
+  }
+  std::unique_ptr<Proposer> copy() const override { return make_lookup_proposer(); }
+};
+
+class DraftProposer : public Proposer {
+ public:
+  explicit DraftProposer(const Decoder& draft) : draft_(draft), cache_(draft.make_cache()) {}
+
+  std::vector<int32_t> propose(std::span<const int32_t> seen, int64_t count, const Sampler& sampler,
+                               const CancellationFlag* cancelled) override {
+    const int64_t room = context_limit(draft_.spec()) - std::ssize(seen);
+    const auto unknown = [&](int32_t token) { return token >= draft_.spec().vocab_size; };
+    if (room < 0 || std::ranges::any_of(seen, unknown)) return {};
+    std::vector<int32_t> tokens(seen.begin(), seen.end());
+    keep_common(tokens);
+    for (int64_t i = 0; i < std::min(count, room + 1); ++i) {
+      const auto fed = static_cast<size_t>(cache_.length());
+      const Tensor logits =
+          draft_.forward(std::span(tokens).subspan(fed), cache_, {LogitRows::last, cancelled});
+      fed_ = tokens;
+      tokens.push_back(sampler.peek({logits.values<float>(), tokens}, static_cast<uint64_t>(i)));
+    }
+    return {tokens.begin() + std::ssize(seen), tokens.end()};
+  }
+
+  std::unique_ptr<Proposer> copy() const override {
+    auto result = std::make_unique<DraftProposer>(draft_);
+    result->cache_ = cache_.copy();
+    result->fed_ = fed_;
+    return result;
+  }
+
+ private:
+  /// Forgets what the text did not become, and the last token, whose logits are needed again.
+  void keep_common(const std::vector<int32_t>& tokens) {
+    const auto common = std::ranges::mismatch(fed_, tokens).in1 - fed_.begin();
+    cache_.truncate(std::min({cache_.length(), static_cast<int64_t>(common), std::ssize(tokens) - 1}));
+  }
+
+  const Decoder& draft_;
+  KvCache cache_;
+  std::vector<int32_t> fed_;  // of which the cache holds the first ones
+};
+
+}  // namespace
+
+std::vector<int32_t> looked_up_tokens(std::span<const int32_t> seen, int64_t count) {
+  constexpr size_t kLongestMatch = 3;
+  constexpr size_t kShortestMatch = 2;  // what follows a single token is anybody's guess
+  if (seen.empty()) return {};
+  for (size_t length = std::min(kLongestMatch, seen.size() - 1); length >= kShortestMatch; --length) {
+    const auto last = seen.last(length);
+    for (size_t begin = seen.size() - length; begin-- > 0;) {
+      if (!std::ranges::equal(seen.subspan(begin, length), last)) continue;
+      std::vector<int32_t> tokens(seen.begin() + static_cast<ptrdiff_t>(begin + length), seen.end());
+      for (size_t i = 0; std::ssize(tokens) < count; ++i) tokens.push_back(int32_t{tokens[i]});
+      tokens.resize(static_cast<size_t>(count));
+      return tokens;
+    }
+  }
+  return {};
+}
+
+std::unique_ptr<Proposer> make_lookup_proposer() { return std::make_unique<LookupProposer>(); }
+
+std::unique_ptr<Proposer> make_draft_proposer(const Decoder& draft) {
+  if (draft.spec().linear_attention) {
+    fail(ErrorKind::unsupported,
+         "{} has linear attention, whose states cannot go back to where a proposal was wrong: it is no draft",
+         draft.spec().architecture);
+  }
+  return std::make_unique<DraftProposer>(draft);
+}
+
+}  // namespace salient

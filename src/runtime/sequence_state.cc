@@ -1,0 +1,155 @@
+#include "runtime/sequence_state.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "checkpoint/sealed_file.h"
+
+namespace salient {
+namespace {
+
+constexpr const char* kHead = "head";
+constexpr const char* kTokens = "tokens";
+constexpr std::string_view kFormat = "salient sequence state";
+constexpr int64_t kVersion = 1;
+constexpr int64_t kTensorsPerLayer = 2;
+
+std::string layer_prefix(int64_t layer) { return fmt::format("layer.{}.", layer); }
+
+/// Evenly spread pieces, first and last bytes included.
+void add_pieces(Digest& digest, std::span<const std::byte> bytes) {
+  constexpr size_t kPieces = 16;
+  constexpr size_t kPieceBytes = 256;
+  if (bytes.size() <= kPieces * kPieceBytes) {
+    digest.add(bytes);
+    return;
+  }
+  for (size_t i = 0; i < kPieces; ++i)
+    digest.add(bytes.subspan((bytes.size() - kPieceBytes) / (kPieces - 1) * i, kPieceBytes));
+}
+
+/// Errors: bad_format.
+struct Head {
+  int64_t cached;
+  int64_t draws;
+};
+
+Head read_head(const std::string& text, const StateOwner& owner) {
+  const Json json = parse_json(text, kHead, DuplicateKeys::refuse);
+  const JsonView view(json, kHead);
+  if (view.at("format").as_string() != kFormat) view.at("format").reject("this is no state of a sequence");
+  const int64_t version = view.at("version").as_int();
+  if (version != kVersion)
+    fail(ErrorKind::unsupported, "version {} of the format, of which {} is known", version, kVersion);
+  const std::string& model = view.at("model").as_string();
+  if (model != owner.digest) {
+    fail(ErrorKind::invalid_argument,
+         "the state is of another model or another config.json (digest {}, not {})", quoted_name(model),
+         owner.digest);
+  }
+  return {.cached = view.at("cached").as_int(0), .draws = view.at("draws").as_int(0)};
+}
+
+std::vector<int32_t> checked_tokens(const Tensor& tensor, const DecoderSpec& spec) {
+  const auto values = tensor.values<int32_t>();
+  const auto wrong =
+      std::ranges::find_if(values, [&](int32_t token) { return token < 0 || token >= spec.vocab_size; });
+  if (wrong != values.end())
+    fail(ErrorKind::bad_format, "token {} is none of the vocabulary's {}", *wrong, spec.vocab_size);
+  return {values.begin(), values.end()};
+}
+
+/// With the checksum.
+int64_t expected_tensors(const Head& head, int64_t tokens, const DecoderSpec& spec) {
+  if (head.cached == 0) return 3;
+  return 3 + kTensorsPerLayer * spec.layers + (head.cached == tokens ? 1 : 0);
+}
+
+/// -1, which no tensor has, for what is no row.
+int64_t row_length(const SafetensorsEntry& entry) { return entry.shape.size() == 1 ? entry.shape[0] : -1; }
+
+void read_layer(const SealedFile& file, const DecoderSpec& spec, int64_t layer, SequenceState& state,
+                int64_t cached) {
+  const std::string prefix = layer_prefix(layer);
+  LayerCache& cache = state.cache.layer(layer);
+  if (!spec.has_state(layer)) {
+    cache.store(0, file.tensor(prefix + "keys", DType::f32, {cached, spec.key_features()}),
+                file.tensor(prefix + "values", DType::f32, {cached, spec.value_features()}));
+    return;
+  }
+  const LinearAttention& linear = *spec.linear_attention;
+  const Tensor tail = file.tensor(prefix + "tail", DType::f32, {linear.kernel - 1, linear.channels()});
+  const Tensor matrices =
+      file.tensor(prefix + "matrices", DType::f32, {linear.value_heads, linear.key_dim, linear.value_dim});
+  cache.store(RecurrentState{tail.to(DType::f32), matrices.to(DType::f32)});
+}
+
+}  // namespace
+
+std::string model_digest(const ModelWeights& weights) {
+  const Checkpoint& checkpoint = weights.checkpoint();
+  Digest digest;
+  digest.add_text(checkpoint.config().dump());
+  for (const std::string& name : checkpoint.tensor_names()) {
+    const SafetensorsEntry& entry = checkpoint.entry(name);
+    digest.add_text(name).add_text(entry.dtype).add_text(to_string(entry.shape));
+    if (!dtype_from_safetensors(entry.dtype))
+      continue;  // of a type that Salient does not know, and so does not run
+    const Tensor tensor = checkpoint.tensor(name);
+    add_pieces(digest, {tensor.bytes(), tensor.byte_size()});
+  }
+  return digest.hex();
+}
+
+void write_sequence_state(const std::filesystem::path& path, const SequenceState& state,
+                          const StateOwner& owner) {
+  const int64_t cached = state.cache.length();
+  SealedFileWriter writer(path, static_cast<size_t>(3 + kTensorsPerLayer * owner.spec.layers));
+  const Json head{{"format", kFormat},
+                  {"version", kVersion},
+                  {"model", owner.digest},
+                  {"cached", cached},
+                  {"draws", state.draws}};
+  writer.add_text(kHead, head.dump());
+  writer.add(kTokens, Tensor::of<int32_t>({std::ssize(state.tokens)}, state.tokens));
+  writer.add("logits", state.logits);
+  for (int64_t layer = 0; cached > 0 && layer < owner.spec.layers; ++layer) {
+    const LayerCache& cache = state.cache.layer(layer);
+    const std::string prefix = layer_prefix(layer);
+    if (owner.spec.has_state(layer)) {
+      writer.add(prefix + "tail", cache.state().tail);
+      writer.add(prefix + "matrices", cache.state().matrices);
+    } else {
+      writer.add(prefix + "keys", cache.keys().slice(0, cached));
+      writer.add(prefix + "values", cache.values().slice(0, cached));
+    }
+  }
+  writer.finish();
+}
+
+SequenceState read_sequence_state(const std::filesystem::path& path, const StateOwner& owner) {
+  const SealedFile file(path);
+  const std::string text = file.text(kHead);
+  const Tensor tokens = file.tensor(kTokens, DType::i32, {row_length(file.entry(kTokens))});
+  SequenceState state(owner.spec);
+  const Head head = with_context(path.string(), [&] {
+    const Head read = read_head(text, owner);
+    state.tokens = checked_tokens(tokens, owner.spec);
+    if (read.cached > tokens.dim(0))
+      fail(ErrorKind::bad_format, "{} of {} tokens cannot be cached", read.cached, tokens.dim(0));
+    const int64_t expected = expected_tensors(read, tokens.dim(0), owner.spec);
+    if (std::ssize(file.names()) != expected)
+      fail(ErrorKind::bad_format, "{} tensors where {} are expected", file.names().size(), expected);
+    return read;
+  });
+  if (head.cached > 0 && head.cached == tokens.dim(0))
+    state.logits = file.tensor("logits", DType::f32, {owner.spec.vocab_size}).to(DType::f32);
+  for (int64_t layer = 0; head.cached > 0 && layer < owner.spec.layers; ++layer)
+    read_layer(file, owner.spec, layer, state, head.cached);
+  state.cache.advance(head.cached);
+  state.draws = head.draws;
+  return state;
+}
+
+}  // namespace salient

@@ -1,0 +1,148 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "base/json.h"
+#include "support/program.h"
+
+namespace salient {
+namespace {
+
+using ::testing::HasSubstr;
+
+const std::string kModel = SALIENT_SOURCE_DIR "/examples/demo/model";
+const std::string kPrompt = "Once upon a time";
+
+class GenerateCommand : public ::testing::Test {
+ protected:
+  static ProgramResult generate(const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"generate", kModel};
+    if (std::ranges::find(more, "-n") == more.end()) arguments.insert(arguments.end(), {"-n", "24"});
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run_salient(arguments);
+  }
+  static Json json_of(std::vector<std::string> more) {
+    more.push_back("--json");
+    const auto result = generate(more);
+    EXPECT_EQ(result.status, 0) << result.errors;
+    return parse_json(result.output, "result");
+  }
+  static std::vector<int32_t> ids(const Json& json) { return json["token_ids"].get<std::vector<int32_t>>(); }
+
+  std::string file() const { return (scratch_.path() / "text.state").string(); }
+
+  TemporaryDirectory scratch_;
+};
+
+TEST_F(GenerateCommand, ReportsLogProbabilities) {
+  const Json json = json_of({"-p", kPrompt, "--logprobs", "3"});
+  EXPECT_EQ(json["generated_tokens"], 24);
+  EXPECT_EQ(ids(json).size(), 24u);
+  ASSERT_EQ(json["logprobs"].size(), 24u);
+  double sum = 0;
+  for (size_t i = 0; i < 24; ++i) {
+    const Json& drawn = json["logprobs"][i];
+    EXPECT_EQ(drawn["id"], ids(json)[i]);
+    ASSERT_EQ(drawn["top_logprobs"].size(), 3u);
+    EXPECT_EQ(drawn["top_logprobs"][0]["id"], drawn["id"]) << "greedy";
+    EXPECT_EQ(drawn["top_logprobs"][0]["token"], drawn["token"]);
+    sum += drawn["logprob"].get<double>();
+  }
+  EXPECT_NEAR(json["cumulative_logprob"].get<double>(), sum, 1e-9);
+}
+
+TEST_F(GenerateCommand, ABiasForbidsAToken) {
+  const int32_t first = ids(json_of({"-p", kPrompt}))[0];
+  const auto banned = ids(json_of({"-p", kPrompt, "--logit-bias", std::to_string(first) + "=-inf"}));
+  EXPECT_EQ(std::count(banned.begin(), banned.end(), first), 0);
+  const auto forced = ids(json_of({"-p", kPrompt, "--logit-bias", "7=100", "--logit-bias", "9=-100"}));
+  EXPECT_EQ(std::count(forced.begin(), forced.end(), 7), 24);
+}
+
+TEST_F(GenerateCommand, DrawsSeveralTexts) {
+  const std::vector<std::string> drawing{"-p", kPrompt, "--temperature", "1", "--seed", "6"};
+  auto several = drawing;
+  several.insert(several.end(), {"--num-return-sequences", "3"});
+  const Json json = json_of(several);
+  ASSERT_EQ(json["texts"].size(), 3u);
+  EXPECT_EQ(json["texts"][0]["token_ids"], json_of(drawing)["token_ids"]);
+  auto last = drawing;
+  last.back() = "8";
+  EXPECT_EQ(json["texts"][2]["seed"], 8);
+  EXPECT_EQ(json["texts"][2]["token_ids"], json_of(last)["token_ids"]);
+  const auto shown = generate(several);
+  for (const Json& text : json["texts"])
+    EXPECT_THAT(shown.output, HasSubstr(kPrompt + text["text"].get<std::string>() + "\n"));
+}
+
+TEST_F(GenerateCommand, GoesOnFromASavedState) {
+  for (const std::string temperature : {"0", "0.9"}) {
+    const std::vector<std::string> drawing{"--temperature", temperature, "--seed", "2"};
+    const auto with = [&](std::vector<std::string> more) {
+      more.insert(more.end(), drawing.begin(), drawing.end());
+      return more;
+    };
+    auto expected = ids(json_of(with({"-p", kPrompt})));
+    auto found = ids(json_of(with({"-p", kPrompt, "-n", "10", "--save-state", file()})));
+    const Json rest = json_of(with({"-n", "14", "--load-state", file(), "--save-state", file()}));
+    EXPECT_EQ(rest["cached_tokens"].get<int64_t>() + 1, rest["prompt_tokens"].get<int64_t>());
+    for (const int32_t token : ids(rest)) found.push_back(token);
+    EXPECT_EQ(found, expected);
+  }
+  const Json more = json_of({"-p", " Then a", "--load-state", file()});
+  EXPECT_GT(more["prompt_tokens"].get<int64_t>(), 24);
+  EXPECT_GE(more["cached_tokens"].get<int64_t>(), 24);
+}
+
+TEST_F(GenerateCommand, SpeculationChangesNoText) {
+  const std::vector<std::string> plain{"-p", kPrompt, "-n", "80", "--temperature", "0.7"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), plain.begin(), plain.end());
+    return more;
+  };
+  const Json expected = json_of(plain);
+  EXPECT_EQ(expected["proposed_tokens"], 0);
+  const Json looked_up = json_of(with({"--speculate", "4"}));
+  EXPECT_EQ(looked_up["text"], expected["text"]);
+  EXPECT_GT(looked_up["proposed_tokens"].get<int64_t>(), 0);
+  const Json drafted = json_of(with({"--draft", kModel}));
+  EXPECT_EQ(drafted["text"], expected["text"]);
+  EXPECT_EQ(drafted["accepted_tokens"], drafted["proposed_tokens"]);
+  EXPECT_GE(drafted["accepted_tokens"].get<int64_t>(), 60);
+  const auto shown = generate(with({"--draft", kModel, "--speculate", "2"}));
+  EXPECT_THAT(shown.errors, HasSubstr("proposals accepted]"));
+}
+
+TEST_F(GenerateCommand, RefusesWhatMakesNoSense) {
+  struct Case {
+    std::vector<std::string> arguments;
+    int status;
+    std::string message;
+  };
+  const std::vector<Case> cases{
+      {{}, 2, "--prompt is required"},
+      {{"-p", "x", "--logprobs", "2"}, 2, "add --json"},
+      {{"-p", "x", "--logit-bias", "7"}, 2, "not of the form ID=BIAS"},
+      {{"-p", "x", "--logit-bias", "=7"}, 2, "not of the form ID=BIAS"},
+      {{"-p", "x", "--logit-bias", "7=a"}, 2, "not of the form ID=BIAS"},
+      {{"-p", "x", "--logit-bias", "7="}, 2, "not of the form ID=BIAS"},
+      {{"-p", "x", "--logit-bias", "7=nan"}, 2, "logit_bias nan of token 7"},
+      {{"-p", "x", "--logit-bias", "999999=1"}, 2, "token 999999, but the vocabulary"},
+      {{"-p", "x", "--num-return-sequences", "0"}, 2, "--num-return-sequences"},
+      {{"-p", "x", "--num-return-sequences", "2", "--save-state", file()}, 2, "save_state is for one text"},
+      {{"-p", "x", "--speculate", "-1"}, 2, "--speculate"},
+      {{"-p", "x", "--draft", "/nowhere"}, 1, "/nowhere"},
+      {{"--load-state", "/nowhere.state"}, 1, "/nowhere.state: cannot open"},
+      {{"--load-state", kModel + "/config.json"}, 1, "config.json"},
+      {{"-p", "x", "--save-state", "/nowhere/text.state"}, 1, "/nowhere/text.state"},
+  };
+  for (const auto& one : cases) {
+    const auto result = generate(one.arguments);
+    EXPECT_EQ(result.status, one.status) << result.errors;
+    EXPECT_THAT(result.errors, HasSubstr(one.message));
+  }
+}
+
+}  // namespace
+}  // namespace salient
