@@ -22,6 +22,7 @@ struct BenchArguments {
   int64_t decode_length = 64;
   int repeats = 2;
   std::string activations = "fp32";
+  bool fuse_layers = true;
   bool json = false;
 };
 
@@ -74,6 +75,7 @@ Json to_json(const BenchArguments& arguments, const BenchResult& result) {
           {"device", result.device},
           {"threads", thread_count()},
           {"activations", arguments.activations},
+          {"fuse_layers", arguments.fuse_layers},
           {"load_seconds", result.load_seconds},
           {"bandwidth", result.bandwidth},
           {"repeats", arguments.repeats},
@@ -99,7 +101,8 @@ std::vector<SpeedCase> cases_of(const BenchArguments& arguments, const DecoderSp
 }
 
 void run_bench(const BenchArguments& arguments) {
-  const auto backend = make_backend({.activations = arguments.activations});
+  const auto backend =
+      make_backend({.activations = arguments.activations, .fuse_layers = arguments.fuse_layers});
   BenchResult result{.device = backend->description()};
   const auto start = std::chrono::steady_clock::now();
   const Decoder decoder = Decoder::load(arguments.model, *backend, &interrupted());
@@ -141,6 +144,9 @@ void add_bench_command(CLI::App& app) {
                    "Runs of each row, of which the fastest counts (default 2)")
       ->check(CLI::Range(1, 1000));
   add_activations_option(*command, arguments->activations);
+  command->add_flag("--fuse-layers,!--no-fuse-layers", arguments->fuse_layers,
+                    "Whether linears that read the same input (q, k and v; gate and up) are one product (the "
+                    "default) or one after the other; the results are the same");
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
   command->footer(
       "Tokens are random. \"roof\" is the share of the memory bandwidth, measured in the same run, at which "

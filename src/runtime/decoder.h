@@ -103,6 +103,7 @@ class Decoder {
     std::span<const int32_t> tokens;
     int64_t sequence_length;  ///< with all chunks that follow
     const CancellationFlag* cancelled;
+    TensorPool& pool;
   };
   /// Hidden states of one chunk.
   Tensor run_chunk(const Chunk& chunk, KvCache& cache) const;
