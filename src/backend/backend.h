@@ -31,6 +31,12 @@ struct PackedWeight {
   Tensor bytes;   ///< u8, on a cache line
 };
 
+/// One of several linears that share an input, and where its product goes.
+struct LinearOutput {
+  const PreparedLinear& weight;
+  Tensor& y;  ///< f32 [rows, out]
+};
+
 /// Arithmetic of dense products with many rows. f32 is exact to rounding; bf16 rounds both operands to
 /// bfloat16 and accumulates in f32, several times faster where the CPU multiplies bf16 (AMX, AVX512-BF16).
 enum class MatmulPrecision { f32, bf16 };
@@ -68,6 +74,15 @@ struct RopeProblem {
 struct NormWeights {
   const Tensor& weight;  ///< f32 [features] or [heads, features]
   const Tensor& bias;    ///< f32 like weight, or undefined
+};
+
+/// sum += x; y = RMSNorm(sum): a block's output joins the residual stream, which the next block reads.
+struct AddNormProblem {
+  const Tensor& x;       ///< f32 [rows, features]
+  const Tensor& weight;  ///< f32 [features]
+  double epsilon;
+  Tensor& sum;  ///< f32 like x
+  Tensor& y;    ///< f32 like x
 };
 
 /// See Backend::rounding_loss.
@@ -123,11 +138,17 @@ class Backend {
   virtual std::unique_ptr<PreparedLinear> prepare(const PackedWeight& weight, const Tensor& bias) = 0;
   /// y [rows, out] = x [rows, in] W^T + bias.
   virtual void linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) = 0;
+  /// The same for several linears that read one x: where their formats allow it one product with their
+  /// outputs side by side, for which x is brought into the form that it is multiplied in once. The bytes are
+  /// those of one linear after the other.
+  virtual void linears(std::span<const LinearOutput> outputs, const Tensor& x) = 0;
   /// y[r] = table[tokens[r]]; the table is f32, f16 or bf16 [vocab, features].
   virtual void embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) = 0;
   /// y = x / sqrt(mean(x^2) + epsilon) * weight over the last `weight.dim(0)` features: a row may hold
   /// several heads, each normalised on its own. x and y may be the same tensor. Zhang & Sennrich 2019.
   virtual void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, Tensor& y) = 0;
+  /// add and rms_norm row by row, each row while it is in a cache: the bytes of the two after one another.
+  virtual void add_rms_norm(const AddNormProblem& problem) = 0;
   /// y = (x - mean) / sqrt(variance + epsilon) * weight + bias (Ba et al. 2016). A weight [features] serves
   /// every run of that many features; one [heads, features] has a row for each head. The bias may be
   /// undefined.
@@ -206,6 +227,8 @@ struct CpuBackendOptions {
   /// Whether weights of up to 4 bits are copied into the layout that runs them fastest. For weights that are
   /// used once or twice it is not worth the time and the memory: then their codes are shared.
   bool repack = true;
+  /// Whether linears that share an input are one product. It changes speed alone.
+  bool fuse_layers = true;
 };
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options = {});
@@ -214,6 +237,7 @@ std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options = {})
 struct BackendChoice {
   std::string device = "auto";       ///< or "cpu"
   std::string activations = "fp32";  ///< the name of an ActivationMode
+  bool fuse_layers = true;           ///< see CpuBackendOptions
 };
 
 /// Errors: invalid_argument for a name that is not known.

@@ -29,7 +29,7 @@ ActivationMode activation_mode_by_name(std::string_view name) {
 std::unique_ptr<Backend> make_backend(const BackendChoice& choice) {
   const ActivationMode activations = activation_mode_by_name(choice.activations);
   if (choice.device == "auto" || choice.device == "cpu")
-    return make_cpu_backend({.activations = activations});
+    return make_cpu_backend({.activations = activations, .fuse_layers = choice.fuse_layers});
   fail(ErrorKind::invalid_argument, "device \"{}\" is not known (auto, cpu)", choice.device);
 }
 

@@ -1,23 +1,20 @@
 #include "base/parallel.h"
 
 #include <pthread.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <condition_variable>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
-#include <fstream>
 #include <mutex>
 #include <new>
-#include <string>
 #include <system_error>
 #include <thread>
 #include <vector>
 
 #include "base/error.h"
+#include "base/processors.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -32,10 +29,10 @@ struct Job {
   size_t grain;
   size_t chunks;
   const std::function<void(size_t, size_t)>* body;
-  std::atomic<size_t> next{0};
+  alignas(64) std::atomic<size_t> next{0};
   std::atomic<bool> failed{false};
   std::exception_ptr error{};
-  std::mutex error_mutex{};
+  std::mutex error_mutex{};  // taken by chunks that throw only
 
   void run() {
     for (size_t chunk = next.fetch_add(1); chunk < chunks && !failed; chunk = next.fetch_add(1)) {
@@ -65,11 +62,29 @@ void pause_briefly() {
 #endif
 }
 
-/// Workers wait for a new generation: a short spin first (a decode step starts hundreds of jobs a few
-/// microseconds apart), then asleep, so that an idle or crowded machine is not disturbed.
+/// Returns once `value` is no longer `old`. A decode step starts hundreds of jobs a few microseconds apart,
+/// so it spins first; then it sleeps, so that an idle or crowded machine is not disturbed. The spin is
+/// bounded by time, for a pause takes from 10 to 140 cycles.
+void wait_while(const std::atomic<uint32_t>& value, uint32_t old, std::chrono::microseconds spin) {
+  constexpr int kPauses = 16;  // between two looks at the clock
+  const auto start = std::chrono::steady_clock::now();
+  do {
+    for (int i = 0; i < kPauses; ++i) {
+      if (value.load(std::memory_order_acquire) != old) return;
+      pause_briefly();
+    }
+  } while (std::chrono::steady_clock::now() - start < spin);
+  value.wait(old, std::memory_order_acquire);
+}
+
+/// Threads that help whoever runs a job. The caller opens a gate, and works; workers that come while it is
+/// open join, the others have missed nothing; when no chunk is left the caller closes the gate and waits for
+/// those inside. So it never waits for a thread that sleeps or that the scheduler has put aside, unless that
+/// thread holds a chunk. No lock is taken, and no system call made while nobody sleeps.
 class ThreadPool {
  public:
-  explicit ThreadPool(size_t threads) : wanted_(threads) {
+  explicit ThreadPool(size_t threads)
+      : wanted_(threads), spin_(threads <= processors_by_affinity() ? kSpin : kCrowdedSpin) {
     // Where the system allows no more threads or has no memory for them, those that started do the work.
     try {
       workers_.reserve(threads - 1);
@@ -79,12 +94,8 @@ class ThreadPool {
     }
   }
   ~ThreadPool() {
-    {
-      const std::lock_guard lock(mutex_);
-      stop_ = true;
-      generation_.fetch_add(1);
-    }
-    wake_.notify_all();
+    stop_.store(true, std::memory_order_relaxed);
+    announce();
     for (auto& worker : workers_) worker.join();
   }
   ThreadPool(const ThreadPool&) = delete;
@@ -93,73 +104,65 @@ class ThreadPool {
   size_t wanted() const { return wanted_; }
 
   void run(Job& job) {
-    {
-      const std::lock_guard lock(mutex_);
-      job_ = &job;
-      busy_ = workers_.size();
-      generation_.fetch_add(1);
-    }
-    wake_.notify_all();
+    job_ = &job;
+    gate_.store(kOpen, std::memory_order_release);
+    announce();
     {
       const InsideScope scope;
       job.run();
     }
-    for (int spin = 0; spin < kSpins && busy_.load() != 0; ++spin) pause_briefly();
-    std::unique_lock lock(mutex_);
-    done_.wait(lock, [this] { return busy_.load() == 0; });
-    job_ = nullptr;
-  }
-
- private:
-  static constexpr int kSpins = 2000;  // about 20-50 microseconds
-
-  void work() {
-    const InsideScope scope;
-    size_t seen = 0;
-    while (true) {
-      for (int spin = 0; spin < kSpins && generation_.load() == seen; ++spin) pause_briefly();
-      Job* job = nullptr;
-      {
-        std::unique_lock lock(mutex_);
-        wake_.wait(lock, [&] { return generation_.load() != seen; });
-        if (stop_) return;
-        seen = generation_.load();
-        job = job_;
-      }
-      job->run();
-      const std::lock_guard lock(mutex_);
-      if (busy_.fetch_sub(1) == 1) done_.notify_one();
+    uint32_t inside = gate_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
+    while (inside != 0) {
+      wait_while(gate_, inside, spin_);
+      inside = gate_.load(std::memory_order_acquire);
     }
   }
 
+ private:
+  static constexpr std::chrono::microseconds kSpin{50};
+  /// With more threads than processors whoever spins keeps another from its work.
+  static constexpr std::chrono::microseconds kCrowdedSpin{2};
+  static constexpr uint32_t kOpen = uint32_t{1} << 31;  // of the gate; the rest counts the workers inside
+
+  void announce() {
+    news_.fetch_add(1, std::memory_order_seq_cst);
+    news_.notify_all();
+  }
+
+  void work() {
+    const InsideScope scope;
+    uint32_t seen = 0;
+    while (true) {
+      wait_while(news_, seen, spin_);
+      seen = news_.load(std::memory_order_acquire);
+      if (stop_.load(std::memory_order_relaxed)) return;
+      if (!enter()) continue;
+      job_->run();
+      // Nothing of the job may be touched from here on. The last one wakes a caller that has fallen asleep.
+      if (gate_.fetch_sub(1, std::memory_order_acq_rel) == 1) gate_.notify_one();
+    }
+  }
+
+  /// Whether the gate was open; then the job stays until this worker has left.
+  bool enter() {
+    uint32_t gate = gate_.load(std::memory_order_relaxed);
+    while ((gate & kOpen) != 0) {
+      if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acquire, std::memory_order_relaxed))
+        return true;
+    }
+    return false;
+  }
+
   size_t wanted_;
+  std::chrono::microseconds spin_;
   std::vector<std::thread> workers_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::condition_variable done_;
-  std::atomic<size_t> generation_{0};
-  std::atomic<size_t> busy_{0};
-  Job* job_ = nullptr;
-  bool stop_ = false;
+  alignas(64) std::atomic<uint32_t> news_{0};
+  std::atomic<bool> stop_{false};
+  alignas(64) std::atomic<uint32_t> gate_{0};
+  Job* job_ = nullptr;  // written while the gate is closed and nobody inside
 };
 
 constexpr int kMostThreads = 1024;
-
-size_t processors_by_affinity() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return std::max(1u, std::thread::hardware_concurrency());
-  return static_cast<size_t>(std::max(1, CPU_COUNT(&set)));
-}
-
-size_t processors_by_cgroup() {
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  double period = 0;
-  if (!(file >> quota >> period) || quota == "max" || period <= 0) return SIZE_MAX;
-  const double processors = std::strtod(quota.c_str(), nullptr) / period;
-  return processors > 0 ? std::max<size_t>(1, static_cast<size_t>(std::ceil(processors))) : SIZE_MAX;
-}
 
 size_t default_thread_count() {
   if (const char* text = std::getenv("SALIENT_THREADS")) {

@@ -23,6 +23,7 @@ struct BenchArguments {
   int repeats = 2;
   std::string activations = "fp32";
   std::string packed_weights;
+  bool fuse_layers = true;
   bool json = false;
 };
 
@@ -75,6 +76,7 @@ Json to_json(const BenchArguments& arguments, const BenchResult& result) {
           {"device", result.device},
           {"threads", thread_count()},
           {"activations", arguments.activations},
+          {"fuse_layers", arguments.fuse_layers},
           {"load_seconds", result.load_seconds},
           {"bandwidth", result.bandwidth},
           {"repeats", arguments.repeats},
@@ -100,7 +102,8 @@ std::vector<SpeedCase> cases_of(const BenchArguments& arguments, const DecoderSp
 }
 
 void run_bench(const BenchArguments& arguments) {
-  const auto backend = make_backend({.activations = arguments.activations});
+  const auto backend =
+      make_backend({.activations = arguments.activations, .fuse_layers = arguments.fuse_layers});
   BenchResult result{.device = backend->description()};
   const auto start = std::chrono::steady_clock::now();
   const Decoder decoder = Decoder::load(
@@ -144,6 +147,9 @@ void add_bench_command(CLI::App& app) {
       ->check(CLI::Range(1, 1000));
   add_activations_option(*command, arguments->activations);
   add_packed_weights_option(*command, arguments->packed_weights);
+  command->add_flag("--fuse-layers,!--no-fuse-layers", arguments->fuse_layers,
+                    "Whether linears that read the same input (q, k and v; gate and up) are one product (the "
+                    "default) or one after the other; the results are the same");
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
   command->footer(
       "Tokens are random. \"roof\" is the share of the memory bandwidth, measured in the same run, at which "

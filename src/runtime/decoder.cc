@@ -140,10 +140,11 @@ void Decoder::forward_rows(const LogitRequest& request, KvCache& cache, const Lo
   const int64_t before = cache.length();
   cache.mark();
   const int64_t sequence_length = before + static_cast<int64_t>(tokens.size());
+  TensorPool pool;
   try {
     for (size_t begin = 0; begin < tokens.size(); begin += kChunk) {
       const auto chunk = tokens.subspan(begin, std::min(kChunk, tokens.size() - begin));
-      const Tensor hidden = run_chunk({chunk, sequence_length, request.cancelled}, cache);
+      const Tensor hidden = run_chunk({chunk, sequence_length, request.cancelled, pool}, cache);
       const int64_t skipped = std::max<int64_t>(0, request.first_row - static_cast<int64_t>(begin));
       if (skipped >= hidden.dim(0)) continue;
       consume(static_cast<int64_t>(begin) + skipped,
@@ -215,10 +216,17 @@ Tensor Decoder::run_rows(const Rows& rows) const {
     sequences.push_back({row, 1, rows.positions[i], nullptr});
   }
   const std::vector<RopeTable> ropes = make_rope_tables(spec(), sequences);
+  TensorPool pool;
   for (int64_t layer = 0; layer < spec().layers; ++layer) {
     throw_if_cancelled(rows.cancelled);
     for (size_t i = 0; i < sequences.size(); ++i) sequences[i].cache = &rows.caches[i]->layer(layer);
-    run_layer({*backend_, spec(), ropes, layer, sequences}, layers_[static_cast<size_t>(layer)], hidden);
+    run_layer({.backend = *backend_,
+               .spec = spec(),
+               .ropes = ropes,
+               .layer = layer,
+               .sequences = sequences,
+               .pool = &pool},
+              layers_[static_cast<size_t>(layer)], hidden);
   }
   return final_logits(*backend_, spec(), head_, hidden);
 }
@@ -232,7 +240,13 @@ Tensor Decoder::run_chunk(const Chunk& chunk, KvCache& cache) const {
   for (int64_t layer = 0; layer < spec().layers; ++layer) {
     throw_if_cancelled(chunk.cancelled);
     const SequenceSpan sequence{0, count, cache.length(), &cache.layer(layer)};
-    run_layer({*backend_, spec(), ropes, layer, {&sequence, 1}}, layers_[static_cast<size_t>(layer)], hidden);
+    run_layer({.backend = *backend_,
+               .spec = spec(),
+               .ropes = ropes,
+               .layer = layer,
+               .sequences = {&sequence, 1},
+               .pool = &chunk.pool},
+              layers_[static_cast<size_t>(layer)], hidden);
   }
   cache.advance(count);
   return hidden;

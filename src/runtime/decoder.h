@@ -118,6 +118,7 @@ class Decoder {
     std::span<const int32_t> tokens;
     int64_t sequence_length;  ///< with all chunks that follow
     const CancellationFlag* cancelled;
+    TensorPool& pool;
   };
   /// Tokens at one position each, with the cache of each one's sequence.
   struct Rows {

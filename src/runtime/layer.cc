@@ -80,17 +80,18 @@ const RopeTable* rope_of(const LayerRun& run) {
 
 QueryKeyValue plain_query_key_value(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
   const Linears linear(run, weights);
-  QueryKeyValue result{linear(LinearRole::q, x), linear(LinearRole::k, x), linear(LinearRole::v, x)};
+  auto heads = linear.of_one_input({LinearRole::q, LinearRole::k, LinearRole::v}, x);
+  QueryKeyValue result{std::move(heads[0]), std::move(heads[1]), std::move(heads[2])};
   normalize_heads(run, weights[NormRole::query], result.query);
   normalize_heads(run, weights[NormRole::key], result.key);
   const RopeTable* rope = rope_of(run);
   if (rope == nullptr) return result;
-  for (Tensor* heads : {&result.query, &result.key}) {
+  for (Tensor* rotated : {&result.query, &result.key}) {
     run.backend.rope({.cosine = rope->cosine(),
                       .sine = rope->sine(),
                       .head_dim = run.spec.head_dim,
                       .pairs = run.spec.rope_pairs,
-                      .x = *heads});
+                      .x = *rotated});
   }
   return result;
 }
@@ -209,6 +210,22 @@ void add_block(const LayerRun& run, const PreparedNorm& norm, Tensor block, Tens
   run.backend.add(block, hidden);
 }
 
+/// add_block behind attention and block_input of the feed-forward block, in one pass over the rows where
+/// nothing stands between the two.
+Tensor add_attention(const LayerRun& run, const PreparedLayer& weights, Tensor block, Tensor& hidden) {
+  const PreparedNorm& behind = weights[NormRole::after_attention];
+  const PreparedNorm& next = weights[NormRole::mlp];
+  const NormSpec& norm = run.spec.norm;
+  if (behind.defined() || !next.defined() || norm.kind != NormKind::rms || run.spec.residual_scale != 1) {
+    add_block(run, behind, std::move(block), hidden);
+    return block_input(run, next, hidden);
+  }
+  Tensor input = run.rows_like(hidden, hidden.dim(1));
+  run.backend.add_rms_norm(
+      {.x = block, .weight = next.gain, .epsilon = norm.epsilon, .sum = hidden, .y = input});
+  return input;
+}
+
 /// The linears behind attention, packed, where rows pass them in slices; else none.
 std::optional<PreparedLayer> packed_for_slices(const LayerRun& run, const PreparedLayer& weights,
                                                int64_t rows) {
@@ -257,8 +274,7 @@ class LayerSlices {
   void finish_slice(int64_t begin, Tensor& rows) {
     const Linears linear(silent_, packed_);
     const Tensor attention = linear(LinearRole::o, mixed_.slice(begin, begin + rows.dim(0)));
-    add_block(silent_, packed_[NormRole::after_attention], attention, rows);
-    const Tensor x = block_input(silent_, packed_[NormRole::mlp], rows);
+    const Tensor x = add_attention(silent_, packed_, attention, rows);
     const Tensor inner = mlp_hidden(silent_, packed_, plain_mlp(), x);
     if (seen_.defined()) {
       copy_rows(x, begin, seen_);
@@ -357,6 +373,23 @@ Tensor Linears::operator()(const LinearId& id, const Tensor& x) const {
   return y;
 }
 
+std::vector<Tensor> Linears::of_one_input(std::initializer_list<LinearId> ids, const Tensor& x) const {
+  std::vector<Tensor> results;
+  results.reserve(ids.size());
+  if (weights_.make) {  // it holds one linear at a time
+    for (const LinearId& id : ids) results.push_back((*this)(id, x));
+    return results;
+  }
+  std::vector<LinearOutput> outputs;
+  for (const LinearId& id : ids) {
+    if (run_.observer != nullptr) (*run_.observer)(id, x);
+    const PreparedLinear& weight = *weights_.linears.at(id);
+    outputs.push_back({weight, results.emplace_back(run_.rows_like(x, weight.out_features()))});
+  }
+  run_.backend.linears(outputs, x);
+  return results;
+}
+
 void run_layer(const LayerRun& run, const PreparedLayer& weights, Tensor& hidden) {
   check_batch(run, hidden);
   const Tensor attention_input = block_input(run, weights[NormRole::attention], hidden);
@@ -371,8 +404,7 @@ void run_layer(const LayerRun& run, const PreparedLayer& weights, Tensor& hidden
     add_block(run, weights[NormRole::after_mlp], mlp, hidden);
     return;
   }
-  add_block(run, weights[NormRole::after_attention], attention, hidden);
-  const Tensor mlp = feed_forward(run, weights, block_input(run, weights[NormRole::mlp], hidden));
+  const Tensor mlp = feed_forward(run, weights, add_attention(run, weights, attention, hidden));
   add_block(run, weights[NormRole::after_mlp], mlp, hidden);
 }
 

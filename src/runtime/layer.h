@@ -1,7 +1,9 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <span>
+#include <vector>
 
 #include "backend/backend.h"
 #include "model/weights.h"
@@ -87,6 +89,8 @@ class Linears {
   Linears(const LayerRun& run, const PreparedLayer& weights) : run_(run), weights_(weights) {}
   /// y = x W^T + bias, a new tensor.
   Tensor operator()(const LinearId& id, const Tensor& x) const;
+  /// Those of one x, in the order asked for: one product where the back end makes it one.
+  std::vector<Tensor> of_one_input(std::initializer_list<LinearId> ids, const Tensor& x) const;
 
  private:
   const LayerRun& run_;

@@ -143,14 +143,14 @@ void make_keep(const PreparedLayer& weights, Tensor& decay) {
 
 DeltaInput delta_input(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
   const Linears linear(run, weights);
-  const Tensor query = linear(LinearRole::state_q, x);
-  const Tensor key = linear(LinearRole::state_k, x);
-  const Tensor value = linear(LinearRole::state_v, x);
+  auto own = linear.of_one_input({LinearRole::state_q, LinearRole::state_k, LinearRole::state_v,
+                                  LinearRole::state_beta, LinearRole::state_decay},
+                                 x);
   DeltaInput input;
-  input.mixed = join_columns({&query, &key, &value}, x.dim(0), run.spec.linear_attention->channels());
-  input.write = linear(LinearRole::state_beta, x);
+  input.mixed = join_columns({&own[0], &own[1], &own[2]}, x.dim(0), run.spec.linear_attention->channels());
+  input.write = std::move(own[3]);
   run.backend.activation(Activation::sigmoid, input.write);
-  input.keep = linear(LinearRole::state_decay, x);
+  input.keep = std::move(own[4]);
   make_keep(weights, input.keep);
   return input;
 }

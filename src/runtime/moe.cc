@@ -139,10 +139,9 @@ Tensor mlp_hidden(const LayerRun& run, const PreparedLayer& weights, const MlpRo
     run.backend.activation(run.spec.activation, up);
     return up;
   }
-  Tensor gate = linear(roles.gate, x);
-  const Tensor up = linear(roles.up, x);
-  run.backend.gated_activation(run.spec.activation, gate, up, gate);
-  return gate;
+  auto both = linear.of_one_input({roles.gate, roles.up}, x);
+  run.backend.gated_activation(run.spec.activation, both[0], both[1], both[0]);
+  return std::move(both[0]);
 }
 
 Tensor mlp_block(const LayerRun& run, const PreparedLayer& weights, const MlpRoles& roles, const Tensor& x) {

@@ -172,6 +172,54 @@ TEST_P(AttentionTest, ProductsOfBf16RoundNothingButOperands) {
   }
 }
 
+/// Parts are 128 keys: contexts around their borders, and every number of queries up to the one from which
+/// other products take over.
+TEST_P(AttentionTest, FewQueriesOverKeysInParts) {
+  for (const int64_t position : {0, 119, 126, 127, 128, 129, 255, 256, 700}) {
+    for (const int64_t count : {1, 2, 7, 8, 9}) {
+      const Case c{.count = count,
+                   .first_position = position,
+                   .heads = 6,
+                   .kv_heads = 2,
+                   .head_dim = 20,
+                   .value_dim = 36};
+      const Inputs in = inputs_for(c);
+      EXPECT_LT(error(c, in, run(c, in)), kBound) << count << " from " << position;
+    }
+  }
+}
+
+TEST_P(AttentionTest, PartsOfEveryKind) {
+  const std::vector<Case> cases{
+      {.count = 1, .first_position = 300, .heads = 8, .kv_heads = 1, .head_dim = 64},
+      {.count = 1, .first_position = 300, .heads = 5, .kv_heads = 1, .head_dim = 128},
+      {.count = 1, .first_position = 300, .heads = 3, .kv_heads = 3, .head_dim = 192, .value_dim = 128},
+      {.count = 1, .first_position = 411, .heads = 4, .kv_heads = 2, .window = 130},
+      {.count = 1, .first_position = 411, .heads = 4, .kv_heads = 2, .window = 128, .softcap = 3},
+      {.count = 8, .first_position = 411, .heads = 4, .kv_heads = 4, .head_dim = 9, .window = 3},
+      {.count = 5, .first_position = 140, .heads = 4, .kv_heads = 2, .window = 129, .softcap = 2},
+      {.count = 3, .first_position = 300, .heads = 2, .kv_heads = 2, .slopes = {0.5f, 0.0625f}},
+      {.count = 2, .first_position = 300, .heads = 7, .kv_heads = 1, .head_dim = 40, .value_dim = 1},
+  };
+  for (const Case& c : cases) {
+    const Inputs in = inputs_for(c);
+    EXPECT_LT(error(c, in, run(c, in)), kBound)
+        << c.count << " from " << c.first_position << ", heads " << c.heads << ", window " << c.window;
+    expect_same_for_any_thread_count([&] { return run(c, in); });
+  }
+}
+
+/// A part whose scores are far below another's has no weight; nothing overflows on the way.
+TEST_P(AttentionTest, PartsOfVeryDifferentScores) {
+  const Case c{.count = 1, .first_position = 399, .head_dim = 16};
+  for (const int64_t peak : {0, 200, 399}) {
+    Inputs in = inputs_for(c);
+    float* key = in.keys.mutable_values<float>().data() + peak * 16;
+    for (int64_t d = 0; d < 16; ++d) key[d] = at(in.query, 0, d) * 500;
+    EXPECT_LT(error(c, in, run(c, in)), kBound) << peak;
+  }
+}
+
 TEST_P(AttentionTest, SameBytesForAnyThreadCount) {
   for (const int64_t count : {1, 5, 200}) {
     const Case c{.count = count, .first_position = 50, .heads = 6, .kv_heads = 2, .head_dim = 32};

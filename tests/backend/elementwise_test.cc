@@ -47,19 +47,115 @@ TEST_P(ElementwiseTest, ExponentialAtTheEdges) {
   EXPECT_NEAR(y[7], 1.4e-45f, 1e-44f);
 }
 
+TEST_P(ElementwiseTest, SumAndNormGiveTheBytesOfBothAfterOneAnother) {
+  for (const int64_t features : {1, 17, 64, 300}) {
+    for (const int64_t rows : {0, 1, 5, 200}) {
+      const Tensor x = random({rows, features});
+      const Tensor weight = random({features});
+      const Tensor before = random({rows, features});
+      const auto copy = [&] {
+        Tensor result = Tensor::empty(DType::f32, before.shape());
+        std::memcpy(result.mutable_bytes(), before.bytes(), before.byte_size());
+        return result;
+      };
+      Tensor sum = copy();
+      Tensor y = Tensor::empty(DType::f32, x.shape());
+      backend->add_rms_norm({.x = x, .weight = weight, .epsilon = 1e-5, .sum = sum, .y = y});
+      Tensor expected_sum = copy();
+      Tensor expected = Tensor::empty(DType::f32, x.shape());
+      backend->add(x, expected_sum);
+      backend->rms_norm(expected_sum, weight, 1e-5, expected);
+      EXPECT_EQ(std::memcmp(sum.bytes(), expected_sum.bytes(), sum.byte_size()), 0);
+      EXPECT_EQ(std::memcmp(y.bytes(), expected.bytes(), y.byte_size()), 0) << rows << " x " << features;
+    }
+  }
+}
+
 TEST_P(ElementwiseTest, SoftmaxSumsToOne) {
   for (const int64_t count : {1, 2, 7, 8, 15, 16, 17, 33, 1000}) {
     const Tensor scores = random({count}, 5.0f);
     std::vector<float> x(scores.values<float>().begin(), scores.values<float>().end());
-    kernels->softmax(x.data(), count);
+    const SoftmaxTotal divisor = kernels->softmax(x.data(), count);
     double total = 0;
     double highest = -1e300;
     for (const float score : scores.values<float>()) highest = std::max(highest, double{score});
     for (const float score : scores.values<float>()) total += std::exp(double{score} - highest);
+    EXPECT_EQ(double{divisor.highest}, highest) << count;
+    EXPECT_NEAR(divisor.sum, total, 3e-6 * total) << count;
     for (size_t i = 0; i < x.size(); ++i) {
       const double exact = std::exp(double{scores.values<float>()[i]} - highest) / total;
       // exp's argument carries the rounding of one subtraction of numbers up to about 30.
       EXPECT_NEAR(x[i], exact, 3e-6 * exact) << count;
+    }
+  }
+}
+
+TEST_P(ElementwiseTest, ShortProductsAgreeWithDoublePrecision) {
+  for (const int64_t depth : {1, 7, 16, 20, 64, 131}) {
+    for (const int64_t outputs : {1, 3, 8, 15, 16, 17, 40}) {
+      for (const int64_t rows : {1, 2, 5}) {
+        const Tensor x = random({rows, depth});
+        const Tensor weight = random({outputs, depth + 3});
+        const Tensor inner = [&] {  // the weight's first columns, for its rows are further apart
+          Tensor result = Tensor::empty(DType::f32, {outputs, depth});
+          for (int64_t n = 0; n < outputs; ++n) {
+            std::copy_n(weight.values<float>().data() + n * (depth + 3), depth,
+                        result.mutable_values<float>().data() + n * depth);
+          }
+          return result;
+        }();
+        std::vector<float> memory(static_cast<size_t>(rows * outputs + 1), 7.0f);
+        kernels->dot_short({.x = x.values<float>().data(),
+                            .rows = rows,
+                            .x_stride = depth,
+                            .weights = weight.values<float>().data(),
+                            .weight_stride = depth + 3,
+                            .outputs = outputs,
+                            .depth = depth,
+                            .bias = nullptr,
+                            .y = memory.data(),
+                            .y_stride = outputs});
+        Tensor y = Tensor::empty(DType::f32, {rows, outputs});
+        std::copy_n(memory.data(), rows * outputs, y.mutable_values<float>().data());
+        EXPECT_LT(product_error(x, inner, {}, y), 1e-6) << rows << " x " << outputs << " x " << depth;
+        EXPECT_EQ(memory.back(), 7.0f);
+      }
+    }
+  }
+}
+
+TEST_P(ElementwiseTest, WeightedSumsOfAnyShape) {
+  for (const int64_t rows : {1, 3, 4, 5, 8, 9}) {
+    for (const int64_t features : {1, 16, 20, 32, 64, 75, 130, 300}) {
+      for (const int64_t count : {0, 1, 13, 40}) {
+        const Tensor factors = random({rows, count + 2});
+        const Tensor values = random({std::max<int64_t>(1, count), features + 5});
+        const auto sums = [&](int64_t first, int64_t some) {
+          std::vector<float> out(static_cast<size_t>(some * (features + 1)), 7.0f);
+          kernels->weighted_sum({.factors = factors.values<float>().data() + first * (count + 2),
+                                 .factor_stride = count + 2,
+                                 .rows = some,
+                                 .count = count,
+                                 .values = values.values<float>().data(),
+                                 .stride = features + 5,
+                                 .features = features,
+                                 .out = out.data(),
+                                 .out_stride = features + 1});
+          return out;
+        };
+        const std::vector<float> all = sums(0, rows);
+        for (int64_t r = 0; r < rows; ++r) {
+          const float* out = all.data() + r * (features + 1);
+          for (int64_t f = 0; f < features; ++f) {
+            double exact = 0;
+            for (int64_t i = 0; i < count; ++i) exact += double{at(factors, r, i)} * double{at(values, i, f)};
+            ASSERT_NEAR(out[f], exact, 3e-5) << rows << " x " << features << ", " << count;
+          }
+          EXPECT_EQ(out[features], 7.0f);
+          const std::vector<float> alone = sums(r, 1);
+          EXPECT_EQ(std::memcmp(alone.data(), out, alone.size() * sizeof(float)), 0);
+        }
+      }
     }
   }
 }

@@ -288,6 +288,66 @@ TEST_P(LinearTest, RoundedModeMultipliesRoundedOperands) {
   }
 }
 
+/// Of every format, neighbours that join and neighbours that do not, for few rows and many.
+TEST_P(LinearTest, LinearsOfOneInputGiveTheBytesOfEachAlone) {
+  const int64_t depth = 256;
+  std::vector<LinearWeight> weights{
+      random_linear({.num_bits = 4, .group_size = 128}, 96, depth),
+      random_linear({.num_bits = 4, .symmetric = true, .group_size = 128}, 17, depth),
+      random_linear({.num_bits = 3, .group_size = 128}, 33, depth),
+      random_linear({.num_bits = 4, .group_size = 64}, 40, depth),
+      random_linear({.num_bits = 8, .group_size = 64}, 23, depth),
+      {.dense = random({45, depth}).to(DType::f16), .quantized = {}, .bias = random({45})},
+      {.dense = random({200, depth}), .quantized = {}, .bias = {}},
+      random_linear({.num_bits = 4, .group_size = 64}, 700, depth),
+  };
+  weights.front().bias = random({96});
+  for (const ActivationMode mode : {ActivationMode::fp32, ActivationMode::int16, ActivationMode::int8}) {
+    for (const bool fuse : {true, false}) {
+      const auto own = make_cpu_backend_for(GetParam(), {.activations = mode, .fuse_layers = fuse});
+      std::vector<std::unique_ptr<PreparedLinear>> prepared;
+      for (const LinearWeight& weight : weights) prepared.push_back(own->prepare(weight));
+      for (const int64_t rows : {0, 1, 3, 8, 9, 40, 1100}) {
+        if (rows > 100 && mode != ActivationMode::int8) continue;
+        const Tensor x = random({rows, depth});
+        std::vector<Tensor> together;
+        std::vector<LinearOutput> outputs;
+        together.reserve(prepared.size());
+        for (const auto& linear : prepared) {
+          together.push_back(Tensor::zeros(DType::f32, {rows, linear->out_features()}));
+          outputs.push_back({*linear, together.back()});
+        }
+        own->linears(outputs, x);
+        for (size_t i = 0; i < prepared.size(); ++i) {
+          Tensor alone = Tensor::zeros(DType::f32, together[i].shape());
+          own->linear(*prepared[i], x, alone);
+          ASSERT_EQ(std::memcmp(alone.bytes(), together[i].bytes(), alone.byte_size()), 0)
+              << to_string(mode) << ", " << rows << " rows, linear " << i;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(LinearTest, LinearsOfOneInputAreTheSameBytesForAnyThreadCount) {
+  const auto own = make_cpu_backend_for(GetParam(), {.activations = ActivationMode::int8});
+  const auto first = own->prepare(random_linear({.num_bits = 4, .group_size = 128}, 900, 512));
+  const auto second = own->prepare(random_linear({.num_bits = 4, .group_size = 128}, 130, 512));
+  for (const int64_t rows : {1, 30}) {
+    const Tensor x = random({rows, 512});
+    expect_same_for_any_thread_count([&] {
+      Tensor result = Tensor::empty(DType::f32, {rows * 1030, 1});
+      Tensor a = Tensor::empty(DType::f32, {rows, 900});
+      Tensor b = Tensor::empty(DType::f32, {rows, 130});
+      const std::vector<LinearOutput> outputs{{*first, a}, {*second, b}};
+      own->linears(outputs, x);
+      auto out = result.mutable_values<float>();
+      std::ranges::copy(b.values<float>(), std::ranges::copy(a.values<float>(), out.begin()).out);
+      return result;
+    });
+  }
+}
+
 TEST_P(LinearTest, NoRowsIsNoWork) {
   const Tensor y =
       run({.dense = random({4, 6}), .quantized = {}, .bias = {}}, Tensor::empty(DType::f32, {0, 6}));

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <limits>
 #include <thread>
 #include <vector>
@@ -83,6 +84,67 @@ TEST(ParallelFor, TheNumberOfThreadsCanBeAskedAndSetWhileAJobRuns) {
     EXPECT_EQ(thread_count(), 2u);
     end = true;
     other.join();
+  }
+}
+
+/// Whoever asks next waits for the pool, and a worker that wakes late finds a gate that is another job's.
+TEST(ParallelFor, CallersInSeveralThreadsTakeTurns) {
+  set_thread_count(3);
+  std::vector<size_t> totals(4);
+  std::vector<std::thread> callers;
+  for (size_t caller = 0; caller < totals.size(); ++caller) {
+    callers.emplace_back([&totals, caller] {
+      for (size_t i = 0; i < 2000; ++i) {
+        std::atomic<size_t> sum{0};
+        parallel_for(caller + 2, 1, [&](size_t begin, size_t) { sum += begin + 1; });
+        totals[caller] += sum;
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  for (size_t caller = 0; caller < totals.size(); ++caller)
+    EXPECT_EQ(totals[caller], 2000 * (caller + 2) * (caller + 3) / 2);
+}
+
+/// Long enough for workers to fall asleep between jobs, and in one for the caller to.
+TEST(ParallelFor, SleepersWake) {
+  for (const size_t threads : {2, 5}) {
+    set_thread_count(threads);
+    for (int round = 0; round < 5; ++round) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(3));
+      const auto caller = std::this_thread::get_id();
+      std::atomic<int> met{0};
+      parallel_for(2, 1, [&](size_t, size_t) {
+        // Neither chunk ends before both have begun: two threads are at work.
+        ++met;
+        while (met < 2) std::this_thread::yield();
+        if (std::this_thread::get_id() != caller) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      });
+      EXPECT_EQ(met.load(), 2);
+    }
+  }
+}
+
+TEST(ParallelFor, TheNumberOfThreadsMayChangeBetweenAnyTwoJobs) {
+  for (size_t i = 0; i < 300; ++i) {
+    set_thread_count(1 + i % 5);
+    std::atomic<size_t> sum{0};
+    parallel_for(20, 3, [&](size_t begin, size_t end) { sum += end - begin; });
+    EXPECT_EQ(sum.load(), 20u);
+  }
+}
+
+TEST(ParallelFor, AnExceptionOfAnyThreadIsTheOnlyOneAndStopsTheRest) {
+  for (const size_t threads : {1, 2, 6}) {
+    set_thread_count(threads);
+    std::atomic<size_t> ran{0};
+    EXPECT_THROW(parallel_for(100000, 1,
+                              [&](size_t, size_t) {
+                                ++ran;
+                                fail(ErrorKind::internal, "every chunk fails");
+                              }),
+                 Error);
+    EXPECT_LE(ran.load(), threads);
   }
 }
 

@@ -160,6 +160,7 @@ TEST_F(CommandLine, BenchMeasuresEveryRow) {
   ASSERT_EQ(measured.status, 0) << measured.errors;
   const Json result = parse_json(measured.output, "result");
   EXPECT_GT(result["bandwidth"].get<double>(), 1e8);
+  EXPECT_EQ(result["fuse_layers"], true);
   ASSERT_EQ(result["rows"].size(), 4u);
   for (const Json& row : result["rows"]) {
     EXPECT_GT(row["prefill_tokens_per_second"].get<double>(), 0.0);
@@ -168,8 +169,10 @@ TEST_F(CommandLine, BenchMeasuresEveryRow) {
                 steps, 1e-6 * steps);
     EXPECT_GT(row["memory"].get<uint64_t>(), row["weight_bytes_per_step"].get<uint64_t>() / 2);
   }
-  const auto usual = run_salient({"bench", kModel, "--decode-length", "450", "--repeat", "1", "--json"});
+  const auto usual =
+      run_salient({"bench", kModel, "--decode-length", "450", "--repeat", "1", "--no-fuse-layers", "--json"});
   ASSERT_EQ(usual.status, 0) << usual.errors;
+  EXPECT_EQ(parse_json(usual.output, "usual")["fuse_layers"], false);
   EXPECT_EQ(parse_json(usual.output, "result")["rows"][1]["prefill_length"], 512 - 450);
   EXPECT_EQ(result["rows"][3]["batch_size"], 3);
   EXPECT_EQ(result["rows"][3]["prefill_length"], 16);

@@ -49,6 +49,22 @@ TEST_P(GoldenLogits, TokenByToken) {
   }
 }
 
+/// Whether linears that share an input are one product is a matter of speed.
+TEST_P(GoldenLogits, TheSameBytesWithoutFusedLayers) {
+  const auto plain = make_cpu_backend({.fuse_layers = false});
+  const Decoder unfused = Decoder::load(golden_.directory().string(), *plain);
+  const auto ids = golden_.input_ids();
+  KvCache cache = decoder_.make_cache();
+  KvCache other = unfused.make_cache();
+  for (const size_t count : {size_t{20}, size_t{1}, size_t{5}}) {
+    const auto tokens = std::span(ids).subspan(static_cast<size_t>(cache.length()), count);
+    const Tensor logits = decoder_.forward(tokens, cache, {LogitRows::all});
+    const Tensor expected = unfused.forward(tokens, other, {LogitRows::all});
+    ASSERT_EQ(logits.byte_size(), expected.byte_size());
+    EXPECT_EQ(std::memcmp(logits.bytes(), expected.bytes(), logits.byte_size()), 0) << count << " tokens";
+  }
+}
+
 /// Sequences of other lengths beside it change nothing.
 TEST_P(GoldenLogits, SideBySideWithOthers) {
   const auto ids = golden_.input_ids();

@@ -13,6 +13,13 @@ namespace {
 
 /// Rows of scores up to which the dot kernels beat the library.
 constexpr int64_t kFewRows = 8;
+/// Queries up to which the keys are cut into parts, as when one token is decoded or a few are checked.
+constexpr int64_t kFewQueries = 8;
+/// Keys of a part: with their values 64 KiB of a head of 64, which stay in a second-level cache from one use
+/// to the next.
+constexpr int64_t kPartKeys = 128;
+/// Multiplications that are worth a piece of parallel work, about ten microseconds.
+constexpr int64_t kPieceWork = int64_t{1} << 19;
 /// Queries that share a pass over the keys. More would compute more scores above the diagonal.
 constexpr int64_t kMostQueries = 64;
 /// Scores of one block, a megabyte.
@@ -49,6 +56,16 @@ class BlockAttention {
     for (int64_t row = 0; row < rows_; ++row) normalize(row);
     mix_values();
     scatter();
+  }
+
+  /// The block alone, with its own softmax: `mixed` [rows, value_dim], and what each row's softmax divided
+  /// by.
+  void run_part(float* mixed, SoftmaxTotal* totals) {
+    mixed_ = mixed;
+    gather_queries();
+    score();
+    for (int64_t row = 0; row < rows_; ++row) totals[row] = normalize(row);
+    mix_values();
   }
 
   /// The same with products of bf16. Weights stay between 0 and 1 until their products are summed, so that
@@ -92,16 +109,16 @@ class BlockAttention {
                                               .c = scores_,
                                               .c_stride = block_.keys});
     }
-    context_.kernels.dot_f32({.x = queries_,
-                              .rows = rows_,
-                              .x_stride = problem_.head_dim,
-                              .weights = keys,
-                              .weight_stride = key_stride_,
-                              .outputs = block_.keys,
-                              .depth = problem_.head_dim,
-                              .bias = nullptr,
-                              .y = scores_,
-                              .y_stride = block_.keys});
+    context_.kernels.dot_short({.x = queries_,
+                                .rows = rows_,
+                                .x_stride = problem_.head_dim,
+                                .weights = keys,
+                                .weight_stride = key_stride_,
+                                .outputs = block_.keys,
+                                .depth = problem_.head_dim,
+                                .bias = nullptr,
+                                .y = scores_,
+                                .y_stride = block_.keys});
   }
 
   void score_in_tiles() {
@@ -171,7 +188,7 @@ class BlockAttention {
            block_.kv_head * problem_.value_dim;
   }
 
-  /// Of the block's keys those that a row's query sees.
+  /// Of the block's keys those that a row's query sees; empty where begin is not below end.
   struct KeyRange {
     int64_t begin;
     int64_t end;
@@ -179,17 +196,23 @@ class BlockAttention {
   KeyRange keys_of(int64_t row) const {
     const int64_t position = problem_.first_position + block_.begin + row / group_;
     const int64_t oldest = problem_.window == 0 ? 0 : std::max<int64_t>(0, position - problem_.window + 1);
-    return {oldest - block_.first_key, position + 1 - block_.first_key};
+    return {std::max<int64_t>(0, oldest - block_.first_key),
+            std::min(block_.keys, position + 1 - block_.first_key)};
   }
 
   /// Softmax over the keys that the row's query sees; the others get weight 0.
-  void normalize(int64_t row) {
+  SoftmaxTotal normalize(int64_t row) {
     const KeyRange seen = keys_of(row);
     float* scores = scores_ + row * block_.keys;
+    if (seen.begin >= seen.end) {
+      std::fill(scores, scores + block_.keys, 0.0f);
+      return {-INFINITY, 0};
+    }
     std::fill(scores, scores + seen.begin, 0.0f);
     adjust(scores, seen.begin, seen.end, row % group_);
-    context_.kernels.softmax(scores + seen.begin, seen.end - seen.begin);
+    const SoftmaxTotal total = context_.kernels.softmax(scores + seen.begin, seen.end - seen.begin);
     std::fill(scores + seen.end, scores + block_.keys, 0.0f);
+    return total;
   }
 
   /// What some families do to the scores [begin, end) of a row before the softmax.
@@ -214,14 +237,15 @@ class BlockAttention {
                                               .c = mixed_,
                                               .c_stride = problem_.value_dim});
     }
-    for (int64_t row = 0; row < rows_; ++row) {
-      context_.kernels.weighted_sum({.factors = scores_ + row * block_.keys,
-                                     .count = block_.keys,
-                                     .values = values,
-                                     .stride = value_stride_,
-                                     .features = problem_.value_dim,
-                                     .out = mixed_ + row * problem_.value_dim});
-    }
+    context_.kernels.weighted_sum({.factors = scores_,
+                                   .factor_stride = block_.keys,
+                                   .rows = rows_,
+                                   .count = block_.keys,
+                                   .values = values,
+                                   .stride = value_stride_,
+                                   .features = problem_.value_dim,
+                                   .out = mixed_,
+                                   .out_stride = problem_.value_dim});
   }
 
   void scatter() {
@@ -245,6 +269,98 @@ class BlockAttention {
   float* mixed_;    // [rows, value_dim]
 };
 
+/// Attention of a few queries, the keys cut into parts of fixed size, each with a softmax of its own (Dao et
+/// al. 2023, "Flash-Decoding"): with m_p the highest score of part p, s_p the sum of e^(score - m_p) and o_p
+/// its mixture of values, the whole is sum o_p s_p e^(m_p) / sum s_p e^(m_p). Every head of keys and values
+/// is read once for all heads of queries that share it. How the parts are shared out has no bearing on the
+/// bytes.
+class PartedAttention {
+ public:
+  PartedAttention(const CpuContext& context, const AttentionProblem& problem)
+      : context_(context), problem_(problem), group_(problem.heads / problem.kv_heads) {
+    const int64_t count = problem.query.dim(0);
+    rows_ = count * group_;
+    first_key_ = problem.window == 0 ? 0 : std::max<int64_t>(0, problem.first_position - problem.window + 1);
+    keys_ = problem.first_position + count - first_key_;
+    parts_ = blocks_of(keys_, kPartKeys);
+    const int64_t softmaxes = problem.kv_heads * parts_ * rows_;
+    const auto total_bytes = static_cast<size_t>(softmaxes) * sizeof(SoftmaxTotal);
+    std::byte* memory =
+        scratch_bytes(ScratchUse::partial_sums,
+                      total_bytes + static_cast<size_t>(softmaxes * problem.value_dim) * sizeof(float));
+    totals_ = reinterpret_cast<SoftmaxTotal*>(memory);
+    mixed_ = reinterpret_cast<float*>(memory + total_bytes);
+  }
+
+  void run() {
+    const int64_t widths = problem_.head_dim + problem_.value_dim;
+    const auto grain_of = [](int64_t work) {
+      return static_cast<size_t>(std::max<int64_t>(1, kPieceWork / std::max<int64_t>(1, work)));
+    };
+    const int64_t longest = std::min(keys_, kPartKeys);
+    parallel_for(static_cast<size_t>(problem_.kv_heads * parts_), grain_of(rows_ * longest * widths),
+                 [&](size_t begin, size_t end) {
+                   for (size_t i = begin; i < end; ++i) run_part(static_cast<int64_t>(i));
+                 });
+    parallel_for(static_cast<size_t>(problem_.kv_heads * rows_), grain_of(parts_ * problem_.value_dim),
+                 [&](size_t begin, size_t end) {
+                   for (size_t i = begin; i < end; ++i) merge(static_cast<int64_t>(i));
+                 });
+  }
+
+ private:
+  /// The heads of a part are neighbours in memory, and in time.
+  void run_part(int64_t index) {
+    const int64_t part = index / problem_.kv_heads;
+    const int64_t kv_head = index % problem_.kv_heads;
+    const Block block{.kv_head = kv_head,
+                      .begin = 0,
+                      .end = problem_.query.dim(0),
+                      .first_key = first_key_ + part * kPartKeys,
+                      .keys = std::min(kPartKeys, keys_ - part * kPartKeys)};
+    const int64_t at = (kv_head * parts_ + part) * rows_;
+    BlockAttention(context_, problem_, block).run_part(mixed_ + at * problem_.value_dim, totals_ + at);
+  }
+
+  void merge(int64_t index) {
+    const int64_t kv_head = index / rows_;
+    const int64_t row = index % rows_;
+    const int64_t first = kv_head * parts_ * rows_ + row;  // of this row, part after part rows_ further on
+    auto* factors = scratch<float>(ScratchUse::factors, parts_);
+    float highest = -INFINITY;
+    for (int64_t part = 0; part < parts_; ++part)
+      highest = std::max(highest, totals_[first + part * rows_].highest);
+    const auto weight = [&](int64_t part) {
+      const SoftmaxTotal& total = totals_[first + part * rows_];
+      return total.sum * std::exp(double{total.highest} - double{highest});
+    };
+    double all = 0;
+    for (int64_t part = 0; part < parts_; ++part) all += weight(part);
+    for (int64_t part = 0; part < parts_; ++part) factors[part] = static_cast<float>(weight(part) / all);
+    const int64_t head = row / group_ * problem_.heads + kv_head * group_ + row % group_;
+    context_.kernels.weighted_sum(
+        {.factors = factors,
+         .factor_stride = parts_,
+         .rows = 1,
+         .count = parts_,
+         .values = mixed_ + first * problem_.value_dim,
+         .stride = rows_ * problem_.value_dim,
+         .features = problem_.value_dim,
+         .out = problem_.output.mutable_values<float>().data() + head * problem_.value_dim,
+         .out_stride = problem_.value_dim});
+  }
+
+  const CpuContext& context_;
+  const AttentionProblem& problem_;
+  int64_t group_;
+  int64_t rows_;  // queries times heads of a group
+  int64_t first_key_;
+  int64_t keys_;  // from there on, that any query sees
+  int64_t parts_;
+  SoftmaxTotal* totals_;  // [kv_heads, parts, rows]
+  float* mixed_;          // [kv_heads, parts, rows, value_dim]
+};
+
 }  // namespace
 
 void attend(const CpuContext& context, const AttentionProblem& problem, MatmulPrecision precision) {
@@ -256,6 +372,7 @@ void attend(const CpuContext& context, const AttentionProblem& problem, MatmulPr
   const int64_t blocks = (count + queries - 1) / queries;
   const bool in_tiles =
       precision == MatmulPrecision::bf16 && context.tiles != nullptr && queries * group >= kTileRows;
+  if (!in_tiles && count <= kFewQueries) return PartedAttention(context, problem).run();
   parallel_for(static_cast<size_t>(blocks * problem.kv_heads), 1, [&](size_t from, size_t to) {
     for (size_t i = from; i < to; ++i) {
       // The last queries see the most keys: the longest pieces start first and the shortest fill the gaps.

@@ -99,6 +99,7 @@ class CpuBackend final : public Backend {
         asked_(options.precision),
         activations_(options.activations),
         repack_(options.repack),
+        fuse_(options.fuse_layers),
         can_round_(choice.isa == Isa::avx512 && gemm_has_fast_bf16()),
         tiles_(can_round_ && choice.amx ? fast_tile_kernels() : nullptr) {}
 
@@ -110,8 +111,10 @@ class CpuBackend final : public Backend {
   std::unique_ptr<PreparedLinear> prepare(const PackedWeight& weight, const Tensor& bias) override;
   std::shared_ptr<const PreparedLinear> pack(const PreparedLinear& linear, TensorPool* pool) override;
   void linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) override;
+  void linears(std::span<const LinearOutput> outputs, const Tensor& x) override;
   void embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) override;
   void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, Tensor& y) override;
+  void add_rms_norm(const AddNormProblem& problem) override;
   void layer_norm(const Tensor& x, const NormWeights& weights, double epsilon, Tensor& y) override;
   void add(const Tensor& x, Tensor& y) override;
   void scale(float factor, Tensor& x) override;
@@ -139,6 +142,7 @@ class CpuBackend final : public Backend {
   std::string processor() const;
   std::string precision() const;
   GatedKernel* gated_kernel(Activation activation) const;
+  Product product_of(const PreparedLinear& weight, const Tensor& x, Tensor& y) const;
   CpuContext context() { return {.kernels = kernels_, .gemm = gemm_, .panels = panels_, .tiles = tiles_}; }
   /// bf16 without its instructions would be slower than f32 and less exact.
   MatmulPrecision possible(MatmulPrecision precision) const {
@@ -151,6 +155,7 @@ class CpuBackend final : public Backend {
   MatmulPrecision asked_;
   ActivationMode activations_;
   bool repack_;
+  bool fuse_;
   bool can_round_;
   const TileKernels* tiles_;
   Gemm gemm_;
@@ -218,19 +223,30 @@ std::shared_ptr<const PreparedLinear> CpuBackend::pack(const PreparedLinear& lin
   return own.with_packed(std::move(packed));
 }
 
-void CpuBackend::linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) {
+Product CpuBackend::product_of(const PreparedLinear& weight, const Tensor& x, Tensor& y) const {
   const CpuLinear& own = own_linear(weight);
   require_matrix("x of a linear", x);
   require_shape("x of a linear", x, {x.dim(0), weight.in_features()});
   require_shape("y of a linear", y, {x.dim(0), weight.out_features()});
-  multiply(context(), {.weight = own.weight(),
-                       .x = x.values<float>().data(),
-                       .rows = x.dim(0),
-                       .bias = own.bias(),
-                       .y = y.mutable_values<float>().data(),
-                       .precision = possible(asked_),
-                       .activations = activations_,
-                       .packed = own.packed()});
+  return {.weight = own.weight(),
+          .x = x.values<float>().data(),
+          .rows = x.dim(0),
+          .bias = own.bias(),
+          .y = y.mutable_values<float>().data(),
+          .precision = possible(asked_),
+          .activations = activations_,
+          .packed = own.packed()};
+}
+
+void CpuBackend::linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) {
+  multiply(context(), product_of(weight, x, y));
+}
+
+void CpuBackend::linears(std::span<const LinearOutput> outputs, const Tensor& x) {
+  std::vector<Product> products;
+  for (const LinearOutput& output : outputs) products.push_back(product_of(output.weight, x, output.y));
+  if (fuse_) return multiply_together(context(), products);
+  for (const Product& product : products) multiply(context(), product);
 }
 
 void CpuBackend::embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) {
@@ -275,6 +291,23 @@ void CpuBackend::rms_norm(const Tensor& x, const Tensor& weight, double epsilon,
   parallel_rows(x.element_count() / features, features, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       kernels_.rms_norm(in + r * features, factors, features, epsilon, out + r * features);
+    }
+  });
+}
+
+void CpuBackend::add_rms_norm(const AddNormProblem& problem) {
+  const int64_t features = problem.weight.dim(0);
+  require_shape("weight of a sum and norm", problem.weight, {features});
+  for (const Tensor* rows : std::initializer_list<const Tensor*>{&problem.x, &problem.sum, &problem.y})
+    require_shape("x, sum or y of a sum and norm", *rows, {problem.x.dim(0), features});
+  const float* in = problem.x.values<float>().data();
+  const float* gains = problem.weight.values<float>().data();
+  float* sums = problem.sum.mutable_values<float>().data();
+  float* out = problem.y.mutable_values<float>().data();
+  parallel_rows(problem.x.dim(0), features, [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin * features; at < end * features; at += features) {
+      kernels_.add(in + at, features, sums + at);
+      kernels_.rms_norm(sums + at, gains, features, problem.epsilon, out + at);
     }
   });
 }

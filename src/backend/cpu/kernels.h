@@ -54,14 +54,23 @@ struct IntegerExpandProblem {
   int64_t stride;
 };
 
-/// out[f] = sum over i of factors[i] * values[i, f].
+/// out[r, f] = sum over i of factors[r, i] * values[i, f], one i after the other.
 struct WeightedSumProblem {
-  const float* factors;  ///< [count]
+  const float* factors;  ///< [rows, count], rows factor_stride apart
+  int64_t factor_stride;
+  int64_t rows;
   int64_t count;
   const float* values;  ///< [count, features], rows `stride` apart
   int64_t stride;
   int64_t features;
-  float* out;  ///< [features]
+  float* out;  ///< [rows, features], rows out_stride apart
+  int64_t out_stride;
+};
+
+/// What a softmax divided by: e^highest * sum.
+struct SoftmaxTotal {
+  float highest;
+  double sum;
 };
 
 /// y = (x - mean) / sqrt(variance + epsilon) * weight + bias, mean and variance in double. y may be x.
@@ -115,6 +124,9 @@ struct CpuKernels {
   void (*dot_f32)(const DotProblem& problem);
   void (*dot_f16)(const DotProblem& problem);
   void (*dot_bf16)(const DotProblem& problem);
+  /// dot_f32 without a bias for depths of a few vectors, where most of its time goes into the last sums of
+  /// single products: here those of as many outputs as a vector has lanes are taken together.
+  void (*dot_short)(const DotProblem& problem);
   void (*dot_w4)(const IntegerDotProblem& problem);
   void (*dot_w8)(const IntegerDotProblem& problem);
   void (*expand_w4)(const IntegerExpandProblem& problem);
@@ -149,7 +161,7 @@ struct CpuKernels {
   /// Rotates (head[i], head[i + half]) by the angle of cosine[i], sine[i].
   void (*rope)(const float* cosine, const float* sine, int64_t half, float* head);
   /// x = exp(x - max) / sum of them, in place. Relative error of exp at most 2e-7, the sum in double.
-  void (*softmax)(float* x, int64_t count);
+  SoftmaxTotal (*softmax)(float* x, int64_t count);
 
   GatedKernel* gated_silu;
   GatedKernel* gated_gelu;

@@ -75,6 +75,13 @@ Floats times_power_of_two(Floats value, Floats exponent) {
   return value * _mm256_castsi256_ps(first) * _mm256_castsi256_ps(second);
 }
 
+/// Lane n: the sum of sums[n].
+Floats sum_each(const Floats (&sums)[8]) {
+  const Floats low = _mm256_hadd_ps(_mm256_hadd_ps(sums[0], sums[1]), _mm256_hadd_ps(sums[2], sums[3]));
+  const Floats high = _mm256_hadd_ps(_mm256_hadd_ps(sums[4], sums[5]), _mm256_hadd_ps(sums[6], sums[7]));
+  return _mm256_permute2f128_ps(low, high, 0x20) + _mm256_permute2f128_ps(low, high, 0x31);
+}
+
 float sum(Floats value) {
   __m128 four = _mm_add_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
   four = _mm_add_ps(four, _mm_movehl_ps(four, four));

@@ -67,6 +67,25 @@ Floats round_to_integer(Floats a) {
 }
 Floats times_power_of_two(Floats value, Floats exponent) { return _mm512_scalef_ps(value, exponent); }
 
+/// The quarters of a, then those of b, added in pairs.
+Floats add_quarters(Floats a, Floats b) {
+  return _mm512_shuffle_f32x4(a, b, 0x88) + _mm512_shuffle_f32x4(a, b, 0xdd);
+}
+
+/// Lane n: the sum of sums[n]. Each step adds neighbours and halves the number of vectors.
+Floats sum_each(const Floats (&sums)[16]) {
+  Floats fours[4];
+  for (int i = 0; i < 4; ++i) {
+    const Floats* v = sums + 4 * i;
+    const Floats low = _mm512_unpacklo_ps(v[0], v[1]) + _mm512_unpackhi_ps(v[0], v[1]);
+    const Floats high = _mm512_unpacklo_ps(v[2], v[3]) + _mm512_unpackhi_ps(v[2], v[3]);
+    const __m512d a = _mm512_castps_pd(low);
+    const __m512d b = _mm512_castps_pd(high);
+    fours[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b)) + _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+  }
+  return add_quarters(add_quarters(fours[0], fours[1]), add_quarters(fours[2], fours[3]));
+}
+
 float sum(Floats value) { return _mm512_reduce_add_ps(value); }
 float maximum_lane(Floats value) { return _mm512_reduce_max_ps(value); }
 

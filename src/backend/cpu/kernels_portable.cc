@@ -97,10 +97,14 @@ void expand_integer(const IntegerExpandProblem& problem) {
 }
 
 void weighted_sum(const WeightedSumProblem& problem) {
-  std::fill_n(problem.out, problem.features, 0.0f);
-  for (int64_t i = 0; i < problem.count; ++i) {
-    const float* row = problem.values + i * problem.stride;
-    for (int64_t f = 0; f < problem.features; ++f) problem.out[f] += problem.factors[i] * row[f];
+  for (int64_t r = 0; r < problem.rows; ++r) {
+    const float* factors = problem.factors + r * problem.factor_stride;
+    float* out = problem.out + r * problem.out_stride;
+    std::fill_n(out, problem.features, 0.0f);
+    for (int64_t i = 0; i < problem.count; ++i) {
+      const float* row = problem.values + i * problem.stride;
+      for (int64_t f = 0; f < problem.features; ++f) out[f] += factors[i] * row[f];
+    }
   }
 }
 
@@ -214,7 +218,7 @@ void rope(const float* cosine, const float* sine, int64_t half, float* head) {
   }
 }
 
-void softmax(float* x, int64_t count) {
+SoftmaxTotal softmax(float* x, int64_t count) {
   const float maximum = *std::max_element(x, x + count);
   double sum = 0;
   for (int64_t i = 0; i < count; ++i) {
@@ -223,6 +227,7 @@ void softmax(float* x, int64_t count) {
   }
   const auto factor = static_cast<float>(1.0 / sum);
   for (int64_t i = 0; i < count; ++i) x[i] *= factor;
+  return {maximum, sum};
 }
 
 void gated_silu(const float* gate, const float* up, int64_t count, float* y) {
@@ -274,6 +279,7 @@ const CpuKernels kPortableKernels{
     .dot_f32 = dot<float>,
     .dot_f16 = dot<Half>,
     .dot_bf16 = dot<BFloat16>,
+    .dot_short = dot<float>,
     .dot_w4 = dot_integer<4>,
     .dot_w8 = dot_integer<8>,
     .expand_w4 = expand_integer<4>,

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <span>
+#include <vector>
 
 #include "backend/cpu/panel_weight.h"
 #include "backend/cpu/scratch.h"
@@ -58,28 +60,46 @@ IntegerInputs quantize(const CpuContext& context, const PanelLayout& layout, con
   return {codes, scales, sums, product.rows, planes, plane_bytes, blocks};
 }
 
+const PanelWeight& weight_of(const Product& product) {
+  return static_cast<const PanelWeight&>(product.weight);  // for they join
+}
+
+/// The products of all weights with the same inputs.
 template <typename Inputs>
-PanelProduct<Inputs> whole_product(const PanelWeight& weight, const Product& product, const Inputs& inputs) {
-  return {.weights = weight.view(),
-          .inputs = inputs,
-          .begin = 0,
-          .end = weight.layout().panels(),
-          .outputs = weight.outputs(),
-          .bias = product.bias.empty() ? nullptr : product.bias.data(),
-          .y = product.y,
-          .y_stride = weight.outputs(),
-          .scratch = nullptr};
+std::vector<PanelProduct<Inputs>> whole_products(std::span<const Product> products, const Inputs& inputs) {
+  std::vector<PanelProduct<Inputs>> result;
+  for (const Product& product : products) {
+    const PanelWeight& weight = weight_of(product);
+    result.push_back({.weights = weight.view(),
+                      .inputs = inputs,
+                      .begin = 0,
+                      .end = weight.layout().panels(),
+                      .outputs = weight.outputs(),
+                      .bias = product.bias.empty() ? nullptr : product.bias.data(),
+                      .y = product.y,
+                      .y_stride = weight.outputs(),
+                      .scratch = nullptr});
+  }
+  return result;
 }
 
 /// Runs the kernel on pieces of a few panels: all rows, each weight read once.
 template <typename Inputs>
-void stream(void (*kernel)(const PanelProduct<Inputs>&), const PanelProduct<Inputs>& whole) {
-  const auto grain = static_cast<size_t>(std::max<int64_t>(1, kStreamedBytes / whole.weights.panel_bytes));
-  parallel_for(static_cast<size_t>(whole.end), grain, [&](size_t begin, size_t end) {
-    PanelProduct<Inputs> piece = whole;
-    piece.begin = static_cast<int64_t>(begin);
-    piece.end = static_cast<int64_t>(end);
-    kernel(piece);
+void stream(void (*kernel)(const PanelProduct<Inputs>&), std::span<const PanelProduct<Inputs>> wholes) {
+  const auto panels_of_piece = [](const PanelProduct<Inputs>& whole) {
+    return std::max<int64_t>(1, kStreamedBytes / whole.weights.panel_bytes);
+  };
+  PieceCount pieces;
+  for (const PanelProduct<Inputs>& whole : wholes) pieces.add(blocks_of(whole.end, panels_of_piece(whole)));
+  parallel_for(static_cast<size_t>(pieces.all()), 1, [&](size_t begin, size_t end) {
+    for (size_t index = begin; index < end; ++index) {
+      const auto [i, at] = pieces.at(static_cast<int64_t>(index));
+      PanelProduct<Inputs> piece = wholes[i];
+      const int64_t step = panels_of_piece(piece);
+      piece.begin = at * step;
+      piece.end = std::min(piece.end, piece.begin + step);
+      kernel(piece);
+    }
   });
 }
 
@@ -94,24 +114,26 @@ PanelProduct<IntegerInputs> rows_of(PanelProduct<IntegerInputs> product, int64_t
 }
 
 /// Pieces of some panels by as many rows as a second-level cache holds.
-void multiply_blocks(const CpuContext& context, const PanelLayout& layout,
-                     const PanelProduct<IntegerInputs>& whole) {
-  const IntegerInputs& inputs = whole.inputs;
+void multiply_blocks(const CpuContext& context, int64_t block_lines,
+                     std::span<const PanelProduct<IntegerInputs>> wholes) {
+  const IntegerInputs& inputs = wholes.front().inputs;
   // With shorter blocks tiles are mostly zeros.
-  const bool in_tiles = context.panels.multiply_in_tiles != nullptr && layout.block_lines() >= 8;
+  const bool in_tiles = context.panels.multiply_in_tiles != nullptr && block_lines >= 8;
   const auto kernel = in_tiles ? context.panels.multiply_in_tiles : context.panels.multiply_integers;
   const int64_t fitting = kStripBytes / (inputs.planes * inputs.plane_bytes);
   const int64_t strip = std::max<int64_t>(1, fitting / kStripRows) * kStripRows;
-  const int64_t columns = blocks_of(whole.end, kPanelsOfPiece);
-  const auto pieces = static_cast<size_t>(blocks_of(inputs.rows, strip) * columns);
+  PieceCount columns;
+  for (const PanelProduct<IntegerInputs>& whole : wholes) columns.add(blocks_of(whole.end, kPanelsOfPiece));
+  const auto pieces = static_cast<size_t>(blocks_of(inputs.rows, strip) * columns.all());
   parallel_for(pieces, 1, [&](size_t begin, size_t end) {
-    for (auto i = static_cast<int64_t>(begin); i < static_cast<int64_t>(end); ++i) {
-      const int64_t row = i / columns * strip;
-      PanelProduct<IntegerInputs> piece = rows_of(whole, row, std::min(strip, inputs.rows - row));
-      piece.begin = i % columns * kPanelsOfPiece;
-      piece.end = std::min(whole.end, piece.begin + kPanelsOfPiece);
+    for (auto index = static_cast<int64_t>(begin); index < static_cast<int64_t>(end); ++index) {
+      const int64_t row = index / columns.all() * strip;
+      const auto [i, column] = columns.at(index % columns.all());
+      PanelProduct<IntegerInputs> piece = rows_of(wholes[i], row, std::min(strip, inputs.rows - row));
+      piece.begin = column * kPanelsOfPiece;
+      piece.end = std::min(piece.end, piece.begin + kPanelsOfPiece);
       if (in_tiles) {
-        const int64_t bytes = unpacked_bytes(inputs.blocks, layout.block_lines());
+        const int64_t bytes = unpacked_bytes(inputs.blocks, block_lines);
         piece.scratch = scratch<uint8_t>(ScratchUse::packed_weights, 2 * bytes);
       }
       kernel(piece);
@@ -119,45 +141,57 @@ void multiply_blocks(const CpuContext& context, const PanelLayout& layout,
   });
 }
 
-void multiply_in_integers(const CpuContext& context, const PanelWeight& weight, const Product& product) {
-  for (int64_t row = 0; row < product.rows; row += kRowsAtOnce) {
-    Product part = product;
-    part.x += row * weight.depth();
-    part.y += row * weight.outputs();
-    part.rows = std::min(kRowsAtOnce, product.rows - row);
-    const IntegerInputs inputs = quantize(context, weight.layout(), part);
-    const auto whole = whole_product(weight, part, inputs);
-    if (part.rows < kStreamedRows) {
-      stream(context.panels.multiply_integers, whole);
+void multiply_in_integers(const CpuContext& context, std::span<const Product> products) {
+  const PanelLayout& layout = weight_of(products.front()).layout();
+  std::vector<Product> parts;
+  for (int64_t row = 0; row < products.front().rows; row += kRowsAtOnce) {
+    parts.clear();
+    for (const Product& product : products) {
+      Product part = product;
+      part.x += row * layout.depth;
+      part.y += row * product.weight.outputs();
+      part.rows = std::min(kRowsAtOnce, product.rows - row);
+      parts.push_back(part);
+    }
+    const auto wholes = whole_products(parts, quantize(context, layout, parts.front()));
+    if (parts.front().rows < kStreamedRows) {
+      stream<IntegerInputs>(context.panels.multiply_integers, wholes);
     } else {
-      multiply_blocks(context, weight.layout(), whole);
+      multiply_blocks(context, layout.block_lines(), wholes);
     }
   }
 }
 
-void multiply_in_floats(const CpuContext& context, const PanelWeight& weight, const Product& product) {
-  const PanelLayout& layout = weight.layout();
-  const int64_t values = product.rows * layout.lines() * kLineColumns;
-  auto* memory = scratch<float>(ScratchUse::inputs, values + product.rows * layout.groups());
-  context.panels.prepare_floats({.x = product.x,
-                                 .rows = product.rows,
+void multiply_in_floats(const CpuContext& context, std::span<const Product> products) {
+  const PanelLayout& layout = weight_of(products.front()).layout();
+  const int64_t rows = products.front().rows;
+  const int64_t values = rows * layout.lines() * kLineColumns;
+  auto* memory = scratch<float>(ScratchUse::inputs, values + rows * layout.groups());
+  context.panels.prepare_floats({.x = products.front().x,
+                                 .rows = rows,
                                  .columns = layout.depth,
                                  .lines = layout.lines(),
                                  .groups = layout.groups(),
                                  .group_lines = layout.group_lines(),
                                  .values = memory,
                                  .sums = memory + values});
-  stream(context.panels.multiply_floats,
-         whole_product(weight, product, FloatInputs{memory, memory + values, product.rows}));
+  stream<FloatInputs>(context.panels.multiply_floats,
+                      whole_products(products, FloatInputs{memory, memory + values, rows}));
 }
 
 }  // namespace
 
-void PanelWeight::multiply_directly(const CpuContext& context, const Product& product) const {
-  if (product.activations == ActivationMode::fp32) {
-    multiply_in_floats(context, *this, product);
+bool PanelWeight::joins(const WeightSource& other) const {
+  const auto* panels = dynamic_cast<const PanelWeight*>(&other);
+  return panels != nullptr && panels->layout_.depth == layout_.depth &&
+         panels->layout_.group_width == layout_.group_width;
+}
+
+void PanelWeight::multiply_directly(const CpuContext& context, std::span<const Product> products) const {
+  if (products.front().activations == ActivationMode::fp32) {
+    multiply_in_floats(context, products);
   } else {
-    multiply_in_integers(context, *this, product);
+    multiply_in_integers(context, products);
   }
 }
 

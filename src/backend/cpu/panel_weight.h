@@ -50,7 +50,9 @@ class PanelWeight final : public WeightSource {
   /// The inverse of packing: the codes of a row in nibbles, as QuantizedWeight has them. [4 * lines]
   void unpack_row(int64_t row, std::span<uint8_t> out) const;
 
-  void multiply_directly(const CpuContext& context, const Product& product) const override;
+  void multiply_directly(const CpuContext& context, std::span<const Product> products) const override;
+  /// Weights in panels whose groups are as wide: one form of the activations serves them.
+  bool joins(const WeightSource& other) const override;
   bool takes_integers() const override { return true; }
   GemmOperand<float> f32_block(const CpuContext& context, const WeightRange& range) const override;
   bool stored_as(MatmulPrecision) const override { return false; }

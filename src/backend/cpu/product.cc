@@ -174,18 +174,34 @@ void accumulate_blocks(const CpuContext& context, const CrossProblem& problem, c
 
 }  // namespace
 
-void RowWeight::multiply_directly(const CpuContext& context, const Product& product) const {
+bool RowWeight::joins(const WeightSource& other) const {
+  return dynamic_cast<const RowWeight*>(&other) != nullptr && other.depth() == depth();
+}
+
+void RowWeight::multiply_directly(const CpuContext& context, std::span<const Product> products) const {
+  const auto weight_of = [&](size_t i) -> const RowWeight& {
+    return static_cast<const RowWeight&>(products[i].weight);  // for they join
+  };
   // Pieces of about 64 KiB of weights: a few microseconds of memory traffic.
-  const auto rows_of_piece = static_cast<int64_t>((size_t{1} << 16) / std::max<size_t>(1, row_bytes()));
-  const int64_t grain = std::max<int64_t>(4, rows_of_piece / 4 * 4);
-  parallel_for(static_cast<size_t>(outputs()), static_cast<size_t>(grain), [&](size_t begin, size_t end) {
-    multiply_few_rows(context.kernels, {.x = product.x,
-                                        .rows = product.rows,
-                                        .bias = product.bias.empty() ? nullptr : product.bias.data(),
-                                        .y = product.y,
-                                        .y_stride = outputs(),
-                                        .begin = static_cast<int64_t>(begin),
-                                        .end = static_cast<int64_t>(end)});
+  const auto outputs_of_piece = [](const RowWeight& weight) {
+    const auto rows = static_cast<int64_t>((size_t{1} << 16) / std::max<size_t>(1, weight.row_bytes()));
+    return std::max<int64_t>(4, rows / 4 * 4);
+  };
+  PieceCount pieces;
+  for (size_t i = 0; i < products.size(); ++i)
+    pieces.add(blocks_of(products[i].weight.outputs(), outputs_of_piece(weight_of(i))));
+  parallel_each(pieces.all(), [&](int64_t index) {
+    const auto [i, piece] = pieces.at(index);
+    const Product& product = products[i];
+    const RowWeight& weight = weight_of(i);
+    const int64_t step = outputs_of_piece(weight);
+    weight.multiply_few_rows(context.kernels, {.x = product.x,
+                                               .rows = product.rows,
+                                               .bias = product.bias.empty() ? nullptr : product.bias.data(),
+                                               .y = product.y,
+                                               .y_stride = weight.outputs(),
+                                               .begin = piece * step,
+                                               .end = std::min(weight.outputs(), (piece + 1) * step)});
   });
 }
 
@@ -196,12 +212,37 @@ TriangleBlock triangle_block(int64_t index) {
   return block;
 }
 
-void multiply(const CpuContext& context, const Product& product) {
-  if (product.rows == 0 || product.weight.outputs() == 0) return;
+namespace {
+
+/// Whether a product goes to the kernels.
+bool is_direct(const Product& product) {
   const bool in_integers = product.activations != ActivationMode::fp32 && product.weight.takes_integers();
   // Few rows of a packed weight are the rest of a batch in slices, of which they must not show.
-  if (in_integers || (product.rows <= kFewRows && product.packed == nullptr))
-    return product.weight.multiply_directly(context, product);
+  return in_integers || (product.rows <= kFewRows && product.packed == nullptr);
+}
+
+bool is_one_product(const Product& first, const Product& next) {
+  return is_direct(first) && is_direct(next) && next.weight.outputs() > 0 && first.weight.joins(next.weight);
+}
+
+}  // namespace
+
+void multiply_together(const CpuContext& context, std::span<const Product> products) {
+  for (size_t begin = 0; begin < products.size();) {
+    size_t end = begin + 1;
+    while (end < products.size() && is_one_product(products[begin], products[end])) ++end;
+    if (end == begin + 1) {
+      multiply(context, products[begin]);
+    } else if (products[begin].rows > 0) {
+      products[begin].weight.multiply_directly(context, products.subspan(begin, end - begin));
+    }
+    begin = end;
+  }
+}
+
+void multiply(const CpuContext& context, const Product& product) {
+  if (product.rows == 0 || product.weight.outputs() == 0) return;
+  if (is_direct(product)) return product.weight.multiply_directly(context, {&product, 1});
   if (product.precision == MatmulPrecision::f32) return multiply_many(context, product, product.x);
   if (context.tiles != nullptr) return multiply_in_tiles(context, product);
   multiply_many_rounded(context, product);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "backend/backend.h"
 #include "backend/cpu/gemm.h"
@@ -35,9 +36,12 @@ class WeightSource {
  public:
   virtual ~WeightSource() = default;
 
-  /// The product from the weight as it is, nothing expanded: in exact f32 arithmetic for few rows, and with
-  /// activations as integers for any number where the weight takes them.
-  virtual void multiply_directly(const CpuContext& context, const Product& product) const = 0;
+  /// Products from the weights as they are, nothing expanded: in exact f32 arithmetic for few rows, and with
+  /// activations as integers for any number where the weight takes them. They share x, rows and activations;
+  /// the first has this weight, the others have weights that join it.
+  virtual void multiply_directly(const CpuContext& context, std::span<const Product> products) const = 0;
+  /// Whether a product with `other` can be one with this weight's.
+  virtual bool joins(const WeightSource& other) const = 0;
   virtual bool takes_integers() const { return false; }
 
   /// The block in f32 or bf16: a pointer into the weight itself when it is stored so (`stored_as`), else
@@ -68,7 +72,8 @@ class RowWeight : public WeightSource {
   virtual void multiply_few_rows(const CpuKernels& kernels, const FewRows& problem) const = 0;
   virtual size_t row_bytes() const = 0;
 
-  void multiply_directly(const CpuContext& context, const Product& product) const override;
+  void multiply_directly(const CpuContext& context, std::span<const Product> products) const override;
+  bool joins(const WeightSource& other) const override;
   size_t byte_size() const override { return static_cast<size_t>(outputs()) * row_bytes(); }
 };
 
@@ -137,6 +142,27 @@ struct Product {
 
 /// Few rows go to the kernels, many to the library; all to the kernels where activations become integers.
 void multiply(const CpuContext& context, const Product& product);
+/// The same for products that share everything but weight, bias and y: those of neighbours that join are one.
+void multiply_together(const CpuContext& context, std::span<const Product> products);
+
+/// Pieces of parallel work on several products, counted through: those of the first come first.
+class PieceCount {
+ public:
+  void add(int64_t pieces) { ends_.push_back((ends_.empty() ? 0 : ends_.back()) + pieces); }
+  int64_t all() const { return ends_.empty() ? 0 : ends_.back(); }
+  struct Place {
+    size_t product;
+    int64_t piece;  ///< of the product
+  };
+  Place at(int64_t index) const {
+    size_t product = 0;
+    while (index >= ends_[product]) ++product;
+    return {product, product == 0 ? index : index - ends_[product - 1]};
+  }
+
+ private:
+  std::vector<int64_t> ends_;
+};
 
 /// gram [k, k] += x^T x, both triangles.
 struct GramProblem {

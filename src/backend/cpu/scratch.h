@@ -22,8 +22,9 @@ enum class ScratchUse {
   columns,
   targets,
   grids,
+  partial_sums,
 };
-inline constexpr size_t kScratchUses = 14;
+inline constexpr size_t kScratchUses = 15;
 
 /// Memory of the calling thread, 64-byte aligned, uninitialised, valid until the next call with the same use
 /// in the same thread. It only grows, so that blocks of work do not pay for page faults again and again.
