@@ -21,9 +21,8 @@ namespace {
 /// A model directory, loaded.
 class LoadedModel {
  public:
-  LoadedModel(const std::string& path, const std::string& device, const CancellationFlag* cancelled)
-      : backend_(make_backend({.device = device})),
-        decoder_(Decoder::load(path, *backend_, {.cancelled = cancelled})) {}
+  LoadedModel(const std::string& path, const BackendChoice& choice, const DecoderOptions& options)
+      : backend_(make_backend(choice)), decoder_(Decoder::load(path, *backend_, options)) {}
 
   std::string device() const { return backend_->description(); }
   const Decoder& decoder() const { return decoder_; }
@@ -74,9 +73,13 @@ class LoadedModel {
   Decoder decoder_;
 };
 
-void load(LoadedModel* place, const std::filesystem::path& path, const std::string& device) {
+void load(LoadedModel* place, const std::filesystem::path& path, const std::string& device,
+          const std::string& activations, const std::filesystem::path& packed_weights) {
   Interruptible job;
-  job.run([&] { new (place) LoadedModel(path.string(), device, job.flag()); });
+  job.run([&] { 
+    new (place) LoadedModel(path.string(), {.device = device, .activations = activations},
+                            {.packed_weights = packed_weights.string(), .cancelled = job.flag()});
+  });
 }
 
 nb::object begin_token(const LoadedModel& model) {
@@ -218,7 +221,9 @@ void finish_together(const std::vector<TextInTheMaking*>& texts) {
 void bind_model(nb::module_& module) {
   nb::class_<LoadedModel>(module, "Model", "A model directory, dense or quantized, loaded.")
       .def("__init__", &load, nb::arg("path"), nb::arg("device") = "auto",
-           nb::sig("def __init__(self, path: str | os.PathLike[str], device: str = 'auto') -> None"))
+           nb::arg("activations") = "fp32", nb::arg("packed_weights") = "",
+           nb::sig("def __init__(self, path: str | os.PathLike[str], device: str = 'auto', activations: str = "
+                   "'fp32', packed_weights: str | os.PathLike[str] = '') -> None"))
       .def_prop_ro("device", &LoadedModel::device, "What computes: \"cpu, avx512, 8 threads\".")
       .def_prop_ro("bos_token_id", &begin_token, nb::sig("def bos_token_id(self) -> int | None"))
       .def_prop_ro(

@@ -78,14 +78,24 @@ class CausalLM:
         directory: where its files lie.
         report: of the run that quantized it; None of a model that was opened.
 
-    Errors: FileNotFoundError; salient.FormatError; ValueError for an unknown device.
+    Errors: FileNotFoundError; salient.FormatError; ValueError for an unknown device or unknown activations.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, device: str = "auto", name_or_path: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        activations: str = "fp32",
+        packed_weights: str | os.PathLike[str] | None = None,
+        name_or_path: str | None = None,
+    ) -> None:
         self.directory = os.fspath(path)
         self.name_or_path = self.directory if name_or_path is None else name_or_path
         self.report: Any = None
         self._device = device
+        self._activations = activations
+        self._packed_weights = "" if packed_weights is None else os.fspath(packed_weights)
         self._owner: Scratch | None = None
         self.info  # an unreadable model is told of here, not when it is first used
 
@@ -110,7 +120,7 @@ class CausalLM:
     @cached_property
     def core(self) -> _core.Model:
         """The loaded weights."""
-        return _core.Model(self.directory, self._device)
+        return _core.Model(self.directory, self._device, self._activations, self._packed_weights)
 
     @property
     def device(self) -> str:
@@ -459,12 +469,31 @@ class AutoModelForCausalLM:
     from_pretrained = CausalLM.from_pretrained
 
 
-def load(path: str | os.PathLike[str], device: str = "auto") -> CausalLM:
+def load(
+    path: str | os.PathLike[str],
+    device: str = "auto",
+    *,
+    activations: str = "fp32",
+    packed_weights: str | os.PathLike[str] | None = None,
+) -> CausalLM:
     """Loads a model directory, dense or quantized, or one of the hub. device: "auto" or "cpu".
 
-    Errors: FileNotFoundError; salient.FormatError; NotImplementedError for an architecture that is not there.
+    Args:
+        activations: what linears of up to 4 bits make of their inputs: "fp32", exact products; "int16" or "int8",
+            integers with a scale for each group of weights, faster.
+        packed_weights: a folder that keeps weights of up to 4 bits as they are packed for the processor: made by the
+            first load, mapped by those that follow. None packs them in memory every time.
+
+    Errors: FileNotFoundError; salient.FormatError; NotImplementedError for an architecture that is not there;
+    ValueError for an unknown device or unknown activations; OSError where packed_weights cannot be written.
     """
-    model = CausalLM(_hub.find_model(path), device=device, name_or_path=os.fspath(path))
+    model = CausalLM(
+        _hub.find_model(path),
+        device=device,
+        activations=activations,
+        packed_weights=packed_weights,
+        name_or_path=os.fspath(path),
+    )
     model.core
     return model
 

@@ -242,6 +242,24 @@ def test_logits_and_score_refuse(model: CausalLM, call: Any, error: type[Excepti
         call(model)
 
 
+def test_activations_and_packed_weights(tmp_path: pathlib.Path, demo_model: str) -> None:
+    path = tmp_path / "quantized"
+    salient.oneshot(model=demo_model, recipe=salient.modifiers.quantization.QuantizationModifier(
+        targets=["Linear"], scheme="W4A16", ignore=["lm_head"]), output_dir=path)  # fmt: skip
+    ids = np.array([[5, 9, 2, 11, 40, 7]])
+    exact = salient.load(path)(ids).logits
+    packed = tmp_path / "packed"
+    for _ in range(2):
+        np.testing.assert_array_equal(salient.load(path, packed_weights=packed)(ids).logits, exact)
+    assert len(list(packed.iterdir())) == 1
+    near = salient.load(path, activations="int16")(ids).logits
+    coarse = salient.load(path, activations="int8")(ids).logits
+    errors = [np.abs(other - exact).max() / np.abs(exact).max() for other in (near, coarse)]
+    assert 0 < errors[0] < 1e-3 < errors[1] < 0.1
+    with pytest.raises(ValueError, match='activations "int4"'):
+        salient.load(path, activations="int4")
+
+
 def test_loading_refuses(tmp_path: pathlib.Path, demo_model: str) -> None:
     with pytest.raises(FileNotFoundError, match="nope"):
         salient.load(tmp_path / "nope")

@@ -6,8 +6,10 @@ void add_activations_option(CLI::App& command, std::string& activations) {
   command
       .add_option(
           "--activations", activations,
-          "What linears of up to 4 bits make of their inputs: fp32, exact products (default); int16 or "
-          "int8, integers with a scale for each group of weights, several times faster on prompts")
+          fmt::format("What linears of up to 4 bits make of their inputs: fp32, exact products; int16 or int8, "
+                      "integers with a scale for each group of weights, several times faster on prompts "
+                      "(default {})",
+                      activations))
       ->check(CLI::IsMember({"fp32", "int16", "int8"}));
 }
 

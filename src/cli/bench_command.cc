@@ -21,7 +21,7 @@ struct BenchArguments {
   std::vector<int64_t> prefill_lengths;  // empty: the usual ones that fit
   int64_t decode_length = 64;
   int repeats = 2;
-  std::string activations = "fp32";
+  std::string activations = kActivationsToRun;
   std::string packed_weights;
   bool fuse_layers = true;
   bool json = false;

