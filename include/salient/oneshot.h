@@ -150,6 +150,7 @@ struct Progress {
   int64_t layers_done = 0;
   int64_t layers = 0;
   double elapsed_seconds = 0;
+  /// Judged by the layers that this run has worked on; not a number before the first of them.
   double remaining_seconds = 0;
   bool resumed = false;  ///< the layer was finished by an earlier run and read from OneshotOptions::work
 };
@@ -275,8 +276,11 @@ struct MemoryPlan {
   uint64_t workspace = 0;  ///< the largest of a batch's activations, a search and the rounding of a linear
   uint64_t sampling = 0;   ///< of the data set "self", before all else: the whole model and its caches
   uint64_t peak = 0;       ///< all of these, or what the embedding or the output head takes if that is more
-  uint64_t cap = 0;        ///< 0: none
-  uint64_t spilled = 0;    ///< of hidden states on disk
+  /// The least max_memory, in whole MiB, under which the same is chosen: a cap counts the program in whole
+  /// steps of 128 MiB, and has room for at least four threads.
+  uint64_t sufficient_cap = 0;
+  uint64_t cap = 0;      ///< 0: none
+  uint64_t spilled = 0;  ///< of hidden states on disk
   HiddenStates storage = HiddenStates::f32;
   int64_t rows_per_batch = 0;  ///< tokens that run through a layer together
   /// Of the Gram matrix of a wider input only the square blocks of so many columns on its diagonal are kept,
@@ -341,12 +345,17 @@ void read_recipe_file(const std::string& path, OneshotOptions& options);
 /// a cap that no plan keeps, with the smallest one that would do; cancelled.
 OneshotPlan plan_oneshot(const OneshotOptions& options);
 
+/// Throws what `oneshot` throws for an output that may not be replaced, and for a work directory that may not
+/// be taken. Plans do not ask: they write nothing.
+void check_output(const OneshotOptions& options);
+
 /// Throws what `plan_oneshot` throws before it measures: no weights are read for target_bits either.
 void check_oneshot(const OneshotOptions& options);
 
 /// Quantizes a checkpoint directory into another. Errors: those of `plan_oneshot`, before any work;
-/// invalid_argument for a work directory that another process uses or that holds another job, saying what of
-/// it changed; cancelled; io; internal when smoothing changes what a layer computes by more than 1e-3.
+/// invalid_argument for an output or a work directory that another process uses, and for a work directory
+/// that holds another job, saying what of it changed; cancelled; io; internal when smoothing changes what a
+/// layer computes by more than 1e-3.
 OneshotReport oneshot(const OneshotOptions& options);
 
 }  // namespace salient

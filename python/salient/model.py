@@ -134,7 +134,7 @@ class CausalLM:
 
     def __repr__(self) -> str:
         info = self.info
-        size = f"{info['parameters'] / 1e6:.1f}M parameters, {info['bytes'] / 1e6:.1f} MB"
+        size = f"{info['parameters'] / 1e6:.1f}M parameters, {info['bytes'] / 2**20:.1f} MiB"
         return f"{type(self).__name__}({info['architecture']}, {size}, {_scheme_text(info)}, {self.device})"
 
     def adopt(self, directory: str | os.PathLike[str], owner: Scratch | None) -> None:

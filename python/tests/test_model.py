@@ -290,7 +290,7 @@ def test_other_devices_are_named_in_a_warning(demo_model: str) -> None:
 
 
 def test_repr_says_family_size_scheme_and_device(model: CausalLM) -> None:
-    assert repr(model) == "CausalLM(LlamaForCausalLM, 3.9M parameters, 7.9 MB, dense BF16, cpu)"
+    assert repr(model) == "CausalLM(LlamaForCausalLM, 3.9M parameters, 7.5 MiB, dense BF16, cpu)"
 
 
 def test_save_and_load_again(model: CausalLM, tmp_path: pathlib.Path) -> None:

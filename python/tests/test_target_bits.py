@@ -61,7 +61,7 @@ def test_target_bits_that_cannot_be_reached_are_refused() -> None:
         quantized(recipe=[AWQModifier(), nearest()], target_bits=1.5)
     with pytest.raises(ValueError, match="target_bits chooses numbers of bits by errors measured"):
         quantized(recipe=nearest(), dataset=None, target_bits=4.5)
-    with pytest.raises(NotImplementedError, match="autoawq-gemm holds 4-bit codes only"):
+    with pytest.raises(ValueError, match="autoawq-gemm holds 4-bit codes only"):
         quantized(recipe=[AWQModifier(), nearest()], target_bits=4.5, format="autoawq-gemm")
 
 

@@ -41,15 +41,14 @@ void publish_file(const std::filesystem::path& temporary, const std::filesystem:
   flush(path.parent_path());
 }
 
-FileLock::FileLock(const std::filesystem::path& path) {
+FileLock::FileLock(const std::filesystem::path& path, const std::string& held) {
   for (;;) {
     fd_ = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
     if (fd_ < 0) fail_errno(path, "open", errno);
     const int code = ::flock(fd_, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
     if (code == 0 && names(path, fd_)) return;
     ::close(fd_);
-    if (code == EWOULDBLOCK)
-      fail(ErrorKind::invalid_argument, "{}: another process works here", path.parent_path().string());
+    if (code == EWOULDBLOCK) fail(ErrorKind::invalid_argument, "{}", held);
     if (code != 0 && code != EINTR) fail_errno(path, "lock", code);
   }
 }

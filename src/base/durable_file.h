@@ -13,8 +13,9 @@ void publish_file(const std::filesystem::path& temporary, const std::filesystem:
 /// however that comes about. The file stays.
 class FileLock {
  public:
-  /// Creates the file if need be. Errors: invalid_argument when another process holds it; io.
-  explicit FileLock(const std::filesystem::path& path);
+  /// Creates the file if need be. Errors: invalid_argument with the text `held` when another process holds
+  /// it; io.
+  FileLock(const std::filesystem::path& path, const std::string& held);
   ~FileLock();
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;

@@ -7,13 +7,13 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <system_error>
 
+#include "base/durable_file.h"
 #include "base/error.h"
 
 namespace salient {
@@ -57,7 +57,7 @@ void rename_or_fail(const fs::path& from, const fs::path& to) {
 void exchange(const fs::path& a, const fs::path& b) {
   if (::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0) return;
   if (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP) fail_errno(b.string(), "replace", errno);
-  const fs::path aside = b.string() + ".replaced";  // no name that remove_stale_partials would take
+  const fs::path aside = b.string() + ".replaced";
   rename_or_fail(b, aside);
   try {
     rename_or_fail(a, b);
@@ -68,17 +68,19 @@ void exchange(const fs::path& a, const fs::path& b) {
   rename_or_fail(aside, a);
 }
 
-/// Removes what killed processes left: entries "<prefix><pid>-..." whose process is gone.
-void remove_stale_partials(const fs::path& parent, const std::string& prefix) {
-  std::error_code ignored;
-  fs::directory_iterator entry(parent, ignored);
-  for (; !ignored && entry != fs::directory_iterator(); entry.increment(ignored)) {
-    const std::string name = entry->path().filename().string();
-    if (!name.starts_with(prefix)) continue;
-    const auto pid = static_cast<pid_t>(std::strtol(name.c_str() + prefix.size(), nullptr, 10));
-    std::error_code kept;
-    if (pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH) fs::remove_all(entry->path(), kept);
-  }
+void create_folders(const fs::path& path) {
+  std::error_code code;
+  fs::create_directories(path, code);
+  if (code) fail(ErrorKind::io, "{}: cannot create: {}", path.string(), code.message());
+}
+
+fs::path lock_path(const fs::path& partial) { return partial.string() + ".lock"; }
+
+/// What a killed process left.
+void remove_leftover(const fs::path& partial) {
+  std::error_code code;
+  fs::remove_all(partial, code);
+  if (code) fail(ErrorKind::io, "{}: cannot remove: {}", partial.string(), code.message());
 }
 
 fs::path absolute_path(const std::string& path) {
@@ -179,20 +181,39 @@ void write_file_atomically(const std::string& path, std::string_view content) {
 OutputDirectory::OutputDirectory(const std::string& target, IfExists if_exists)
     : target_(absolute_path(target)), if_exists_(if_exists) {
   if (!target_.has_filename()) target_ = target_.parent_path();  // "out/" names the same folder as "out"
-  if (path_exists(target_) && if_exists_ == IfExists::refuse) {
-    fail(ErrorKind::invalid_argument, "{}: the output exists already", target_.string());
+  refuse_existing();
+  partial_ = target_.parent_path() / fmt::format(".{}.partial", target_.filename().string());
+  create_folders(target_.parent_path());
+  lock_ = std::make_unique<FileLock>(
+      lock_path(partial_),
+      fmt::format("{}: another process is writing to this output; wait until it is done, or name another",
+                  target_.string()));
+  try {
+    refuse_existing();  // whoever held the lock may just have written it
+    remove_leftover(partial_);
+    create_folders(partial_);
+  } catch (const Error&) {
+    std::error_code ignored;
+    fs::remove(lock_path(partial_), ignored);
+    throw;
   }
-  const std::string prefix = fmt::format(".{}.partial-", target_.filename().string());
-  remove_stale_partials(target_.parent_path(), prefix);
-  partial_ = target_.parent_path() / (prefix + unique_suffix());
-  std::error_code code;
-  fs::create_directories(partial_, code);
-  if (code) fail(ErrorKind::io, "{}: cannot create: {}", partial_.string(), code.message());
+}
+
+void OutputDirectory::refuse_existing() const {
+  if (if_exists_ != IfExists::refuse || !path_exists(target_)) return;
+  fail(ErrorKind::invalid_argument, "{}: the output exists already", target_.string());
 }
 
 OutputDirectory::~OutputDirectory() {
   std::error_code ignored;
   if (!committed_) fs::remove_all(partial_, ignored);
+  free_target();
+}
+
+void OutputDirectory::free_target() {
+  std::error_code ignored;
+  if (lock_) fs::remove(lock_path(partial_), ignored);  // while it is held, so that it is nobody else's
+  lock_.reset();
 }
 
 void OutputDirectory::commit() {
@@ -206,6 +227,7 @@ void OutputDirectory::commit() {
     rename_or_fail(partial_, target_);
   }
   committed_ = true;
+  free_target();
   sync_path(target_.parent_path());
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -49,14 +50,18 @@ std::string read_text_file(const std::string& path);
 /// Writes through a temporary file beside `path`, then renames: the file is complete or absent. Errors: io.
 void write_file_atomically(const std::string& path, std::string_view content);
 
+class FileLock;
+
 /// A directory that appears complete or not at all: files are written to a hidden sibling (`path()`), which
 /// `commit` renames to the target. Destroyed without commit, the sibling and all in it are removed; what a
-/// killed process left there goes when the next one writes to the same target.
+/// killed process left there goes when the next one writes to the same target. One process at a time does: a
+/// lock beside the sibling, which the system frees with the process, keeps others away.
 class OutputDirectory {
  public:
   enum class IfExists { refuse, replace };
 
-  /// Errors: invalid_argument when the target exists and may not be replaced; io.
+  /// Errors: invalid_argument when the target exists and may not be replaced, and when another process writes
+  /// to it; io.
   OutputDirectory(const std::string& target, IfExists if_exists);
   ~OutputDirectory();
   OutputDirectory(const OutputDirectory&) = delete;
@@ -70,8 +75,12 @@ class OutputDirectory {
   void commit();
 
  private:
+  void refuse_existing() const;
+  void free_target();
+
   std::filesystem::path target_;
   std::filesystem::path partial_;
+  std::unique_ptr<FileLock> lock_;
   IfExists if_exists_;
   bool committed_ = false;
 };

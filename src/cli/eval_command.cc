@@ -2,6 +2,7 @@
 
 #include <chrono>
 
+#include "base/error.h"
 #include "cli/commands.h"
 #include "cli/evaluation.h"
 #include "cli/terminal.h"
@@ -114,7 +115,11 @@ void add_eval_command(CLI::App& app) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   add_activations_option(*command, arguments->activations);
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
-  command->callback([arguments] {
+  command->callback([command, arguments] {
+    if (command->count("--text-column") > 0 && !arguments->text.ends_with(".jsonl")) {
+      fail(ErrorKind::invalid_argument, "--text-column {}: {} is no .jsonl file, which has columns",
+           arguments->text_column, arguments->text);
+    }
     const EvaluationResult result = evaluate(*arguments);
     if (arguments->json) fmt::print("{}\n", to_json(result).dump(2));
     if (!arguments->json) print_evaluation(result);

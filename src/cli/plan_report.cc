@@ -10,6 +10,7 @@
 #include "base/parallel.h"
 #include "cli/terminal.h"
 #include "quant/scheme.h"
+#include "recipe/memory_plan.h"
 #include "recipe/report_json.h"
 
 namespace salient::cli {
@@ -110,12 +111,21 @@ std::vector<std::string> layer_lines(const PlannedLayer& layer) {
 }
 
 std::string memory_text(const MemoryPlan& memory) {
+  const uint64_t allowance = program_allowance(memory.program);
   std::string text = fmt::format(
-      "about {} (program {}, hidden states {}, one layer {}, statistics {}, workspace {})",
-      format_bytes(memory.peak), format_bytes(memory.program), format_bytes(memory.hidden_states),
+      "up to {} (program {}, hidden states {}, one layer {}, statistics {}, workspace {}",
+      format_bytes(memory.sufficient_cap), format_bytes(allowance), format_bytes(memory.hidden_states),
       format_bytes(memory.layer), format_bytes(memory.statistics), format_bytes(memory.workspace));
+  // Under a cap there is room for some threads more than a small machine has.
+  const uint64_t planned = memory.peak - memory.program + allowance;
+  constexpr uint64_t kMiB = uint64_t{1} << 20;
+  if (memory.sufficient_cap > planned + kMiB)
+    text += fmt::format(", room for more threads {}", format_bytes(memory.sufficient_cap - planned));
+  if (memory.sampling > 0) text += fmt::format("; before that sampling {}", format_bytes(memory.sampling));
+  text += fmt::format("); fits under --max-memory {}MiB", memory.sufficient_cap / kMiB);
   if (memory.cap == 0) return text;
-  text += fmt::format(", at most {}: batches of {} tokens", format_bytes(memory.cap), memory.rows_per_batch);
+  text +=
+      fmt::format("; capped at {}: batches of {} tokens", format_bytes(memory.cap), memory.rows_per_batch);
   if (memory.storage == HiddenStates::bf16) text += ", hidden states in bf16";
   if (memory.storage == HiddenStates::spilled)
     text += fmt::format(", {} of hidden states in bf16 on disk", format_bytes(memory.spilled));

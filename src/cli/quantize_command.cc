@@ -1,12 +1,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/json.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "cli/commands.h"
 #include "cli/evaluation.h"
+#include "cli/flag_errors.h"
 #include "cli/plan_report.h"
 #include "cli/run_report.h"
 #include "cli/terminal.h"
@@ -69,16 +71,20 @@ constexpr const char* kRecipeFlags[] = {"--scheme",      "--group-size", "--igno
                                         "--duo-scaling", "--n-grid",     "--no-clip", "--rounding",
                                         "--target-bits", "--objective",  "--sweeps"};
 
+constexpr const char* kTextColumn = "--text-column";
+
 /// Flags that say what AWQ does, and how its data is read. --data itself and its sizes may stand beside
 /// --method rtn, so that the two methods are compared by a change of one word.
 constexpr const char* kAwqFlags[] = {"--effort",  "--rounding",         "--objective",     "--n-grid",
                                      "--no-clip", "--duo-scaling",      "--propagation",   "--precision",
                                      "--shuffle", "--concatenate-data", "--moe-calibrate", "--seed",
-                                     "--sweeps"};
+                                     "--sweeps",  kTextColumn};
 
 void refuse_awq_flags(const CLI::App& command) {
   for (const char* flag : kAwqFlags) {
     if (command.count(flag) == 0) continue;
+    // The text to measure on may have columns all the same.
+    if (flag == kTextColumn && command.count("--eval") > 0) continue;
     fail(ErrorKind::invalid_argument,
          "{} is for AWQ, but stands beside --method rtn, which searches nothing and reads no data; leave one "
          "of the two out",
@@ -113,6 +119,31 @@ void take_recipe_flags(const CLI::App& command, QuantizeArguments& arguments) {
   if (arguments.duo_scaling == "both") awq.duo_scaling = DuoScaling::both;
 }
 
+/// Whether a file has columns: the lines of the one, the elements of the other.
+bool has_columns(std::string_view file) { return file.ends_with(".jsonl") || file.ends_with(".json"); }
+
+/// `readers`: all files that one column is for.
+void require_columns(const std::string& column, std::span<const std::string> readers) {
+  if (std::ranges::any_of(readers, has_columns)) return;
+  fail(ErrorKind::invalid_argument, "--text-column {}: there is no .jsonl file to read it from{}{}", column,
+       readers.empty() ? "" : ", but ", fmt::join(readers, ", "));
+}
+
+/// A column that nothing is read from is a mistake. Beside others each data set must have one; then a file
+/// without columns has the one that is the default.
+void check_text_columns(const QuantizeArguments& arguments) {
+  const std::vector<std::string>& columns = arguments.text_columns;
+  const std::string& evaluation = arguments.evaluation.text;
+  std::vector<std::string> files;
+  for (const CalibrationDataset& dataset : arguments.options.calibration.datasets)
+    files.push_back(dataset.data);
+  if (columns.size() == 1 && !evaluation.empty()) files.push_back(evaluation);
+  if (columns.size() == 1) return require_columns(columns.front(), files);
+  for (size_t i = 0; i < columns.size(); ++i) {
+    if (columns[i] != CalibrationOptions().text_column) require_columns(columns[i], {&files[i], 1});
+  }
+}
+
 /// One column for all data sets, or one for each.
 void take_text_columns(const std::vector<std::string>& columns, CalibrationOptions& calibration) {
   if (columns.empty()) return;
@@ -133,6 +164,7 @@ void take_data_flags(const QuantizeArguments& arguments, CalibrationOptions& cal
   if (!arguments.data.empty()) calibration.datasets.clear();
   for (const std::string& data : arguments.data) calibration.datasets.push_back(parse_dataset(data));
   take_text_columns(arguments.text_columns, calibration);
+  check_text_columns(arguments);
   if (arguments.concatenate_data) {
     calibration.documents =
         *arguments.concatenate_data ? DocumentPolicy::concatenate : DocumentPolicy::truncate;
@@ -206,10 +238,12 @@ void show_progress(StatusLine& status, const Progress& progress) {
                         total_loss(layer, &MappingReport::loss_after));
   }
   status.update(fmt::format(
-      "{}layer {}/{}: {}{} elapsed, {} left",
+      "{}{}/{} layers: {}{} elapsed{}",
       status.bar(static_cast<double>(progress.layers_done) / static_cast<double>(progress.layers)),
       progress.layers_done, progress.layers, loss, format_duration(progress.elapsed_seconds),
-      format_duration(progress.remaining_seconds)));
+      std::isnan(progress.remaining_seconds)
+          ? ""
+          : fmt::format(", {} left", format_duration(progress.remaining_seconds))));
 }
 
 void show_sampling(StatusLine& status, const SamplingProgress& progress) {
@@ -224,7 +258,7 @@ void show_sampling(StatusLine& status, const SamplingProgress& progress) {
 /// `options` must not be used when `status` is gone.
 void show_measuring(StatusLine& status, OneshotOptions& options) {
   options.on_measured = [&status](int64_t done, int64_t layers) {
-    status.update(fmt::format("{}numbers of bits: layer {}/{} measured",
+    status.update(fmt::format("{}numbers of bits: {}/{} layers measured",
                               status.bar(static_cast<double>(done) / static_cast<double>(layers)), done,
                               layers));
   };
@@ -289,40 +323,65 @@ void check_evaluation(QuantizeArguments& arguments) {
   evaluation_windows(evaluation, ModelWeights(evaluation.model));
 }
 
+/// `body`, with `what_is_left` behind the message of a stop on request.
+template <typename Body>
+void tell_when_stopped(const std::string& what_is_left, Body&& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::cancelled) throw;
+    fail(ErrorKind::cancelled, "{}; {}", error.what(), what_is_left);
+  }
+}
+
+std::string left_by(const OneshotOptions& options) {
+  if (options.work.empty()) return fmt::format("nothing is left of {}", options.output);
+  return fmt::format("finished layers are kept in {}: the same command {} goes on behind them", options.work,
+                     options.resume ? "as it is" : "with --resume");
+}
+
+void show_plan(QuantizeArguments& arguments) {
+  OneshotOptions& options = arguments.options;
+  if (!arguments.reports.empty())
+    fail(ErrorKind::invalid_argument, "--report stands beside --dry-run, which has no run to report");
+  check_output(options);
+  OneshotPlan plan;
+  {
+    StatusLine status;
+    show_measuring(status, options);
+    plan = plan_oneshot(options);
+  }
+  if (arguments.json) fmt::print("{}\n", to_json(plan, options).dump(2));
+  if (!arguments.json) print_plan(plan, options);
+}
+
+OneshotReport quantize_with_progress(OneshotOptions& options) {
+  OneshotReport report;
+  StatusLine status;
+  options.on_progress = [&](const Progress& progress) { show_progress(status, progress); };
+  options.on_sampling = [&](const SamplingProgress& progress) { show_sampling(status, progress); };
+  show_measuring(status, options);
+  tell_when_stopped(left_by(options), [&] { report = oneshot(options); });
+  return report;
+}
+
 void run_quantize(const CLI::App& command, QuantizeArguments& arguments) {
   finish_options(command, arguments);
   OneshotOptions& options = arguments.options;
   options.cancelled = &interrupted();
   check_evaluation(arguments);
-  if (arguments.dry_run) {
-    if (!arguments.reports.empty())
-      fail(ErrorKind::invalid_argument, "--report stands beside --dry-run, which has no run to report");
-    OneshotPlan plan;
-    {
-      StatusLine status;
-      show_measuring(status, options);
-      plan = plan_oneshot(options);
-    }
-    if (arguments.json) fmt::print("{}\n", to_json(plan, options).dump(2));
-    if (!arguments.json) print_plan(plan, options);
-    return;
-  }
+  if (arguments.dry_run) return show_plan(arguments);
   check_report_files(arguments.reports, options);
-  OneshotReport report;
-  {
-    StatusLine status;
-    options.on_progress = [&](const Progress& progress) { show_progress(status, progress); };
-    options.on_sampling = [&](const SamplingProgress& progress) { show_sampling(status, progress); };
-    show_measuring(status, options);
-    report = oneshot(options);
-  }
+  const OneshotReport report = quantize_with_progress(options);
   Json json = to_json(report);
   write_report_files(arguments.reports, json);
   if (!arguments.json) print_report(report, options.output);
   if (!arguments.evaluation.text.empty()) {
     arguments.evaluation.model = options.output;
     arguments.evaluation.against = options.model;
-    const EvaluationResult result = evaluate(arguments.evaluation);
+    EvaluationResult result;
+    tell_when_stopped(fmt::format("{} is complete, but not measured", options.output),
+                      [&] { result = evaluate(arguments.evaluation); });
     json["evaluation"] = cli::to_json(result);
     write_report_files(arguments.reports, json);
     if (!arguments.json) print_evaluation(result);
@@ -454,7 +513,13 @@ void add_quantize_command(CLI::App& app) {
   command->add_flag("--overwrite", options.overwrite, "Replace an existing output directory and reports");
   command->add_flag("--dry-run", arguments->dry_run, "Print the plan and stop");
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
-  command->callback([command, arguments] { run_quantize(*command, *arguments); });
+  command->callback([command, arguments] {
+    try {
+      run_quantize(*command, *arguments);
+    } catch (const Error& error) {
+      throw Error(error.kind(), with_flag_names(*command, error.what()));
+    }
+  });
 }
 
 }  // namespace salient::cli

@@ -36,11 +36,11 @@ extern "C" void raise_interrupt_flag(int signal) {
 }  // namespace
 
 std::string format_bytes(uint64_t bytes) {
-  if (bytes < 1000) return fmt::format("{} B", bytes);
-  static constexpr const char* kUnits[] = {"kB", "MB", "GB", "TB"};
-  auto value = static_cast<double>(bytes) / 1000;
+  if (bytes < 1024) return fmt::format("{} B", bytes);
+  static constexpr const char* kUnits[] = {"KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(bytes) / 1024;
   size_t unit = 0;
-  for (; value >= 1000 && unit + 1 < std::size(kUnits); ++unit) value /= 1000;
+  for (; value >= 1024 && unit + 1 < std::size(kUnits); ++unit) value /= 1024;
   return fmt::format("{:.2f} {}", value, kUnits[unit]);
 }
 

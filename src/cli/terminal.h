@@ -8,7 +8,7 @@
 
 namespace salient::cli {
 
-/// "1.50 GB", as Hugging Face counts (powers of 1000).
+/// "1.50 GiB": the units in which caps on memory are said.
 std::string format_bytes(uint64_t bytes);
 /// "12.3 s", "4:05", "1:02:03".
 std::string format_duration(double seconds);

@@ -35,10 +35,14 @@ void require_empty(const JsonView& block, std::string_view key) {
   if (member && !member->json().empty()) unsupported(*member, "is not supported");
 }
 
-/// validate(), with the place of the block in front.
+/// validate() of what somebody else has written, and may have read, with the place of the block in front.
 QuantizationScheme validated(const JsonView& block, const QuantizationScheme& scheme) {
   if (scheme.group_size < -1) block.reject(fmt::format("group_size is {}", scheme.group_size));
-  with_context(block.path(), [&] { validate(scheme); });
+  try {
+    validate(scheme);
+  } catch (const Error& error) {
+    fail(ErrorKind::unsupported, "{}: {}", block.path(), error.what());
+  }
   return scheme;
 }
 

@@ -107,13 +107,13 @@ void validate(const QuantizationScheme& scheme) {
     fail(ErrorKind::invalid_argument, "num_bits is {}, which is no bit width of a code", scheme.num_bits);
   }
   if (scheme.num_bits < kLeastBits || scheme.num_bits > kMostBits) {
-    fail(ErrorKind::unsupported, "num_bits is {}; Salient quantizes to {} to {} bits", scheme.num_bits,
+    fail(ErrorKind::invalid_argument, "num_bits is {}; Salient quantizes to {} to {} bits", scheme.num_bits,
          kLeastBits, kMostBits);
   }
   if (scheme.group_size == QuantizationScheme::kWholeMatrix) return;
   if (std::find(kGroupSizes.begin(), kGroupSizes.end(), scheme.group_size) != kGroupSizes.end()) return;
-  const auto kind = scheme.group_size > 0 ? ErrorKind::unsupported : ErrorKind::invalid_argument;
-  fail(kind, "group_size is {}; it must be 16, 32, 64, 128, 256 or -1 (the whole row)", scheme.group_size);
+  fail(ErrorKind::invalid_argument, "group_size is {}; it must be 16, 32, 64, 128, 256 or -1 (the whole row)",
+       scheme.group_size);
 }
 
 std::string_view to_string(Format format) {

@@ -36,7 +36,7 @@ std::string describe(const QuantizationScheme& scheme);
 /// pass too, is not among them: it is no number of columns.
 std::span<const int64_t> group_sizes();
 
-/// Errors: unsupported or invalid_argument unless 2 to 8 bits and a group size of 16, 32, 64, 128, 256, -1 or
+/// Errors: invalid_argument unless 2 to 8 bits and a group size of 16, 32, 64, 128, 256, -1 or
 /// 0.
 void validate(const QuantizationScheme& scheme);
 

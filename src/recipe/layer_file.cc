@@ -1,5 +1,7 @@
 #include "recipe/layer_file.h"
 
+#include <functional>
+
 #include "base/error.h"
 #include "checkpoint/sealed_file.h"
 #include "recipe/layer_record.h"
@@ -29,6 +31,16 @@ void read_norm(const SealedFile& reader, size_t number, NormWeight& norm) {
   const std::string prefix = fmt::format("norm.{}.", number);
   norm.weight = reader.tensor(prefix + "weight", Elements::floating, norm.weight.shape());
   if (norm.bias.defined()) norm.bias = reader.tensor(prefix + "bias", Elements::floating, norm.bias.shape());
+}
+
+/// The path in front of an error, unless what reads tensors has put it there.
+LayerFile with_path(const std::string& path, const std::function<LayerFile()>& read) {
+  try {
+    return read();
+  } catch (Error& error) {
+    if (!std::string_view(error.what()).starts_with(path)) error.prepend(path);
+    throw;
+  }
 }
 
 }  // namespace
@@ -80,7 +92,7 @@ LayerFile read_layer_file(const std::filesystem::path& path, const LayerJob& job
                           const LayerWeights& original) {
   const SealedFile reader(path);
   const std::string report = reader.text(kReport);
-  return with_context(path.string(), [&] {
+  return with_path(path.string(), [&] {
     const Json head = parse_json(report, kReport);
     const JsonView view(head, kReport);
     LayerFile file{.job = view.at("job").as_string(),

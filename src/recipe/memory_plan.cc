@@ -472,6 +472,14 @@ uint64_t needed_by(const MemoryPlan& plan) {
   return plan.peak - plan.program + program_allowance(plan.program);
 }
 
+/// In whole MiB, as it is printed and said.
+MemoryPlan with_sufficient_cap(const JobMemory& memory, MemoryChoice choice) {
+  MemoryPlan plan = memory.plan(choice);
+  choice.threads = std::max(choice.threads, kThreadsToChoose);
+  plan.sufficient_cap = rounded_up(needed_by(memory.plan(choice)), kMiB);
+  return plan;
+}
+
 /// A choice that fits with as many threads as there are, or as the cap has room for.
 MemoryPlan with_most_threads(const JobMemory& memory, MemoryChoice choice) {
   size_t fit = std::min(kThreadsToChoose, thread_count());
@@ -481,7 +489,21 @@ MemoryPlan with_most_threads(const JobMemory& memory, MemoryChoice choice) {
     (needed_by(plan) <= plan.cap ? fit : too_many) = choice.threads;
   }
   choice.threads = fit;
-  return memory.plan(choice);
+  return with_sufficient_cap(memory, choice);
+}
+
+uint64_t whole_mebibytes(uint64_t bytes) { return rounded_up(bytes, kMiB) / kMiB; }
+
+/// What nothing that may be chosen makes smaller, or what is chosen at last.
+std::string what_remains(const MemoryPlan& plan) {
+  if (plan.peak == plan.program + plan.sampling) {
+    return fmt::format(
+        "sampling (the data set \"self\") runs the whole model and takes {}MiB, which other data would not;",
+        whole_mebibytes(plan.sampling));
+  }
+  if (plan.gram_block == 0) return "with small batches and hidden states on disk";
+  return fmt::format("with small batches, hidden states on disk and Gram matrices in blocks of {} columns",
+                     plan.gram_block);
 }
 
 }  // namespace
@@ -492,25 +514,25 @@ uint64_t program_allowance(uint64_t program) {
 
 MemoryPlan plan_memory(const Job& job) {
   const JobMemory memory(job);
-  if (job.max_memory == 0) return memory.plan({});
+  if (job.max_memory == 0) return with_sufficient_cap(memory, {});
   uint64_t whole = 0;  // as the job would run without a cap
   uint64_t least = UINT64_MAX;
-  int64_t block = 0;  // of that
+  MemoryPlan leanest;
   for (const MemoryChoice& choice : choices(memory)) {
-    const uint64_t needed = needed_by(memory.plan(choice));
+    const MemoryPlan plan = memory.plan(choice);
+    const uint64_t needed = needed_by(plan);
     if (needed <= job.max_memory) return with_most_threads(memory, choice);
     if (whole == 0) whole = needed;
     if (needed >= least) continue;
     least = needed;
-    block = choice.gram_block;
+    leanest = plan;
   }
   const uint64_t hundredths = job.max_memory * 100 / kMiB;  // rounded down, never up to a cap that would do
   fail(ErrorKind::out_of_memory,
-       "the job needs {}MiB of memory, but max_memory is {}.{:02}MiB; with small batches{} hidden states on "
-       "disk{} the smallest cap that would do is {}MiB",
-       rounded_up(whole, kMiB) / kMiB, hundredths / 100, hundredths % 100, block > 0 ? "," : " and",
-       block > 0 ? fmt::format(" and Gram matrices in blocks of {} columns", block) : "",
-       rounded_up(least, kMiB) / kMiB);
+       "the job needs {}MiB of memory, but max_memory is {}.{:02}MiB; {} the smallest cap that would do is "
+       "{}MiB",
+       whole_mebibytes(whole), hundredths / 100, hundredths % 100, what_remains(leanest),
+       whole_mebibytes(least));
 }
 
 }  // namespace salient

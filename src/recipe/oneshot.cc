@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -29,19 +30,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-void check_output(const OneshotOptions& options) {
-  if (options.output.empty()) fail(ErrorKind::invalid_argument, "the output directory has no name");
-  if (!path_exists(options.output)) return;
-  if (!options.overwrite)
-    fail(ErrorKind::invalid_argument,
-         "{}: the output exists already (the option overwrite replaces a model directory)", options.output);
-  std::vector<std::string> inputs{options.model};
-  for (const CalibrationDataset& dataset : options.calibration.datasets) {
-    if (dataset.data != kSelfData) inputs.push_back(dataset.data);
-  }
-  check_replaceable(options.output, inputs);
 }
 
 /// Writes one decoder layer and remembers which tensors of the source it replaces.
@@ -153,6 +141,7 @@ class OneshotRun {
     report_.warnings = plan.warnings;
     const int64_t finished = restore(layers);
     std::optional<LayerStream> stream = stream_behind(finished);
+    own_start_ = Clock::now();
     for (int64_t layer = finished; layer < job_.weights.spec().layers; ++layer)
       layers.write(layer, quantize(layer, stream));
     report_.result = plan.result;
@@ -298,22 +287,23 @@ class OneshotRun {
     return job_.resolved.mappings[static_cast<size_t>(layer)];
   }
 
-  /// What is left is judged by the layers of this run: reading finished ones takes no time.
+  /// What is left is judged by the layers of this run and the time since it began with them: reading finished
+  /// ones says nothing about it.
   void tell_progress() {
-    const auto done = static_cast<int64_t>(report_.layers.size());
-    const bool resumed = done == report_.resumed_layers;
-    if (resumed) resumed_seconds_ = seconds_since(job_.start);
     if (!options_.on_progress) return;
+    const auto done = static_cast<int64_t>(report_.layers.size());
+    const int64_t own = done - report_.resumed_layers;
     const int64_t layers = job_.weights.spec().layers;
-    const double elapsed = seconds_since(job_.start);
-    const auto own = static_cast<double>(std::max<int64_t>(1, done - report_.resumed_layers));
-    options_.on_progress(
-        {.layer = report_.layers.back(),
-         .layers_done = done,
-         .layers = layers,
-         .elapsed_seconds = elapsed,
-         .remaining_seconds = (elapsed - resumed_seconds_) / own * static_cast<double>(layers - done),
-         .resumed = resumed});
+    const double left = done == layers ? 0
+                        : own == 0     ? std::nan("")
+                                       : seconds_since(own_start_) / static_cast<double>(own) *
+                                         static_cast<double>(layers - done);
+    options_.on_progress({.layer = report_.layers.back(),
+                          .layers_done = done,
+                          .layers = layers,
+                          .elapsed_seconds = seconds_since(job_.start),
+                          .remaining_seconds = left,
+                          .resumed = own == 0});
   }
 
   void write_head(LayerWriter& layers, CheckpointWriter& writer) const {
@@ -430,10 +420,24 @@ class OneshotRun {
   std::optional<WorkDirectory> work_;
   OneshotReport report_;
   uint64_t peak_before_ = peak_resident_bytes();
-  double resumed_seconds_ = 0;  // until the first layer of this run
+  Clock::time_point own_start_;  // of the first layer that this run works on
 };
 
 }  // namespace
+
+void check_output(const OneshotOptions& options) {
+  if (options.output.empty()) fail(ErrorKind::invalid_argument, "the output directory has no name");
+  check_work_directory(options);
+  if (!path_exists(options.output)) return;
+  if (!options.overwrite)
+    fail(ErrorKind::invalid_argument,
+         "{}: the output exists already; overwrite (--overwrite) replaces a model directory", options.output);
+  std::vector<std::string> inputs{options.model};
+  for (const CalibrationDataset& dataset : options.calibration.datasets) {
+    if (dataset.data != kSelfData) inputs.push_back(dataset.data);
+  }
+  check_replaceable(options.output, inputs);
+}
 
 void check_oneshot(const OneshotOptions& given) {
   const OneshotOptions options = settled(given);
@@ -452,7 +456,6 @@ OneshotPlan plan_oneshot(const OneshotOptions& given) {
 OneshotReport oneshot(const OneshotOptions& given) {
   const OneshotOptions options = settled(given);
   check_output(options);
-  check_work_directory(options);
   // What does not fit is to be refused before text of the model's own is drawn.
   if (options.max_memory > 0) check_oneshot(options);
   Job job(options, SelfData::draw);

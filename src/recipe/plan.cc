@@ -51,7 +51,7 @@ void check_calibration(const CalibrationOptions& calibration) {
 void check_cap(const OneshotOptions& options) {
   if (options.max_memory == 0 || !options.target_bits) return;
   fail(
-      ErrorKind::unsupported,
+      ErrorKind::invalid_argument,
       "target_bits beside max_memory: the errors that it chooses by are measured without regard to a cap; "
       "leave max_memory out, or choose without it first and run the recipe.yaml of that run, which names the "
       "bits that were chosen, under the cap");
@@ -94,7 +94,7 @@ void check_target_bits(const OneshotOptions& options) {
          "nearest without AWQ does without; add an AWQModifier and data, or name a scheme");
   }
   if (options.integer_format() == Format::autoawq_gemm) {
-    fail(ErrorKind::unsupported,
+    fail(ErrorKind::invalid_argument,
          "target_bits mixes numbers of bits, but autoawq-gemm holds 4-bit codes only; write pack-quantized");
   }
 }

@@ -100,6 +100,7 @@ Json to_json(const MemoryPlan& memory) {
           {"workspace", memory.workspace},
           {"sampling", memory.sampling},
           {"peak", memory.peak},
+          {"sufficient_cap", memory.sufficient_cap},
           {"cap", memory.cap == 0 ? Json() : Json(memory.cap)},
           {"storage", kStorages[static_cast<size_t>(memory.storage)]},
           {"spilled", memory.spilled},

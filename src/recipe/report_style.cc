@@ -80,6 +80,8 @@ tbody tr:hover { background: var(--edge) }
 .bad { color: var(--bad) }
 td.bad { font-weight: 600 }
 td.text.bad { white-space: normal; min-width: 30ch }
+/* Five numbers that would make the table wider than most windows, and the reader scroll for them. */
+td.channels { white-space: normal; min-width: 17ch }
 .none { color: var(--soft) }
 th button { all: unset; cursor: pointer; display: block; width: 100% }
 th button:hover, th button:focus-visible { text-decoration: underline }

@@ -118,8 +118,8 @@ std::string linear_row(int64_t layer, const std::string& name, std::span<const L
   }
   row += figure_cells(linears);
   const bool single = linears.size() == 1;
-  row += fmt::format(R"(<td class="text" data-value="{:.6g}">{}</td>)", single ? outstanding(first) : 0,
-                     single ? channel_text(first) : "");
+  row += fmt::format(R"(<td class="text channels" data-value="{:.6g}">{}</td>)",
+                     single ? outstanding(first) : 0, single ? channel_text(first) : "");
   return row + "</tr>\n";
 }
 
@@ -197,15 +197,41 @@ std::string mapping_group_row(const MappingRoles& roles, const MappingGroup& gro
   return mapping_row(group.layer, mean);
 }
 
-constexpr Column kLayerColumns[] = {
-    {"layer", "layer"},
-    {"clip_before", "loss before clips", Kind::number, "summed over the clipped linears"},
-    {"clip_after", "after clips"},
-    {"equivalence", "equivalence error", Kind::number,
-     "relative change of the layer's function by the smoothing, before rounding"},
-    {"pooled", "experts on all tokens", Kind::number,
-     "experts that saw too few tokens of their own and took the statistics of all"},
-    {"seconds", "seconds"}};
+/// A column of the table of layers, which stands there if `has` holds for some layer: what a run did not do
+/// would be a column of zeros.
+struct LayerColumn {
+  Column column;
+  bool (*has)(const LayerReport&);
+  std::string (*cell)(const LayerReport&);
+};
+
+bool was_clipped(const LayerReport& layer) { return layer.clip_loss_before != 0; }
+
+constexpr LayerColumn kLayerColumns[] = {
+    {{"layer", "layer"},
+     [](const LayerReport&) { return true; },
+     [](const LayerReport& layer) { return count_cell(layer.layer); }},
+    {{"clip_before", "loss before clips", Kind::number, "summed over the clipped linears"},
+     was_clipped,
+     [](const LayerReport& layer) { return loss_cell(layer.clip_loss_before); }},
+    {{"clip_after", "after clips"},
+     was_clipped,
+     [](const LayerReport& layer) { return loss_cell(layer.clip_loss_after); }},
+    {{"equivalence", "equivalence error", Kind::number,
+      "relative change of the layer's function by the smoothing, before rounding"},
+     [](const LayerReport& layer) { return !layer.mappings.empty(); },
+     [](const LayerReport& layer) {
+       return number_cell(layer.equivalence_error, fmt::format("{:.1e}", layer.equivalence_error));
+     }},
+    {{"pooled", "experts on all tokens", Kind::number,
+      "experts that saw too few tokens of their own and took the statistics of all"},
+     [](const LayerReport& layer) { return !layer.pooled_experts.empty(); },
+     [](const LayerReport& layer) { return count_cell(static_cast<int64_t>(layer.pooled_experts.size())); }},
+    {{"seconds", "seconds"},
+     [](const LayerReport&) { return true; },
+     [](const LayerReport& layer) {
+       return number_cell(layer.seconds.total, fmt::format("{:.2f}", layer.seconds.total));
+     }}};
 
 }  // namespace
 
@@ -255,13 +281,18 @@ std::string mapping_table(const MappingRoles& roles) {
 
 std::string layer_table(std::span<const LayerReport> layers) {
   if (layers.empty()) return "";
-  std::string html = open_table("layers", kLayerColumns);
+  std::vector<const LayerColumn*> shown;
+  std::vector<Column> heads;
+  for (const LayerColumn& column : kLayerColumns) {
+    if (std::ranges::none_of(layers, column.has)) continue;
+    shown.push_back(&column);
+    heads.push_back(column.column);
+  }
+  std::string html = open_table("layers", heads);
   for (const LayerReport& layer : layers) {
-    html += "<tr>" + count_cell(layer.layer) + loss_cell(layer.clip_loss_before) +
-            loss_cell(layer.clip_loss_after) +
-            number_cell(layer.equivalence_error, fmt::format("{:.1e}", layer.equivalence_error)) +
-            count_cell(static_cast<int64_t>(layer.pooled_experts.size())) +
-            number_cell(layer.seconds.total, fmt::format("{:.2f}", layer.seconds.total)) + "</tr>\n";
+    html += "<tr>";
+    for (const LayerColumn* column : shown) html += column->cell(layer);
+    html += "</tr>\n";
   }
   return html.append(kEndOfTable);
 }

@@ -385,14 +385,14 @@ class Resolver {
     const QuantizationScheme& first = result_.groups.front().scheme;
     for (const SchemeGroup& group : result_.groups) {
       if (group.scheme != first) {
-        fail(ErrorKind::unsupported,
+        fail(ErrorKind::invalid_argument,
              "{}: autoawq-gemm has one scheme for all linears, and {} is not {}; write "
              "pack-quantized for several",
              group.name, describe(group.scheme), describe(first));
       }
     }
     if (first.num_bits != 4 || first.group_size == QuantizationScheme::kWholeMatrix) {
-      fail(ErrorKind::unsupported,
+      fail(ErrorKind::invalid_argument,
            "autoawq-gemm holds 4-bit codes by group or channel only, not {}; write "
            "pack-quantized",
            describe(first));

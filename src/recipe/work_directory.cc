@@ -143,7 +143,8 @@ WorkDirectory::WorkDirectory(const OneshotOptions& options, const Job& job, cons
     fail(ErrorKind::invalid_argument, "{}: there is no job of Salient's in this directory, but other files",
          options.work);
   }
-  lock_ = std::make_unique<FileLock>(path_ / kLockName);
+  lock_ = std::make_unique<FileLock>(path_ / kLockName,
+                                     fmt::format("{}: another process works here", options.work));
   const Json now = describe_job(options, job, plan);
   job_ = checksum_of(now.dump());
   if (file_exists(path_ / kJobName)) {

@@ -168,6 +168,7 @@ class SequenceCutter {
       joined_.insert(joined_.end(), ids.begin(), ids.end());
     } else if (ids.size() < options_.shortest) {
       ++left_out_;
+      left_out_tokens_ += ids.size();
     } else {
       const auto cut = ids.first(std::min(ids.size(), options_.length));
       single_.emplace_back(cut.begin(), cut.end());
@@ -176,11 +177,12 @@ class SequenceCutter {
 
   [[noreturn]] void refuse(size_t documents) const {
     if (left_out_ == documents) {
-      fail(ErrorKind::invalid_argument, "text: none of the {} documents has {} tokens", documents,
-           options_.shortest);
+      fail(ErrorKind::invalid_argument, "text: none of the {} documents has {} tokens; all have {} together",
+           documents, options_.shortest, left_out_tokens_);
     }
-    fail(ErrorKind::invalid_argument, "text: {} tokens are too few for one window of {}", joined_.size(),
-         options_.length);
+    fail(ErrorKind::invalid_argument,
+         "text: {} tokens are too few for one window of {}; give more text, or a smaller max_seq_length",
+         joined_.size(), options_.length);
   }
 
   const Tokenizer* tokenizer_;
@@ -188,6 +190,7 @@ class SequenceCutter {
   std::vector<int32_t> joined_;
   std::vector<std::vector<int32_t>> single_;
   size_t left_out_ = 0;
+  size_t left_out_tokens_ = 0;
 };
 
 }  // namespace

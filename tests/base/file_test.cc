@@ -1,5 +1,6 @@
 #include "base/file.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <unistd.h>
@@ -7,6 +8,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "support/error_matcher.h"
 #include "support/temporary_directory.h"
 
 namespace salient {
@@ -36,13 +38,31 @@ TEST(OutputDirectory, CommitShowsEverythingAtOnce) {
 TEST(OutputDirectory, ClearsWhatAKilledProcessLeft) {
   const TemporaryDirectory scratch;
   const auto target = scratch.path() / "model";
-  constexpr const char* kNoSuchProcess = "4194305";  // above Linux' largest pid
-  fs::create_directory(scratch.path() / (std::string(".model.partial-") + kNoSuchProcess + "-1"));
-  const auto running = scratch.path() / (".model.partial-" + std::to_string(::getpid()) + "-other");
-  fs::create_directory(running);
-  const OutputDirectory output(target.string(), OutputDirectory::IfExists::refuse);
-  EXPECT_FALSE(fs::exists(scratch.path() / (std::string(".model.partial-") + kNoSuchProcess + "-1")));
-  EXPECT_TRUE(fs::exists(running));
+  const auto left = scratch.path() / ".model.partial";
+  fs::create_directory(left);
+  std::ofstream(left / "weights") << "half";
+  std::ofstream(left.string() + ".lock");
+  {
+    const OutputDirectory output(target.string(), OutputDirectory::IfExists::refuse);
+    EXPECT_TRUE(fs::is_empty(output.path()));
+  }
+  EXPECT_TRUE(fs::is_empty(scratch.path()));
+}
+
+TEST(OutputDirectory, OneWriterAtATime) {
+  const TemporaryDirectory scratch;
+  const auto target = scratch.path() / "model";
+  const auto open = [&] { OutputDirectory(target.string(), OutputDirectory::IfExists::replace); };
+  {
+    OutputDirectory first(target.string(), OutputDirectory::IfExists::refuse);
+    std::ofstream(first.path() / "weights") << "first";
+    EXPECT_THAT(open, throws_error(ErrorKind::invalid_argument,
+                                   ::testing::HasSubstr("model: another process is writing to this output")));
+    first.commit();
+  }
+  EXPECT_EQ(read_text_file((target / "weights").string()), "first");
+  EXPECT_EQ(std::distance(fs::directory_iterator(scratch.path()), {}), 1);
+  EXPECT_NO_THROW(open());
 }
 
 TEST(OutputDirectory, RefusesOrReplacesAnExistingTarget) {

@@ -1,13 +1,15 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
 #include <random>
+#include <regex>
 #include <thread>
 
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
-#include "support/program.h"
+#include "support/command_line.h"
 #include "support/tiny_model.h"
 
 namespace salient {
@@ -17,44 +19,11 @@ namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-const std::string kDemo = SALIENT_SOURCE_DIR "/examples/demo";
-const std::string kModel = kDemo + "/model";
-
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr bool kSanitized = true;
 #else
 constexpr bool kSanitized = false;
 #endif
-
-class CommandLine : public ::testing::Test {
- protected:
-  std::string out(const std::string& name = "quantized") const { return (scratch_.path() / name).string(); }
-
-  std::vector<std::string> quantize(std::vector<std::string> more, const std::string& samples = "4") const {
-    std::vector<std::string> arguments{"quantize",
-                                       kModel,
-                                       "-o",
-                                       out(),
-                                       "--data",
-                                       kDemo + "/calibration.txt",
-                                       "--num-calibration-samples",
-                                       samples,
-                                       "--max-seq-length",
-                                       "128"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
-  }
-
-  /// Names in the scratch folder, hidden ones too.
-  std::vector<std::string> left_behind() const {
-    std::vector<std::string> names;
-    for (const auto& entry : fs::directory_iterator(scratch_.path()))
-      names.push_back(entry.path().filename().string());
-    return names;
-  }
-
-  TemporaryDirectory scratch_;
-};
 
 TEST_F(CommandLine, MixesDataSetsAndTextOfTheModelsOwn) {
   const auto mixed = [&](const std::string& name, std::vector<std::string> more) {
@@ -101,7 +70,7 @@ TEST_F(CommandLine, QuantizesEvaluatesAndGenerates) {
     const Json report = parse_json(quantized.output, "report");
     EXPECT_GT(report["bytes_before"].get<double>(), 1.5 * report["bytes_after"].get<double>());
     EXPECT_FALSE(report["layers"].empty());
-    EXPECT_THAT(quantized.errors, AllOf(HasSubstr("layer 1/"), HasSubstr("loss"), HasSubstr("left")));
+    EXPECT_THAT(quantized.errors, AllOf(HasSubstr("1/4 layers"), HasSubstr("loss"), HasSubstr("left")));
     EXPECT_THAT(read_text_file(out() + "/recipe.yaml"),
                 HasSubstr("# Calibrated on " + report["calibration_tokens"].dump() + " tokens"));
     EXPECT_GT(report["calibration_tokens"].get<int64_t>(), 0);
@@ -211,6 +180,15 @@ TEST_F(CommandLine, DryRunPrintsThePlanAndWritesNothing) {
   EXPECT_TRUE(left_behind().empty());
   const auto json = run_salient(quantize({"--dry-run", "--json"}));
   EXPECT_EQ(parse_json(json.output, "plan")["calibration_tokens"], 512);
+  // What the run itself would refuse.
+  fs::create_directory(out());
+  const auto refused = run_salient(quantize({"--dry-run"}));
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_EQ(refused.errors, run_salient(quantize({})).errors);
+  EXPECT_EQ(run_salient(quantize({"--dry-run", "--overwrite"})).status, 0);
+  fs::create_directories(out("work") + "/other");
+  EXPECT_THAT(run_salient(quantize({"--dry-run", "--overwrite", "--work", out("work")})).errors,
+              HasSubstr("the work directory is not empty"));
 }
 
 TEST_F(CommandLine, EffortStandsForWhatIsNotSaid) {
@@ -229,47 +207,6 @@ TEST_F(CommandLine, EffortStandsForWhatIsNotSaid) {
   EXPECT_THAT(method({"--effort", "best", "--rounding", "nearest"}),
               HasSubstr("rounding nearest, next layer"));
   EXPECT_THAT(method({"--objective", "block_output"}), HasSubstr("by block_output"));
-}
-
-/// A flag that would change nothing is refused by its name.
-TEST_F(CommandLine, FlagsWithoutEffectAreRefused) {
-  const auto expect_refused = [&](const std::vector<std::string>& flags, const std::string& message) {
-    const auto refused = run_salient(quantize(flags));
-    EXPECT_EQ(refused.status, 2) << refused.errors;
-    EXPECT_THAT(refused.errors, HasSubstr(message));
-    EXPECT_FALSE(fs::exists(out()));
-  };
-  const std::vector<std::pair<std::string, std::string>> flags{{"--effort", "default"},
-                                                               {"--rounding", "nearest"},
-                                                               {"--objective", "linear_output"},
-                                                               {"--n-grid", "20"},
-                                                               {"--duo-scaling", "true"},
-                                                               {"--propagation", "original"},
-                                                               {"--precision", "f32"},
-                                                               {"--moe-calibrate", "all"},
-                                                               {"--seed", "1"},
-                                                               {"--sweeps", "2"},
-                                                               {"--no-clip", ""},
-                                                               {"--shuffle", ""},
-                                                               {"--concatenate-data", "true"}};
-  for (const auto& [flag, value] : flags) {
-    std::vector<std::string> said{"--method", "rtn", flag};
-    if (!value.empty()) said.push_back(value);
-    expect_refused(said, flag + " is for AWQ, but stands beside --method rtn");
-  }
-  expect_refused({"--effort", "fast", "--scaled-only"},
-                 "--effort fast is for integers, but the result is scaled");
-  expect_refused({"--effort", "best", "--rounding", "nearest", "--propagation", "quantized"},
-                 "--effort stands beside --rounding and --propagation, which");
-  expect_refused({"--effort", "best", "--rounding", "matched", "--propagation", "quantized", "--sweeps", "1"},
-                 "--effort stands beside --rounding, --sweeps and --propagation, which");
-  expect_refused({"--rounding", "nearest", "--sweeps", "1"},
-                 "1 sweeps are for compensated and matched rounding, but the rounding is nearest");
-  expect_refused({"--sweeps", "1", "--scaled-only"}, "sweeps is for integers, but the result is scaled");
-  const std::string recipe = out("said.yaml");
-  write_file_atomically(recipe, "AWQModifier: {scheme: W4A16}\nsalient: {rounding: nearest}\n");
-  expect_refused({"--effort", "best", "--recipe", recipe},
-                 "--effort best stands beside " + recipe + ", which names rounding itself");
 }
 
 TEST_F(CommandLine, ScaledOnlyLeavesTheWeightsDense) {
@@ -372,45 +309,6 @@ TEST_F(CommandLine, InspectListsTheMappings) {
   EXPECT_EQ(mappings[3][3]["balance_layers"], Json::array({"model.layers.3.mlp.down_proj"}));
 }
 
-TEST_F(CommandLine, MistakesGetOneLineAndNoOutput) {
-  struct Case {
-    std::vector<std::string> arguments;
-    int status;
-    std::string message;
-  };
-  const std::vector<Case> cases{
-      {{"quantize", "/nowhere", "-o", out()}, 1, "/nowhere"},
-      {{"quantize", kModel, "-o", out()}, 2, "AWQ needs calibration text"},
-      {quantize({"--group-size", "48"}), 1, "48"},
-      {quantize({"--group-size", "256", "--ignore", "nothing"}), 2, "matches no module"},
-      {quantize({"--scheme", "W8A8"}), 1, "W8A8"},
-      {quantize({"--format", "gguf"}), 2, "gguf"},
-      {quantize({"--effort", "most"}), 2, "most not in {fast,default,best}"},
-      {quantize({"--recipe", "/nowhere.yaml"}), 1, "/nowhere.yaml"},
-      {quantize({"--recipe", kDemo + "/README.md", "--scheme", "W4A16"}), 2,
-       "--scheme stands beside --recipe"},
-      {quantize({}, "0"), 2, "num-calibration-samples"},
-      {{"eval", kModel, "--text", "/nowhere.txt"}, 1, "salient: /nowhere.txt: cannot open"},
-      {{"eval", kModel, "--text", kDemo + "/evaluation.txt", "--window", "100000"}, 2, "512 positions"},
-      {quantize({"--eval", "/nowhere.txt"}), 1, "/nowhere.txt"},
-      {{"quantize", kModel, "-o", "", "--method", "rtn"}, 2, "no name"},
-      {{"generate", kModel, "-p", "x", "--temperature", "-1"}, 2, "temperature"},
-      {{"generate", kModel, "-p", "x", "--activations", "int4"}, 2, "int4 not in {fp32,int16,int8}"},
-      {{"bench", "/nowhere"}, 1, "/nowhere"},
-      {{"bench", kModel, "--prefill-length", "500", "--decode-length", "13"}, 2, "512 positions"},
-      {{"bench", kModel, "--batch-size", "0"}, 2, "--batch-size"},
-      {{"quantise"}, 2, "quantise"},
-      {{}, 2, "subcommand"},
-  };
-  for (const auto& one : cases) {
-    const auto result = run_salient(one.arguments);
-    EXPECT_EQ(result.status, one.status) << result.errors;
-    EXPECT_THAT(result.errors, HasSubstr(one.message));
-    EXPECT_LE(std::count(result.errors.begin(), result.errors.end(), '\n'), 2) << result.errors;
-    EXPECT_TRUE(left_behind().empty());
-  }
-}
-
 TEST_F(CommandLine, AnExistingOutputIsKeptUnlessAskedOtherwise) {
   fs::create_directory(out());
   const auto refused = run_salient(quantize({"--method", "rtn"}));
@@ -428,10 +326,10 @@ TEST_F(CommandLine, AQuantizedModelIsNotQuantizedAgain) {
 
 /// Waits until a running quantization has reported its first layer.
 void wait_for_first_layer(const Program& program) {
-  for (int i = 0; i < 3000 && program.errors_so_far().find("layer 1/") == std::string::npos; ++i) {
+  for (int i = 0; i < 3000 && program.errors_so_far().find("1/4 layers") == std::string::npos; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  ASSERT_THAT(program.errors_so_far(), HasSubstr("layer 1/"));
+  ASSERT_THAT(program.errors_so_far(), HasSubstr("1/4 layers"));
 }
 
 TEST_F(CommandLine, CtrlCAndTermLeaveNothingBehind) {
@@ -441,9 +339,28 @@ TEST_F(CommandLine, CtrlCAndTermLeaveNothingBehind) {
     program.send(signal);
     const auto result = program.wait();
     EXPECT_EQ(result.status, 130);
-    EXPECT_THAT(result.errors, HasSubstr("stopped on request"));
+    EXPECT_THAT(result.errors, HasSubstr("stopped on request; nothing is left of " + out()));
     EXPECT_TRUE(left_behind().empty());
   }
+}
+
+/// Two runs to one output: the second is refused, the first does not notice. What a killed one leaves is in
+/// nobody's way.
+TEST_F(CommandLine, OneRunWritesToAnOutput) {
+  const Program first(quantize({"--n-grid", "1000"}, "64"));
+  ASSERT_NO_FATAL_FAILURE(wait_for_first_layer(first));
+  for (const std::string flag : {"--shuffle", "--overwrite"}) {
+    const auto second = run_salient(quantize({flag}));
+    EXPECT_EQ(second.status, 2);
+    EXPECT_THAT(second.errors, HasSubstr(out() + ": another process is writing to this output"));
+  }
+  EXPECT_EQ(left_behind().size(), 2u);  // the directory of the first, and its lock
+  first.send(SIGKILL);
+  first.wait();
+  EXPECT_EQ(left_behind().size(), 2u);
+  const auto third = run_salient(quantize({}));
+  EXPECT_EQ(third.status, 0) << third.errors;
+  EXPECT_EQ(left_behind(), std::vector<std::string>{"quantized"});
 }
 
 TEST_F(CommandLine, ABurstOfSignalsIsOneRequest) {
@@ -511,13 +428,26 @@ TEST_F(CommandLine, AnInterruptedJobTellsWhatItGoesOnWith) {
   const Program program(arguments);
   ASSERT_NO_FATAL_FAILURE(wait_for_first_layer(program));
   program.send(SIGINT);
-  EXPECT_EQ(program.wait().status, 130);
+  const auto stopped = program.wait();
+  EXPECT_EQ(stopped.status, 130);
+  EXPECT_THAT(stopped.errors, HasSubstr("stopped on request; finished layers are kept in " + out("work") +
+                                        ": the same command with --resume goes on"));
   const auto again = run_salient(arguments);
   EXPECT_EQ(again.status, 2);
   EXPECT_THAT(again.errors, HasSubstr("the work directory is not empty"));
   const auto other = run_salient(quantize({"--n-grid", "2", "--work", out("work"), "--resume"}, "64"));
   EXPECT_EQ(other.status, 2);
   EXPECT_THAT(other.errors, HasSubstr("the work directory holds another job: the recipe changed"));
+  // Layers that were read say nothing about how long the others take.
+  std::vector<std::string> going_on = arguments;
+  going_on.emplace_back("--resume");
+  const auto resumed = run_salient(going_on);
+  EXPECT_EQ(resumed.status, 0) << resumed.errors;
+  EXPECT_TRUE(std::regex_search(resumed.errors,
+                                std::regex("1/4 layers: read from the work directory, [^\n]* elapsed\n")))
+      << resumed.errors;
+  EXPECT_TRUE(std::regex_search(resumed.errors, std::regex("4/4 layers: [^\n]*, 0.0 s left\n")))
+      << resumed.errors;
 }
 
 TEST_F(CommandLine, AKilledJobLeavesNoDirectoryThatLooksFinished) {
@@ -528,6 +458,7 @@ TEST_F(CommandLine, AKilledJobLeavesNoDirectoryThatLooksFinished) {
   EXPECT_FALSE(fs::exists(out()));
   for (const auto& name : left_behind()) {
     EXPECT_THAT(name, AllOf(::testing::StartsWith("."), HasSubstr("partial")));
+    if (name.ends_with(".lock")) continue;
     EXPECT_FALSE(fs::exists(scratch_.path() / name / "config.json"));
   }
 }

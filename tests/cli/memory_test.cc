@@ -1,5 +1,8 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <regex>
 
 #include "base/json.h"
 #include "support/program.h"
@@ -201,8 +204,54 @@ TEST_F(Memory, ThePlanIsPrinted) {
   const std::string model = kDemo + "/model";
   const ProgramResult text = run_salient({"quantize", model, "-o", path("out"), "--data",
                                           kDemo + "/calibration.txt", "--dry-run", "--max-memory", "4GiB"});
-  EXPECT_THAT(text.output, AllOf(HasSubstr("memory"), HasSubstr("program"), HasSubstr("at most 4.29 GB"),
+  EXPECT_THAT(text.output, AllOf(HasSubstr("memory"), HasSubstr("program"), HasSubstr("capped at 4.00 GiB"),
                                  HasSubstr("batches of 2048 tokens")));
+}
+
+/// The total that a plan prints is a cap under which the same is done, without one and with a smaller one.
+TEST_F(Memory, ThePrintedTotalIsACapThatFits) {
+  const std::string model = kDemo + "/model";
+  const auto flags = [](const std::string& cap) {
+    std::vector<std::string> all{"--num-calibration-samples", "90", "--n-grid", "2", "--threads", "2"};
+    if (!cap.empty()) all.insert(all.end(), {"--max-memory", cap});
+    return all;
+  };
+  const auto printed = [&](const std::string& cap) {
+    std::vector<std::string> arguments{"quantize",  model,        "-o",
+                                       path("out"), "--data",     kDemo + "/calibration.txt",
+                                       "--dry-run", "--overwrite"};
+    const auto more = flags(cap);
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const ProgramResult result = run_salient(arguments);
+    std::smatch found;
+    EXPECT_TRUE(std::regex_search(result.output, found,
+                                  std::regex("memory +up to ([0-9]+)\\.00 MiB .*; fits under --max-memory "
+                                             "([0-9]+MiB)")))
+        << result.output << result.errors;
+    EXPECT_EQ(fmt::format("{}MiB", found.str(1)), found.str(2));
+    return found.str(2);
+  };
+  for (const std::string cap : {"", "200MiB", "170MiB"}) {
+    const Json wanted = plan(model, flags(cap));
+    const Json got = plan(model, flags(printed(cap)));
+    EXPECT_EQ(wanted["sufficient_cap"], got["cap"]);
+    for (const std::string part : {"storage", "rows_per_batch", "gram_block", "sufficient_cap"})
+      EXPECT_EQ(wanted[part], got[part]) << part << ", " << cap;
+    EXPECT_EQ(printed(printed(cap)), printed(cap));
+  }
+  const ProgramResult run = quantize(model, flags(printed("")));
+  EXPECT_EQ(run.status, 0) << run.errors;
+}
+
+TEST_F(Memory, ARefusalNamesSampling) {
+  const ProgramResult refused = run_salient(
+      {"quantize", kDemo + "/model", "-o", path("out"), "--data", "self", "--max-memory", "100MiB"});
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_THAT(
+      refused.errors,
+      AllOf(HasSubstr("but --max-memory is 100.00MiB; sampling (the data set \"self\") runs the whole "
+                      "model and takes "),
+            HasSubstr("the smallest cap that would do is ")));
 }
 
 }  // namespace

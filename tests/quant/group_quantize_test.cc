@@ -278,7 +278,7 @@ TEST(GroupQuantize, BadArgumentsAreRefused) {
   EXPECT_THAT([&] { quantize_to_nearest(weight.to(DType::f16), Tensor(), kAsymmetric, DType::f16); },
               throws_error(ErrorKind::internal, HasSubstr("F16")));
   EXPECT_THAT([&] { quantize_to_nearest(weight, Tensor(), {.num_bits = 9}, DType::f16); },
-              throws_error(ErrorKind::unsupported, HasSubstr("num_bits is 9")));
+              throws_error(ErrorKind::invalid_argument, HasSubstr("num_bits is 9")));
 }
 
 TEST(GroupQuantize, AWholeMatrixNeedsItsGridAndTakesNoClip) {

@@ -73,13 +73,13 @@ TEST(Scheme, ValidatesBitsAndGroupSize) {
   }
   for (const int64_t group : group_sizes()) EXPECT_NO_THROW(validate({.group_size = group}));
   EXPECT_THAT([] { validate({.group_size = 48}); },
-              throws_error(ErrorKind::unsupported,
+              throws_error(ErrorKind::invalid_argument,
                            HasSubstr("is 48; it must be 16, 32, 64, 128, 256 or -1 (the whole row)")));
   EXPECT_THAT([] { validate({.group_size = -2}); },
               throws_error(ErrorKind::invalid_argument, HasSubstr("is -2")));
   for (const int bits : {1, 9, 16}) {
     EXPECT_THAT([&] { validate({.num_bits = bits}); },
-                throws_error(ErrorKind::unsupported,
+                throws_error(ErrorKind::invalid_argument,
                              HasSubstr(fmt::format("is {}; Salient quantizes to 2 to 8 bits", bits))));
   }
   EXPECT_THAT([] { validate({.num_bits = -4}); }, throws_error(ErrorKind::invalid_argument, HasSubstr("-4")));

@@ -146,7 +146,7 @@ TEST_F(BitChoice, UnderACapTheRecordOfARunWithoutOneIsTheWay) {
   OneshotOptions capped = options_;
   capped.max_memory = uint64_t{1} << 34;
   EXPECT_THAT([&] { plan_oneshot(capped); },
-              throws_error(ErrorKind::unsupported,
+              throws_error(ErrorKind::invalid_argument,
                            AllOf(HasSubstr("target_bits beside max_memory: the errors that it chooses by"),
                                  HasSubstr("run the recipe.yaml of that run"))));
   oneshot(options_);
@@ -283,7 +283,7 @@ TEST_F(BitChoice, NeedsDataAndAFormatWithManyWidths) {
   error(without_data, ErrorKind::invalid_argument, "needs calibration text");
   OneshotOptions gemm = options_;
   gemm.format = Format::autoawq_gemm;
-  error(gemm, ErrorKind::unsupported, "autoawq-gemm holds 4-bit codes only");
+  error(gemm, ErrorKind::invalid_argument, "autoawq-gemm holds 4-bit codes only");
   OneshotOptions scaled = options_;
   scaled.result = OneshotResult::scaled;
   error(scaled, ErrorKind::invalid_argument, "target_bits is for integers");

@@ -125,6 +125,12 @@ TEST(ReportHtml, DegenerateReportsHavePages) {
     layer.mappings.clear();
   }
   EXPECT_THAT(page_of(nearest), AllOf(HasSubstr("No losses were measured"), Not(HasSubstr("<svg"))));
+  // Round to nearest knows how long a layer took, and has no column of zeros beside it.
+  for (LayerReport& layer : nearest.layers)
+    layer = {
+        .layer = layer.layer, .mappings = {}, .linears = {}, .pooled_experts = {}, .seconds = {.total = 1.5}};
+  EXPECT_THAT(page_of(nearest), AllOf(HasSubstr("<td>0</td><td>1.50</td></tr>"), Not(HasSubstr("0.0e+00")),
+                                      Not(HasSubstr("0.00e+00")), Not(HasSubstr("loss before clips"))));
   EXPECT_THAT(page_of(ExampleReport(1).get()), HasSubstr("<svg"));
   OneshotReport zeros;  // nothing measured is a number above zero
   zeros.layers.resize(1);
@@ -183,12 +189,13 @@ class ReportInBrowser : public ::testing::Test {
   /// The document after its scripts, and `script` behind them, have run. What a script's end and the console
   /// say is checked here.
   std::string document(const OneshotReport& report, const std::string& fragment = "",
-                       const std::string& script = "") {
+                       const std::string& script = "", int width = 800) {
     const std::string path = (scratch_.path() / "report.html").string();
     std::string page = page_of(report);
     page.insert(page.find("</body>"), fmt::format("<script>{}</script>", script));
     write_file_atomically(path, page);
-    const ProgramResult result = open_in_browser(*browser_, "file://" + path + fragment);
+    const ProgramResult result = open_in_browser(*browser_, "file://" + path + fragment,
+                                                 {fmt::format("--window-size={},900", width), "--dump-dom"});
     EXPECT_EQ(result.status, 0) << result.errors;
     EXPECT_THAT(result.errors, Not(HasSubstr("CONSOLE")));
     return result.output;
@@ -260,6 +267,21 @@ TEST_F(ReportInBrowser, HostileNamesDoNothing) {
   const std::string page = document(troubled_report(), "#sort=-loss");
   EXPECT_THAT(page, HasSubstr("<title>Quantization of b&gt;</title>"));
   EXPECT_EQ(losses(page).front(), INFINITY);
+}
+
+/// A window of a usual width shows all columns of every table.
+TEST_F(ReportInBrowser, TablesFitAWindow) {
+  OneshotReport report = ExampleReport(30).get();
+  for (LayerReport& layer : report.layers) {
+    for (LinearReport& linear : layer.linears)
+      linear.largest_channels.assign(5, {.channel = 11007, .mean_absolute = 1, .times_median = 123});
+  }
+  const std::string measure =
+      "document.title = 'cut: ' + Array.from(document.querySelectorAll('.scroll')).filter(function (box) {"
+      "  return box.scrollWidth > box.clientWidth;"
+      "}).map(function (box) { return box.firstChild.id; }).join(', ');";
+  const std::string page = document(report, "", measure, 1300);
+  EXPECT_THAT(page, HasSubstr("<title>cut: </title>")) << page.substr(page.find("<title>"), 100);
 }
 
 /// A browser draws nothing of paths that it cannot read, and says so nowhere but in a box without size.

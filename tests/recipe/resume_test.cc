@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 #include <map>
 #include <random>
@@ -23,6 +24,7 @@ namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 constexpr int64_t kLayers = 3;
@@ -364,6 +366,26 @@ TEST_F(Resume, OneProcessAtATime) {
   EXPECT_FALSE(fs::exists(second.output));
 }
 
+/// Layers that were read say nothing about the others.
+TEST_F(Resume, WhatIsLeftIsJudgedByLayersOfThisRun) {
+  interrupt_after(2);
+  std::vector<double> left;
+  OneshotOptions options = options_;
+  options.resume = true;
+  options.on_progress = [&](const Progress& progress) { left.push_back(progress.remaining_seconds); };
+  oneshot(options);
+  ASSERT_THAT(left, SizeIs(kLayers));
+  EXPECT_TRUE(std::isnan(left[0]) && std::isnan(left[1]));
+  EXPECT_EQ(left[2], 0);
+  fs::remove_all(options_.output);
+  options.work.clear();
+  options.resume = false;
+  left.clear();
+  oneshot(options);
+  EXPECT_GT(left[0], 0);
+  EXPECT_EQ(left[2], 0);
+}
+
 /// Whatever became of the files of finished layers: the output is the same, because what is not as it was
 /// written is done again.
 TEST_F(Resume, DamagedLayersAreDoneAgain) {
@@ -388,6 +410,11 @@ TEST_F(Resume, DamagedLayersAreDoneAgain) {
   EXPECT_THAT(report.warnings,
               ::testing::Contains(AllOf(HasSubstr("layer-00001.safetensors: the checksum is wrong"),
                                         HasSubstr("layer 1 and those behind it were worked on again"))));
+  const OneshotReport halved = damage(0, [](std::string& bytes) { bytes.resize(100); });
+  const std::string file = path("work") + "/layer-00000.safetensors";
+  EXPECT_THAT(halved.warnings,
+              ::testing::Contains(AllOf(::testing::StartsWith(file + ": "), HasSubstr("worked on again"),
+                                        Not(HasSubstr(file + ": " + file)))));
   std::mt19937 random(3);
   for (int i = 0; i < 60; ++i) {
     const auto layer = static_cast<int64_t>(random() % kLayers);
