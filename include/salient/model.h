@@ -29,8 +29,8 @@ struct LoadOptions {
   /// "auto" or "cpu".
   std::string device = "auto";
   /// How linears of up to 4 bits take their inputs: "fp32" (exact products), "int16" or "int8" (integers with
-  /// a scale for each group of weights; a multiple faster for many rows). Perplexity was measured within 0.02 %
-  /// of that of exact products with "int16", within 0.5 % with "int8".
+  /// a scale for each group of weights; a multiple faster for many rows). Perplexity was measured within 0.02
+  /// % of that of exact products with "int16", within 0.5 % with "int8".
   std::string activations = "int16";
   /// A folder where packed weights of up to 4 bits are kept, so that the next load maps them; empty: they are
   /// packed in memory every time.

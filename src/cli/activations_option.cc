@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include "cli/commands.h"
 
 namespace salient::cli {
@@ -6,10 +8,11 @@ void add_activations_option(CLI::App& command, std::string& activations) {
   command
       .add_option(
           "--activations", activations,
-          fmt::format("What linears of up to 4 bits make of their inputs: fp32, exact products; int16 or int8, "
-                      "integers with a scale for each group of weights, several times faster on prompts "
-                      "(default {})",
-                      activations))
+          fmt::format(
+              "What linears of up to 4 bits make of their inputs: fp32, exact products; int16 or int8, "
+              "integers with a scale for each group of weights, several times faster on prompts "
+              "(default {})",
+              activations))
       ->check(CLI::IsMember({"fp32", "int16", "int8"}));
 }
 

@@ -9,6 +9,7 @@
 #include "backend/cpu/attention.h"
 #include "backend/cpu/code_sweeps.h"
 #include "backend/cpu/column_rounding.h"
+#include "backend/cpu/cpu_linear.h"
 #include "backend/cpu/factor.h"
 #include "backend/cpu/isa.h"
 #include "backend/cpu/panel_weight.h"
@@ -44,42 +45,6 @@ void require_matrix(const char* what, const Tensor& tensor) {
 bool is_weight_type(DType dtype) {
   return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
 }
-
-class CpuLinear final : public PreparedLinear {
- public:
-  CpuLinear(std::unique_ptr<const WeightSource> weight, const Tensor& bias) : weight_(std::move(weight)) {
-    if (!bias.defined()) return;
-    require(is_weight_type(bias.dtype()) && bias.shape() == Shape{weight_->outputs()},
-            "the bias of a linear must be one floating-point row as long as its outputs");
-    bias_ = bias.to(DType::f32);
-  }
-
-  int64_t out_features() const override { return weight_->outputs(); }
-  int64_t in_features() const override { return weight_->depth(); }
-  size_t byte_size() const override {
-    return weight_->byte_size() + (bias_.defined() ? bias_.byte_size() : 0);
-  }
-
-  /// A copy that shares the weight and has it packed too.
-  std::shared_ptr<const CpuLinear> with_packed(Tensor packed) const {
-    auto result = std::make_shared<CpuLinear>(*this);
-    result->packed_ = std::move(packed);
-    return result;
-  }
-
-  const WeightSource& weight() const { return *weight_; }
-  const uint16_t* packed() const {
-    return packed_.defined() ? reinterpret_cast<const uint16_t*>(packed_.bytes()) : nullptr;
-  }
-  std::span<const float> bias() const {
-    return bias_.defined() ? bias_.values<float>() : std::span<const float>();
-  }
-
- private:
-  std::shared_ptr<const WeightSource> weight_;
-  Tensor bias_;    // f32 [out] or undefined
-  Tensor packed_;  // bf16, see pack_weight, or undefined
-};
 
 /// Runs body(begin, end) over rows in pieces of about 16384 elements: a few microseconds each.
 template <typename Body>
@@ -194,12 +159,6 @@ std::unique_ptr<PreparedLinear> CpuBackend::prepare(const LinearWeight& weight) 
   require(is_weight_type(dense.dtype()) && dense.shape().size() == 2,
           "a dense weight must be an F32, F16 or BF16 matrix");
   return std::make_unique<CpuLinear>(std::make_unique<DenseWeight>(dense), weight.bias);
-}
-
-const CpuLinear& own_linear(const PreparedLinear& linear) {
-  const auto* own = dynamic_cast<const CpuLinear*>(&linear);
-  require(own != nullptr, "a linear of another back end");
-  return *own;
 }
 
 std::optional<PackedWeight> CpuBackend::packed_weight(const PreparedLinear& linear) {
