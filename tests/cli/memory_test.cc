@@ -43,7 +43,8 @@ class Memory : public ::testing::Test {
 
   /// The kernel's count of what was resident is what was planned, or less, but not by much: what is counted
   /// for the code that the library of products generates is not all used where Salient has its own. Pages of
-  /// the program itself come in runs of their own choosing, other ones in every process. Returns the plan.
+  /// the program itself come in runs of their own choosing, other ones in every process, and perhaps half of
+  /// them. Returns the plan.
   Json expect_kept(const std::string& model, const std::vector<std::string>& more) const {
     Json planned = plan(model, more);
     const ProgramResult result = quantize(model, more);
@@ -52,7 +53,7 @@ class Memory : public ::testing::Test {
     const auto peak = planned["peak"].get<double>();
     constexpr double kProgramPages = 1e6;
     EXPECT_LE(measured, peak + kProgramPages) << planned.dump(2);
-    EXPECT_GE(measured, peak / 2.2) << planned.dump(2);
+    EXPECT_GE(measured, (peak - planned["program"].get<double>() / 2) / 2.2) << planned.dump(2);
     return planned;
   }
 

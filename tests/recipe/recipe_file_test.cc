@@ -292,8 +292,8 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"QuantizationModifier: {scheme: W4A16, input_observer: minmax}",
                 kUnsupported,
                 {"input_observer"}},
-        Mistake{weights("num_bits: 9, group_size: 64"), kUnsupported, {"g: weights", "num_bits is 9"}},
-        Mistake{weights("num_bits: 4, group_size: 24"), kUnsupported, {"group_size is 24"}},
+        Mistake{weights("num_bits: 9, group_size: 64"), kWrong, {"g: weights", "num_bits is 9"}},
+        Mistake{weights("num_bits: 4, group_size: 24"), kWrong, {"group_size is 24"}},
         Mistake{weights("num_bits: 4, strategy: block"), kUnsupported, {"strategy block"}},
         Mistake{weights("num_bits: 4, strategy: token"), kUnsupported, {"strategy token"}},
         Mistake{weights("num_bits: 4, strategy: tensor_group"), kUnsupported, {"strategy: \"tensor_group\""}},
@@ -318,7 +318,7 @@ INSTANTIATE_TEST_SUITE_P(
                 kUnsupported,
                 {"g: input_activations"}},
         Mistake{"{w_bit: 4, version: marlin}", kUnsupported, {"version: \"marlin\"", "GEMM"}},
-        Mistake{"{w_bit: 9}", kUnsupported, {"num_bits is 9"}}));
+        Mistake{"{w_bit: 9}", kWrong, {"num_bits is 9"}}));
 
 INSTANTIATE_TEST_SUITE_P(
     Contradictions, RecipeMistake,
@@ -404,7 +404,7 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"AWQModifier: {apply_clip: true, scheme: W4A16, weight_observer: minmax}",
                 kWrong,
                 {"every group has an observer"}},
-        Mistake{"AWQModifier: {bits: 9}", kUnsupported, {"AWQModifier: num_bits is 9"}},
+        Mistake{"AWQModifier: {bits: 9}", kWrong, {"AWQModifier: num_bits is 9"}},
         Mistake{"{w_bit: 4, zero_point: false, version: GEMM}",
                 kWrong,
                 {"zero_point: false does not go with the GEMM"}}));

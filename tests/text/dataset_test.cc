@@ -226,9 +226,9 @@ TEST_F(MakeSequences, RefusesTooLittle) {
     return message_of(ErrorKind::invalid_argument, [&] { make_sequences(&tokenizer_, documents_, options); });
   };
   EXPECT_EQ(error({.length = 100, .joined = JoinedDocuments::all}),
-            "text: 10 tokens are too few for one window of 100");
+            "text: 10 tokens are too few for one window of 100; give more text, or a smaller max_seq_length");
   EXPECT_EQ(error({.joined = JoinedDocuments::none, .shortest = 9}),
-            "text: none of the 5 documents has 9 tokens");
+            "text: none of the 5 documents has 9 tokens; all have 13 together");
   EXPECT_EQ(error({.length = 0}),
             "text: 18446744073709551615 sequences of 0 tokens asked for; at least 1 is needed");
   const CancellationFlag stop{true};
