@@ -132,11 +132,16 @@ def test_nonsense_is_refused_at_its_line(make: Any, message: str) -> None:
         make()
 
 
+def test_numbers_out_of_range_are_wrong_values() -> None:
+    with pytest.raises(ValueError, match="^AWQModifier: num_bits is 9"):
+        AWQModifier(bits=9)
+    with pytest.raises(ValueError, match="^QuantizationArgs: group_size is 17"):
+        guide_args(group_size=17)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: AWQModifier(bits=9), "^AWQModifier: num_bits is 9"),
-        (lambda: guide_args(group_size=17), "^QuantizationArgs: group_size is 17"),
         (lambda: QuantizationArgs(type="float"), "^QuantizationArgs: type"),
         (lambda: AWQModifier(offload_device="cuda:0"), '^AWQModifier: offload_device: "cuda:0" is not supported'),
         (lambda: AWQModifier(sequential_targets=["LlamaDecoderLayer"]), "^AWQModifier: sequential_targets: .*leave it"),
