@@ -47,6 +47,8 @@ FileLock::FileLock(const std::filesystem::path& path, const std::string& held) {
     if (fd_ < 0) fail_errno(path, "open", errno);
     const int code = ::flock(fd_, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
     if (code == 0 && names(path, fd_)) return;
+    // Where the file system knows no locks, as some that lie on other machines, there is none.
+    if (code == ENOLCK || code == ENOSYS || code == EOPNOTSUPP) return;
     ::close(fd_);
     if (code == EWOULDBLOCK) fail(ErrorKind::invalid_argument, "{}", held);
     if (code != 0 && code != EINTR) fail_errno(path, "lock", code);

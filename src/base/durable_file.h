@@ -10,7 +10,7 @@ namespace salient {
 void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& path);
 
 /// Makes the process the only one that works where the file lies; the system frees it when the process ends,
-/// however that comes about. The file stays.
+/// however that comes about. On a file system without locks it keeps nobody away. The file stays.
 class FileLock {
  public:
   /// Creates the file if need be. Errors: invalid_argument with the text `held` when another process holds

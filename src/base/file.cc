@@ -90,6 +90,18 @@ fs::path absolute_path(const std::string& path) {
   return absolute.lexically_normal();
 }
 
+/// What a link stands for, there or not.
+fs::path followed(fs::path path) {
+  constexpr int kMostLinks = 40;  // as the kernel allows
+  std::error_code code;
+  for (int i = 0; i < kMostLinks && fs::is_symlink(path, code); ++i) {
+    const fs::path target = fs::read_symlink(path, code);
+    if (code) break;
+    path = (path.parent_path() / target).lexically_normal();
+  }
+  return path;
+}
+
 std::string unique_suffix() {
   return fmt::format("{}-{:x}", ::getpid(), reinterpret_cast<uintptr_t>(&errno));
 }
@@ -144,6 +156,15 @@ std::vector<fs::path> list_directory(const fs::path& directory) {
   return paths;
 }
 
+void check_creatable(const fs::path& path) {
+  fs::path ancestor = followed(absolute_path(path.string())).parent_path();
+  while (!path_exists(ancestor) && ancestor.has_relative_path()) ancestor = ancestor.parent_path();
+  if (!fs::is_directory(ancestor))
+    fail(ErrorKind::io, "{}: cannot create: {} is no folder", path.string(), ancestor.string());
+  if (::access(ancestor.c_str(), W_OK | X_OK) != 0)
+    fail(ErrorKind::io, "{}: cannot create: {}: {}", path.string(), ancestor.string(), std::strerror(errno));
+}
+
 bool contains_path(const fs::path& directory, const fs::path& inner) {
   const auto canonical = [](const fs::path& path) {
     std::error_code code;
@@ -181,6 +202,7 @@ void write_file_atomically(const std::string& path, std::string_view content) {
 OutputDirectory::OutputDirectory(const std::string& target, IfExists if_exists)
     : target_(absolute_path(target)), if_exists_(if_exists) {
   if (!target_.has_filename()) target_ = target_.parent_path();  // "out/" names the same folder as "out"
+  target_ = followed(target_);
   refuse_existing();
   partial_ = target_.parent_path() / fmt::format(".{}.partial", target_.filename().string());
   create_folders(target_.parent_path());

@@ -38,6 +38,10 @@ bool path_exists(const std::filesystem::path& path);
 /// Whether a regular file, or a link to one, stands at `path`. Errors: io, as path_exists.
 bool file_exists(const std::filesystem::path& path);
 
+/// Whether a file or folder that does not exist could be made: the nearest folder above it may be written to.
+/// Errors: io, naming both.
+void check_creatable(const std::filesystem::path& path);
+
 /// What lies in a directory, in no order. Errors: not_found, io.
 std::vector<std::filesystem::path> list_directory(const std::filesystem::path& directory);
 
@@ -52,10 +56,11 @@ void write_file_atomically(const std::string& path, std::string_view content);
 
 class FileLock;
 
-/// A directory that appears complete or not at all: files are written to a hidden sibling (`path()`), which
-/// `commit` renames to the target. Destroyed without commit, the sibling and all in it are removed; what a
-/// killed process left there goes when the next one writes to the same target. One process at a time does: a
-/// lock beside the sibling, which the system frees with the process, keeps others away.
+/// A directory that appears complete or not at all (a link stands for what it points to): files are written
+/// to a hidden sibling (`path()`), which `commit` renames to the target. Destroyed without commit, the
+/// sibling and all in it are removed; what a killed process left there goes when the next one writes to the
+/// same target. One process at a time does: a lock beside the sibling, which the system frees with the
+/// process, keeps others away.
 class OutputDirectory {
  public:
   enum class IfExists { refuse, replace };

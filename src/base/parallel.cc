@@ -77,6 +77,8 @@ void wait_while(const std::atomic<uint32_t>& value, uint32_t old, std::chrono::m
   value.wait(old, std::memory_order_acquire);
 }
 
+size_t processors() { return std::min(processors_by_affinity(), processors_by_cgroup()); }
+
 /// Threads that help whoever runs a job. The caller opens a gate, and works; workers that come while it is
 /// open join, the others have missed nothing; when no chunk is left the caller closes the gate and waits for
 /// those inside. So it never waits for a thread that sleeps or that the scheduler has put aside, unless that
@@ -84,7 +86,7 @@ void wait_while(const std::atomic<uint32_t>& value, uint32_t old, std::chrono::m
 class ThreadPool {
  public:
   explicit ThreadPool(size_t threads)
-      : wanted_(threads), spin_(threads <= processors_by_affinity() ? kSpin : kCrowdedSpin) {
+      : wanted_(threads), spin_(threads <= processors() ? kSpin : kCrowdedSpin) {
     // Where the system allows no more threads or has no memory for them, those that started do the work.
     try {
       workers_.reserve(threads - 1);
@@ -173,7 +175,7 @@ size_t default_thread_count() {
     fail(ErrorKind::invalid_argument, "SALIENT_THREADS: \"{}\" is no number of threads from 1 to {}", text,
          kMostThreads);
   }
-  return std::min({processors_by_affinity(), processors_by_cgroup(), size_t{kMostThreads}});
+  return std::min(processors(), size_t{kMostThreads});
 }
 
 std::atomic<size_t> wanted_threads{0};  // 0: not known yet

@@ -16,11 +16,15 @@ void add_activations_option(CLI::App& command, std::string& activations) {
       ->check(CLI::IsMember({"fp32", "int16", "int8"}));
 }
 
+std::string not_empty(const std::string& value) { return value.empty() ? "the value is empty" : ""; }
+
 void add_packed_weights_option(CLI::App& command, std::string& folder) {
-  command.add_option(
-      "--packed-weights", folder,
-      "Folder that keeps the weights of quantized models as they are packed for this program: made "
-      "by the first load, mapped by those that follow");
+  command
+      .add_option(
+          "--packed-weights", folder,
+          "Folder that keeps the weights of quantized models as they are packed for this program: made "
+          "by the first load, mapped by those that follow")
+      ->check(not_empty);
 }
 
 }  // namespace salient::cli

@@ -41,6 +41,7 @@ std::string read_prompt(const GenerateArguments& arguments) {
 /// The whole text as a number.
 template <typename Number>
 bool parse_number(std::string_view text, Number& number) {
+  if (text.starts_with('+')) text.remove_prefix(1);
   const char* const end = text.data() + text.size();
   const auto [stopped, code] = std::from_chars(text.data(), end, number);
   return code == std::errc() && stopped == end;
@@ -170,7 +171,9 @@ void run_generate(GenerateArguments& arguments) {
   } else {
     results.push_back(print_text(model, prompt, options));
   }
-  if (results.front().reason == FinishReason::cancelled) fail(ErrorKind::cancelled, "stopped on request");
+  const bool cancelled = std::ranges::any_of(
+      results, [](const Generation& result) { return result.reason == FinishReason::cancelled; });
+  if (cancelled) fail(ErrorKind::cancelled, "stopped on request");
 }
 
 void add_sampling_options(CLI::App& command, GenerateArguments& arguments) {
@@ -187,7 +190,8 @@ void add_sampling_options(CLI::App& command, GenerateArguments& arguments) {
       .add_option("--logit-bias", arguments.logit_bias,
                   "ID=BIAS: add BIAS to the logit of a token; -inf: never draw it; may be repeated")
       ->allow_extra_args(false);
-  command.add_option("--seed", options.seed, "Seed of the draws (default 0)");
+  command.add_option("--seed", options.seed, "Seed of the draws (default 0)")
+      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()));
   command
       .add_option("--num-return-sequences", arguments.texts,
                   "Texts to draw, with this seed and the ones that follow; the prompt is run once")
@@ -195,10 +199,16 @@ void add_sampling_options(CLI::App& command, GenerateArguments& arguments) {
 }
 
 void add_state_options(CLI::App& command, GenerateOptions& options) {
-  command.add_option("--load-state", options.load_state,
-                     "Go on from a file that --save-state left; the prompt follows its tokens");
-  command.add_option("--save-state", options.save_state,
-                     "Leave the tokens, and what the model remembers of them, in a file");
+  command
+      .add_option("--load-state", options.load_state,
+                  "Go on from a file that --save-state left; the prompt follows its tokens")
+      ->check(not_empty);
+  command
+      .add_option(
+          "--save-state", options.save_state,
+          "Leave the tokens, and what the model remembers of them, in a file; an older state there is "
+          "replaced, anything else is not")
+      ->check(not_empty);
 }
 
 }  // namespace
@@ -214,19 +224,22 @@ void add_generate_command(CLI::App& app) {
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
   add_sampling_options(*command, *arguments);
   command->add_option("--stop", options.stop, "End the text before this string; may be repeated")
+      ->check(not_empty)
       ->allow_extra_args(false);
   add_state_options(*command, options);
+  auto* speculate =
+      command
+          ->add_option(
+              "--speculate", options.speculate,
+              "Propose so many tokens at a time, from what followed the last ones before; the text is the "
+              "same")
+          ->check(CLI::Range(int64_t{0}, int64_t{256}));
   command
-      ->add_option(
-          "--speculate", options.speculate,
-          "Propose so many tokens at a time, from what followed the last ones before; the text is the "
-          "same")
-      ->check(CLI::Range(int64_t{0}, int64_t{256}));
-  command->add_option(
-      "--draft", arguments->draft,
-      fmt::format("A smaller model of the same vocabulary that proposes the tokens ({}, unless "
-                  "--speculate says otherwise)",
-                  kDraftTokens));
+      ->add_option("--draft", arguments->draft,
+                   fmt::format("A smaller model of the same vocabulary that proposes the tokens ({}, unless "
+                               "--speculate says otherwise)",
+                               kDraftTokens))
+      ->check(not_empty);
   command
       ->add_option("--logprobs", options.logprobs,
                    "Report log-probabilities of each token and of so many of the likeliest; needs --json")
@@ -234,7 +247,9 @@ void add_generate_command(CLI::App& app) {
   add_activations_option(*command, arguments->activations);
   add_packed_weights_option(*command, arguments->packed_weights);
   command->add_flag("--json", arguments->json, "Report text and speed as JSON on standard output");
-  command->callback([arguments, prompt] {
+  command->callback([arguments, prompt, speculate] {
+    if (!arguments->draft.empty() && speculate->count() > 0 && arguments->options.speculate == 0)
+      fail(ErrorKind::invalid_argument, "--draft proposes tokens, but --speculate 0 asks for none");
     if (prompt->count() == 0 && arguments->options.load_state.empty())
       fail(ErrorKind::invalid_argument, "--prompt is required, unless --load-state gives one to go on from");
     if (arguments->options.logprobs && !arguments->json)

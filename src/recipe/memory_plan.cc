@@ -492,6 +492,13 @@ MemoryPlan with_most_threads(const JobMemory& memory, MemoryChoice choice) {
   return with_sufficient_cap(memory, choice);
 }
 
+/// Rounded down, never up to a cap that would do.
+std::string describe_cap(uint64_t bytes) {
+  if (bytes < kMiB) return fmt::format("{} bytes (is a unit such as MiB missing?)", bytes);
+  const uint64_t hundredths = bytes * 100 / kMiB;
+  return fmt::format("{}.{:02}MiB", hundredths / 100, hundredths % 100);
+}
+
 uint64_t whole_mebibytes(uint64_t bytes) { return rounded_up(bytes, kMiB) / kMiB; }
 
 /// What nothing that may be chosen makes smaller, or what is chosen at last.
@@ -527,12 +534,9 @@ MemoryPlan plan_memory(const Job& job) {
     least = needed;
     leanest = plan;
   }
-  const uint64_t hundredths = job.max_memory * 100 / kMiB;  // rounded down, never up to a cap that would do
   fail(ErrorKind::out_of_memory,
-       "the job needs {}MiB of memory, but max_memory is {}.{:02}MiB; {} the smallest cap that would do is "
-       "{}MiB",
-       whole_mebibytes(whole), hundredths / 100, hundredths % 100, what_remains(leanest),
-       whole_mebibytes(least));
+       "the job needs {}MiB of memory, but max_memory is {}; {} the smallest cap that would do is {}MiB",
+       whole_mebibytes(whole), describe_cap(job.max_memory), what_remains(leanest), whole_mebibytes(least));
 }
 
 }  // namespace salient

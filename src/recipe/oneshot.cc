@@ -428,7 +428,7 @@ class OneshotRun {
 void check_output(const OneshotOptions& options) {
   if (options.output.empty()) fail(ErrorKind::invalid_argument, "the output directory has no name");
   check_work_directory(options);
-  if (!path_exists(options.output)) return;
+  if (!path_exists(options.output)) return check_creatable(options.output);
   if (!options.overwrite)
     fail(ErrorKind::invalid_argument,
          "{}: the output exists already; overwrite (--overwrite) replaces a model directory", options.output);

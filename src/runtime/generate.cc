@@ -282,7 +282,9 @@ void TokenStream::take_logits(Tensor logits) {
 }
 
 SequenceState TokenStream::state() {
-  cache_.truncate(std::min(cache_.length(), std::ssize(seen_)));
+  // Behind a rejected guess its keys and values still stand where those of the last token belong.
+  const int64_t passed = std::ssize(seen_) - (needs_pass() ? 1 : 0);
+  cache_.truncate(std::min(cache_.length(), passed));
   SequenceState state(decoder_.spec());
   state.tokens = seen_;
   state.cache = cache_;

@@ -43,10 +43,13 @@ class TextOutput {
   std::string text_;
 };
 
-/// Before a long text rather than behind it.
-void check_folder(const std::string& path) {
+/// Before a long text rather than behind it; whatever else may stand there is not to be replaced.
+void check_state_target(const std::string& path) {
   const auto folder = std::filesystem::absolute(path).parent_path();
   if (!path_exists(folder)) fail(ErrorKind::not_found, "{}: there is no folder {}", path, folder.string());
+  if (path_exists(path) && !is_sequence_state(path)) {
+    fail(ErrorKind::invalid_argument, "{}: it exists already and is no saved state; name another file", path);
+  }
 }
 
 void check(const GenerateOptions& options) {
@@ -54,7 +57,7 @@ void check(const GenerateOptions& options) {
     if (!first_invalid_byte(stop)) continue;
     fail(ErrorKind::invalid_argument, "a stop text is not UTF-8: it could end inside a character");
   }
-  if (!options.save_state.empty()) check_folder(options.save_state);
+  if (!options.save_state.empty()) check_state_target(options.save_state);
   if (options.draft != nullptr && options.speculate == 0)
     fail(ErrorKind::invalid_argument, "a draft is given, but no number of tokens to propose (speculate)");
 }
@@ -99,6 +102,16 @@ class Text {
   uint64_t seed_;
   TextOutput output_;
 };
+
+void write_together(std::span<Text> texts) {
+  std::vector<TokenStream*> streams;
+  for (Text& text : texts) streams.push_back(&text.stream());
+  for (bool alive = true; alive;) {
+    alive = false;
+    const auto tokens = TokenStream::next_of_each(streams);
+    for (size_t i = 0; i < texts.size(); ++i) alive = texts[i].take(tokens[i]) || alive;
+  }
+}
 
 }  // namespace
 
@@ -198,21 +211,17 @@ std::vector<Generation> Model::generate_several(std::string_view prompt, int64_t
   all.insert(all.end(), ids.begin(), ids.end());
   TokenStream first = state_->start(ids, options, std::move(before));
   first.prefill();
-  std::vector<Text> texts;
-  texts.reserve(static_cast<size_t>(count));
-  std::vector<TokenStream*> streams;
-  for (int64_t i = 0; i < count; ++i) {
-    const uint64_t seed = options.seed + static_cast<uint64_t>(i);
-    texts.emplace_back(first.fork(seed), seed, state_->output(all, options, {}));
-    streams.push_back(&texts.back().stream());
-  }
-  for (bool alive = true; alive;) {
-    alive = false;
-    const auto tokens = TokenStream::next_of_each(streams);
-    for (size_t i = 0; i < texts.size(); ++i) alive = texts[i].take(tokens[i]) || alive;
-  }
   std::vector<Generation> results;
-  for (Text& text : texts) results.push_back(text.finish());
+  // As many as share a pass: each holds keys and values of its own.
+  for (int64_t begin = 0; begin < count; begin += kRowsAsAlone) {
+    std::vector<Text> texts;
+    for (int64_t i = begin; i < std::min(count, begin + kRowsAsAlone); ++i) {
+      const uint64_t seed = options.seed + static_cast<uint64_t>(i);
+      texts.emplace_back(first.fork(seed), seed, state_->output(all, options, {}));
+    }
+    write_together(texts);
+    for (Text& text : texts) results.push_back(text.finish());
+  }
   return results;
 }
 

@@ -1,7 +1,5 @@
 #include "runtime/packed_weights.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "base/digest.h"
@@ -28,6 +26,16 @@ void add_value(Digest& digest, const Value& value) {
   digest.add(std::as_bytes(std::span(&value, 1)));
 }
 
+void add_stamp(Digest& digest, const fs::path& file) {
+  std::error_code code;
+  const uintmax_t size = fs::file_size(file, code);
+  const auto time = code ? fs::file_time_type() : fs::last_write_time(file, code);
+  if (code) fail(ErrorKind::io, "{}: cannot read its size and time: {}", file.string(), code.message());
+  digest.add_text(file.filename().string());
+  add_value(digest, size);
+  add_value(digest, time.time_since_epoch().count());
+}
+
 std::string checksum_of(const ModelWeights& weights) {
   const Checkpoint& checkpoint = weights.checkpoint();
   Digest digest;
@@ -40,40 +48,57 @@ std::string checksum_of(const ModelWeights& weights) {
   std::vector<fs::path> files = list_directory(checkpoint.directory());
   std::ranges::sort(files);
   for (const fs::path& file : files) {
-    if (file.extension() != ".safetensors") continue;
-    digest.add_text(file.filename().string());
-    add_value(digest, fs::file_size(file));
-    add_value(digest, fs::last_write_time(file).time_since_epoch().count());
+    if (file.extension() == ".safetensors") add_stamp(digest, file);
   }
   return digest.hex();
 }
 
-void make_folder(const std::string& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) fail(ErrorKind::io, "{}: cannot create: {}", folder, error.message());
+/// In the model's own folder the file would pass for one of the checkpoint's.
+void make_folder(const std::string& folder, const fs::path& model) {
+  std::error_code code;
+  fs::create_directories(folder, code);
+  if (code) fail(ErrorKind::io, "{}: cannot create: {}", folder, code.message());
+  if (fs::equivalent(folder, model, code)) {
+    fail(ErrorKind::invalid_argument, "{}: packed weights cannot lie in the model's own folder", folder);
+  }
 }
 
-/// Removes what a load that did not finish has written.
-class TemporaryFile {
+/// Where one process writes the file: it holds the lock, so that what lies there is a killed one's.
+class PartialFile {
  public:
-  explicit TemporaryFile(const fs::path& final) : path_(final) {
-    path_ += fmt::format(".{}.partial", ::getpid());
-    std::error_code ignored;
-    fs::remove(path_, ignored);
+  explicit PartialFile(const fs::path& final)
+      : lock_path_(final.string() + ".lock"), path_(final.string() + ".partial"), lock_(lock_path_, "held") {
+    remove_file(path_);
   }
-  ~TemporaryFile() {
-    std::error_code ignored;
-    fs::remove(path_, ignored);
+  ~PartialFile() {
+    remove_file(path_);
+    remove_file(lock_path_);
   }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
+  PartialFile(const PartialFile&) = delete;
+  PartialFile& operator=(const PartialFile&) = delete;
 
   const fs::path& path() const { return path_; }
 
  private:
+  static void remove_file(const fs::path& path) {
+    std::error_code ignored;
+    fs::remove(path, ignored);
+  }
+
+  fs::path lock_path_;
   fs::path path_;
+  FileLock lock_;
 };
+
+/// Nothing where another process is writing the file.
+std::unique_ptr<PartialFile> claim(const fs::path& path) {
+  try {
+    return std::make_unique<PartialFile>(path);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::invalid_argument) throw;
+    return nullptr;
+  }
+}
 
 void write_layer(ShardFile& file, Backend& backend, const ModelWeights& weights, int64_t layer) {
   for (const auto& [id, weight] : weights.layer(layer).linears) {
@@ -92,23 +117,39 @@ void write_file(const fs::path& path, Backend& backend, const ModelWeights& weig
   size_t tensors = 0;
   for (int64_t layer = 0; layer < weights.spec().layers; ++layer)
     tensors += 2 * weights.spec().linears(layer).size();
-  const TemporaryFile temporary(path);
-  ShardFile file(temporary.path(), (tensors + 1) * kRoomPerTensor);
+  ShardFile file(path, (tensors + 1) * kRoomPerTensor);
   for (int64_t layer = 0; layer < weights.spec().layers; ++layer) {
     throw_if_cancelled(cancelled);
     write_layer(file, backend, weights, layer);
   }
   file.close();
-  publish_file(temporary.path(), path);
 }
 
-/// Nothing for a file that is absent or damaged.
-std::unique_ptr<SafetensorsFile> open_file(const fs::path& path) {
+std::unique_ptr<PreparedLinear> prepare_from(const SafetensorsFile& file, Backend& backend, int64_t layer,
+                                             const LinearSlot& slot, const Tensor& bias) {
+  const std::string name = name_of(layer, slot.id);
+  auto linear = backend.prepare({file.tensor(layout_name(name)), file.tensor(name)}, bias);
+  if (linear->out_features() != slot.out_features || linear->in_features() != slot.in_features) {
+    fail(ErrorKind::bad_format, "{} is [{}, {}], expected [{}, {}]", name, linear->out_features(),
+         linear->in_features(), slot.out_features, slot.in_features);
+  }
+  return linear;
+}
+
+/// Nothing for a file that is absent, or of which a header or a layout is damaged. The weights themselves are
+/// believed, as those of a checkpoint are: to look at them all would take the time that the file saves.
+std::unique_ptr<SafetensorsFile> open_file(const fs::path& path, Backend& backend, const DecoderSpec& spec) {
   if (!file_exists(path)) return nullptr;
   try {
-    return std::make_unique<SafetensorsFile>(path.string());
+    auto file = std::make_unique<SafetensorsFile>(path.string());
+    for (int64_t layer = 0; layer < spec.layers; ++layer) {
+      for (const LinearSlot& slot : spec.linears(layer)) {
+        if (file->contains(name_of(layer, slot.id))) prepare_from(*file, backend, layer, slot, {});
+      }
+    }
+    return file;
   } catch (const Error& error) {
-    if (error.kind() != ErrorKind::bad_format) throw;
+    if (error.kind() == ErrorKind::io) throw;
     return nullptr;
   }
 }
@@ -118,11 +159,17 @@ std::unique_ptr<SafetensorsFile> open_file(const fs::path& path) {
 PackedWeights::PackedWeights(const std::string& folder, Backend& backend, const ModelWeights& weights,
                              const CancellationFlag* cancelled) {
   if (!weights.quantization()) return;
-  make_folder(folder);
+  make_folder(folder, weights.checkpoint().directory());
   path_ = fs::path(folder) / (checksum_of(weights) + ".safetensors");
-  file_ = open_file(path_);
+  const auto open = [&] { file_ = open_file(path_, backend, weights.spec()); };
+  open();
   if (file_) return;
-  write_file(path_, backend, weights, cancelled);
+  const auto partial = claim(path_);
+  if (!partial) return;
+  open();  // whoever held the lock may just have written it
+  if (file_) return;
+  write_file(partial->path(), backend, weights, cancelled);
+  publish_file(partial->path(), path_);
   file_ = std::make_unique<SafetensorsFile>(path_.string());
 }
 
@@ -132,15 +179,7 @@ bool PackedWeights::contains(int64_t layer, const LinearId& id) const {
 
 std::unique_ptr<PreparedLinear> PackedWeights::prepare(Backend& backend, int64_t layer,
                                                        const LinearSlot& slot, const Tensor& bias) const {
-  const std::string name = name_of(layer, slot.id);
-  return with_context(path_.string() + " (remove it to have it made anew)", [&] {
-    auto linear = backend.prepare({file_->tensor(layout_name(name)), file_->tensor(name)}, bias);
-    if (linear->out_features() != slot.out_features || linear->in_features() != slot.in_features) {
-      fail(ErrorKind::bad_format, "{} is [{}, {}], expected [{}, {}]", name, linear->out_features(),
-           linear->in_features(), slot.out_features, slot.in_features);
-    }
-    return linear;
-  });
+  return prepare_from(*file_, backend, layer, slot, bias);
 }
 
 }  // namespace salient

@@ -17,16 +17,16 @@ namespace salient {
 /// sizes and times, so that a changed checkpoint has another one.
 class PackedWeights {
  public:
-  /// Of a model that is not quantized there is none.
+  /// None; so of a model that is not quantized.
   PackedWeights() = default;
-  /// Makes the folder and the file if need be, one layer in memory at a time; a file that cannot be read is
-  /// made anew. Errors: io; cancelled.
+  /// Makes the folder and the file if need be, one layer in memory at a time; a file whose header or
+  /// layouts are damaged is made anew. While another process makes it there are none. Errors:
+  /// invalid_argument for the model's own folder; io; cancelled.
   PackedWeights(const std::string& folder, Backend& backend, const ModelWeights& weights,
                 const CancellationFlag* cancelled);
 
   bool contains(int64_t layer, const LinearId& id) const;
-  /// The linear in the file's memory. Errors: bad_format, naming the file, for another shape than `slot` has
-  /// or parts that the back end has not made.
+  /// The linear in the file's memory.
   std::unique_ptr<PreparedLinear> prepare(Backend& backend, int64_t layer, const LinearSlot& slot,
                                           const Tensor& bias) const;
 

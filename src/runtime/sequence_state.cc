@@ -85,6 +85,20 @@ void read_layer(const SealedFile& file, const DecoderSpec& spec, int64_t layer, 
   cache.store(RecurrentState{tail.to(DType::f32), matrices.to(DType::f32)});
 }
 
+/// Errors: those of read_sequence_state; any damage is bad_format.
+SealedFile open_state(const std::filesystem::path& path) {
+  if (!file_exists(path)) return SealedFile(path);  // which says what is wrong
+  try {
+    SealedFile file(path);
+    file.entry(kHead);
+    file.entry(kTokens);
+    return file;
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::io) throw;
+    fail(ErrorKind::bad_format, "no saved state, or a damaged one: {}", error.what());
+  }
+}
+
 }  // namespace
 
 std::string model_digest(const ModelWeights& weights) {
@@ -128,8 +142,19 @@ void write_sequence_state(const std::filesystem::path& path, const SequenceState
   writer.finish();
 }
 
+bool is_sequence_state(const std::filesystem::path& path) {
+  if (!file_exists(path)) return false;
+  try {
+    open_state(path);
+    return true;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::bad_format) throw;
+    return false;
+  }
+}
+
 SequenceState read_sequence_state(const std::filesystem::path& path, const StateOwner& owner) {
-  const SealedFile file(path);
+  const SealedFile file = open_state(path);
   const std::string text = file.text(kHead);
   const Tensor tokens = file.tensor(kTokens, DType::i32, {row_length(file.entry(kTokens))});
   SequenceState state(owner.spec);

@@ -40,6 +40,9 @@ inline StateOwner state_owner(const ModelWeights& weights) { return {weights.spe
 void write_sequence_state(const std::filesystem::path& path, const SequenceState& state,
                           const StateOwner& owner);
 
+/// Whether such a file, undamaged, of whichever model stands there. Errors: io.
+bool is_sequence_state(const std::filesystem::path& path);
+
 /// Errors: not_found, io; invalid_argument for the state of another model; bad_format or unsupported for a
 /// file that is not what was written.
 SequenceState read_sequence_state(const std::filesystem::path& path, const StateOwner& owner);

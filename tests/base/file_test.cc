@@ -65,6 +65,26 @@ TEST(OutputDirectory, OneWriterAtATime) {
   EXPECT_NO_THROW(open());
 }
 
+TEST(OutputDirectory, ALinkStandsForWhatItPointsTo) {
+  const TemporaryDirectory scratch;
+  fs::create_symlink("model", scratch.path() / "link");
+  OutputDirectory output((scratch.path() / "link").string(), OutputDirectory::IfExists::refuse);
+  std::ofstream(output.path() / "weights") << "whole";
+  output.commit();
+  EXPECT_TRUE(fs::is_symlink(scratch.path() / "link"));
+  EXPECT_FALSE(fs::is_symlink(scratch.path() / "model"));
+  EXPECT_EQ(read_text_file((scratch.path() / "link" / "weights").string()), "whole");
+}
+
+TEST(CheckCreatable, LooksAtTheNearestFolderAbove) {
+  const TemporaryDirectory scratch;
+  std::ofstream(scratch.path() / "file") << "no folder";
+  EXPECT_NO_THROW(check_creatable(scratch.path() / "model"));
+  EXPECT_NO_THROW(check_creatable(scratch.path() / "some" / "more" / "model"));
+  EXPECT_THAT([&] { check_creatable(scratch.path() / "file" / "model"); },
+              throws_error(ErrorKind::io, ::testing::HasSubstr("is no folder")));
+}
+
 TEST(OutputDirectory, RefusesOrReplacesAnExistingTarget) {
   const TemporaryDirectory scratch;
   const auto target = scratch.path() / "model";

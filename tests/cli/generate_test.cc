@@ -133,8 +133,17 @@ TEST_F(GenerateCommand, RefusesWhatMakesNoSense) {
       {{"-p", "x", "--num-return-sequences", "2", "--save-state", file()}, 2, "save_state is for one text"},
       {{"-p", "x", "--speculate", "-1"}, 2, "--speculate"},
       {{"-p", "x", "--draft", "/nowhere"}, 1, "/nowhere"},
+      {{"-p", "x", "--draft", kModel, "--speculate", "0"}, 2, "--speculate 0 asks for none"},
+      {{"-p", "x", "--draft", ""}, 2, "the value is empty"},
+      {{"-p", "x", "--stop", ""}, 2, "the value is empty"},
+      {{"-p", "x", "--seed", "-1"}, 2, "--seed"},
+      {{"-p", "x", "--save-state", ""}, 2, "the value is empty"},
+      {{"-p", "x", "--save-state", "/dev/null"}, 2, "is no saved state"},
+      {{"-p", "x", "--save-state", kModel}, 2, "is no saved state"},
+      {{"-p", "x", "--packed-weights", ""}, 2, "the value is empty"},
       {{"--load-state", "/nowhere.state"}, 1, "/nowhere.state: cannot open"},
-      {{"--load-state", kModel + "/config.json"}, 1, "config.json"},
+      {{"--load-state", kModel + "/config.json"}, 1, "no saved state, or a damaged one"},
+      {{"--load-state", kModel + "/model.safetensors"}, 1, "no saved state, or a damaged one"},
       {{"-p", "x", "--save-state", "/nowhere/text.state"}, 1, "/nowhere/text.state"},
   };
   for (const auto& one : cases) {

@@ -12,6 +12,7 @@
 namespace salient {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 
 /// A model and the texts that it makes, in one go or with breaks.
@@ -139,6 +140,30 @@ TEST(SequenceState, OfTheMiddleOfASpeculationHasWhatWasDrawn) {
   }
 }
 
+/// A draft of other weights is wrong now and then: what its guesses left in the cache is no part of the
+/// state.
+TEST(SequenceState, OfTheMiddleOfASpeculationHasNothingOfRejectedGuesses) {
+  const Subject subject("llama_gqa");
+  const Subject other("llama_tied");
+  const std::vector<int32_t> prompt = subject.prompt();
+  const GenerateRequest plain{.prompt = prompt, .max_tokens = 14};
+  TokenStream alone = subject.stream(plain, SequenceState(subject.decoder.spec()));
+  const auto expected = rest_of(alone);
+  GenerateRequest request = plain;
+  request.speculation = {.tokens = 4, .draft = &other.decoder};
+  int64_t rejected = 0;
+  for (int count = 1; count < 13; ++count) {
+    TokenStream stream = subject.stream(request, SequenceState(subject.decoder.spec()));
+    std::vector<int32_t> found;
+    for (int i = 0; i < count; ++i) found.push_back(*stream.next());
+    TokenStream resumed = subject.stream({.max_tokens = 14 - count}, subject.saved(stream));
+    for (const int32_t token : rest_of(resumed)) found.push_back(token);
+    EXPECT_EQ(found, expected) << count;
+    rejected += stream.result().proposed_tokens - stream.result().accepted_tokens;
+  }
+  EXPECT_GT(rejected, 0);
+}
+
 TEST(SequenceState, OfAnotherModelIsRefused) {
   const Subject one("llama_gqa");
   const Subject other("llama_tied");
@@ -181,7 +206,8 @@ TEST(SequenceState, DamageIsFoundAndAFailedWriteLeavesNothing) {
   std::ofstream(subject.file(), std::ios::binary) << bytes;
   const StateOwner owner = state_owner(subject.decoder.weights());
   EXPECT_THAT([&] { read_sequence_state(subject.file(), owner); },
-              throws_error(ErrorKind::bad_format, HasSubstr("text.state: the checksum is wrong")));
+              throws_error(ErrorKind::bad_format, AllOf(HasSubstr("no saved state, or a damaged one"),
+                                                        HasSubstr("text.state: the checksum is wrong"))));
   const std::filesystem::path nowhere = subject.golden.directory() / "no" / "folder";
   EXPECT_THAT([&] { write_sequence_state(nowhere, stream.state(), owner); },
               throws_error(ErrorKind::io, HasSubstr("folder")));
