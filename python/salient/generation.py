@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol
 
@@ -113,11 +113,10 @@ class GenerationOptions:
     def biases(self) -> dict[int, float]:
         """What is added to the logits of which token."""
         biases = {int(token): float(bias) for token, bias in (self.logit_bias or {}).items()}
-        for token, bias in _single_tokens("sequence_bias", _bias_items(self.sequence_bias)):
+        for token, bias in _token_biases("sequence_bias", self.sequence_bias):
             biases[token] = biases.get(token, 0.0) + bias
-        banned = [(word, _BANNED) for word in self.bad_words_ids]
-        for token, _ in _single_tokens("bad_words_ids", banned):
-            biases[token] = _BANNED
+        for token, bias in _token_biases("bad_words_ids", self.bad_words_ids):
+            biases[token] = bias
         return {**biases, **{int(token): _BANNED for token in self.suppress_tokens}}
 
     def proposals(self) -> int:
@@ -166,8 +165,9 @@ def _bias_items(given: Any) -> list[tuple[Sequence[int], float]]:
     return [(ids, float(bias)) for ids, bias in items]
 
 
-def _single_tokens(name: str, items: Iterable[tuple[Sequence[int], float]]) -> list[tuple[int, float]]:
-    """Errors: NotImplementedError for sequences of several tokens."""
+def _token_biases(name: str, given: Any) -> list[tuple[int, float]]:
+    """Of sequence_bias or bad_words_ids. Errors: NotImplementedError for sequences of several tokens."""
+    items = _bias_items(given) if name == "sequence_bias" else [(word, _BANNED) for word in given]
     result = []
     for ids, bias in items:
         if len(ids) != 1:
@@ -178,7 +178,16 @@ def _single_tokens(name: str, items: Iterable[tuple[Sequence[int], float]]) -> l
 
 _NAMES = tuple(option.name for option in fields(GenerationOptions))
 # What no file may ask for: it belongs to one call.
-_OF_A_CALL = ("assistant_model", "load_state", "save_state", "logprobs", "return_dict_in_generate")
+_OF_A_CALL = (
+    "assistant_model",
+    "load_state",
+    "save_state",
+    "logprobs",
+    "return_dict_in_generate",
+    "prompt_lookup_num_tokens",
+    "num_assistant_tokens",
+)
+_OF_TOKENS = ("sequence_bias", "bad_words_ids")
 
 
 def generation_options(directory: str, given: dict[str, Any]) -> GenerationOptions:
@@ -238,6 +247,8 @@ def _stored(directory: str) -> dict[str, Any]:
         if name in _OF_A_CALL:
             continue
         try:
+            if name in _OF_TOKENS:
+                _token_biases(name, value)
             known.update(_checked({name: value}))
         except NotImplementedError as error:
             warn_user(f"{path}: left out: {error}")
@@ -302,9 +313,22 @@ def _check_ranges(options: GenerationOptions) -> None:
             raise ValueError(f"generate: {name} {getattr(options, name)} is negative")
     if options.assistant_model is not None and options.prompt_lookup_num_tokens:
         raise ValueError("generate: assistant_model and prompt_lookup_num_tokens are two ways to propose tokens")
+    if options.assistant_model is not None and options.num_assistant_tokens == 0:
+        raise ValueError("generate: assistant_model with num_assistant_tokens 0 would propose nothing")
     if options.load_state is not None and options.max_new_tokens is None and options.max_length is not None:
         raise ValueError("generate: with load_state say max_new_tokens, not max_length")
     options.biases()
+    if options.save_state is not None:
+        _check_target(options.save_state)
+
+
+def _check_target(path: str | os.PathLike[str]) -> None:
+    """Before the text is made, which may take long. Errors: FileNotFoundError; IsADirectoryError."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"generate: save_state {os.fspath(path)}: there is no folder {folder}")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"generate: save_state {os.fspath(path)}: a folder stands there")
 
 
 class Streamer(Protocol):
@@ -318,3 +342,36 @@ def stops(text: str, stop_strings: Sequence[str]) -> int | None:
     """Where the first of `stop_strings` begins in `text`."""
     found = [place for place in (text.find(stop) for stop in stop_strings) if place >= 0]
     return min(found) if found else None
+
+
+class HeldText:
+    """Text on its way to the user: held back as long as it may be the beginning of a stop string."""
+
+    def __init__(self, stop_strings: Sequence[str]) -> None:
+        self.stopped = False
+        self._stop_strings = stop_strings
+        self._held = ""
+
+    def add(self, piece: str) -> str:
+        """What may be shown now."""
+        if self.stopped:
+            return ""
+        self._held += piece
+        end = stops(self._held, self._stop_strings)
+        if end is not None:
+            self.stopped = True
+            self._held = self._held[:end]
+            return self.rest()
+        shown = self._held[: len(self._held) - self._overlap()]
+        self._held = self._held[len(shown) :]
+        return shown
+
+    def rest(self) -> str:
+        """What is still held, at the end of the text."""
+        rest, self._held = self._held, ""
+        return rest
+
+    def _overlap(self) -> int:
+        """Characters at the end that begin a stop string."""
+        sizes = range(min(len(self._held), max(map(len, self._stop_strings), default=0)), 0, -1)
+        return next((size for size in sizes if any(s.startswith(self._held[-size:]) for s in self._stop_strings)), 0)

@@ -25,6 +25,7 @@ from salient._loading import check_dtype, check_memory, located
 from salient.generation import (
     GenerationOptions,
     GenerationOutput,
+    HeldText,
     Streamer,
     TokenLogprobs,
     generation_options,
@@ -77,6 +78,8 @@ class CausalLM:
         name_or_path: what the user called it.
         directory: where its files lie.
         report: of the run that quantized it; None of a model that was opened.
+
+    device, activations ("fp32", exact; the commands that run a model: "int16") and packed_weights: as `load`.
 
     Errors: FileNotFoundError; salient.FormatError; ValueError for an unknown device or unknown activations.
     """
@@ -173,8 +176,9 @@ class CausalLM:
 
         Errors: ValueError for a prompt that is empty, beyond the context or not in the vocabulary, for values
         that make no sense, and for a state or an assistant_model that do not fit the model; salient.FormatError for a
-        damaged state; NotImplementedError for what transformers has and Salient has not, and for speculation with
-        linear attention; TypeError for unknown arguments. KeyboardInterrupt stops it.
+        damaged state; FileNotFoundError and IsADirectoryError, before the text, where save_state cannot lie;
+        NotImplementedError for what transformers has and Salient has not, and for speculation with linear attention;
+        TypeError for unknown arguments. KeyboardInterrupt stops it.
         """
         if inputs is not None and input_ids is not None:
             raise ValueError("generate: input_ids and inputs are two names of one thing; give one of them")
@@ -206,7 +210,8 @@ class CausalLM:
         return _output(sequences, texts, settings) if settings.return_dict_in_generate else sequences
 
     def stream(self, prompt: str, **options: Any) -> Iterator[str]:
-        """The text that follows `prompt`, piece by piece as it is made. Options and errors: as `generate`."""
+        """The text that follows `prompt`, piece by piece as it is made. Options and errors: as `generate`;
+        save_state is written behind the last piece, so who stops earlier gets no file."""
         if not isinstance(prompt, str):
             raise TypeError(
                 f"stream: a text is expected, not {type(prompt).__name__}; generate takes ids and a streamer"
@@ -250,7 +255,7 @@ class CausalLM:
         tokens = self._start(ids, settings, length=len(ids))
         for one in tokens.prompt:
             decoder.push(int(one))
-        held = _HeldText(settings.stop_strings)
+        held = HeldText(settings.stop_strings)
         while not held.stopped and (token := tokens.next()) is not None:
             if piece := held.add(decoder.push(token)):
                 yield piece
@@ -479,8 +484,9 @@ def load(
     """Loads a model directory, dense or quantized, or one of the hub. device: "auto" or "cpu".
 
     Args:
-        activations: what linears of up to 4 bits make of their inputs: "fp32", exact products; "int16" or "int8",
-            integers with a scale for each group of weights, faster.
+        activations: what linears of up to 4 bits make of their inputs: "fp32", the default in Python, exact products;
+            "int16", the default of the commands that run a model, or "int8", integers with a scale for each group of
+            weights, faster.
         packed_weights: a folder that keeps weights of up to 4 bits as they are packed for the processor: made by the
             first load, mapped by those that follow. None packs them in memory every time.
 
@@ -553,39 +559,6 @@ def _output(sequences: Any, texts: Sequence[_Finished], settings: GenerationOpti
         [each.text.proposed_tokens for each in texts],
         [each.text.accepted_tokens for each in texts],
     )
-
-
-class _HeldText:
-    """Text on its way to the user: held back as long as it may be the beginning of a stop string."""
-
-    def __init__(self, stop_strings: Sequence[str]) -> None:
-        self.stopped = False
-        self._stop_strings = stop_strings
-        self._held = ""
-
-    def add(self, piece: str) -> str:
-        """What may be shown now."""
-        if self.stopped:
-            return ""
-        self._held += piece
-        end = stops(self._held, self._stop_strings)
-        if end is not None:
-            self.stopped = True
-            self._held = self._held[:end]
-            return self.rest()
-        shown = self._held[: len(self._held) - self._overlap()]
-        self._held = self._held[len(shown) :]
-        return shown
-
-    def rest(self) -> str:
-        """What is still held, at the end of the text."""
-        rest, self._held = self._held, ""
-        return rest
-
-    def _overlap(self) -> int:
-        """Characters at the end that begin a stop string."""
-        sizes = range(min(len(self._held), max(map(len, self._stop_strings), default=0)), 0, -1)
-        return next((size for size in sizes if any(s.startswith(self._held[-size:]) for s in self._stop_strings)), 0)
 
 
 def _scheme_text(info: Mapping[str, Any]) -> str:

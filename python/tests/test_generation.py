@@ -150,6 +150,11 @@ def test_speculation_changes_no_text(model: CausalLM, ids: Any, options: dict[st
         ({"prompt_lookup_num_tokens": -2}, ValueError, "prompt_lookup_num_tokens -2"),
         ({"assistant_model": 7}, TypeError, "a loaded model is expected"),
         ({"assistant_model": "here", "prompt_lookup_num_tokens": 2}, ValueError, "two ways"),
+        (
+            {"assistant_model": "here", "num_assistant_tokens": 0},
+            ValueError,
+            "assistant_model with num_assistant_tokens 0",
+        ),
         ({"num_return_sequences": 2, "do_sample": True, "save_state": "x"}, ValueError, "save_state is for one text"),
         ({"load_state": "x", "max_length": 30}, ValueError, "max_new_tokens, not max_length"),
     ],
@@ -171,3 +176,54 @@ def test_an_assistant_of_another_vocabulary_is_refused(
     path.write_text(json.dumps(tokenizer), encoding="utf-8")
     with pytest.raises(ValueError, match="another vocabulary"):
         model.generate(ids, assistant_model=tmp_path / "other", **GREEDY)
+
+
+def stored(demo_model: str, directory: pathlib.Path, **values: Any) -> CausalLM:
+    """The demo model with a generation_config.json that says so."""
+    shutil.copytree(demo_model, directory)
+    (directory / "generation_config.json").write_text(json.dumps(values), encoding="utf-8")
+    return salient.load(directory)
+
+
+@pytest.mark.parametrize("values", [{"bad_words_ids": [[7], [1, 2]]}, {"sequence_bias": [[[7], -2.0], [[1, 2], -3.0]]}])
+def test_stored_biases_of_several_tokens_are_left_out(
+    model: CausalLM, ids: Any, demo_model: str, tmp_path: pathlib.Path, values: dict[str, Any]
+) -> None:
+    other = stored(demo_model, tmp_path / "model", **values)
+    with pytest.warns(UserWarning, match=f"generation_config.json: left out: generate: {next(iter(values))}"):
+        found = other.generate(ids, **GREEDY)
+    np.testing.assert_array_equal(found, model.generate(ids, **GREEDY))
+
+
+def test_a_stored_bias_of_single_tokens_counts(ids: Any, demo_model: str, tmp_path: pathlib.Path) -> None:
+    other = stored(demo_model, tmp_path / "model", sequence_bias=[[[7], 60.0]])
+    assert (other.generate(ids, **GREEDY)[0, ids.shape[1] :] == 7).all()
+
+
+def test_a_file_does_not_turn_speculation_on(
+    model: CausalLM, ids: Any, demo_model: str, tmp_path: pathlib.Path
+) -> None:
+    other = stored(demo_model, tmp_path / "model", prompt_lookup_num_tokens=4, num_assistant_tokens=0)
+    repeating: dict[str, Any] = {"logit_bias": {7: 60.0}, **GREEDY}
+    assert whole(model, ids, prompt_lookup_num_tokens=4, **repeating).proposed_tokens[0] > 0
+    assert whole(other, ids, **repeating).proposed_tokens == [0]
+    assert whole(other, ids, assistant_model=model, **GREEDY).accepted_tokens[0] > 5
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "words"),
+    [("none/text.state", FileNotFoundError, "there is no folder .*none"), (".", IsADirectoryError, "a folder stands")],
+)
+def test_where_a_state_cannot_lie_no_text_is_begun(
+    model: CausalLM, ids: Any, tmp_path: pathlib.Path, target: str, error: type[Exception], words: str
+) -> None:
+    class Seen:
+        def put(self, value: Any) -> None:
+            raise AssertionError("the text began")
+
+        def end(self) -> None: ...
+
+    with pytest.raises(error, match=words):
+        model.generate(ids, streamer=Seen(), save_state=tmp_path / target, **GREEDY)
+    with pytest.raises(error, match=words):
+        model.stream(PROMPT, save_state=tmp_path / target, **GREEDY)
