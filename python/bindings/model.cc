@@ -219,6 +219,9 @@ void finish_together(const std::vector<TextInTheMaking*>& texts) {
 }  // namespace
 
 void bind_model(nb::module_& module) {
+  module.def("check_state_target", &check_state_target, nb::arg("path"),
+             nb::sig("def check_state_target(path: str | os.PathLike[str]) -> None"),
+             "Refuses a file for a state that has no folder, or that exists and is no state.");
   nb::class_<LoadedModel>(module, "Model", "A model directory, dense or quantized, loaded.")
       .def(
           "__init__", &load, nb::arg("path"), nb::arg("device") = "auto", nb::arg("activations") = "fp32",

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from salient import _core
 from salient._arguments import unknown_argument, warn_user
 
 __all__ = ["GenerationOptions", "GenerationOutput", "Streamer", "TokenLogprobs", "generation_options"]
@@ -323,12 +324,14 @@ def _check_ranges(options: GenerationOptions) -> None:
 
 
 def _check_target(path: str | os.PathLike[str]) -> None:
-    """Before the text is made, which may take long. Errors: FileNotFoundError; IsADirectoryError."""
+    """Before the text is made, which may take long. Errors: FileNotFoundError; IsADirectoryError; ValueError for
+    any other file that is no saved state."""
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"generate: save_state {os.fspath(path)}: there is no folder {folder}")
     if os.path.isdir(path):
         raise IsADirectoryError(f"generate: save_state {os.fspath(path)}: a folder stands there")
+    _core.check_state_target(path)
 
 
 class Streamer(Protocol):

@@ -212,7 +212,11 @@ def test_a_file_does_not_turn_speculation_on(
 
 @pytest.mark.parametrize(
     ("target", "error", "words"),
-    [("none/text.state", FileNotFoundError, "there is no folder .*none"), (".", IsADirectoryError, "a folder stands")],
+    [
+        ("none/text.state", FileNotFoundError, "there is no folder .*none"),
+        (".", IsADirectoryError, "a folder stands"),
+        (__file__, ValueError, "is no saved state"),
+    ],
 )
 def test_where_a_state_cannot_lie_no_text_is_begun(
     model: CausalLM, ids: Any, tmp_path: pathlib.Path, target: str, error: type[Exception], words: str

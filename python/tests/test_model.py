@@ -22,6 +22,7 @@ import pytest
 import salient
 from salient._files import Scratch
 from salient.model import CausalLM, model_handle
+from salient.modifiers.quantization import QuantizationModifier
 
 PROMPT = "Once upon a time"
 GREEDY = {"do_sample": False}  # the demo model's generation_config.json has it sample
@@ -244,7 +245,7 @@ def test_logits_and_score_refuse(model: CausalLM, call: Any, error: type[Excepti
 
 def test_activations_and_packed_weights(tmp_path: pathlib.Path, demo_model: str) -> None:
     path = tmp_path / "quantized"
-    salient.oneshot(model=demo_model, recipe=salient.modifiers.quantization.QuantizationModifier(
+    salient.oneshot(model=demo_model, recipe=QuantizationModifier(
         targets=["Linear"], scheme="W4A16", ignore=["lm_head"]), output_dir=path)  # fmt: skip
     ids = np.array([[5, 9, 2, 11, 40, 7]])
     exact = salient.load(path)(ids).logits

@@ -43,15 +43,6 @@ class TextOutput {
   std::string text_;
 };
 
-/// Before a long text rather than behind it; whatever else may stand there is not to be replaced.
-void check_state_target(const std::string& path) {
-  const auto folder = std::filesystem::absolute(path).parent_path();
-  if (!path_exists(folder)) fail(ErrorKind::not_found, "{}: there is no folder {}", path, folder.string());
-  if (path_exists(path) && !is_sequence_state(path)) {
-    fail(ErrorKind::invalid_argument, "{}: it exists already and is no saved state; name another file", path);
-  }
-}
-
 void check(const GenerateOptions& options) {
   for (const std::string& stop : options.stop) {
     if (!first_invalid_byte(stop)) continue;

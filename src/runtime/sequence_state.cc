@@ -153,6 +153,17 @@ bool is_sequence_state(const std::filesystem::path& path) {
   }
 }
 
+void check_state_target(const std::filesystem::path& path) {
+  const auto folder = std::filesystem::absolute(path).parent_path();
+  if (!path_exists(folder)) {
+    fail(ErrorKind::not_found, "{}: there is no folder {}", path.string(), folder.string());
+  }
+  if (path_exists(path) && !is_sequence_state(path)) {
+    fail(ErrorKind::invalid_argument, "{}: it exists already and is no saved state; name another file",
+         path.string());
+  }
+}
+
 SequenceState read_sequence_state(const std::filesystem::path& path, const StateOwner& owner) {
   const SealedFile file = open_state(path);
   const std::string text = file.text(kHead);

@@ -43,6 +43,10 @@ void write_sequence_state(const std::filesystem::path& path, const SequenceState
 /// Whether such a file, undamaged, of whichever model stands there. Errors: io.
 bool is_sequence_state(const std::filesystem::path& path);
 
+/// To be asked before a long text rather than behind it. Errors: not_found without the folder;
+/// invalid_argument where anything but a saved state stands, which is not to be replaced; io.
+void check_state_target(const std::filesystem::path& path);
+
 /// Errors: not_found, io; invalid_argument for the state of another model; bad_format or unsupported for a
 /// file that is not what was written.
 SequenceState read_sequence_state(const std::filesystem::path& path, const StateOwner& owner);
