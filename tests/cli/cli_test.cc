@@ -4,7 +4,6 @@
 
 #include <chrono>
 #include <random>
-#include <regex>
 #include <thread>
 
 #include "base/json.h"
@@ -443,11 +442,9 @@ TEST_F(CommandLine, AnInterruptedJobTellsWhatItGoesOnWith) {
   going_on.emplace_back("--resume");
   const auto resumed = run_salient(going_on);
   EXPECT_EQ(resumed.status, 0) << resumed.errors;
-  EXPECT_TRUE(std::regex_search(resumed.errors,
-                                std::regex("1/4 layers: read from the work directory, [^\n]* elapsed\n")))
-      << resumed.errors;
-  EXPECT_TRUE(std::regex_search(resumed.errors, std::regex("4/4 layers: [^\n]*, 0.0 s left\n")))
-      << resumed.errors;
+  EXPECT_THAT(resumed.errors,
+              testing::ContainsRegex("1/4 layers: read from the work directory, [^\n]* elapsed\n"));
+  EXPECT_THAT(resumed.errors, testing::ContainsRegex("4/4 layers: [^\n]*, 0.0 s left\n"));
 }
 
 TEST_F(CommandLine, AKilledJobLeavesNoDirectoryThatLooksFinished) {
