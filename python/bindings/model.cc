@@ -13,7 +13,7 @@
 #include "bindings/interruptible.h"
 #include "bindings/keywords.h"
 #include "evaluate/window_scores.h"
-#include "runtime/generate.h"
+#include "runtime/engine.h"
 
 namespace salient::python {
 namespace {
@@ -110,31 +110,32 @@ nb::tuple score(const LoadedModel& model, const IdArray& array, int64_t first) {
 class TextInTheMaking {
  public:
   /// `kept`: the model and what else must live as long.
-  TextInTheMaking(TokenStream stream, nb::object kept) : kept_(std::move(kept)), stream_(std::move(stream)) {}
+  TextInTheMaking(TokenStream stream, nb::object kept)
+      : kept_(std::move(kept)), stream_(std::make_shared<TokenStream>(std::move(stream))) {}
 
-  TokenStream& stream() { return stream_; }
+  const std::shared_ptr<TokenStream>& stream() { return stream_; }
 
   /// Another text behind the same prompt, which is run if it has not been.
   TextInTheMaking* fork(uint64_t seed) {
-    run([&] { stream_.prefill(); });
-    return new TextInTheMaking(stream_.fork(seed), kept_);
+    run([&] { stream_->prefill(); });
+    return new TextInTheMaking(stream_->fork(seed), kept_);
   }
 
   void save_state(const std::filesystem::path& path) {
-    const SequenceState state = stream_.state();
+    const SequenceState state = stream_->state();
     const nb::gil_scoped_release released;
-    write_sequence_state(path, state, state_owner(stream_.decoder().weights()));
+    write_sequence_state(path, state, state_owner(stream_->decoder().weights()));
   }
 
   nb::object prompt() const {
-    const auto tokens = stream_.tokens().first(static_cast<size_t>(stream_.result().prompt_tokens));
+    const auto tokens = stream_->tokens().first(static_cast<size_t>(stream_->result().prompt_tokens));
     return to_numpy(std::vector<int32_t>(tokens.begin(), tokens.end()));
   }
 
   /// A list of (token, its log-probability, {token: log-probability}).
   nb::list logprobs() const {
     nb::list result;
-    for (const TokenLogprobs& drawn : stream_.result().logprobs) {
+    for (const TokenLogprobs& drawn : stream_->result().logprobs) {
       nb::dict top;
       for (const TokenLogprob& entry : drawn.top) top[nb::int_(entry.token)] = entry.logprob;
       result.append(nb::make_tuple(drawn.chosen.token, drawn.chosen.logprob, top));
@@ -145,32 +146,32 @@ class TextInTheMaking {
   /// None once the text has ended.
   nb::object next() {
     std::optional<int32_t> token;
-    run([&] { token = stream_.next(); });
-    given_ = stream_.result().tokens.size();
+    run([&] { token = stream_->next(); });
+    given_ = stream_->result().tokens.size();
     return token ? nb::cast(*token) : nb::none();
   }
 
   /// Every token that `next` has not given.
   nb::object rest() {
     run([&] {
-      while (stream_.next()) continue;
+      while (stream_->next()) continue;
     });
-    const std::vector<int32_t>& tokens = stream_.result().tokens;
+    const std::vector<int32_t>& tokens = stream_->result().tokens;
     const auto before = static_cast<std::ptrdiff_t>(std::exchange(given_, tokens.size()));
     return to_numpy(std::vector<int32_t>(tokens.begin() + before, tokens.end()));
   }
 
-  const GenerateResult& result() const { return stream_.result(); }
+  const GenerateResult& result() const { return stream_->result(); }
 
  private:
   void run(const std::function<void()>& work) {
     Interruptible job;
-    stream_.set_cancelled(job.flag());
+    stream_->set_cancelled(job.flag());
     job.run(work);
   }
 
   nb::object kept_;
-  TokenStream stream_;
+  std::shared_ptr<TokenStream> stream_;
   size_t given_ = 0;  // tokens that Python has seen
 };
 
@@ -202,17 +203,17 @@ TextInTheMaking* start(const nb::object& model, const IdArray& prompt, const nb:
       TokenStream(decoder, request, read_sequence_state(state, state_owner(decoder.weights()))), kept);
 }
 
-/// Every token that is left of texts of one model, in passes that they share.
+/// Every token that is left of texts of one model, side by side.
 void finish_together(const std::vector<TextInTheMaking*>& texts) {
-  std::vector<TokenStream*> streams;
-  for (TextInTheMaking* text : texts) streams.push_back(&text->stream());
+  if (texts.empty()) return;
   Interruptible job;
-  for (TokenStream* stream : streams) stream->set_cancelled(job.flag());
   job.run([&] {
-    for (bool alive = true; alive;) {
-      const auto tokens = TokenStream::next_of_each(streams);
-      alive = std::ranges::any_of(tokens, [](const auto& token) { return token.has_value(); });
+    Engine engine(texts[0]->stream()->decoder(), {.kv_cache_memory_bytes = UINT64_MAX / 2});
+    for (TextInTheMaking* text : texts) {
+      text->stream()->set_cancelled(job.flag());
+      engine.submit(text->stream());
     }
+    while (!engine.idle()) engine.step(job.flag());
   });
 }
 

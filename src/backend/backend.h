@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "backend/kv_pages.h"
 #include "quant/group_quantize.h"
 #include "quant/quantized_weight.h"
 #include "tensor/activation.h"
@@ -44,8 +45,11 @@ enum class MatmulPrecision { f32, bf16 };
 /// Causal attention of one sequence: query row i stands at position `first_position + i` and sees the cached
 /// positions (p - window, p], all of [0, p] when window is 0.
 struct AttentionProblem {
-  const Tensor& query;   ///< f32 [count, heads * head_dim]
-  const Tensor& keys;    ///< f32 [capacity, kv_heads * head_dim], rows [0, first_position + count) filled
+  const Tensor& query;  ///< f32 [count, heads * head_dim]
+  /// Where keys and values of the positions [0, first_position + count) stand: in a cache, or, with null, in
+  /// `keys` and `values`.
+  const KvView* cache = nullptr;
+  const Tensor& keys;    ///< f32 [capacity, kv_heads * head_dim]
   const Tensor& values;  ///< f32 [capacity, kv_heads * value_dim]
   Tensor& output;        ///< f32 [count, heads * value_dim]
   int64_t heads;
@@ -58,6 +62,13 @@ struct AttentionProblem {
   float softcap = 0;  ///< c > 0: scores become c tanh(score / c) (Gemma 2)
   std::span<const float> slopes =
       {};  ///< [heads]: score += slope * key position (Press et al. 2022), or none
+};
+
+/// Rows of a cache's keys or values: x f32 [count, heads * dim] is kept as positions [first, first + count).
+struct KvStore {
+  const Tensor& x;
+  int64_t first;
+  const KvPages& pages;
 };
 
 /// Rotates features [first, first + 2 * pairs) of every head of x by row r of cosine and sine (Su et al.
@@ -113,6 +124,7 @@ struct CodeSweepProblem {
 
 /// Products of up to so many rows give each row the bytes that it would get alone, in every activation mode.
 inline constexpr int64_t kRowsAsAlone = 8;
+inline constexpr int64_t kAnyRows = INT64_MAX;
 
 /// How a machine computes. Coarse operations on f32 activations [rows, features]; weights are prepared once.
 /// Shapes are validated here (internal error on mismatch), kernels validate nothing.
@@ -121,6 +133,9 @@ class Backend {
   virtual ~Backend() = default;
   /// "cpu: avx512 (vnni, amx), 2 threads".
   virtual std::string description() const = 0;
+  /// Rows of a product up to which each gets the bytes that it would get alone: kRowsAsAlone, or kAnyRows
+  /// where activations are integers and weights take them.
+  virtual int64_t rows_as_alone() const = 0;
   /// Bytes a second that it reads from its memory, measured now, in about a second.
   virtual double measure_bandwidth() = 0;
   /// What its results depend on: "cpu: avx512 (vnni, amx), bf16". The number of threads is no part of it.
@@ -160,6 +175,7 @@ class Backend {
   /// x = cap tanh(x / cap).
   virtual void softcap(float cap, Tensor& x) = 0;
   virtual void rope(const RopeProblem& problem) = 0;
+  virtual void store_rows(const KvStore& problem) = 0;
   virtual void attention(const AttentionProblem& problem) = 0;
   /// x = activation(x).
   virtual void activation(Activation activation, Tensor& x) = 0;

@@ -1,7 +1,6 @@
 #include "calibrate/self_text.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "base/error.h"
 #include "base/parallel.h"
@@ -18,15 +17,10 @@ constexpr double kTemperature = 1;
 /// More rows make a product hardly faster per row.
 constexpr uint64_t kMostTogether = 64;
 
-/// Keys and values of one sequence; caches double when they are full.
+/// Keys and values of one sequence.
 uint64_t cache_bytes(const DecoderSpec& spec, int64_t length) {
-  const auto rows = std::bit_ceil(static_cast<uint64_t>(length));
-  uint64_t features = 0;
-  for (int64_t layer = 0; layer < spec.layers; ++layer) {
-    if (!spec.has_state(layer))
-      features += static_cast<uint64_t>(spec.key_features() + spec.value_features());
-  }
-  return std::max<uint64_t>(1, rows * features * sizeof(float));
+  const auto blocks = static_cast<uint64_t>((length + kPageRows - 1) / kPageRows);
+  return std::max<uint64_t>(1, blocks * KvLayout(spec, KvType::fp32).block_bytes);
 }
 
 /// Depends on nothing but the sizes, so that every machine draws the same sequences together.

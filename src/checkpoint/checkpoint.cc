@@ -198,4 +198,12 @@ size_t Checkpoint::byte_size() const {
   return bytes;
 }
 
+void add_headers(Digest& digest, const Checkpoint& checkpoint) {
+  digest.add_text(checkpoint.config().dump());
+  for (const std::string& name : checkpoint.tensor_names()) {
+    const SafetensorsEntry& entry = checkpoint.entry(name);
+    digest.add_text(name).add_text(entry.dtype).add_text(to_string(entry.shape));
+  }
+}
+
 }  // namespace salient

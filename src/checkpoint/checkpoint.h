@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/digest.h"
 #include "base/json.h"
 #include "checkpoint/safetensors.h"
 
@@ -48,5 +49,9 @@ class Checkpoint {
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::map<std::string, const SafetensorsFile*> file_of_;
 };
+
+/// Adds config.json and the name, type and shape of every tensor: what tells checkpoints apart but for
+/// values.
+void add_headers(Digest& digest, const Checkpoint& checkpoint);
 
 }  // namespace salient

@@ -30,13 +30,8 @@ std::string checksum_of(std::string_view text) { return Digest().add_text(text).
 /// Names, types and shapes of all tensors, and the values that the first layer reads; those of the layers are
 /// looked at when their turn comes.
 std::string model_checksum(const ModelWeights& weights) {
-  const Checkpoint& checkpoint = weights.checkpoint();
   Digest digest;
-  digest.add_text(checkpoint.config().dump());
-  for (const std::string& name : checkpoint.tensor_names()) {
-    const SafetensorsEntry& entry = checkpoint.entry(name);
-    digest.add_text(name).add_text(entry.dtype).add_text(to_string(entry.shape));
-  }
+  add_headers(digest, weights.checkpoint());
   const auto add = [&](const Tensor& tensor) {
     if (tensor.defined()) digest.add({tensor.bytes(), tensor.byte_size()});
   };

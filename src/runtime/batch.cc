@@ -1,7 +1,6 @@
 #include "runtime/batch.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "runtime/decoder.h"
 
@@ -55,8 +54,7 @@ Tensor embed_sequences(Backend& backend, const ModelWeights& weights,
   int64_t row = 0;
   for (const auto& sequence : sequences) {
     const Tensor part = embed_tokens(backend, spec, embedding, {sequence, 0});
-    Tensor target = hidden.slice(row, row + part.dim(0));
-    std::memcpy(target.mutable_bytes(), part.bytes(), part.byte_size());
+    copy_rows(part, hidden, row);
     row += part.dim(0);
   }
   return hidden;

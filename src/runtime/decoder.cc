@@ -11,13 +11,46 @@ namespace salient {
 namespace {
 
 /// Rows per chunk of a prompt: enough to keep products busy, few enough for small intermediate tensors.
-constexpr size_t kChunk = 512;
+constexpr int64_t kChunk = 4 * kPageRows;
 
 void check_positions(const DecoderSpec& spec, int64_t end) {
   const int64_t most = spec.positions->count - spec.positions->offset;
   if (end > most) {
     fail(ErrorKind::invalid_argument, "{} positions, but the model has learned {}", end, most);
   }
+}
+
+PreparedLayer load_layer(Backend& backend, const ModelWeights& weights, const PackedWeights& packed,
+                         int64_t layer) {
+  const auto is_packed = [&](const LinearSlot& slot) { return packed.contains(layer, slot.id); };
+  const LayerWeights stored = weights.layer(layer, is_packed);
+  PreparedLayer prepared = prepare_all_but_linears(stored);
+  for (const LinearSlot& slot : weights.spec().linears(layer)) {
+    const LinearWeight& weight = stored[slot.id];
+    prepared.linears[slot.id] =
+        is_packed(slot) ? packed.prepare(backend, layer, slot, weight.bias) : backend.prepare(weight);
+  }
+  return prepared;
+}
+
+/// Takes caches back to where they were unless `keep` is called.
+class CacheGuard {
+ public:
+  void add(KvCache& cache) {
+    cache.mark();
+    before_.emplace_back(&cache, cache.length());
+  }
+  void keep() { before_.clear(); }
+  ~CacheGuard() {
+    for (const auto& [cache, length] : before_) cache->truncate(length);
+  }
+
+ private:
+  std::vector<std::pair<KvCache*, int64_t>> before_;
+};
+
+void require_tokens(std::span<const int32_t> tokens) {
+  if (tokens.empty()) fail(ErrorKind::invalid_argument, "a forward pass needs at least one token");
 }
 
 }  // namespace
@@ -67,26 +100,10 @@ Tensor final_logits(Backend& backend, const DecoderSpec& spec, const PreparedHea
   return logits;
 }
 
-namespace {
-
-PreparedLayer load_layer(Backend& backend, const ModelWeights& weights, const PackedWeights& packed,
-                         int64_t layer) {
-  const auto is_packed = [&](const LinearSlot& slot) { return packed.contains(layer, slot.id); };
-  const LayerWeights stored = weights.layer(layer, is_packed);
-  PreparedLayer prepared = prepare_all_but_linears(stored);
-  for (const LinearSlot& slot : weights.spec().linears(layer)) {
-    const LinearWeight& weight = stored[slot.id];
-    prepared.linears[slot.id] =
-        is_packed(slot) ? packed.prepare(backend, layer, slot, weight.bias) : backend.prepare(weight);
-  }
-  return prepared;
-}
-
-}  // namespace
-
 Decoder Decoder::load(const std::string& directory, Backend& backend, const DecoderOptions& options) {
   Decoder decoder;
   decoder.backend_ = &backend;
+  decoder.kv_type_ = options.kv_type;
   decoder.weights_ = std::make_unique<ModelWeights>(directory);
   const PackedWeights packed =
       options.packed_weights.empty()
@@ -126,100 +143,125 @@ Tensor Decoder::forward(std::span<const int32_t> tokens, KvCache& cache,
 Tensor Decoder::logits(const LogitRequest& request, KvCache& cache) const {
   const int64_t first = request.first_row;
   Tensor logits = Tensor::empty(DType::f32, {std::ssize(request.tokens) - first, spec().vocab_size});
-  forward_rows(request, cache, [&](int64_t row, const Tensor& part) {
-    Tensor target = logits.slice(row - first, row - first + part.dim(0));
-    std::memcpy(target.mutable_bytes(), part.bytes(), part.byte_size());
-  });
+  forward_rows(request, cache,
+               [&](int64_t row, const Tensor& part) { copy_rows(part, logits, row - first); });
   return logits;
 }
 
 void Decoder::forward_rows(const LogitRequest& request, KvCache& cache, const LogitConsumer& consume) const {
   const auto tokens = request.tokens;
-  if (tokens.empty()) fail(ErrorKind::invalid_argument, "a forward pass needs at least one token");
+  require_tokens(tokens);
   check_tokens(spec(), tokens);
-  const int64_t before = cache.length();
-  cache.mark();
-  const int64_t sequence_length = before + static_cast<int64_t>(tokens.size());
+  const int64_t sequence_length = cache.length() + std::ssize(tokens);
+  CacheGuard guard;
+  guard.add(cache);
   TensorPool pool;
-  try {
-    for (size_t begin = 0; begin < tokens.size(); begin += kChunk) {
-      const auto chunk = tokens.subspan(begin, std::min(kChunk, tokens.size() - begin));
-      const Tensor hidden = run_chunk({chunk, sequence_length, request.cancelled, pool}, cache);
-      const int64_t skipped = std::max<int64_t>(0, request.first_row - static_cast<int64_t>(begin));
-      if (skipped >= hidden.dim(0)) continue;
-      consume(static_cast<int64_t>(begin) + skipped,
-              final_logits(*backend_, spec(), head_, hidden.slice(skipped, hidden.dim(0))));
-    }
-  } catch (...) {
-    cache.truncate(before);
-    throw;
+  for (int64_t begin = 0; begin < std::ssize(tokens);) {
+    const int64_t count = std::min(kChunk - cache.length() % kChunk, std::ssize(tokens) - begin);
+    const auto chunk = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
+    Rows rows;
+    rows.add(chunk, {cache.length(), count, sequence_length}, cache);
+    const Tensor hidden = run_rows(rows, pool, request.cancelled);
+    cache.advance(count);
+    const int64_t skipped = std::max<int64_t>(0, request.first_row - begin);
+    if (skipped < count) consume(begin + skipped, head(hidden.slice(skipped, count)));
+    begin += count;
   }
+  guard.keep();
+}
+
+Tensor Decoder::run(std::span<const SequencePart> parts, const CancellationFlag* cancelled) const {
+  CacheGuard guard;
+  Rows rows;
+  int64_t logit_rows = 0;
+  for (const SequencePart& part : parts) {
+    require_tokens(part.tokens);
+    check_tokens(spec(), part.tokens);
+    guard.add(part.cache);
+    const int64_t first = part.cache.length();
+    const int64_t end = first + std::ssize(part.tokens);
+    rows.add(part.tokens, {first, end - first, std::max(end, part.sequence_length)}, part.cache);
+    logit_rows += part.logit_rows;
+  }
+  if (parts.empty()) require_tokens({});
+  TensorPool pool;
+  const Tensor hidden = run_rows(rows, pool, cancelled);
+  Tensor last = Tensor::empty(DType::f32, {logit_rows, spec().hidden_size});
+  int64_t row = 0;
+  int64_t to = 0;
+  for (const SequencePart& part : parts) {
+    row += std::ssize(part.tokens);
+    copy_rows(hidden.slice(row - part.logit_rows, row), last, to);
+    to += part.logit_rows;
+  }
+  Tensor logits = logit_rows > 0 ? head(last) : Tensor::empty(DType::f32, {0, spec().vocab_size});
+  for (const SequencePart& part : parts) part.cache.advance(std::ssize(part.tokens));
+  guard.keep();
+  return logits;
 }
 
 Tensor Decoder::step(std::span<const int32_t> tokens, std::span<KvCache> caches,
                      const CancellationFlag* cancelled) const {
-  std::vector<KvCache*> pointers;
-  for (KvCache& cache : caches) pointers.push_back(&cache);
-  return step(tokens, pointers, cancelled);
-}
-
-Tensor Decoder::step(std::span<const int32_t> tokens, std::span<KvCache* const> caches,
-                     const CancellationFlag* cancelled) const {
-  if (tokens.empty() || tokens.size() != caches.size()) {
+  if (tokens.size() != caches.size()) {
     fail(ErrorKind::invalid_argument, "{} tokens for {} sequences; each takes one", tokens.size(),
          caches.size());
   }
-  std::vector<int64_t> positions;
-  for (const KvCache* cache : caches) positions.push_back(cache->length());
-  Tensor logits = run_rows({tokens, caches, positions, cancelled});
-  for (KvCache* cache : caches) cache->advance(1);
-  return logits;
+  std::vector<SequencePart> parts;
+  for (size_t i = 0; i < tokens.size(); ++i)
+    parts.push_back({.tokens = tokens.subspan(i, 1), .cache = caches[i]});
+  return run(parts, cancelled);
 }
 
 Tensor Decoder::forward_each(std::span<const int32_t> tokens, KvCache& cache,
                              const CancellationFlag* cancelled) const {
-  if (tokens.empty()) fail(ErrorKind::invalid_argument, "a forward pass needs at least one token");
+  require_tokens(tokens);
+  check_tokens(spec(), tokens);
   if (spec().linear_attention) {
     fail(ErrorKind::unsupported,
          "{} has linear attention, whose states follow one token after another: several at once cannot be "
          "taken back",
          spec().architecture);
   }
-  const int64_t before = cache.length();
+  CacheGuard guard;
+  guard.add(cache);
+  TensorPool pool;
   Tensor logits = Tensor::empty(DType::f32, {std::ssize(tokens), spec().vocab_size});
-  try {
-    for (int64_t row = 0; row < logits.dim(0); row += kRowsAsAlone) {
-      const int64_t count = std::min(kRowsAsAlone, logits.dim(0) - row);
-      const std::vector<KvCache*> caches(static_cast<size_t>(count), &cache);
-      std::vector<int64_t> positions(caches.size());
-      std::iota(positions.begin(), positions.end(), cache.length());
-      const Tensor part =
-          run_rows({tokens.subspan(static_cast<size_t>(row), caches.size()), caches, positions, cancelled});
-      std::memcpy(logits.slice(row, row + count).mutable_bytes(), part.bytes(), part.byte_size());
-      cache.advance(count);
+  for (int64_t row = 0; row < logits.dim(0); row += kRowsAsAlone) {
+    const int64_t count = std::min(kRowsAsAlone, logits.dim(0) - row);
+    Rows rows;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t position = cache.length() + i;
+      rows.add(tokens.subspan(static_cast<size_t>(row + i), 1), {position, 1, position + 1}, cache);
     }
-  } catch (...) {
-    cache.truncate(before);
-    throw;
+    copy_rows(head(run_rows(rows, pool, cancelled)), logits, row);
+    cache.advance(count);
   }
+  guard.keep();
   return logits;
 }
 
-Tensor Decoder::run_rows(const Rows& rows) const {
+void Decoder::Rows::add(std::span<const int32_t> more, const RopeSpan& span, KvCache& cache) {
+  tokens.insert(tokens.end(), more.begin(), more.end());
+  spans.push_back(span);
+  caches.push_back(&cache);
+}
+
+Tensor Decoder::run_rows(const Rows& rows, TensorPool& pool, const CancellationFlag* cancelled) const {
   Tensor hidden = Tensor::empty(DType::f32, {std::ssize(rows.tokens), spec().hidden_size});
   std::vector<SequenceSpan> sequences;
-  for (size_t i = 0; i < rows.tokens.size(); ++i) {
-    const auto row = static_cast<int64_t>(i);
-    const Tensor embedded =
-        embed_tokens(*backend_, spec(), embedding_, {rows.tokens.subspan(i, 1), rows.positions[i]});
-    std::memcpy(hidden.slice(row, row + 1).mutable_bytes(), embedded.bytes(), embedded.byte_size());
-    sequences.push_back({row, 1, rows.positions[i], nullptr});
+  int64_t row = 0;
+  for (size_t i = 0; i < rows.spans.size(); ++i) {
+    const RopeSpan& span = rows.spans[i];
+    const auto tokens =
+        std::span(rows.tokens).subspan(static_cast<size_t>(row), static_cast<size_t>(span.count));
+    copy_rows(embed_tokens(*backend_, spec(), embedding_, {tokens, span.first_position}), hidden, row);
+    sequences.push_back({row, span.count, span.first_position, rows.caches[i]});
+    row += span.count;
   }
-  const std::vector<RopeTable> ropes = make_rope_tables(spec(), sequences);
-  TensorPool pool;
+  std::vector<RopeTable> ropes;
+  for (const RopeSpec& rope : spec().ropes) ropes.emplace_back(rope, rows.spans);
   for (int64_t layer = 0; layer < spec().layers; ++layer) {
-    throw_if_cancelled(rows.cancelled);
-    for (size_t i = 0; i < sequences.size(); ++i) sequences[i].cache = &rows.caches[i]->layer(layer);
+    throw_if_cancelled(cancelled);
     run_layer({.backend = *backend_,
                .spec = spec(),
                .ropes = ropes,
@@ -228,27 +270,6 @@ Tensor Decoder::run_rows(const Rows& rows) const {
                .pool = &pool},
               layers_[static_cast<size_t>(layer)], hidden);
   }
-  return final_logits(*backend_, spec(), head_, hidden);
-}
-
-Tensor Decoder::run_chunk(const Chunk& chunk, KvCache& cache) const {
-  Tensor hidden = embed_tokens(*backend_, spec(), embedding_, {chunk.tokens, cache.length()});
-  const auto count = static_cast<int64_t>(chunk.tokens.size());
-  const RopeSpan span{cache.length(), count, chunk.sequence_length};
-  std::vector<RopeTable> ropes;
-  for (const RopeSpec& rope : spec().ropes) ropes.emplace_back(rope, std::span(&span, 1));
-  for (int64_t layer = 0; layer < spec().layers; ++layer) {
-    throw_if_cancelled(chunk.cancelled);
-    const SequenceSpan sequence{0, count, cache.length(), &cache.layer(layer)};
-    run_layer({.backend = *backend_,
-               .spec = spec(),
-               .ropes = ropes,
-               .layer = layer,
-               .sequences = {&sequence, 1},
-               .pool = &chunk.pool},
-              layers_[static_cast<size_t>(layer)], hidden);
-  }
-  cache.advance(count);
   return hidden;
 }
 

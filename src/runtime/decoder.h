@@ -63,7 +63,19 @@ using LogitConsumer = std::function<void(int64_t row, const Tensor& logits)>;
 struct DecoderOptions {
   /// A folder where packed weights are kept, see PackedWeights; empty: they are packed in memory.
   std::string packed_weights{};
+  /// How its caches keep keys and values.
+  KvType kv_type = KvType::fp32;
   const CancellationFlag* cancelled = nullptr;
+};
+
+/// Tokens that a pass appends to a sequence.
+struct SequencePart {
+  std::span<const int32_t> tokens;
+  KvCache& cache;
+  /// Of the whole prompt, with all parts that follow; dynamic and longrope turn by it. 0: none follow.
+  int64_t sequence_length = 0;
+  /// Of so many of the last tokens the logits are wanted.
+  int64_t logit_rows = 1;
 };
 
 /// A model with all its layers prepared, for generation.
@@ -75,7 +87,8 @@ class Decoder {
 
   const DecoderSpec& spec() const { return weights_->spec(); }
   const ModelWeights& weights() const { return *weights_; }
-  KvCache make_cache() const { return KvCache(spec()); }
+  int64_t rows_as_alone() const { return backend_->rows_as_alone(); }
+  KvCache make_cache() const { return KvCache(spec(), kv_type_); }
   /// Bytes of weights that `step` reads for so many sequences, each weight once: of the experts as many as
   /// so many tokens can be routed to, and no embedding, of which a step reads rows only.
   double step_weight_bytes(int64_t sequences) const;
@@ -85,12 +98,14 @@ class Decoder {
   /// invalid_argument for no tokens or an id outside the vocabulary; cancelled.
   Tensor forward(std::span<const int32_t> tokens, KvCache& cache, const ForwardOptions& options) const;
 
-  /// Appends to each of several sequences one token and returns the logits f32 [sequences, vocab] behind
-  /// them: the products of all are one. Up to kRowsAsAlone sequences get the very bytes that `forward` gives
-  /// each of them. `caches`: one per token, of sequences of any lengths. After an Error they are of no use.
-  /// Errors: invalid_argument for an id outside the vocabulary; cancelled.
-  Tensor step(std::span<const int32_t> tokens, std::span<KvCache* const> caches,
-              const CancellationFlag* cancelled) const;
+  /// Appends to each of several sequences some tokens, in one pass, and returns the logits asked for, f32
+  /// [rows of all, vocab]. The caches differ. What a sequence gets depends on nothing but itself where
+  /// weights are in panels, activations are integers and its parts begin at multiples of kPageRows or behind
+  /// all of its prompt; elsewhere up to kRowsAsAlone tokens of as many sequences get the bytes that each
+  /// would get alone. An Error leaves the caches as they were. Errors: invalid_argument for no tokens or an
+  /// id outside the vocabulary; cancelled.
+  Tensor run(std::span<const SequencePart> parts, const CancellationFlag* cancelled) const;
+  /// The same with one token for each.
   Tensor step(std::span<const int32_t> tokens, std::span<KvCache> caches,
               const CancellationFlag* cancelled) const;
 
@@ -114,29 +129,24 @@ class Decoder {
 
  private:
   Decoder() = default;
-  struct Chunk {
-    std::span<const int32_t> tokens;
-    int64_t sequence_length;  ///< with all chunks that follow
-    const CancellationFlag* cancelled;
-    TensorPool& pool;
-  };
-  /// Tokens at one position each, with the cache of each one's sequence.
+  /// Rows of a pass: tokens, of which span i of the batch belongs to the sequence of caches[i].
   struct Rows {
-    std::span<const int32_t> tokens;
-    std::span<KvCache* const> caches;
-    std::span<const int64_t> positions;
-    const CancellationFlag* cancelled;
+    std::vector<int32_t> tokens;
+    std::vector<RopeSpan> spans;
+    std::vector<KvCache*> caches;
+
+    void add(std::span<const int32_t> more, const RopeSpan& span, KvCache& cache);
   };
-  /// Logits [rows, vocab]. Leaves the lengths of the caches as they are.
-  Tensor run_rows(const Rows& rows) const;
-  /// Hidden states of one chunk.
-  Tensor run_chunk(const Chunk& chunk, KvCache& cache) const;
+  /// Their hidden states f32 [tokens, hidden]. Leaves the lengths of the caches as they are.
+  Tensor run_rows(const Rows& rows, TensorPool& pool, const CancellationFlag* cancelled) const;
+  Tensor head(const Tensor& hidden) const { return final_logits(*backend_, spec(), head_, hidden); }
 
   Backend* backend_ = nullptr;
   std::unique_ptr<ModelWeights> weights_;
   std::vector<PreparedLayer> layers_;
   PreparedEmbedding embedding_;
   PreparedHead head_;
+  KvType kv_type_ = KvType::fp32;
 };
 
 }  // namespace salient

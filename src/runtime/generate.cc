@@ -131,7 +131,7 @@ TokenStream::TokenStream(const TokenStream& other, uint64_t seed)
       cancelled_(other.cancelled_),
       logprobs_(other.logprobs_),
       sampler_(sampling_, other.sampler_.draws()),
-      cache_(other.cache_.copy()),
+      cache_(other.cache_),
       seen_(other.seen_),
       logits_(other.logits_),
       row_(other.row_),
@@ -154,6 +154,11 @@ bool TokenStream::unless_cancelled(const Work& work) {
   }
 }
 
+void TokenStream::begin_with(std::span<const KvBlock> blocks) {
+  cache_.begin_with(blocks);
+  result_.cached_tokens = cache_.length();
+}
+
 void TokenStream::prefill() {
   if (ended_ || logits_.defined()) return;
   unless_cancelled([&] {
@@ -170,21 +175,6 @@ std::optional<int32_t> TokenStream::next() {
   const Stopwatch watch(result_.decode_seconds);
   if (needs_pass() && !unless_cancelled([&] { run_pass(); })) return std::nullopt;
   return draw();
-}
-
-std::vector<std::optional<int32_t>> TokenStream::next_of_each(std::span<TokenStream* const> streams) {
-  std::vector<TokenStream*> together;
-  for (TokenStream* stream : streams) {
-    stream->prefill();
-    if (stream->may_go_on() && stream->needs_pass() && !stream->proposer_) together.push_back(stream);
-  }
-  for (size_t begin = 0; begin < together.size(); begin += kRowsAsAlone) {
-    const size_t count = std::min<size_t>(kRowsAsAlone, together.size() - begin);
-    run_together(std::span(together).subspan(begin, count));
-  }
-  std::vector<std::optional<int32_t>> tokens;
-  for (TokenStream* stream : streams) tokens.push_back(stream->next());
-  return tokens;
 }
 
 std::optional<int32_t> TokenStream::draw() {
@@ -215,7 +205,6 @@ void TokenStream::note_acceptance(int64_t count) {
   next_proposed_ = std::min(most_proposed_, all ? 2 * std::max(next_proposed_, count) : count + 1);
 }
 
-/// False when no token may follow.
 bool TokenStream::may_go_on() {
   if (ended_) return false;
   if (std::ssize(result_.tokens) >= max_tokens_) {
@@ -250,29 +239,30 @@ void TokenStream::run_pass() {
   ++result_.decode_steps;
 }
 
-/// A pass of one token of each; cancelled, all of them end.
-void TokenStream::run_together(std::span<TokenStream* const> streams) {
-  std::vector<int32_t> tokens;
-  std::vector<KvCache*> caches;
-  for (TokenStream* stream : streams) {
-    tokens.push_back(stream->seen_.back());
-    caches.push_back(&stream->cache_);
+void TokenStream::run(std::span<const Part> parts, const CancellationFlag* cancelled) {
+  if (parts.empty()) return;
+  std::vector<SequencePart> sequences;
+  for (const auto& [stream, tokens] : parts) {
+    const auto begin = static_cast<size_t>(stream->cache_.length());
+    sequences.push_back({.tokens = std::span(stream->seen_).subspan(begin, static_cast<size_t>(tokens)),
+                         .cache = stream->cache_,
+                         .sequence_length = std::ssize(stream->seen_),
+                         .logit_rows = tokens == stream->unrun() ? 1 : 0});
   }
   double seconds = 0;
   Tensor logits;
-  const auto run = [&] {
+  {
     const Stopwatch watch(seconds);
-    logits = streams[0]->decoder_.step(tokens, caches, streams[0]->cancelled_);
-  };
-  if (!streams[0]->unless_cancelled(run)) {
-    for (TokenStream* stream : streams) stream->end(FinishReason::cancelled);
-    return;
+    logits = parts[0].stream->decoder_.run(sequences, cancelled);
   }
-  for (size_t i = 0; i < streams.size(); ++i) {
-    const auto row = static_cast<int64_t>(i);
-    streams[i]->take_logits(logits.slice(row, row + 1));
-    streams[i]->result_.decode_seconds += seconds;
-    ++streams[i]->result_.decode_steps;
+  int64_t row = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    TokenStream& stream = *parts[i].stream;
+    (stream.in_prompt() ? stream.result_.prefill_seconds : stream.result_.decode_seconds) += seconds;
+    if (!stream.in_prompt()) ++stream.result_.decode_steps;
+    if (sequences[i].logit_rows == 0) continue;
+    stream.take_logits(logits.slice(row, row + 1));
+    ++row;
   }
 }
 
@@ -285,9 +275,8 @@ SequenceState TokenStream::state() {
   // Behind a rejected guess its keys and values still stand where those of the last token belong.
   const int64_t passed = std::ssize(seen_) - (needs_pass() ? 1 : 0);
   cache_.truncate(std::min(cache_.length(), passed));
-  SequenceState state(decoder_.spec());
+  SequenceState state(cache_);
   state.tokens = seen_;
-  state.cache = cache_;
   state.draws = static_cast<int64_t>(sampler_.draws());
   if (!needs_pass()) state.logits = logits_.slice(row_, row_ + 1).reshape({decoder_.spec().vocab_size});
   return state;

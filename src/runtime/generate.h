@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -70,8 +71,10 @@ class TokenStream {
   /// speculation with linear attention.
   TokenStream(const Decoder& decoder, const GenerateRequest& request, SequenceState state);
   TokenStream(const Decoder& decoder, const GenerateRequest& request)
-      : TokenStream(decoder, request, SequenceState(decoder.spec())) {}
+      : TokenStream(decoder, request, SequenceState(decoder.make_cache())) {}
 
+  /// Lets an empty cache begin with blocks that hold the first tokens of the prompt, though not all of it.
+  void begin_with(std::span<const KvBlock> blocks);
   /// Runs the prompt, if that has not been done.
   void prefill();
   /// Another text from the same place, with another seed; the prompt need not be run again.
@@ -84,20 +87,40 @@ class TokenStream {
   /// Another flag to poll from now on.
   void set_cancelled(const CancellationFlag* cancelled) { cancelled_ = cancelled; }
   /// The caller wants no more tokens.
-  void stop() { end(FinishReason::callback); }
+  void stop(FinishReason reason = FinishReason::callback) { end(reason); }
+  bool ended() const { return ended_; }
+  /// False when no token may follow; then the text ends.
+  bool may_go_on();
+  /// Of the prompt, or the last token drawn: those to be run before the next one can be drawn.
+  int64_t pending() const { return needs_pass() && !ended_ ? std::max(unrun(), int64_t{1}) : 0; }
+  /// Whether the pending ones are of the prompt.
+  bool in_prompt() const { return !ended_ && !logits_.defined(); }
+  bool speculates() const { return proposer_ != nullptr; }
+  /// Whether that ends it.
+  bool end_if_cancelled() {
+    if (ended_ || !is_cancelled(cancelled_)) return false;
+    end(FinishReason::cancelled);
+    return true;
+  }
+  int64_t max_tokens() const { return max_tokens_; }
 
   const GenerateResult& result() const { return result_; }
   const Decoder& decoder() const { return decoder_; }
   /// All so far: of the state, of the prompt, and those drawn.
   std::span<const int32_t> tokens() const { return seen_; }
 
-  /// The text so far, to be gone on with elsewhere; it shares memory with the stream, which must not go on.
-  /// Proposals that were not drawn are not in it.
+  /// The text so far, to be gone on with elsewhere. Proposals that were not drawn are not in it.
   SequenceState state();
+  const KvCache& cache() const { return cache_; }
 
-  /// The next token of each stream of one decoder, as `next` gives it. Streams without speculation share
-  /// their passes.
-  static std::vector<std::optional<int32_t>> next_of_each(std::span<TokenStream* const> streams);
+  /// How many of a stream's pending tokens a pass takes.
+  struct Part {
+    TokenStream* stream;
+    int64_t tokens;
+  };
+  /// One pass for parts of several streams of one decoder. Errors: those of Decoder::run, behind which the
+  /// streams are as before.
+  static void run(std::span<const Part> parts, const CancellationFlag* cancelled);
 
  private:
   TokenStream(const TokenStream& other, uint64_t seed);
@@ -106,12 +129,11 @@ class TokenStream {
   template <typename Work>
   bool unless_cancelled(const Work& work);
   std::optional<int32_t> draw();
-  bool may_go_on();
   void note_acceptance(int64_t count);
   bool needs_pass() const { return !logits_.defined() || row_ == logits_.dim(0); }
   void run_pass();
   void propose();
-  static void run_together(std::span<TokenStream* const> streams);
+  int64_t unrun() const { return std::ssize(seen_) - cache_.length(); }
   void take_logits(Tensor logits);
   void end(FinishReason reason);
 

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "backend/backend.h"
 #include "model/decoder_spec.h"
 #include "tensor/tensor.h"
 
@@ -14,53 +16,53 @@ struct RecurrentState {
   Tensor matrices;  ///< [value heads, key_dim, value_dim]
 };
 
-/// Keys (rotated) and values of one layer and sequence, of which row p belongs to position p, or its
-/// recurrent state.
-class LayerCache {
+/// Keys (rotated) and values of kPageRows positions: a page of each for every layer that has them.
+using KvBlock = std::shared_ptr<std::byte>;
+
+/// Where the pages of a model lie in a block.
+class KvLayout {
  public:
-  LayerCache(int64_t key_features, int64_t value_features)
-      : key_features_(key_features), value_features_(value_features) {}
+  KvLayout(const DecoderSpec& spec, KvType type);
 
-  /// Writes `keys` and `values` f32 [count, features of each] at rows [first, first + count); doubles the
-  /// capacity when they do not fit. Rows before `first` stay.
-  void store(int64_t first, const Tensor& keys, const Tensor& values);
+  KvFormat keys;
+  KvFormat values;
+  size_t block_bytes = 0;
 
-  /// Bytes of what is remembered of `rows` positions: of their keys and values, or of the recurrent state.
-  uint64_t byte_size(int64_t rows) const;
-
-  const Tensor& keys() const { return keys_; }      ///< f32 [capacity, key features]
-  const Tensor& values() const { return values_; }  ///< f32 [capacity, value features]
-
-  /// Of the first `rows` positions, in memory of its own.
-  LayerCache copy(int64_t rows) const;
-
-  void store(RecurrentState state) { state_ = std::move(state); }
-  const RecurrentState& state() const { return state_; }
+  bool has_pages(int64_t layer) const { return offsets_[static_cast<size_t>(layer)] != kNone; }
+  size_t keys_at(int64_t layer) const { return offsets_[static_cast<size_t>(layer)]; }
+  size_t values_at(int64_t layer) const { return keys_at(layer) + keys.page_bytes(); }
 
  private:
-  void reserve(int64_t rows, int64_t used);
-
-  int64_t key_features_;
-  int64_t value_features_;
-  Tensor keys_;
-  Tensor values_;
-  RecurrentState state_;
+  static constexpr size_t kNone = SIZE_MAX;
+  std::vector<size_t> offsets_;  // of a layer's keys, its values behind them
 };
 
-/// What a decoder remembers of one sequence. Copies share memory, so that only one of them may go on; see
-/// `copy`.
+/// Keys or values of one layer as they are kept, for files.
+struct KvTensors {
+  Tensor elements;  ///< f32, f16 or i8 [heads, positions, dim]
+  Tensor scales;    ///< of i8: f32 [heads, positions]; else undefined
+};
+
+/// What a decoder remembers of one sequence. Copies share memory until one of them writes to it, so that each
+/// may go its own way.
 class KvCache {
  public:
-  explicit KvCache(const DecoderSpec& spec);
+  explicit KvCache(const DecoderSpec& spec, KvType type = KvType::fp32);
 
-  /// In memory of its own: the two sequences may go different ways.
-  KvCache copy() const;
-
+  KvType type() const { return layout_->keys.type; }
   int64_t length() const { return length_; }
+  /// Of kPageRows positions.
+  size_t block_bytes() const { return layout_->block_bytes; }
   /// Bytes that attention to all positions reads, unless a window keeps it from some.
   uint64_t byte_size() const;
-  LayerCache& layer(int64_t index) { return layers_.at(static_cast<size_t>(index)); }
-  const LayerCache& layer(int64_t index) const { return layers_.at(static_cast<size_t>(index)); }
+
+  /// Keys and values f32 [count, features of each] of a layer become those of the positions from `first` on.
+  void store(Backend& backend, int64_t layer, int64_t first, const Tensor& keys, const Tensor& values);
+  /// Valid until the next `store`.
+  KvView view(int64_t layer) const;
+  void store(int64_t layer, RecurrentState state) { states_[static_cast<size_t>(layer)] = std::move(state); }
+  const RecurrentState& state(int64_t layer) const { return states_[static_cast<size_t>(layer)]; }
+
   /// After every layer stored `count` more positions.
   void advance(int64_t count) { length_ += count; }
   /// Marks the length as one that `truncate` can come back to. Costs nothing: states are replaced, not
@@ -71,11 +73,27 @@ class KvCache {
   /// that of the last mark.
   void truncate(int64_t length);
 
+  /// The blocks that are full. Whoever keeps them keeps what they hold.
+  std::span<const KvBlock> full_blocks() const;
+  /// Makes an empty cache begin with full blocks of a cache of the same model and type.
+  void begin_with(std::span<const KvBlock> blocks);
+
+  KvTensors keys(int64_t layer) const { return gather(layout_->keys, layout_->keys_at(layer)); }
+  KvTensors values(int64_t layer) const { return gather(layout_->values, layout_->values_at(layer)); }
+  /// Fills positions [0, count) of a layer.
+  void restore(int64_t layer, const KvTensors& keys, const KvTensors& values);
+
  private:
-  bool has_state_;
-  std::vector<LayerCache> layers_;
+  void reserve(int64_t first, int64_t count);
+  void set_block(size_t index, KvBlock block);
+  KvTensors gather(const KvFormat& format, size_t offset) const;
+
+  std::shared_ptr<const KvLayout> layout_;
+  std::vector<KvBlock> blocks_;
+  std::vector<std::byte*> pointers_;    // of blocks_
+  std::vector<RecurrentState> states_;  // of each layer, empty without linear attention
   int64_t length_ = 0;
-  std::vector<RecurrentState> marked_;  // of each layer, empty before the first mark
+  std::vector<RecurrentState> marked_;  // empty before the first mark
   int64_t marked_length_ = 0;
 };
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <optional>
 
 #include "base/error.h"
@@ -49,12 +48,17 @@ void attend(const LayerRun& run, const SequenceSpan& sequence, const QueryKeyVal
   const int64_t end = sequence.begin + sequence.count;
   const Tensor own_keys = input.key.slice(sequence.begin, end);
   const Tensor own_values = input.value.slice(sequence.begin, end);
-  if (sequence.cache != nullptr) sequence.cache->store(sequence.first_position, own_keys, own_values);
+  KvView cached;
+  if (sequence.cache != nullptr) {
+    sequence.cache->store(run.backend, run.layer, sequence.first_position, own_keys, own_values);
+    cached = sequence.cache->view(run.layer);
+  }
   Tensor output = mixed.slice(sequence.begin, end);
   run.backend.attention({
       .query = input.query.slice(sequence.begin, end),
-      .keys = sequence.cache != nullptr ? sequence.cache->keys() : own_keys,
-      .values = sequence.cache != nullptr ? sequence.cache->values() : own_values,
+      .cache = sequence.cache != nullptr ? &cached : nullptr,
+      .keys = own_keys,
+      .values = own_values,
       .output = output,
       .heads = run.spec.heads,
       .kv_heads = run.spec.kv_heads,
@@ -241,11 +245,6 @@ std::optional<PreparedLayer> packed_for_slices(const LayerRun& run, const Prepar
   return packed;
 }
 
-void copy_rows(const Tensor& from, int64_t row, Tensor& to) {
-  Tensor target = to.slice(row, row + from.dim(0));
-  std::memcpy(target.mutable_bytes(), from.bytes(), from.byte_size());
-}
-
 /// What is left of a layer behind `mixed`, what o reads, slice by slice.
 class LayerSlices {
  public:
@@ -277,8 +276,8 @@ class LayerSlices {
     const Tensor x = add_attention(silent_, packed_, attention, rows);
     const Tensor inner = mlp_hidden(silent_, packed_, plain_mlp(), x);
     if (seen_.defined()) {
-      copy_rows(x, begin, seen_);
-      copy_rows(inner, begin, inner_);
+      copy_rows(x, seen_, begin);
+      copy_rows(inner, inner_, begin);
     }
     add_block(silent_, packed_[NormRole::after_mlp], linear(LinearRole::down, inner), rows);
   }

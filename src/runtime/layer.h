@@ -48,11 +48,13 @@ PreparedLayer prepare_layer(Backend& backend, const LayerWeights& weights);
 PreparedLayer prepare_all_but_linears(const LayerWeights& weights);
 
 /// Rows [begin, begin + count) of a batch belong to one sequence and continue at position `first_position`.
+/// Several of a batch may be of one sequence with a cache, in the order of their positions, unless the model
+/// has linear attention.
 struct SequenceSpan {
   int64_t begin;
   int64_t count;
   int64_t first_position;
-  LayerCache* cache;  ///< what this layer remembers of the sequence; null: it starts and ends in this batch
+  KvCache* cache;  ///< null: the sequence starts and ends in this batch
 };
 
 /// Angles of each rotation of the model for a batch of whole sequences, or of chunks that end at the last

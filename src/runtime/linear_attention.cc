@@ -31,9 +31,9 @@ Tensor join_columns(std::initializer_list<const Tensor*> parts, int64_t rows, in
 }
 
 /// Where the sequence goes on: a copy, so that who keeps an earlier state keeps it.
-RecurrentState state_before(const LinearAttention& spec, const SequenceSpan& sequence) {
+RecurrentState state_before(const LinearAttention& spec, int64_t layer, const SequenceSpan& sequence) {
   if (sequence.first_position > 0 && sequence.cache != nullptr) {
-    const RecurrentState& last = sequence.cache->state();
+    const RecurrentState& last = sequence.cache->state(layer);
     return {last.tail.to(DType::f32), last.matrices.to(DType::f32)};
   }
   return {Tensor::zeros(DType::f32, {spec.kernel - 1, spec.channels()}),
@@ -173,7 +173,7 @@ Tensor linear_attention_block(const LayerRun& run, const PreparedLayer& weights,
   Tensor convolved = Tensor::empty(DType::f32, input.mixed.shape());
   for (const SequenceSpan& sequence : run.sequences) {
     const int64_t end = sequence.begin + sequence.count;
-    RecurrentState& state = states.emplace_back(state_before(spec, sequence));
+    RecurrentState& state = states.emplace_back(state_before(spec, run.layer, sequence));
     Tensor part = convolved.slice(sequence.begin, end);
     convolve(weights[StateTensor::convolution], input.mixed.slice(sequence.begin, end), state, part);
   }
@@ -188,7 +188,7 @@ Tensor linear_attention_block(const LayerRun& run, const PreparedLayer& weights,
     }
   });
   for (size_t i = 0; i < states.size(); ++i) {
-    if (run.sequences[i].cache != nullptr) run.sequences[i].cache->store(std::move(states[i]));
+    if (run.sequences[i].cache != nullptr) run.sequences[i].cache->store(run.layer, std::move(states[i]));
   }
   return Linears(run, weights)(LinearRole::state_out, gated_output(run, weights, gate, mixed));
 }

@@ -2,7 +2,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "runtime/generate.h"
+#include "runtime/engine.h"
 #include "runtime/sequence_state.h"
 #include "runtime/stop_text.h"
 #include "text/tokenizer.h"
@@ -71,36 +71,34 @@ Generation to_generation(const GenerateResult& result, uint64_t seed) {
 class Text {
  public:
   Text(TokenStream stream, uint64_t seed, TextOutput output)
-      : stream_(std::move(stream)), seed_(seed), output_(std::move(output)) {}
+      : stream_(std::make_shared<TokenStream>(std::move(stream))), seed_(seed), output_(std::move(output)) {}
 
-  TokenStream& stream() { return stream_; }
+  const std::shared_ptr<TokenStream>& stream() { return stream_; }
   /// False once the text has ended.
   bool take(std::optional<int32_t> token) {
     if (!token) return false;
-    if (!output_.push(*token)) stream_.stop();
+    if (!output_.push(*token)) stream_->stop();
     return true;
   }
   Generation finish() {
-    if (stream_.result().reason != FinishReason::callback) output_.finish();
-    Generation result = to_generation(stream_.result(), seed_);
+    if (stream_->result().reason != FinishReason::callback) output_.finish();
+    Generation result = to_generation(stream_->result(), seed_);
     result.text = output_.take_text();
     if (output_.stopped()) result.reason = FinishReason::stop_text;
     return result;
   }
 
  private:
-  TokenStream stream_;
+  std::shared_ptr<TokenStream> stream_;
   uint64_t seed_;
   TextOutput output_;
 };
 
-void write_together(std::span<Text> texts) {
-  std::vector<TokenStream*> streams;
-  for (Text& text : texts) streams.push_back(&text.stream());
-  for (bool alive = true; alive;) {
-    alive = false;
-    const auto tokens = TokenStream::next_of_each(streams);
-    for (size_t i = 0; i < texts.size(); ++i) alive = texts[i].take(tokens[i]) || alive;
+/// To their ends, side by side, in a fresh engine.
+void write_together(Engine& engine, std::span<Text> texts, const CancellationFlag* cancelled) {
+  for (Text& text : texts) engine.submit(text.stream());
+  while (!engine.idle()) {
+    for (const auto& [id, stream, token] : engine.step(cancelled)) texts[static_cast<size_t>(id)].take(token);
   }
 }
 
@@ -113,7 +111,7 @@ struct Model::State {
 
   /// Of a file that the options name, or of nothing.
   SequenceState first_state(const GenerateOptions& options) const {
-    if (options.load_state.empty()) return SequenceState(decoder.spec());
+    if (options.load_state.empty()) return SequenceState(decoder.make_cache());
     return read_sequence_state(options.load_state, state_owner(decoder.weights()));
   }
 
@@ -182,10 +180,10 @@ Generation Model::generate(std::string_view prompt, const GenerateOptions& optio
   all.insert(all.end(), ids.begin(), ids.end());
   Text text(state_->start(ids, options, std::move(before)), options.seed,
             state_->output(all, options, on_text));
-  while (text.take(text.stream().next())) continue;
+  while (text.take(text.stream()->next())) continue;
   Generation result = text.finish();
   if (!options.save_state.empty())
-    write_sequence_state(options.save_state, text.stream().state(), state_owner(state_->decoder.weights()));
+    write_sequence_state(options.save_state, text.stream()->state(), state_owner(state_->decoder.weights()));
   return result;
 }
 
@@ -202,17 +200,16 @@ std::vector<Generation> Model::generate_several(std::string_view prompt, int64_t
   all.insert(all.end(), ids.begin(), ids.end());
   TokenStream first = state_->start(ids, options, std::move(before));
   first.prefill();
-  std::vector<Generation> results;
-  // As many as share a pass: each holds keys and values of its own.
-  for (int64_t begin = 0; begin < count; begin += kRowsAsAlone) {
-    std::vector<Text> texts;
-    for (int64_t i = begin; i < std::min(count, begin + kRowsAsAlone); ++i) {
-      const uint64_t seed = options.seed + static_cast<uint64_t>(i);
-      texts.emplace_back(first.fork(seed), seed, state_->output(all, options, {}));
-    }
-    write_together(texts);
-    for (Text& text : texts) results.push_back(text.finish());
+  std::vector<Text> texts;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint64_t seed = options.seed + static_cast<uint64_t>(i);
+    texts.emplace_back(first.fork(seed), seed, state_->output(all, options, {}));
   }
+  // As many as share a pass: each holds keys and values of its own.
+  Engine engine(state_->decoder, {.max_num_seqs = kRowsAsAlone, .kv_cache_memory_bytes = UINT64_MAX / 2});
+  write_together(engine, texts, options.cancelled);
+  std::vector<Generation> results;
+  for (Text& text : texts) results.push_back(text.finish());
   return results;
 }
 

@@ -38,12 +38,7 @@ class DraftProposer : public Proposer {
     return {tokens.begin() + std::ssize(seen), tokens.end()};
   }
 
-  std::unique_ptr<Proposer> copy() const override {
-    auto result = std::make_unique<DraftProposer>(draft_);
-    result->cache_ = cache_.copy();
-    result->fed_ = fed_;
-    return result;
-  }
+  std::unique_ptr<Proposer> copy() const override { return std::make_unique<DraftProposer>(*this); }
 
  private:
   /// Forgets what the text did not become, and the last token, whose logits are needed again.

@@ -11,9 +11,11 @@ namespace {
 
 constexpr const char* kHead = "head";
 constexpr const char* kTokens = "tokens";
+constexpr const char* kScales = ".scales";
 constexpr std::string_view kFormat = "salient sequence state";
-constexpr int64_t kVersion = 1;
-constexpr int64_t kTensorsPerLayer = 2;
+constexpr int64_t kVersion = 2;
+/// Of a layer at most: keys and values, with scales.
+constexpr int64_t kTensorsPerLayer = 4;
 
 std::string layer_prefix(int64_t layer) { return fmt::format("layer.{}.", layer); }
 
@@ -31,6 +33,7 @@ void add_pieces(Digest& digest, std::span<const std::byte> bytes) {
 
 /// Errors: bad_format.
 struct Head {
+  KvType kv_type;
   int64_t cached;
   int64_t draws;
 };
@@ -48,7 +51,9 @@ Head read_head(const std::string& text, const StateOwner& owner) {
          "the state is of another model or another config.json (digest {}, not {})", quoted_name(model),
          owner.digest);
   }
-  return {.cached = view.at("cached").as_int(0), .draws = view.at("draws").as_int(0)};
+  return {.kv_type = kv_type_by_name(view.at("kv").as_string()),
+          .cached = view.at("cached").as_int(0),
+          .draws = view.at("draws").as_int(0)};
 }
 
 std::vector<int32_t> checked_tokens(const Tensor& tensor, const DecoderSpec& spec) {
@@ -62,27 +67,43 @@ std::vector<int32_t> checked_tokens(const Tensor& tensor, const DecoderSpec& spe
 
 /// With the checksum.
 int64_t expected_tensors(const Head& head, int64_t tokens, const DecoderSpec& spec) {
-  if (head.cached == 0) return 3;
-  return 3 + kTensorsPerLayer * spec.layers + (head.cached == tokens ? 1 : 0);
+  int64_t count = 3;
+  if (head.cached == 0) return count;
+  for (int64_t layer = 0; layer < spec.layers; ++layer)
+    count += head.kv_type == KvType::int8 && !spec.has_state(layer) ? 4 : 2;
+  return count + (head.cached == tokens ? 1 : 0);
 }
 
 /// -1, which no tensor has, for what is no row.
 int64_t row_length(const SafetensorsEntry& entry) { return entry.shape.size() == 1 ? entry.shape[0] : -1; }
 
-void read_layer(const SealedFile& file, const DecoderSpec& spec, int64_t layer, SequenceState& state,
-                int64_t cached) {
+KvTensors read_rows(const SealedFile& file, const std::string& name, const KvFormat& format, int64_t cached) {
+  KvTensors rows;
+  rows.elements = file.tensor(name, format.element_type(), {format.heads, cached, format.dim});
+  if (format.type == KvType::int8)
+    rows.scales = file.tensor(name + kScales, DType::f32, {format.heads, cached});
+  return rows;
+}
+
+void write_rows(SealedFileWriter& writer, const std::string& name, const KvTensors& rows) {
+  writer.add(name, rows.elements);
+  if (rows.scales.defined()) writer.add(name + kScales, rows.scales);
+}
+
+void read_layer(const SealedFile& file, const DecoderSpec& spec, int64_t layer, const Head& head,
+                KvCache& cache) {
   const std::string prefix = layer_prefix(layer);
-  LayerCache& cache = state.cache.layer(layer);
   if (!spec.has_state(layer)) {
-    cache.store(0, file.tensor(prefix + "keys", DType::f32, {cached, spec.key_features()}),
-                file.tensor(prefix + "values", DType::f32, {cached, spec.value_features()}));
+    const KvLayout layout(spec, head.kv_type);
+    cache.restore(layer, read_rows(file, prefix + "keys", layout.keys, head.cached),
+                  read_rows(file, prefix + "values", layout.values, head.cached));
     return;
   }
   const LinearAttention& linear = *spec.linear_attention;
   const Tensor tail = file.tensor(prefix + "tail", DType::f32, {linear.kernel - 1, linear.channels()});
   const Tensor matrices =
       file.tensor(prefix + "matrices", DType::f32, {linear.value_heads, linear.key_dim, linear.value_dim});
-  cache.store(RecurrentState{tail.to(DType::f32), matrices.to(DType::f32)});
+  cache.store(layer, RecurrentState{tail.to(DType::f32), matrices.to(DType::f32)});
 }
 
 /// Errors: those of read_sequence_state; any damage is bad_format.
@@ -104,11 +125,9 @@ SealedFile open_state(const std::filesystem::path& path) {
 std::string model_digest(const ModelWeights& weights) {
   const Checkpoint& checkpoint = weights.checkpoint();
   Digest digest;
-  digest.add_text(checkpoint.config().dump());
+  add_headers(digest, checkpoint);
   for (const std::string& name : checkpoint.tensor_names()) {
-    const SafetensorsEntry& entry = checkpoint.entry(name);
-    digest.add_text(name).add_text(entry.dtype).add_text(to_string(entry.shape));
-    if (!dtype_from_safetensors(entry.dtype))
+    if (!dtype_from_safetensors(checkpoint.entry(name).dtype))
       continue;  // of a type that Salient does not know, and so does not run
     const Tensor tensor = checkpoint.tensor(name);
     add_pieces(digest, {tensor.bytes(), tensor.byte_size()});
@@ -120,23 +139,20 @@ void write_sequence_state(const std::filesystem::path& path, const SequenceState
                           const StateOwner& owner) {
   const int64_t cached = state.cache.length();
   SealedFileWriter writer(path, static_cast<size_t>(3 + kTensorsPerLayer * owner.spec.layers));
-  const Json head{{"format", kFormat},
-                  {"version", kVersion},
-                  {"model", owner.digest},
-                  {"cached", cached},
-                  {"draws", state.draws}};
+  const Json head{{"format", kFormat},     {"version", kVersion},
+                  {"model", owner.digest}, {"kv", std::string(to_string(state.cache.type()))},
+                  {"cached", cached},      {"draws", state.draws}};
   writer.add_text(kHead, head.dump());
   writer.add(kTokens, Tensor::of<int32_t>({std::ssize(state.tokens)}, state.tokens));
   writer.add("logits", state.logits);
   for (int64_t layer = 0; cached > 0 && layer < owner.spec.layers; ++layer) {
-    const LayerCache& cache = state.cache.layer(layer);
     const std::string prefix = layer_prefix(layer);
     if (owner.spec.has_state(layer)) {
-      writer.add(prefix + "tail", cache.state().tail);
-      writer.add(prefix + "matrices", cache.state().matrices);
+      writer.add(prefix + "tail", state.cache.state(layer).tail);
+      writer.add(prefix + "matrices", state.cache.state(layer).matrices);
     } else {
-      writer.add(prefix + "keys", cache.keys().slice(0, cached));
-      writer.add(prefix + "values", cache.values().slice(0, cached));
+      write_rows(writer, prefix + "keys", state.cache.keys(layer));
+      write_rows(writer, prefix + "values", state.cache.values(layer));
     }
   }
   writer.finish();
@@ -168,21 +184,21 @@ SequenceState read_sequence_state(const std::filesystem::path& path, const State
   const SealedFile file = open_state(path);
   const std::string text = file.text(kHead);
   const Tensor tokens = file.tensor(kTokens, DType::i32, {row_length(file.entry(kTokens))});
-  SequenceState state(owner.spec);
-  const Head head = with_context(path.string(), [&] {
+  const auto [head, known] = with_context(path.string(), [&] {
     const Head read = read_head(text, owner);
-    state.tokens = checked_tokens(tokens, owner.spec);
     if (read.cached > tokens.dim(0))
       fail(ErrorKind::bad_format, "{} of {} tokens cannot be cached", read.cached, tokens.dim(0));
     const int64_t expected = expected_tensors(read, tokens.dim(0), owner.spec);
     if (std::ssize(file.names()) != expected)
       fail(ErrorKind::bad_format, "{} tensors where {} are expected", file.names().size(), expected);
-    return read;
+    return std::pair(read, checked_tokens(tokens, owner.spec));
   });
+  SequenceState state(KvCache(owner.spec, head.kv_type));
+  state.tokens = known;
   if (head.cached > 0 && head.cached == tokens.dim(0))
     state.logits = file.tensor("logits", DType::f32, {owner.spec.vocab_size}).to(DType::f32);
   for (int64_t layer = 0; head.cached > 0 && layer < owner.spec.layers; ++layer)
-    read_layer(file, owner.spec, layer, state, head.cached);
+    read_layer(file, owner.spec, layer, head, state.cache);
   state.cache.advance(head.cached);
   state.draws = head.draws;
   return state;

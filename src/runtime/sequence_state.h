@@ -10,9 +10,9 @@
 
 namespace salient {
 
-/// A sequence on its way: its tokens, and what the model remembers of them. Copies share memory, see KvCache.
+/// A sequence on its way: its tokens, and what the model remembers of them. Copies may go different ways.
 struct SequenceState {
-  explicit SequenceState(const DecoderSpec& spec) : cache(spec) {}
+  explicit SequenceState(KvCache empty) : cache(std::move(empty)) {}
 
   std::vector<int32_t> tokens{};
   KvCache cache;      ///< of the first cache.length() of them
@@ -33,10 +33,11 @@ std::string model_digest(const ModelWeights& weights);
 
 inline StateOwner state_owner(const ModelWeights& weights) { return {weights.spec(), model_digest(weights)}; }
 
-/// A sealed safetensors file of "head" (JSON: format, version, model, cached, draws), "tokens" i32 [tokens],
-/// "logits" f32 [vocab] when all of them are cached, and, when anything is, for each layer "layer.N.keys" and
-/// "layer.N.values" f32 [cached, features of each] or, of linear attention, "layer.N.tail" and
-/// "layer.N.matrices" as in RecurrentState. It appears whole or not at all. Errors: io.
+/// A sealed safetensors file of "head" (JSON: format, version, model, kv, cached, draws), "tokens" i32
+/// [tokens], "logits" f32 [vocab] when all of them are cached, and, when anything is, for each layer
+/// "layer.N.keys" and "layer.N.values", see KvTensors ("layer.N.keys.scales" and "layer.N.values.scales" with
+/// int8), or, of linear attention, "layer.N.tail" and "layer.N.matrices" as in RecurrentState. It appears
+/// whole or not at all. Errors: io.
 void write_sequence_state(const std::filesystem::path& path, const SequenceState& state,
                           const StateOwner& owner);
 

@@ -63,6 +63,15 @@ std::byte* Tensor::mutable_bytes() {
   return data_;
 }
 
+void copy_rows(const Tensor& from, Tensor& to, int64_t row) {
+  Tensor target = to.slice(row, row + from.dim(0));
+  if (target.dtype() != from.dtype() || target.shape() != from.shape()) {
+    fail(ErrorKind::internal, "rows {} {} for a tensor {} {}", to_string(from.dtype()),
+         to_string(from.shape()), to_string(to.dtype()), to_string(to.shape()));
+  }
+  std::memcpy(target.mutable_bytes(), from.bytes(), from.byte_size());
+}
+
 Tensor Tensor::slice(int64_t begin, int64_t end) const {
   if (shape_.empty() || begin < 0 || end < begin || end > shape_[0]) {
     fail(ErrorKind::internal, "rows [{}, {}) of a tensor {}", begin, end, to_string(shape_));

@@ -119,6 +119,9 @@ std::span<T> Tensor::mutable_values() {
   return {reinterpret_cast<T*>(data_), static_cast<size_t>(element_count())};
 }
 
+/// Rows [row, row + rows of `from`) of `to` become those of `from`, which has its type and width.
+void copy_rows(const Tensor& from, Tensor& to, int64_t row);
+
 /// Fails with an internal error: `Tensor::of` was given the wrong number of values.
 [[noreturn]] void fail_value_count(const Shape& shape, size_t count);
 

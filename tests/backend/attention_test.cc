@@ -40,9 +40,11 @@ class AttentionTest : public EveryIsa {
 
   static float scale(const Case& c) { return 1.0f / std::sqrt(static_cast<float>(c.head_dim)); }
 
-  Tensor run(const Case& c, const Inputs& in) {
+  /// `cache`: read in place of keys and values.
+  Tensor run(const Case& c, const Inputs& in, const KvView* cache = nullptr) {
     Tensor output = Tensor::empty(DType::f32, {c.count, c.heads * c.values()});
     backend->attention({.query = in.query,
+                        .cache = cache,
                         .keys = in.keys,
                         .values = in.values,
                         .output = output,
@@ -57,6 +59,54 @@ class AttentionTest : public EveryIsa {
                         .slopes = c.slopes});
     return output;
   }
+
+  /// Queries [begin, end) of a case.
+  Tensor run_part(Case c, const Inputs& in, const KvView& cache, int64_t begin, int64_t end) {
+    c.first_position += begin;
+    c.count = end - begin;
+    return run(c, {in.query.slice(begin, end), in.keys, in.values}, &cache);
+  }
+
+  /// Filled in two calls, the second of which begins inside a page.
+  KvView cached(const Case& c, const Inputs& in, KvType type) {
+    const int64_t filled = c.first_position + c.count;
+    const KvFormat keys{type, c.kv_heads, c.head_dim};
+    const KvFormat values{type, c.kv_heads, c.values()};
+    const size_t offset = 64;
+    blocks_.clear();
+    for (int64_t page = 0; page * kPageRows < filled; ++page) {
+      memory_.push_back(
+          Tensor::zeros(DType::u8, {static_cast<int64_t>(offset + keys.page_bytes() + values.page_bytes())}));
+      blocks_.push_back(memory_.back().mutable_bytes());
+    }
+    const KvView view{.keys = {keys, blocks_, offset},
+                      .values = {values, blocks_, offset + keys.page_bytes()}};
+    const int64_t middle = filled / 3;
+    for (const auto& [begin, end] : {std::pair{int64_t{0}, middle}, std::pair{middle, filled}}) {
+      backend->store_rows({.x = in.keys.slice(begin, end), .first = begin, .pages = view.keys});
+      backend->store_rows({.x = in.values.slice(begin, end), .first = begin, .pages = view.values});
+    }
+    return view;
+  }
+
+  /// What such a cache keeps of x.
+  static Tensor kept(const Tensor& x, int64_t dim, KvType type) {
+    if (type == KvType::fp32) return x;
+    if (type == KvType::fp16) return x.to(DType::f16).to(DType::f32);
+    Tensor result = x.to(DType::f32);
+    auto all = result.mutable_values<float>();
+    for (size_t begin = 0; begin < all.size(); begin += static_cast<size_t>(dim)) {
+      const auto row = all.subspan(begin, static_cast<size_t>(dim));
+      float bound = 0;
+      for (const float value : row) bound = std::max(bound, std::abs(value));
+      const float scale = bound / 127;
+      for (float& value : row) value = static_cast<float>(std::lrintf(value * (127 / bound))) * scale;
+    }
+    return result;
+  }
+
+  std::vector<Tensor> memory_;
+  std::vector<std::byte*> blocks_;
 
   static double score(const Case& c, const Inputs& in, int64_t query, int64_t head, int64_t key) {
     const int64_t kv = head / (c.heads / c.kv_heads);
@@ -218,6 +268,74 @@ TEST_P(AttentionTest, PartsOfVeryDifferentScores) {
     for (int64_t d = 0; d < 16; ++d) key[d] = at(in.query, 0, d) * 500;
     EXPECT_LT(error(c, in, run(c, in)), kBound) << peak;
   }
+}
+
+/// A cache gives what tensors of the values that it keeps would give, to the bit.
+TEST_P(AttentionTest, CachesOfEveryType) {
+  const std::vector<Case> cases{
+      {.count = 1, .first_position = 300, .heads = 8, .kv_heads = 2, .head_dim = 64},
+      {.count = 5, .first_position = 125, .heads = 3, .kv_heads = 3, .head_dim = 7, .value_dim = 20},
+      {.count = 1, .first_position = 411, .heads = 4, .kv_heads = 2, .window = 130},
+      {.count = 300, .heads = 4, .kv_heads = 2, .head_dim = 33},
+      {.count = 140, .first_position = 250, .heads = 4, .kv_heads = 1, .head_dim = 64, .window = 100},
+      {.count = 3, .first_position = 0, .heads = 2, .kv_heads = 2, .head_dim = 16},
+  };
+  for (const KvType type : {KvType::fp32, KvType::fp16, KvType::int8}) {
+    for (const Case& c : cases) {
+      const Inputs in = inputs_for(c);
+      const KvView cache = cached(c, in, type);
+      const Tensor expected =
+          run(c, {in.query, kept(in.keys, c.head_dim, type), kept(in.values, c.values(), type)});
+      const Tensor found = run(c, in, &cache);
+      EXPECT_EQ(std::memcmp(found.bytes(), expected.bytes(), found.byte_size()), 0)
+          << to_string(type) << ", " << c.count << " from " << c.first_position;
+      expect_same_for_any_thread_count([&] { return run(c, in, &cache); });
+    }
+  }
+}
+
+/// What lets a prompt be run in pieces beside others without another result.
+TEST_P(AttentionTest, APromptCutBetweenPagesGivesTheSameBytes) {
+  for (const int64_t first : {0, 100}) {
+    const Case c{.count = 391 - first, .first_position = first, .heads = 6, .kv_heads = 2, .head_dim = 40};
+    const Inputs in = inputs_for(c);
+    const KvView cache = cached(c, in, KvType::fp32);
+    const Tensor whole = run(c, in, &cache);
+    for (const std::vector<int64_t>& ends :
+         {std::vector<int64_t>{128, 256, 384, 391}, {256, 391}, {384, 391}}) {
+      int64_t begin = 0;
+      for (const int64_t position : ends) {
+        const int64_t end = position - first;
+        const Tensor part = run_part(c, in, cache, begin, end);
+        EXPECT_EQ(std::memcmp(part.bytes(), whole.slice(begin, end).bytes(), part.byte_size()), 0)
+            << begin << " to " << end << " of " << c.count;
+        begin = end;
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, WhatACacheCannotHold) {
+  const Case c{.count = 4, .heads = 2, .kv_heads = 2, .head_dim = 8};
+  Inputs in = inputs_for(c);
+  in.keys.mutable_values<float>()[3] = 1e6f;
+  const KvView clamped = cached(c, in, KvType::fp16);
+  EXPECT_TRUE(std::isfinite(run(c, in, &clamped).values<float>()[0]));
+  for (const float bad : {INFINITY, NAN}) {
+    in.keys.mutable_values<float>()[3] = bad;
+    const KvView cache = cached(c, in, KvType::int8);
+    EXPECT_TRUE(std::isnan(run(c, in, &cache).values<float>()[0])) << bad;
+  }
+  const KvView cache = cached(c, in, KvType::int8);
+  EXPECT_NE(error_of([&] { backend->store_rows({.x = in.keys, .first = 126, .pages = cache.keys}); },
+                     ErrorKind::internal)
+                .find("past its pages"),
+            std::string::npos);
+  Case wrong = c;
+  wrong.head_dim = 4;
+  in.query = random({4, 8});
+  EXPECT_NE(error_of([&] { run(wrong, in, &cache); }, ErrorKind::internal).find("other heads"),
+            std::string::npos);
 }
 
 TEST_P(AttentionTest, SameBytesForAnyThreadCount) {

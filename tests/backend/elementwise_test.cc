@@ -186,6 +186,26 @@ TEST_P(ElementwiseTest, ConversionsAreExactOrRoundToEven) {
   for (size_t i = 0; i < values.size(); ++i) {
     ASSERT_EQ(narrow[i], to_bfloat16(values[i]).bits) << std::bit_cast<uint32_t>(values[i]);
   }
+  kernels->narrow_f16(values.data(), static_cast<int64_t>(values.size()), narrow.data());
+  for (size_t i = 0; i < values.size(); ++i) {
+    const float expected = to_float(to_half(std::clamp(values[i], -65504.0f, 65504.0f)));
+    ASSERT_TRUE(same(to_float(Half{narrow[i]}), std::isnan(values[i]) ? NAN : expected)) << values[i];
+  }
+}
+
+TEST_P(ElementwiseTest, IntegersOfAByteAndBack) {
+  for (const int64_t count : {1, 7, 8, 15, 16, 33, 300}) {
+    std::vector<float> values(static_cast<size_t>(count));
+    for (size_t i = 0; i < values.size(); ++i)
+      values[i] = static_cast<float>(static_cast<int>(i * 37 % 509) - 254) / 2;  // halves: ties to even
+    std::vector<int8_t> codes(values.size());
+    kernels->narrow_int8(values.data(), count, 0.5f, codes.data());
+    for (size_t i = 0; i < values.size(); ++i)
+      ASSERT_EQ(codes[i], std::lrintf(values[i] * 0.5f)) << values[i];
+    std::vector<float> wide(values.size());
+    kernels->widen_int8(codes.data(), count, 0.3f, wide.data());
+    for (size_t i = 0; i < values.size(); ++i) ASSERT_EQ(wide[i], static_cast<float>(codes[i]) * 0.3f);
+  }
 }
 
 TEST_P(ElementwiseTest, RmsNormOfRowsAndOfHeads) {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "runtime/engine.h"
 #include "runtime/logprobs.h"
 #include "support/error_matcher.h"
 #include "support/golden_model.h"
@@ -141,15 +142,17 @@ TEST_F(Generate, TextsOfOnePromptAreThoseThatComeAlone) {
   };
   TokenStream first(decoder_, request(0));
   first.prefill();
-  std::vector<TokenStream> streams;
-  for (uint64_t seed = 1; seed <= 10; ++seed) streams.push_back(first.fork(seed));
-  streams[3].stop();
-  std::vector<TokenStream*> pointers;
-  for (TokenStream& stream : streams) pointers.push_back(&stream);
-  for (int i = 0; i < 8; ++i) TokenStream::next_of_each(pointers);
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  Engine engine(decoder_, {});
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    streams.push_back(std::make_shared<TokenStream>(first.fork(seed)));
+    engine.submit(streams.back());
+  }
+  streams[3]->stop();
+  while (!engine.idle()) engine.step();
   for (size_t i = 0; i < streams.size(); ++i) {
     const auto alone = generate(decoder_, request(i + 1), [](int32_t) { return true; });
-    const GenerateResult& found = streams[i].result();
+    const GenerateResult& found = streams[i]->result();
     EXPECT_EQ(found.tokens, i == 3 ? std::vector<int32_t>() : alone.tokens) << i;
     EXPECT_EQ(found.reason, i == 3 ? FinishReason::callback : FinishReason::max_tokens);
     EXPECT_EQ(found.decode_steps, i == 3 ? 0 : 6);
@@ -160,15 +163,19 @@ TEST_F(Generate, CancellationEndsTextsThatShareAPass) {
   CancellationFlag flag = false;
   TokenStream first(decoder_, {.prompt = prompt_, .max_tokens = 9, .cancelled = &flag});
   first.prefill();
-  std::vector<TokenStream> streams;
-  for (uint64_t seed = 0; seed < 3; ++seed) streams.push_back(first.fork(seed));
-  std::vector<TokenStream*> pointers{&streams[0], &streams[1], &streams[2]};
-  TokenStream::next_of_each(pointers);
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  Engine engine(decoder_, {});
+  for (uint64_t seed = 0; seed < 3; ++seed) {
+    streams.push_back(std::make_shared<TokenStream>(first.fork(seed)));
+    engine.submit(streams.back());
+  }
+  engine.step(&flag);
   flag = true;
-  for (const auto& token : TokenStream::next_of_each(pointers)) EXPECT_FALSE(token.has_value());
-  for (const TokenStream& stream : streams) {
-    EXPECT_EQ(stream.result().reason, FinishReason::cancelled);
-    EXPECT_EQ(stream.result().tokens.size(), 1u);
+  engine.step(&flag);
+  EXPECT_TRUE(engine.idle());
+  for (const auto& stream : streams) {
+    EXPECT_EQ(stream->result().reason, FinishReason::cancelled);
+    EXPECT_EQ(stream->result().tokens.size(), 1u);
   }
 }
 

@@ -57,12 +57,11 @@ TEST_P(SavedStates, GoOnAsIfThereHadBeenNoBreak) {
     GenerateRequest request{.prompt = prompt,
                             .max_tokens = 15,
                             .sampling = {.repetition_penalty = 1.1, .temperature = temperature, .seed = 3}};
-    const SequenceState nothing(subject_.decoder.spec());
-    TokenStream whole = subject_.stream(request, SequenceState(subject_.decoder.spec()));
+    TokenStream whole = subject_.stream(request, SequenceState(subject_.decoder.make_cache()));
     const std::vector<int32_t> expected = rest_of(whole);
     ASSERT_EQ(expected.size(), 15u);
     request.max_tokens = 0;  // the prompt alone; then two breaks
-    TokenStream first = subject_.stream(request, SequenceState(subject_.decoder.spec()));
+    TokenStream first = subject_.stream(request, SequenceState(subject_.decoder.make_cache()));
     EXPECT_TRUE(rest_of(first).empty());
     request.prompt = {};
     std::vector<int32_t> found;
@@ -83,13 +82,11 @@ TEST_P(SavedStates, GoOnAsIfThereHadBeenNoBreak) {
 TEST_P(SavedStates, TakeAnotherPrompt) {
   const std::vector<int32_t> prompt = subject_.prompt();
   TokenStream first =
-      subject_.stream({.prompt = prompt, .max_tokens = 4}, SequenceState(subject_.decoder.spec()));
+      subject_.stream({.prompt = prompt, .max_tokens = 4}, SequenceState(subject_.decoder.make_cache()));
   rest_of(first);
   const std::vector<int32_t> more{5, 6, 7};
   // What a run without a break does: the same cache goes on.
-  SequenceState state = first.state();
-  state.cache = state.cache.copy();
-  TokenStream unbroken = subject_.stream({.prompt = more, .max_tokens = 8}, std::move(state));
+  TokenStream unbroken = subject_.stream({.prompt = more, .max_tokens = 8}, first.state());
   TokenStream resumed = subject_.stream({.prompt = more, .max_tokens = 8}, subject_.saved(first));
   EXPECT_EQ(rest_of(resumed), rest_of(unbroken));
   EXPECT_EQ(resumed.result().prompt_tokens, 17);
@@ -110,11 +107,11 @@ TEST(SequenceState, IsKeptWhereATextEnded) {
         {.prompt = begins ? prompt : std::vector<int32_t>(), .max_tokens = 9, .stop_tokens = stop},
         std::move(state));
   };
-  TokenStream free = stream({}, SequenceState(subject.decoder.spec()));
+  TokenStream free = stream({}, SequenceState(subject.decoder.make_cache()));
   const auto tokens = rest_of(free);
   const std::vector<int32_t> stop{tokens[4]};
   const auto before = std::find(tokens.begin(), tokens.end(), stop[0]) - tokens.begin();
-  TokenStream stopped = stream(stop, SequenceState(subject.decoder.spec()));
+  TokenStream stopped = stream(stop, SequenceState(subject.decoder.make_cache()));
   rest_of(stopped);
   SequenceState state = subject.saved(stopped);
   EXPECT_EQ(std::ssize(state.tokens), 10 + before);
@@ -128,10 +125,10 @@ TEST(SequenceState, OfTheMiddleOfASpeculationHasWhatWasDrawn) {
   const std::vector<int32_t> prompt = subject.prompt();
   const GenerateRequest request{
       .prompt = prompt, .max_tokens = 14, .speculation = {.tokens = 4, .draft = &subject.decoder}};
-  TokenStream whole = subject.stream(request, SequenceState(subject.decoder.spec()));
+  TokenStream whole = subject.stream(request, SequenceState(subject.decoder.make_cache()));
   const auto expected = rest_of(whole);
   for (int count = 1; count < 8; ++count) {
-    TokenStream stream = subject.stream(request, SequenceState(subject.decoder.spec()));
+    TokenStream stream = subject.stream(request, SequenceState(subject.decoder.make_cache()));
     std::vector<int32_t> found;
     for (int i = 0; i < count; ++i) found.push_back(*stream.next());
     TokenStream resumed = subject.stream({.max_tokens = 14 - count}, subject.saved(stream));
@@ -147,13 +144,13 @@ TEST(SequenceState, OfTheMiddleOfASpeculationHasNothingOfRejectedGuesses) {
   const Subject other("llama_tied");
   const std::vector<int32_t> prompt = subject.prompt();
   const GenerateRequest plain{.prompt = prompt, .max_tokens = 14};
-  TokenStream alone = subject.stream(plain, SequenceState(subject.decoder.spec()));
+  TokenStream alone = subject.stream(plain, SequenceState(subject.decoder.make_cache()));
   const auto expected = rest_of(alone);
   GenerateRequest request = plain;
   request.speculation = {.tokens = 4, .draft = &other.decoder};
   int64_t rejected = 0;
   for (int count = 1; count < 13; ++count) {
-    TokenStream stream = subject.stream(request, SequenceState(subject.decoder.spec()));
+    TokenStream stream = subject.stream(request, SequenceState(subject.decoder.make_cache()));
     std::vector<int32_t> found;
     for (int i = 0; i < count; ++i) found.push_back(*stream.next());
     TokenStream resumed = subject.stream({.max_tokens = 14 - count}, subject.saved(stream));
@@ -168,7 +165,8 @@ TEST(SequenceState, OfAnotherModelIsRefused) {
   const Subject one("llama_gqa");
   const Subject other("llama_tied");
   const std::vector<int32_t> prompt = one.prompt();
-  TokenStream stream = one.stream({.prompt = prompt, .max_tokens = 2}, SequenceState(one.decoder.spec()));
+  TokenStream stream =
+      one.stream({.prompt = prompt, .max_tokens = 2}, SequenceState(one.decoder.make_cache()));
   rest_of(stream);
   write_sequence_state(one.file(), stream.state(), state_owner(one.decoder.weights()));
   EXPECT_THAT([&] { read_sequence_state(one.file(), state_owner(other.decoder.weights())); },
@@ -198,7 +196,7 @@ TEST(SequenceState, DamageIsFoundAndAFailedWriteLeavesNothing) {
   const Subject subject("llama_gqa");
   const std::vector<int32_t> prompt = subject.prompt();
   TokenStream stream =
-      subject.stream({.prompt = prompt, .max_tokens = 2}, SequenceState(subject.decoder.spec()));
+      subject.stream({.prompt = prompt, .max_tokens = 2}, SequenceState(subject.decoder.make_cache()));
   rest_of(stream);
   subject.saved(stream);
   std::string bytes = read_text_file(subject.file());

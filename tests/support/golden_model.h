@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "base/file.h"
+#include "base/json.h"
 #include "checkpoint/safetensors.h"
 #include "support/temporary_directory.h"
 
@@ -32,6 +34,13 @@ class GoldenModel {
   }
 
   const std::filesystem::path& directory() const { return scratch_.path(); }
+  /// The models have room for 64 positions only, but their rotations know no end.
+  void widen_context(int64_t positions) {
+    const auto path = scratch_.path() / "config.json";
+    Json config = parse_json(read_text_file(path), path.string(), DuplicateKeys::refuse);
+    config["max_position_embeddings"] = positions;
+    std::ofstream(path) << config.dump();
+  }
   std::vector<int32_t> input_ids() const {
     const Tensor ids = golden_.tensor("input_ids");
     return {ids.values<int32_t>().begin(), ids.values<int32_t>().end()};

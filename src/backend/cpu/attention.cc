@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
+#include "backend/cpu/kv_rows.h"
 #include "backend/cpu/scratch.h"
 #include "backend/cpu/tile_product.h"
 #include "base/parallel.h"
@@ -15,9 +17,9 @@ namespace {
 constexpr int64_t kFewRows = 8;
 /// Queries up to which the keys are cut into parts, as when one token is decoded or a few are checked.
 constexpr int64_t kFewQueries = 8;
-/// Keys of a part: with their values 64 KiB of a head of 64, which stay in a second-level cache from one use
-/// to the next.
-constexpr int64_t kPartKeys = 128;
+/// Keys of a part, those of a page: with their values 64 KiB of a head of 64, which stay in a second-level
+/// cache from one use to the next.
+constexpr int64_t kPartKeys = kPageRows;
 /// Multiplications that are worth a piece of parallel work, about ten microseconds.
 constexpr int64_t kPieceWork = int64_t{1} << 19;
 /// Queries that share a pass over the keys. More would compute more scores above the diagonal.
@@ -44,8 +46,10 @@ class BlockAttention {
         block_(block),
         group_(problem.heads / problem.kv_heads),
         rows_((block.end - block.begin) * group_),
-        key_stride_(problem.kv_heads * problem.head_dim),
-        value_stride_(problem.kv_heads * problem.value_dim),
+        keys_(rows(problem.keys, problem.cache == nullptr ? nullptr : &problem.cache->keys,
+                   ScratchUse::cached_keys)),
+        values_(rows(problem.values, problem.cache == nullptr ? nullptr : &problem.cache->values,
+                     ScratchUse::cached_values)),
         queries_(scratch<float>(ScratchUse::queries, rows_ * problem.head_dim)),
         scores_(scratch<float>(ScratchUse::scores, rows_ * block.keys)),
         mixed_(scratch<float>(ScratchUse::mixed, rows_ * problem.value_dim)) {}
@@ -84,6 +88,15 @@ class BlockAttention {
   }
 
  private:
+  /// The block's keys or values.
+  KvRows rows(const Tensor& tensor, const KvPages* cached, ScratchUse use) const {
+    if (cached != nullptr)
+      return rows_of(context_.kernels, *cached, {block_.kv_head, block_.first_key, block_.keys}, use);
+    const int64_t stride = tensor.dim(1);
+    const int64_t dim = stride / problem_.kv_heads;
+    return {tensor.values<float>().data() + block_.first_key * stride + block_.kv_head * dim, stride};
+  }
+
   /// Where the heads of this group, each `width` wide, lie in row `query` of the query or output tensor.
   int64_t offset(int64_t query, int64_t width) const {
     return (query * problem_.heads + block_.kv_head * group_) * width;
@@ -99,21 +112,20 @@ class BlockAttention {
   }
 
   void score() {
-    const float* keys = first_key();
     if (rows_ > kFewRows) {
       return context_.gemm(GemmProblem<float>{.m = rows_,
                                               .n = block_.keys,
                                               .k = problem_.head_dim,
                                               .a = {queries_, problem_.head_dim},
-                                              .b = {keys, key_stride_, Transposed::yes},
+                                              .b = {keys_.data, keys_.stride, Transposed::yes},
                                               .c = scores_,
                                               .c_stride = block_.keys});
     }
     context_.kernels.dot_short({.x = queries_,
                                 .rows = rows_,
                                 .x_stride = problem_.head_dim,
-                                .weights = keys,
-                                .weight_stride = key_stride_,
+                                .weights = keys_.data,
+                                .weight_stride = keys_.stride,
                                 .outputs = block_.keys,
                                 .depth = problem_.head_dim,
                                 .bias = nullptr,
@@ -128,7 +140,7 @@ class BlockAttention {
     auto* queries = scratch<uint16_t>(ScratchUse::packed_queries, packed_elements(rows_, dim));
     auto* keys = scratch<uint16_t>(ScratchUse::packed_keys, packed_elements(block_.keys, dim));
     tiles.pack_left({queries_, dim, rows_, dim, queries, stride});
-    tiles.pack_left({first_key(), key_stride_, block_.keys, dim, keys, stride});
+    tiles.pack_left({keys_.data, keys_.stride, block_.keys, dim, keys, stride});
     tiles.transpose(keys, tile_panels(block_.keys) * depth_tiles(dim), keys);
     tiles.multiply({.left = queries,
                     .left_stride = stride,
@@ -166,7 +178,7 @@ class BlockAttention {
     auto* values =
         scratch<uint16_t>(ScratchUse::packed_keys, packed_elements(problem_.value_dim, block_.keys));
     context_.tiles->pack_right(
-        {first_value(), value_stride_, block_.keys, problem_.value_dim, values, stride});
+        {values_.data, values_.stride, block_.keys, problem_.value_dim, values, stride});
     context_.tiles->multiply({.left = weights.data,
                               .left_stride = weights.panel_stride,
                               .right = values,
@@ -177,15 +189,6 @@ class BlockAttention {
                               .out = mixed_,
                               .out_stride = problem_.value_dim,
                               .accumulate = 0});
-  }
-
-  const float* first_key() const {
-    return problem_.keys.values<float>().data() + block_.first_key * key_stride_ +
-           block_.kv_head * problem_.head_dim;
-  }
-  const float* first_value() const {
-    return problem_.values.values<float>().data() + block_.first_key * value_stride_ +
-           block_.kv_head * problem_.value_dim;
   }
 
   /// Of the block's keys those that a row's query sees; empty where begin is not below end.
@@ -227,13 +230,12 @@ class BlockAttention {
   }
 
   void mix_values() {
-    const float* values = first_value();
     if (rows_ > kFewRows) {
       return context_.gemm(GemmProblem<float>{.m = rows_,
                                               .n = problem_.value_dim,
                                               .k = block_.keys,
                                               .a = {scores_, block_.keys},
-                                              .b = {values, value_stride_},
+                                              .b = {values_.data, values_.stride},
                                               .c = mixed_,
                                               .c_stride = problem_.value_dim});
     }
@@ -241,8 +243,8 @@ class BlockAttention {
                                    .factor_stride = block_.keys,
                                    .rows = rows_,
                                    .count = block_.keys,
-                                   .values = values,
-                                   .stride = value_stride_,
+                                   .values = values_.data,
+                                   .stride = values_.stride,
                                    .features = problem_.value_dim,
                                    .out = mixed_,
                                    .out_stride = problem_.value_dim});
@@ -262,18 +264,18 @@ class BlockAttention {
   const Block& block_;
   int64_t group_;
   int64_t rows_;
-  int64_t key_stride_;
-  int64_t value_stride_;
+  KvRows keys_;
+  KvRows values_;
   float* queries_;  // [rows, head_dim], scaled
   float* scores_;   // [rows, keys]
   float* mixed_;    // [rows, value_dim]
 };
 
-/// Attention of a few queries, the keys cut into parts of fixed size, each with a softmax of its own (Dao et
-/// al. 2023, "Flash-Decoding"): with m_p the highest score of part p, s_p the sum of e^(score - m_p) and o_p
-/// its mixture of values, the whole is sum o_p s_p e^(m_p) / sum s_p e^(m_p). Every head of keys and values
-/// is read once for all heads of queries that share it. How the parts are shared out has no bearing on the
-/// bytes.
+/// Attention of a few queries, the keys cut into parts at fixed positions, each with a softmax of its own
+/// (Dao et al. 2023, "Flash-Decoding"): with m_p the highest score of part p, s_p the sum of e^(score - m_p)
+/// and o_p its mixture of values, the whole is sum o_p s_p e^(m_p) / sum s_p e^(m_p). Every head of keys and
+/// values is read once for all heads of queries that share it. How the parts are shared out has no bearing on
+/// the bytes.
 class PartedAttention {
  public:
   PartedAttention(const CpuContext& context, const AttentionProblem& problem)
@@ -281,8 +283,8 @@ class PartedAttention {
     const int64_t count = problem.query.dim(0);
     rows_ = count * group_;
     first_key_ = problem.window == 0 ? 0 : std::max<int64_t>(0, problem.first_position - problem.window + 1);
-    keys_ = problem.first_position + count - first_key_;
-    parts_ = blocks_of(keys_, kPartKeys);
+    end_ = problem.first_position + count;
+    parts_ = blocks_of(end_, kPartKeys) - first_key_ / kPartKeys;
     const int64_t softmaxes = problem.kv_heads * parts_ * rows_;
     const auto total_bytes = static_cast<size_t>(softmaxes) * sizeof(SoftmaxTotal);
     std::byte* memory =
@@ -297,7 +299,7 @@ class PartedAttention {
     const auto grain_of = [](int64_t work) {
       return static_cast<size_t>(std::max<int64_t>(1, kPieceWork / std::max<int64_t>(1, work)));
     };
-    const int64_t longest = std::min(keys_, kPartKeys);
+    const int64_t longest = std::min(end_ - first_key_, kPartKeys);
     parallel_for(static_cast<size_t>(problem_.kv_heads * parts_), grain_of(rows_ * longest * widths),
                  [&](size_t begin, size_t end) {
                    for (size_t i = begin; i < end; ++i) run_part(static_cast<int64_t>(i));
@@ -313,11 +315,13 @@ class PartedAttention {
   void run_part(int64_t index) {
     const int64_t part = index / problem_.kv_heads;
     const int64_t kv_head = index % problem_.kv_heads;
+    const int64_t begin = (first_key_ / kPartKeys + part) * kPartKeys;
+    const int64_t first = std::max(begin, first_key_);
     const Block block{.kv_head = kv_head,
                       .begin = 0,
                       .end = problem_.query.dim(0),
-                      .first_key = first_key_ + part * kPartKeys,
-                      .keys = std::min(kPartKeys, keys_ - part * kPartKeys)};
+                      .first_key = first,
+                      .keys = std::min(begin + kPartKeys, end_) - first};
     const int64_t at = (kv_head * parts_ + part) * rows_;
     BlockAttention(context_, problem_, block).run_part(mixed_ + at * problem_.value_dim, totals_ + at);
   }
@@ -355,41 +359,98 @@ class PartedAttention {
   int64_t group_;
   int64_t rows_;  // queries times heads of a group
   int64_t first_key_;
-  int64_t keys_;  // from there on, that any query sees
+  int64_t end_;  // of the keys that any query sees
   int64_t parts_;
   SoftmaxTotal* totals_;  // [kv_heads, parts, rows]
   float* mixed_;          // [kv_heads, parts, rows, value_dim]
 };
 
+/// Many queries, block by block.
+class BlockedAttention {
+ public:
+  BlockedAttention(const CpuContext& context, const AttentionProblem& problem, MatmulPrecision precision)
+      : context_(context),
+        problem_(problem),
+        in_tiles_(precision == MatmulPrecision::bf16 && context.tiles != nullptr) {}
+
+  /// Queries [begin, end) of one page.
+  void add(int64_t begin, int64_t end) {
+    const int64_t group = problem_.heads / problem_.kv_heads;
+    const int64_t most_keys = problem_.first_position + end;
+    const int64_t queries = std::clamp<int64_t>(kMostScores / (group * most_keys), 1, kMostQueries);
+    for (int64_t first = begin; first < end; first += queries) {
+      const int64_t last = std::min(end, first + queries);
+      const int64_t oldest = problem_.first_position + first - problem_.window + 1;
+      const int64_t first_key = problem_.window == 0 ? 0 : std::max<int64_t>(0, oldest);
+      blocks_.push_back({.kv_head = 0,
+                         .begin = first,
+                         .end = last,
+                         .first_key = first_key,
+                         .keys = problem_.first_position + last - first_key});
+    }
+  }
+
+  void run() {
+    const auto count = std::ssize(blocks_);
+    parallel_for(static_cast<size_t>(count * problem_.kv_heads), 1, [&](size_t from, size_t to) {
+      for (auto i = static_cast<int64_t>(from); i < static_cast<int64_t>(to); ++i) {
+        // The last queries see the most keys: the longest pieces start first and the shortest fill the gaps.
+        Block block = blocks_[static_cast<size_t>(count - 1 - i / problem_.kv_heads)];
+        block.kv_head = i % problem_.kv_heads;
+        run_block(block);
+      }
+    });
+  }
+
+ private:
+  void run_block(const Block& block) const {
+    const int64_t rows = (block.end - block.begin) * (problem_.heads / problem_.kv_heads);
+    BlockAttention attention(context_, problem_, block);
+    in_tiles_&& rows >= kTileRows ? attention.run_in_tiles() : attention.run();
+  }
+
+  const CpuContext& context_;
+  const AttentionProblem& problem_;
+  bool in_tiles_;
+  std::vector<Block> blocks_;
+};
+
+/// Of queries [begin, end) alone.
+void attend_few(const CpuContext& context, const AttentionProblem& problem, int64_t begin, int64_t end) {
+  Tensor output = problem.output.slice(begin, end);
+  PartedAttention(context, {.query = problem.query.slice(begin, end),
+                            .cache = problem.cache,
+                            .keys = problem.keys,
+                            .values = problem.values,
+                            .output = output,
+                            .heads = problem.heads,
+                            .kv_heads = problem.kv_heads,
+                            .head_dim = problem.head_dim,
+                            .value_dim = problem.value_dim,
+                            .first_position = problem.first_position + begin,
+                            .window = problem.window,
+                            .scale = problem.scale,
+                            .softcap = problem.softcap,
+                            .slopes = problem.slopes})
+      .run();
+}
+
 }  // namespace
 
 void attend(const CpuContext& context, const AttentionProblem& problem, MatmulPrecision precision) {
   const int64_t count = problem.query.dim(0);
-  if (count == 0) return;
-  const int64_t group = problem.heads / problem.kv_heads;
-  const int64_t most_keys = problem.first_position + count;
-  const int64_t queries = std::clamp<int64_t>(kMostScores / (group * most_keys), 1, kMostQueries);
-  const int64_t blocks = (count + queries - 1) / queries;
-  const bool in_tiles =
-      precision == MatmulPrecision::bf16 && context.tiles != nullptr && queries * group >= kTileRows;
-  if (!in_tiles && count <= kFewQueries) return PartedAttention(context, problem).run();
-  parallel_for(static_cast<size_t>(blocks * problem.kv_heads), 1, [&](size_t from, size_t to) {
-    for (size_t i = from; i < to; ++i) {
-      // The last queries see the most keys: the longest pieces start first and the shortest fill the gaps.
-      const int64_t index = blocks - 1 - static_cast<int64_t>(i) / problem.kv_heads;
-      const int64_t begin = index * queries;
-      const int64_t end = std::min(count, begin + queries);
-      const int64_t oldest = problem.first_position + begin - problem.window + 1;
-      const int64_t first_key = problem.window == 0 ? 0 : std::max<int64_t>(0, oldest);
-      const Block block{.kv_head = static_cast<int64_t>(i) % problem.kv_heads,
-                        .begin = begin,
-                        .end = end,
-                        .first_key = first_key,
-                        .keys = problem.first_position + end - first_key};
-      BlockAttention attention(context, problem, block);
-      in_tiles ? attention.run_in_tiles() : attention.run();
+  BlockedAttention many(context, problem, precision);
+  for (int64_t begin = 0; begin < count;) {
+    const int64_t position = problem.first_position + begin;
+    const int64_t end = std::min(count, begin + kPageRows - position % kPageRows);
+    if (end - begin <= kFewQueries) {
+      attend_few(context, problem, begin, end);
+    } else {
+      many.add(begin, end);
     }
-  });
+    begin = end;
+  }
+  many.run();
 }
 
 }  // namespace salient

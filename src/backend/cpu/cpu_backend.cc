@@ -12,6 +12,7 @@
 #include "backend/cpu/cpu_linear.h"
 #include "backend/cpu/factor.h"
 #include "backend/cpu/isa.h"
+#include "backend/cpu/kv_rows.h"
 #include "backend/cpu/panel_weight.h"
 #include "backend/cpu/product.h"
 #include "backend/cpu/rounding_loss.h"
@@ -46,6 +47,25 @@ bool is_weight_type(DType dtype) {
   return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
 }
 
+bool is_format(const KvFormat& format, int64_t heads, int64_t dim) {
+  return format.heads == heads && format.dim == dim;
+}
+
+/// Positions whose keys and values an attention may read.
+int64_t keys_of(const AttentionProblem& problem) {
+  if (problem.cache != nullptr) {
+    require(is_format(problem.cache->keys.format, problem.kv_heads, problem.head_dim) &&
+                is_format(problem.cache->values.format, problem.kv_heads, problem.value_dim),
+            "the cache of an attention holds other heads");
+    return std::min(problem.cache->keys.rows(), problem.cache->values.rows());
+  }
+  require_matrix("keys of an attention", problem.keys);
+  const int64_t capacity = problem.keys.dim(0);
+  require_shape("keys of an attention", problem.keys, {capacity, problem.kv_heads * problem.head_dim});
+  require_shape("values of an attention", problem.values, {capacity, problem.kv_heads * problem.value_dim});
+  return capacity;
+}
+
 /// Runs body(begin, end) over rows in pieces of about 16384 elements: a few microseconds each.
 template <typename Body>
 void parallel_rows(int64_t rows, int64_t features, const Body& body) {
@@ -69,6 +89,9 @@ class CpuBackend final : public Backend {
         tiles_(can_round_ && choice.amx ? fast_tile_kernels() : nullptr) {}
 
   std::string description() const override;
+  int64_t rows_as_alone() const override {
+    return activations_ == ActivationMode::fp32 ? kRowsAsAlone : kAnyRows;
+  }
   double measure_bandwidth() override { return stream_bandwidth(kStreamBytes); }
   std::string arithmetic() const override;
   std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) override;
@@ -85,6 +108,7 @@ class CpuBackend final : public Backend {
   void scale(float factor, Tensor& x) override;
   void softcap(float cap, Tensor& x) override;
   void rope(const RopeProblem& problem) override;
+  void store_rows(const KvStore& problem) override;
   void attention(const AttentionProblem& problem) override;
   void activation(Activation activation, Tensor& x) override;
   void gated_activation(Activation activation, const Tensor& gate, const Tensor& up, Tensor& y) override;
@@ -343,22 +367,26 @@ void CpuBackend::rope(const RopeProblem& problem) {
   });
 }
 
+void CpuBackend::store_rows(const KvStore& problem) {
+  const KvFormat& format = problem.pages.format;
+  require_shape("rows for a cache", problem.x, {problem.x.dim(0), format.heads * format.dim});
+  require(problem.first >= 0 && problem.first + problem.x.dim(0) <= problem.pages.rows(),
+          "rows for a cache stand past its pages");
+  salient::store_rows(kernels_, problem);
+}
+
 void CpuBackend::attention(const AttentionProblem& problem) {
   require(problem.head_dim > 0 && problem.kv_heads > 0 && problem.heads % problem.kv_heads == 0,
           "query heads of an attention must be a multiple of its kv heads");
   require(problem.window >= 0 && problem.first_position >= 0,
           "window or position of an attention is negative");
   require_matrix("query of an attention", problem.query);
-  require_matrix("keys of an attention", problem.keys);
   const int64_t count = problem.query.dim(0);
-  const int64_t capacity = problem.keys.dim(0);
   require_shape("query of an attention", problem.query, {count, problem.heads * problem.head_dim});
   require_shape("output of an attention", problem.output, {count, problem.heads * problem.value_dim});
-  require_shape("keys of an attention", problem.keys, {capacity, problem.kv_heads * problem.head_dim});
-  require_shape("values of an attention", problem.values, {capacity, problem.kv_heads * problem.value_dim});
   require(problem.slopes.empty() || static_cast<int64_t>(problem.slopes.size()) == problem.heads,
           "an attention has one slope per head");
-  require(capacity >= problem.first_position + count, "queries of an attention stand past its keys");
+  require(keys_of(problem) >= problem.first_position + count, "queries of an attention stand past its keys");
   attend(context(), problem, possible(asked_));
 }
 

@@ -137,6 +137,12 @@ struct CpuKernels {
   void (*widen_f16)(const uint16_t* in, int64_t count, float* out);
   void (*widen_bf16)(const uint16_t* in, int64_t count, float* out);
   void (*narrow_bf16)(const float* in, int64_t count, uint16_t* out);
+  /// What f16 cannot hold becomes its largest number; NaN stays NaN.
+  void (*narrow_f16)(const float* in, int64_t count, uint16_t* out);
+  /// out = in * scale.
+  void (*widen_int8)(const int8_t* in, int64_t count, float scale, float* out);
+  /// The nearest integers to in * factor, all of which lie within -127 to 127.
+  void (*narrow_int8)(const float* in, int64_t count, float factor, int8_t* out);
 
   /// y = x / sqrt(mean(x^2) + epsilon) * weight, the mean in double. y may be x.
   void (*rms_norm)(const float* x, const float* weight, int64_t count, double epsilon, float* y);

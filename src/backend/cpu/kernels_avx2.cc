@@ -56,6 +56,20 @@ void store_bf16(uint16_t* data, Floats value) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(data), _mm256_castsi256_si128(packed));
 }
 
+void store_f16(uint16_t* data, Floats value) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(data), _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+}
+
+Floats load_int8(const int8_t* data) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(data))));
+}
+/// The nearest integers, ties to even.
+void store_int8(int8_t* data, Floats value) {
+  const __m256i whole = _mm256_cvtps_epi32(value);
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(data), _mm_packs_epi16(words, words));
+}
+
 Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 /// Both keep a NaN in the second operand.
 Floats minimum(Floats a, Floats b) { return _mm256_min_ps(a, b); }

@@ -58,6 +58,18 @@ void store_bf16(uint16_t* data, Floats value) {
                       _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
 }
 
+void store_f16(uint16_t* data, Floats value) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(data), _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+}
+
+Floats load_int8(const int8_t* data) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data))));
+}
+/// The nearest integers, ties to even.
+void store_int8(int8_t* data, Floats value) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(data), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(value)));
+}
+
 Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 /// Both keep a NaN in the second operand.
 Floats minimum(Floats a, Floats b) { return _mm512_min_ps(a, b); }

@@ -120,6 +120,20 @@ void narrow_bf16(const float* in, int64_t count, uint16_t* out) {
   for (int64_t i = 0; i < count; ++i) out[i] = to_bfloat16(in[i]).bits;
 }
 
+void narrow_f16(const float* in, int64_t count, uint16_t* out) {
+  constexpr float kLargestHalf = 65504;
+  for (int64_t i = 0; i < count; ++i)
+    out[i] = to_half(std::isnan(in[i]) ? in[i] : std::clamp(in[i], -kLargestHalf, kLargestHalf)).bits;
+}
+
+void widen_int8(const int8_t* in, int64_t count, float scale, float* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(in[i]) * scale;
+}
+
+void narrow_int8(const float* in, int64_t count, float factor, int8_t* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<int8_t>(std::lrintf(in[i] * factor));
+}
+
 void rms_norm(const float* x, const float* weight, int64_t count, double epsilon, float* y) {
   double sum = 0;
   for (int64_t i = 0; i < count; ++i) sum += double{x[i]} * double{x[i]};
@@ -288,6 +302,9 @@ const CpuKernels kPortableKernels{
     .widen_f16 = widen_f16,
     .widen_bf16 = widen_bf16,
     .narrow_bf16 = narrow_bf16,
+    .narrow_f16 = narrow_f16,
+    .widen_int8 = widen_int8,
+    .narrow_int8 = narrow_int8,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
     .add = add,

@@ -1,0 +1,106 @@
+#include "backend/cpu/kv_rows.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/parallel.h"
+
+namespace salient {
+namespace {
+
+/// Elements that are worth a piece of parallel work.
+constexpr int64_t kPieceElements = 16384;
+
+/// One head of one page.
+struct PageHead {
+  std::byte* bytes;
+  const KvFormat& format;
+
+  float* floats(int64_t row) const { return reinterpret_cast<float*>(bytes) + row * format.dim; }
+  uint16_t* halves(int64_t row) const { return reinterpret_cast<uint16_t*>(bytes) + row * format.dim; }
+  int8_t* codes(int64_t row) const { return reinterpret_cast<int8_t*>(bytes) + row * format.dim; }
+  float& scale(int64_t row) const {
+    return reinterpret_cast<float*>(bytes + kPageRows * format.dim)[row];  // behind the codes
+  }
+};
+
+void expand(const CpuKernels& kernels, const PageHead& page, const KvRange& rows, float* out) {
+  const int64_t dim = page.format.dim;
+  switch (page.format.type) {
+    case KvType::fp32:
+      std::memcpy(out, page.floats(rows.first), static_cast<size_t>(rows.count * dim) * sizeof(float));
+      return;
+    case KvType::fp16:
+      return kernels.widen_f16(page.halves(rows.first), rows.count * dim, out);
+    case KvType::int8:
+      for (int64_t i = 0; i < rows.count; ++i, out += dim)
+        kernels.widen_int8(page.codes(rows.first + i), dim, page.scale(rows.first + i), out);
+  }
+}
+
+/// An infinity or NaN makes the scale NaN, and so the whole row.
+void store_int8(const CpuKernels& kernels, const float* x, const PageHead& page, int64_t row) {
+  const int64_t dim = page.format.dim;
+  float least;
+  float largest;
+  kernels.extremes(x, dim, &least, &largest);
+  const float bound = kernels.all_finite(x, dim) ? std::max(largest, -least) : NAN;
+  page.scale(row) = bound / 127;
+  // Of a bound so small that its scale or factor is no normal number nothing is kept.
+  if (bound > 1e-30f) return kernels.narrow_int8(x, dim, 127 / bound, page.codes(row));
+  std::memset(page.codes(row), 0, static_cast<size_t>(dim));
+}
+
+void store(const CpuKernels& kernels, const float* x, const PageHead& page, int64_t row) {
+  const int64_t dim = page.format.dim;
+  switch (page.format.type) {
+    case KvType::fp32:
+      std::memcpy(page.floats(row), x, static_cast<size_t>(dim) * sizeof(float));
+      return;
+    case KvType::fp16:
+      return kernels.narrow_f16(x, dim, page.halves(row));
+    case KvType::int8:
+      return store_int8(kernels, x, page, row);
+  }
+}
+
+}  // namespace
+
+KvRows rows_of(const CpuKernels& kernels, const KvPages& pages, const KvRange& range, ScratchUse use) {
+  const int64_t dim = pages.format.dim;
+  const int64_t end = range.first + range.count;
+  const int64_t first_page = range.first / kPageRows;
+  if (pages.format.type == KvType::fp32 && end <= (first_page + 1) * kPageRows) {
+    const PageHead page{pages.head(first_page, range.head), pages.format};
+    return {page.floats(range.first % kPageRows), dim};
+  }
+  auto* out = scratch<float>(use, range.count * dim);
+  for (int64_t position = range.first; position < end;) {
+    const int64_t row = position % kPageRows;
+    const int64_t count = std::min(kPageRows - row, end - position);
+    const PageHead page{pages.head(position / kPageRows, range.head), pages.format};
+    expand(kernels, page, {range.head, row, count}, out + (position - range.first) * dim);
+    position += count;
+  }
+  return {out, dim};
+}
+
+void store_rows(const CpuKernels& kernels, const KvStore& problem) {
+  const KvPages& pages = problem.pages;
+  const int64_t dim = pages.format.dim;
+  const int64_t features = pages.format.heads * dim;
+  const float* x = problem.x.values<float>().data();
+  const auto grain = static_cast<size_t>(std::max<int64_t>(1, kPieceElements / features));
+  parallel_for(static_cast<size_t>(problem.x.dim(0)), grain, [&](size_t begin, size_t end) {
+    for (auto i = static_cast<int64_t>(begin); i < static_cast<int64_t>(end); ++i) {
+      const int64_t position = problem.first + i;
+      for (int64_t head = 0; head < pages.format.heads; ++head) {
+        const PageHead page{pages.head(position / kPageRows, head), pages.format};
+        store(kernels, x + i * features + head * dim, page, position % kPageRows);
+      }
+    }
+  });
+}
+
+}  // namespace salient

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "tensor/dtype.h"
+
+namespace salient {
+
+/// How keys and values are kept. fp16 rounds once, what it cannot hold to its largest number; int8 keeps the
+/// features of each head and position as integers of -127 to 127 and one f32 scale.
+enum class KvType { fp32, fp16, int8 };
+
+/// "fp32", "fp16", "int8".
+std::string_view to_string(KvType type);
+/// Errors: invalid_argument.
+KvType kv_type_by_name(std::string_view name);
+
+/// Positions of a page.
+inline constexpr int64_t kPageRows = 128;
+
+/// Heads of keys, or of values, as a cache keeps them.
+struct KvFormat {
+  KvType type;
+  int64_t heads;
+  int64_t dim;
+
+  DType element_type() const {
+    if (type == KvType::fp32) return DType::f32;
+    return type == KvType::fp16 ? DType::f16 : DType::i8;
+  }
+  size_t element_bytes() const { return byte_size(element_type()); }
+  /// Of one head in a page, its scales included.
+  size_t head_bytes() const {
+    return static_cast<size_t>(kPageRows) *
+           (static_cast<size_t>(dim) * element_bytes() + (type == KvType::int8 ? sizeof(float) : 0));
+  }
+  size_t page_bytes() const { return static_cast<size_t>(heads) * head_bytes(); }
+};
+
+/// Keys, or values, of one layer and sequence: position p is row p % kPageRows of page p / kPageRows. In a
+/// page every head has elements [kPageRows, dim], int8 then scales f32 [kPageRows].
+struct KvPages {
+  KvFormat format;
+  std::span<std::byte* const> blocks;  ///< one for each page, on a cache line
+  size_t offset;                       ///< of the page in its block
+
+  int64_t rows() const { return static_cast<int64_t>(blocks.size()) * kPageRows; }
+  std::byte* head(int64_t page, int64_t index) const {
+    return blocks[static_cast<size_t>(page)] + offset + static_cast<size_t>(index) * format.head_bytes();
+  }
+};
+
+/// What attention reads of a sequence's cache in one layer.
+struct KvView {
+  KvPages keys;
+  KvPages values;
+};
+
+}  // namespace salient

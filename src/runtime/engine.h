@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "runtime/generate.h"
+#include "runtime/prefix_cache.h"
+
+namespace salient {
+
+struct EngineOptions {
+  /// Texts that run side by side; the others wait, in the order they came.
+  int64_t max_num_seqs = 16;
+  /// Tokens of a pass: one of each text in the making, and parts of prompts as far as there is room, in pages
+  /// of kPageRows. A pass that would otherwise do nothing takes a page whatever this says.
+  int64_t max_num_batched_tokens = 512;
+  /// Of keys and values: of the texts that run, each counted with all tokens that it may come to, and of kept
+  /// prefixes. A text waits until there is room.
+  uint64_t kv_cache_memory_bytes = uint64_t{1} << 30;
+  /// Whether what prompts and texts have left in their caches serves those that begin alike. Without
+  /// effect for models that cannot use it: with linear attention, or angles that hang on a prompt's length.
+  bool enable_prefix_caching = true;
+};
+
+/// What a step has brought.
+struct EngineOutput {
+  int64_t id;
+  std::shared_ptr<const TokenStream> text;
+  std::optional<int32_t> token;  ///< nothing: the text has ended
+};
+
+/// Many texts at once: continuous batching (Yu et al. 2022, "Orca") with prompts in pieces beside the
+/// texts in the making (Agrawal et al. 2023, "Sarathi"), over a cache in pages (Kwon et al. 2023,
+/// "PagedAttention"). One thread at a time may use an engine.
+class Engine {
+ public:
+  /// The decoder must outlive the engine. Errors: invalid_argument for options that are not positive.
+  Engine(const Decoder& decoder, const EngineOptions& options);
+
+  /// Puts a text behind those that wait and gives it a number, from 0 on. The caller may look at it between
+  /// steps, and end it; its result says how it went. Errors: invalid_argument for a token outside the
+  /// vocabulary, and for a text that would not fit into kv_cache_memory_bytes alone.
+  int64_t submit(std::shared_ptr<TokenStream> text);
+  int64_t submit(const GenerateRequest& request) {
+    return submit(std::make_shared<TokenStream>(decoder_, request));
+  }
+
+  /// One pass. What it brought, in the order the texts came. Texts whose flag is raised end, be it in the
+  /// middle of a pass that `cancelled` has stopped. Errors: those of Decoder::run; cancelled when it was no
+  /// text's flag that was raised. Behind an error every text is as before and may go on.
+  std::vector<EngineOutput> step(const CancellationFlag* cancelled = nullptr);
+  /// Whether there is nothing left to do.
+  bool idle() const { return waiting_.empty() && running_.empty(); }
+
+  int64_t running() const { return std::ssize(running_); }
+  int64_t waiting() const { return std::ssize(waiting_); }
+  /// Blocks that are kept for texts to come.
+  size_t kept_blocks() const { return prefixes_.size(); }
+
+ private:
+  struct Request {
+    int64_t id;
+    std::shared_ptr<TokenStream> text;
+    int64_t blocks;  // that it may come to
+  };
+
+  void admit();
+  std::vector<TokenStream::Part> next_tokens() const;
+  std::vector<TokenStream::Part> prompt_pieces(int64_t room) const;
+  void draw(const Request& request, std::vector<EngineOutput>& outputs);
+  void keep_prefix(const TokenStream& text);
+  bool end_cancelled();
+  void remove_ended(std::vector<EngineOutput>& outputs);
+
+  const Decoder& decoder_;
+  EngineOptions options_;
+  bool keeps_prefixes_;
+  int64_t most_blocks_;
+  int64_t reserved_blocks_ = 0;  // of running_
+  int64_t submitted_ = 0;
+  std::deque<Request> waiting_;
+  std::deque<Request> running_;
+  PrefixCache prefixes_;
+};
+
+}  // namespace salient
