@@ -22,8 +22,11 @@ namespace {
 class LoadedModel {
  public:
   LoadedModel(const std::string& path, const BackendChoice& choice, const DecoderOptions& options)
-      : backend_(make_backend(choice)), decoder_(Decoder::load(path, *backend_, options)) {}
+      : backend_(make_backend(choice)),
+        decoder_(Decoder::load(path, *backend_, options)),
+        fuse_layers_(choice.fuse_layers) {}
 
+  bool fuse_layers() const { return fuse_layers_; }
   std::string device() const { return backend_->description(); }
   const Decoder& decoder() const { return decoder_; }
 
@@ -71,14 +74,16 @@ class LoadedModel {
  private:
   std::unique_ptr<Backend> backend_;
   Decoder decoder_;
+  bool fuse_layers_;
 };
 
 void load(LoadedModel* place, const std::filesystem::path& path, const std::string& device,
-          const std::string& activations, const std::filesystem::path& packed_weights) {
+          const std::string& activations, const std::filesystem::path& packed_weights, bool fuse_layers) {
   Interruptible job;
   job.run([&] {
-    new (place) LoadedModel(path.string(), {.device = device, .activations = activations},
-                            {.packed_weights = packed_weights.string(), .cancelled = job.flag()});
+    new (place)
+        LoadedModel(path.string(), {.device = device, .activations = activations, .fuse_layers = fuse_layers},
+                    {.packed_weights = packed_weights.string(), .cancelled = job.flag()});
   });
 }
 
@@ -216,18 +221,27 @@ void finish_together(const std::vector<TextInTheMaking*>& texts) {
   });
 }
 
-}  // namespace
-
-void bind_model(nb::module_& module) {
+void bind_helpers(nb::module_& module) {
+  module.def(
+      "check_activations", [](const std::string& name) { activation_mode_by_name(name); }, nb::arg("name"),
+      "Refuses what is no way to take the inputs of linears.");
   module.def("check_state_target", &check_state_target, nb::arg("path"),
              nb::sig("def check_state_target(path: str | os.PathLike[str]) -> None"),
              "Refuses a file for a state that has no folder, or that exists and is no state.");
+}
+
+}  // namespace
+
+void bind_model(nb::module_& module) {
+  bind_helpers(module);
   nb::class_<LoadedModel>(module, "Model", "A model directory, dense or quantized, loaded.")
       .def(
           "__init__", &load, nb::arg("path"), nb::arg("device") = "auto", nb::arg("activations") = "fp32",
-          nb::arg("packed_weights") = "",
+          nb::arg("packed_weights") = "", nb::arg("fuse_layers") = true,
           nb::sig("def __init__(self, path: str | os.PathLike[str], device: str = 'auto', activations: str = "
-                  "'fp32', packed_weights: str | os.PathLike[str] = '') -> None"))
+                  "'fp32', packed_weights: str | os.PathLike[str] = '', fuse_layers: bool = True) -> None"))
+      .def_prop_ro("fuse_layers", &LoadedModel::fuse_layers,
+                   "Whether linears that read one input are one product.")
       .def_prop_ro("device", &LoadedModel::device, "What computes: \"cpu, avx512, 8 threads\".")
       .def_prop_ro("bos_token_id", &begin_token, nb::sig("def bos_token_id(self) -> int | None"))
       .def_prop_ro(

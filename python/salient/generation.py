@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from salient import _core
 from salient._arguments import unknown_argument, warn_user
@@ -148,9 +149,8 @@ class TokenLogprobs(NamedTuple):
 class GenerationOutput:
     """What `generate` gives with return_dict_in_generate=True; lists have an entry for each text.
 
-    sequences: as `generate` gives them without. finish_reasons: "stop_token", "stop_text", "max_tokens" or
-    "context_limit". logprobs: of each new token, the one that ended the text left out; None unless asked for.
-    proposed_tokens, accepted_tokens: by speculation.
+    sequences: as `generate` gives them without. finish_reasons: "stop_token", "stop_text", "max_tokens" or "context_limit". logprobs: of each new token, the one that
+    ended the text left out; None unless asked for. proposed_tokens, accepted_tokens: by speculation.
     """
 
     sequences: Any
@@ -158,6 +158,28 @@ class GenerationOutput:
     logprobs: list[list[TokenLogprobs]] | None
     proposed_tokens: list[int]
     accepted_tokens: list[int]
+
+
+@dataclass
+class FinishedText:
+    """Ids of prompt and answer, where they came from, and why it ended."""
+
+    ids: npt.NDArray[np.int64]
+    text: _core.TokenStream
+    reason: str
+
+
+def generation_output(sequences: Any, texts: Sequence[FinishedText], settings: GenerationOptions) -> GenerationOutput:
+    logprobs = None
+    if settings.logprobs is not None:
+        logprobs = [[TokenLogprobs(*one) for one in each.text.logprobs()] for each in texts]
+    return GenerationOutput(
+        sequences,
+        [each.reason for each in texts],
+        logprobs,
+        [each.text.proposed_tokens for each in texts],
+        [each.text.accepted_tokens for each in texts],
+    )
 
 
 def _bias_items(given: Any) -> list[tuple[Sequence[int], float]]:
