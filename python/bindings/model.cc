@@ -14,6 +14,7 @@
 #include "bindings/keywords.h"
 #include "evaluate/window_scores.h"
 #include "runtime/generate.h"
+#include "runtime/json_constraint.h"
 
 namespace salient::python {
 namespace {
@@ -111,6 +112,14 @@ nb::tuple score(const LoadedModel& model, const IdArray& array, int64_t first) {
                         to_numpy(likely).attr("astype")("bool"));
 }
 
+/// A vocabulary for texts of JSON.
+struct JsonWords {
+  explicit JsonWords(const Tokenizer& tokenizer)
+      : vocabulary(std::make_shared<const JsonVocabulary>(tokenizer)) {}
+
+  std::shared_ptr<const JsonVocabulary> vocabulary;
+};
+
 /// What a user asks for, kept as long as the text is in the making.
 class TextInTheMaking {
  public:
@@ -198,6 +207,11 @@ TextInTheMaking* start(const nb::object& model, const IdArray& prompt, const nb:
   given.take("num_assistant_tokens", request.speculation.tokens);
   const nb::object assistant = given.take_object("assistant");
   if (!assistant.is_none()) request.speculation.draft = &nb::cast<const LoadedModel&>(assistant).decoder();
+  const nb::object json_words = given.take_object("json_words");
+  std::unique_ptr<TokenConstraint> constraint;
+  if (!json_words.is_none())
+    constraint = make_json_constraint(nb::cast<const JsonWords&>(json_words).vocabulary);
+  request.constraint = constraint.get();
   std::string state;
   given.take_path("load_state", state);
   given.finish();
@@ -228,6 +242,8 @@ void bind_helpers(nb::module_& module) {
   module.def("check_state_target", &check_state_target, nb::arg("path"),
              nb::sig("def check_state_target(path: str | os.PathLike[str]) -> None"),
              "Refuses a file for a state that has no folder, or that exists and is no state.");
+  nb::class_<JsonWords>(module, "JsonWords", "A vocabulary as texts of JSON need it.")
+      .def(nb::init<const Tokenizer&>(), nb::arg("tokenizer"), nb::call_guard<nb::gil_scoped_release>());
 }
 
 }  // namespace
@@ -268,6 +284,7 @@ void bind_model(nb::module_& module) {
                    "logit_bias: collections.abc.Mapping[int, float] = {}, "
                    "stop_token_ids: collections.abc.Sequence[int] = (), logprobs: int | None = None, "
                    "num_assistant_tokens: int = 0, assistant: Model | None = None, "
+                   "json_words: JsonWords | None = None, "
                    "load_state: str | os.PathLike[str] | None = None) -> TokenStream"),
            "What follows a prompt, or a saved state and a prompt, token by token.");
 
@@ -298,7 +315,7 @@ void bind_model(nb::module_& module) {
       .def_prop_ro(
           "finish_reason",
           [](const TextInTheMaking& text) { return std::string(to_string(text.result().reason)); },
-          "\"stop_token\", \"max_tokens\" or \"context_limit\", once it has ended.")
+          "\"stop_token\", \"complete\", \"max_tokens\" or \"context_limit\", once it has ended.")
       .def_prop_ro("prefill_tokens_per_second",
                    [](const TextInTheMaking& text) { return text.result().prefill_tokens_per_second(); })
       .def_prop_ro("decode_tokens_per_second",

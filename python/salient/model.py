@@ -128,6 +128,10 @@ class CausalLM:
         return tokenizer
 
     @cached_property
+    def _json_words(self) -> _core.JsonWords:
+        return _core.JsonWords(self.tokenizer.core)
+
+    @cached_property
     def core(self) -> _core.Model:
         """The loaded weights."""
         return _core.Model(
@@ -152,7 +156,7 @@ class CausalLM:
     def adopt(self, directory: str | os.PathLike[str], owner: Scratch | None) -> None:
         """From now on the model is what lies there; `owner` keeps a temporary directory as long as anybody uses it."""
         self.directory, self._owner = os.fspath(directory), owner
-        for name in ("info", "config", "tokenizer", "core"):
+        for name in ("info", "config", "tokenizer", "core", "_json_words"):
             self.__dict__.pop(name, None)
 
     # ---- running
@@ -174,7 +178,8 @@ class CausalLM:
         min_new_tokens, do_sample, temperature, top_k, top_p, min_p, repetition_penalty, num_return_sequences,
         eos_token_id, pad_token_id, stop_strings, seed (none: numpy.random draws one), generation_config;
         sequence_bias, bad_words_ids and suppress_tokens, of single tokens; return_dict_in_generate. As in vLLM:
-        logit_bias {id: bias}; logprobs, how many of the likeliest tokens to tell of beside the drawn one.
+        logit_bias {id: bias}; logprobs, how many of the likeliest tokens to tell of beside the drawn one. As in
+        OpenAI's interface: response_format={"type": "json_object"}, with which the text is one object of JSON.
         Speculation, which changes no text: assistant_model, a model of the same vocabulary or its path, with
         num_assistant_tokens (5); or prompt_lookup_num_tokens. Salient's own: save_state, a file to leave what the model
         remembers in; load_state, such a file, whose tokens the prompt follows (it may be empty).
@@ -338,6 +343,7 @@ class CausalLM:
             num_assistant_tokens=settings.proposals(),
             assistant=None if settings.assistant_model is None else settings.assistant_model.core,
             load_state=settings.load_state,
+            json_words=self._json_words if settings.wants_json() else None,
             **settings.sampling(index),
         )
         if self.sequence_limit is not None:  # with load_state there is more before than the prompt
