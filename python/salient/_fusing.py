@@ -36,7 +36,8 @@ class SequenceLimit:
 
 
 def _check_size(where: str, value: object) -> None:
-    check_positive(**{where: 0 if value is None else value})
+    given: dict[str, Any] = {where: 0 if value is None else value}
+    check_positive(**given)
 
 
 def _check_bool(where: str, value: object) -> None:
