@@ -18,6 +18,7 @@ namespace salient {
 enum class FinishReason {
   stop_token,     ///< the model's end-of-text token came; it is not part of the text
   stop_text,      ///< one of the stop texts came; it is not part of the text
+  complete,       ///< the text is what GenerateOptions::response_format asks for
   max_tokens,     ///< as many tokens as were asked for
   context_limit,  ///< the model's positions are used up
   callback,       ///< the callback returned false
@@ -37,6 +38,14 @@ struct LoadOptions {
   std::string packed_weights{};
   const std::atomic<bool>* cancelled = nullptr;
 };
+
+/// What a text has to be.
+enum class ResponseFormat {
+  text,
+  json_object,  ///< one object of JSON, and nothing behind it
+};
+/// Errors: invalid_argument for a name that is not known.
+ResponseFormat response_format_by_name(std::string_view name);
 
 class Model;
 
@@ -58,6 +67,10 @@ struct GenerateOptions {
   std::map<int32_t, double> logit_bias{};
   /// Set: log-probabilities of each token that is drawn and of so many that were likeliest there.
   std::optional<int64_t> logprobs{};
+
+  /// With json_object only tokens are drawn that leave the text the beginning of an object, and it ends with
+  /// that, unless max_tokens cut it off; docs/generating.md says what bounds it has.
+  ResponseFormat response_format = ResponseFormat::text;
 
   /// Tokens to propose before each pass, which then says of all of them whether they are what it would have
   /// drawn: the text is the same, and comes in fewer passes. 0 is off. Not for models with linear attention.

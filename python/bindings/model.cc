@@ -14,6 +14,7 @@
 #include "bindings/keywords.h"
 #include "evaluate/window_scores.h"
 #include "runtime/engine.h"
+#include "runtime/json_constraint.h"
 
 namespace salient::python {
 namespace {
@@ -22,8 +23,11 @@ namespace {
 class LoadedModel {
  public:
   LoadedModel(const std::string& path, const BackendChoice& choice, const DecoderOptions& options)
-      : backend_(make_backend(choice)), decoder_(Decoder::load(path, *backend_, options)) {}
+      : backend_(make_backend(choice)),
+        decoder_(Decoder::load(path, *backend_, options)),
+        fuse_layers_(choice.fuse_layers) {}
 
+  bool fuse_layers() const { return fuse_layers_; }
   std::string device() const { return backend_->description(); }
   const Decoder& decoder() const { return decoder_; }
 
@@ -71,14 +75,16 @@ class LoadedModel {
  private:
   std::unique_ptr<Backend> backend_;
   Decoder decoder_;
+  bool fuse_layers_;
 };
 
 void load(LoadedModel* place, const std::filesystem::path& path, const std::string& device,
-          const std::string& activations, const std::filesystem::path& packed_weights) {
+          const std::string& activations, const std::filesystem::path& packed_weights, bool fuse_layers) {
   Interruptible job;
   job.run([&] {
-    new (place) LoadedModel(path.string(), {.device = device, .activations = activations},
-                            {.packed_weights = packed_weights.string(), .cancelled = job.flag()});
+    new (place)
+        LoadedModel(path.string(), {.device = device, .activations = activations, .fuse_layers = fuse_layers},
+                    {.packed_weights = packed_weights.string(), .cancelled = job.flag()});
   });
 }
 
@@ -105,6 +111,14 @@ nb::tuple score(const LoadedModel& model, const IdArray& array, int64_t first) {
   return nb::make_tuple(to_numpy(Tensor::of<double>({count}, scores.log_probabilities)),
                         to_numpy(likely).attr("astype")("bool"));
 }
+
+/// A vocabulary for texts of JSON.
+struct JsonWords {
+  explicit JsonWords(const Tokenizer& tokenizer)
+      : vocabulary(std::make_shared<const JsonVocabulary>(tokenizer)) {}
+
+  std::shared_ptr<const JsonVocabulary> vocabulary;
+};
 
 /// What a user asks for, kept as long as the text is in the making.
 class TextInTheMaking {
@@ -194,6 +208,11 @@ TextInTheMaking* start(const nb::object& model, const IdArray& prompt, const nb:
   given.take("num_assistant_tokens", request.speculation.tokens);
   const nb::object assistant = given.take_object("assistant");
   if (!assistant.is_none()) request.speculation.draft = &nb::cast<const LoadedModel&>(assistant).decoder();
+  const nb::object json_words = given.take_object("json_words");
+  std::unique_ptr<TokenConstraint> constraint;
+  if (!json_words.is_none())
+    constraint = make_json_constraint(nb::cast<const JsonWords&>(json_words).vocabulary);
+  request.constraint = constraint.get();
   std::string state;
   given.take_path("load_state", state);
   given.finish();
@@ -217,18 +236,29 @@ void finish_together(const std::vector<TextInTheMaking*>& texts) {
   });
 }
 
-}  // namespace
-
-void bind_model(nb::module_& module) {
+void bind_helpers(nb::module_& module) {
+  module.def(
+      "check_activations", [](const std::string& name) { activation_mode_by_name(name); }, nb::arg("name"),
+      "Refuses what is no way to take the inputs of linears.");
   module.def("check_state_target", &check_state_target, nb::arg("path"),
              nb::sig("def check_state_target(path: str | os.PathLike[str]) -> None"),
              "Refuses a file for a state that has no folder, or that exists and is no state.");
+  nb::class_<JsonWords>(module, "JsonWords", "A vocabulary as texts of JSON need it.")
+      .def(nb::init<const Tokenizer&>(), nb::arg("tokenizer"), nb::call_guard<nb::gil_scoped_release>());
+}
+
+}  // namespace
+
+void bind_model(nb::module_& module) {
+  bind_helpers(module);
   nb::class_<LoadedModel>(module, "Model", "A model directory, dense or quantized, loaded.")
       .def(
           "__init__", &load, nb::arg("path"), nb::arg("device") = "auto", nb::arg("activations") = "fp32",
-          nb::arg("packed_weights") = "",
+          nb::arg("packed_weights") = "", nb::arg("fuse_layers") = true,
           nb::sig("def __init__(self, path: str | os.PathLike[str], device: str = 'auto', activations: str = "
-                  "'fp32', packed_weights: str | os.PathLike[str] = '') -> None"))
+                  "'fp32', packed_weights: str | os.PathLike[str] = '', fuse_layers: bool = True) -> None"))
+      .def_prop_ro("fuse_layers", &LoadedModel::fuse_layers,
+                   "Whether linears that read one input are one product.")
       .def_prop_ro("device", &LoadedModel::device, "What computes: \"cpu, avx512, 8 threads\".")
       .def_prop_ro("bos_token_id", &begin_token, nb::sig("def bos_token_id(self) -> int | None"))
       .def_prop_ro(
@@ -255,6 +285,7 @@ void bind_model(nb::module_& module) {
                    "logit_bias: collections.abc.Mapping[int, float] = {}, "
                    "stop_token_ids: collections.abc.Sequence[int] = (), logprobs: int | None = None, "
                    "num_assistant_tokens: int = 0, assistant: Model | None = None, "
+                   "json_words: JsonWords | None = None, "
                    "load_state: str | os.PathLike[str] | None = None) -> TokenStream"),
            "What follows a prompt, or a saved state and a prompt, token by token.");
 
@@ -285,7 +316,7 @@ void bind_model(nb::module_& module) {
       .def_prop_ro(
           "finish_reason",
           [](const TextInTheMaking& text) { return std::string(to_string(text.result().reason)); },
-          "\"stop_token\", \"max_tokens\" or \"context_limit\", once it has ended.")
+          "\"stop_token\", \"complete\", \"max_tokens\" or \"context_limit\", once it has ended.")
       .def_prop_ro("prefill_tokens_per_second",
                    [](const TextInTheMaking& text) { return text.result().prefill_tokens_per_second(); })
       .def_prop_ro("decode_tokens_per_second",

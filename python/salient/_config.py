@@ -9,7 +9,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from salient._arguments import unknown_argument
+from salient._arguments import unknown_argument, warn_user
+from salient._fusing import SequenceLimit, check_modules_to_fuse
 from salient._values import check_positive
 
 if TYPE_CHECKING:
@@ -20,15 +21,6 @@ _VERSIONS = ("gemm", "gemv", "gemv_fast", "marlin", "exllama", "exllamav2", "ipe
 _BACKENDS = (
     *("autoawq", "llm-awq", "auto", "auto_trainable", "machete", "marlin", "exllama_v2", "exllama_v1"),
     *("gemm", "gemm_triton", "gemv", "gemv_fast", "torch_awq", "torch_fused_awq"),
-)
-_FUSING_KEYS = (
-    "hidden_size",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "mlp",
-    "attention",
-    "layernorm",
-    "use_alibi",
 )
 _LOADING_KEYS = ("version", "do_fuse", "modules_to_fuse", "fuse_max_seq_len", "exllama_config")
 # transformers renamed `version` to `format` in 2026; AutoAWQ's own class has the names with w_ and q_.
@@ -86,9 +78,11 @@ class AwqConfig:
         group_size: columns that share a scale; -1 is a whole row (also ``q_group_size``).
         zero_point: whether groups have a zero of their own.
         version: the layout, "gemm" (also ``format``). Salient writes and reads "gemm".
-        backend: one of transformers' words for kernels; without effect here, like those below.
-        do_fuse, fuse_max_seq_len, modules_to_fuse, exllama_config: choose kernels of transformers; kept and checked
-            as there, without effect here, where the processor decides.
+        backend, exllama_config: choose kernels of transformers; without effect here, where the processor decides.
+        do_fuse: whether linears that read one input are one product; what is not said leaves it at True, as Salient
+            runs every model. modules_to_fuse, where given, says True.
+        fuse_max_seq_len: with do_fuse, tokens of prompt and answer together beyond which `generate` raises ValueError.
+        modules_to_fuse: which modules transformers would fuse; checked in shape. Salient finds them by itself.
         modules_to_not_convert: parts of names of modules that stay dense, in whole words.
 
     Raises:
@@ -124,7 +118,7 @@ class AwqConfig:
         self.zero_point = _truth("zero_point", zero_point)
         self.version = _word(version, _VERSIONS, "version")
         self.backend = _word(backend, _BACKENDS, "backend")
-        self.do_fuse = bool(modules_to_fuse) if do_fuse is None else do_fuse
+        self.do_fuse = bool(modules_to_fuse) if do_fuse is None else _truth("do_fuse", do_fuse)
         self.fuse_max_seq_len = fuse_max_seq_len
         self.modules_to_fuse = modules_to_fuse
         self.modules_to_not_convert = module_names(modules_to_not_convert)
@@ -148,13 +142,30 @@ class AwqConfig:
         setattr(self, own, value)
 
     def _check_fusing(self) -> None:
-        if not self.do_fuse:
-            return
-        if self.fuse_max_seq_len is None:
+        if self.fuse_max_seq_len is not None:
+            _positive("fuse_max_seq_len", self.fuse_max_seq_len)
+        if self.modules_to_fuse:
+            check_modules_to_fuse("AwqConfig", self.modules_to_fuse)
+        if self.do_fuse and self.fuse_max_seq_len is None:
             raise ValueError("AwqConfig: do_fuse needs fuse_max_seq_len, the most tokens of prompt and answer together")
-        missing = [key for key in _FUSING_KEYS if self.modules_to_fuse is not None and key not in self.modules_to_fuse]
-        if missing:
-            raise ValueError(f"AwqConfig: modules_to_fuse lacks {', '.join(missing)}")
+
+    @property
+    def says_fusing(self) -> bool:
+        """Whether do_fuse is the user's word, and not the default."""
+        return self.do_fuse or "do_fuse" in self._given
+
+    def fuses(self) -> bool:
+        """Whether a model loaded with it has its linears fused."""
+        return self.do_fuse or not self.says_fusing
+
+    def sequence_limit(self, where: str) -> SequenceLimit | None:
+        """What fuse_max_seq_len bounds; a warning where it bounds nothing, as in transformers without do_fuse."""
+        if self.fuse_max_seq_len is None:
+            return None
+        if not self.do_fuse:
+            warn_user(f"{where}: fuse_max_seq_len {self.fuse_max_seq_len} has no effect without do_fuse=True")
+            return None
+        return SequenceLimit(self.fuse_max_seq_len, "fuse_max_seq_len")
 
     @property
     def w_bit(self) -> int:
@@ -255,6 +266,17 @@ def as_awq_config(config: object) -> AwqConfig:
         raise TypeError(f"quant_config: {type(config).__name__} is neither a dict nor an AwqConfig")
     # transformers keeps its settings for other formats in the same object.
     return AwqConfig.of_checkpoint(to_dict())
+
+
+def loading_config(wanted: object) -> AwqConfig:
+    """What a quantization_config says of how to load; of another method, and of nothing, nothing. An object of
+    transformers does not know whether its do_fuse=False was said, so there it is the default."""
+    if wanted is None or _meant(wanted)["quant_method"] != AwqConfig.quant_method:
+        return AwqConfig()
+    config = as_awq_config(wanted)
+    if not isinstance(wanted, (Mapping, AwqConfig)) and not config.do_fuse:
+        object.__setattr__(config, "_given", config._given - {"do_fuse"})
+    return config
 
 
 def check_agreement(where: str, stored: Mapping[str, Any] | None, wanted: object) -> None:

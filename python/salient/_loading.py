@@ -32,7 +32,6 @@ UNUSED: Final[Mapping[str, Unused]] = {
     "use_safetensors": Unused("Salient reads safetensors only"),
     "tp_plan": Unused("there is one device"),
     "use_kernels": Unused(_PROCESSOR),
-    "fuse_layers": Unused("the same fused operations run either way"),
     "batch_size": Unused("caches grow with what they hold; none is reserved for a batch"),
     "attn_implementation": Unused(_PROCESSOR),
     "use_flash_attention_2": Unused(_PROCESSOR, warns=True),

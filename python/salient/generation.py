@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from salient import _core
 from salient._arguments import unknown_argument, warn_user
@@ -89,6 +90,7 @@ class GenerationOptions:
     prompt_lookup_num_tokens: int | None = None
     assistant_model: Any = None
     num_assistant_tokens: int = 5
+    response_format: Mapping[str, Any] | None = None
     load_state: str | os.PathLike[str] | None = None
     save_state: str | os.PathLike[str] | None = None
 
@@ -120,6 +122,9 @@ class GenerationOptions:
             biases[token] = bias
         return {**biases, **{int(token): _BANNED for token in self.suppress_tokens}}
 
+    def wants_json(self) -> bool:
+        return self.response_format is not None and self.response_format["type"] == "json_object"
+
     def proposals(self) -> int:
         """Tokens to propose before each pass; 0 without speculation."""
         if self.assistant_model is not None:
@@ -148,9 +153,9 @@ class TokenLogprobs(NamedTuple):
 class GenerationOutput:
     """What `generate` gives with return_dict_in_generate=True; lists have an entry for each text.
 
-    sequences: as `generate` gives them without. finish_reasons: "stop_token", "stop_text", "max_tokens" or
-    "context_limit". logprobs: of each new token, the one that ended the text left out; None unless asked for.
-    proposed_tokens, accepted_tokens: by speculation.
+    sequences: as `generate` gives them without. finish_reasons: "stop_token", "stop_text", "complete" (what
+    response_format asks for is there), "max_tokens" or "context_limit". logprobs: of each new token, the one that
+    ended the text left out; None unless asked for. proposed_tokens, accepted_tokens: by speculation.
     """
 
     sequences: Any
@@ -158,6 +163,28 @@ class GenerationOutput:
     logprobs: list[list[TokenLogprobs]] | None
     proposed_tokens: list[int]
     accepted_tokens: list[int]
+
+
+@dataclass
+class FinishedText:
+    """Ids of prompt and answer, where they came from, and why it ended."""
+
+    ids: npt.NDArray[np.int64]
+    text: _core.TokenStream
+    reason: str
+
+
+def generation_output(sequences: Any, texts: Sequence[FinishedText], settings: GenerationOptions) -> GenerationOutput:
+    logprobs = None
+    if settings.logprobs is not None:
+        logprobs = [[TokenLogprobs(*one) for one in each.text.logprobs()] for each in texts]
+    return GenerationOutput(
+        sequences,
+        [each.reason for each in texts],
+        logprobs,
+        [each.text.proposed_tokens for each in texts],
+        [each.text.accepted_tokens for each in texts],
+    )
 
 
 def _bias_items(given: Any) -> list[tuple[Sequence[int], float]]:
@@ -187,6 +214,7 @@ _OF_A_CALL = (
     "return_dict_in_generate",
     "prompt_lookup_num_tokens",
     "num_assistant_tokens",
+    "response_format",
 )
 _OF_TOKENS = ("sequence_bias", "bad_words_ids")
 
@@ -319,8 +347,25 @@ def _check_ranges(options: GenerationOptions) -> None:
     if options.load_state is not None and options.max_new_tokens is None and options.max_length is not None:
         raise ValueError("generate: with load_state say max_new_tokens, not max_length")
     options.biases()
+    _check_format(options.response_format)
     if options.save_state is not None:
         _check_target(options.save_state)
+
+
+def _check_format(response_format: Any) -> None:
+    """OpenAI's response_format. Errors: TypeError for no dict; ValueError for another type or key;
+    NotImplementedError for a schema."""
+    if response_format is None:
+        return
+    if not isinstance(response_format, Mapping):
+        raise TypeError(f"generate: response_format {response_format!r} is no dict like {{'type': 'json_object'}}")
+    kind = response_format.get("type")
+    if kind == "json_schema":
+        raise NotImplementedError("generate: response_format json_schema is not supported; json_object is")
+    if kind not in ("text", "json_object"):
+        raise ValueError(f"generate: response_format has the type {kind!r}, not 'text' or 'json_object'")
+    if more := [key for key in response_format if key != "type"]:
+        raise ValueError(f"generate: response_format has no key {more[0]!r}")
 
 
 def _check_target(path: str | os.PathLike[str]) -> None:

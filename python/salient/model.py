@@ -17,18 +17,19 @@ import numpy.typing as npt
 
 from salient import _core, _hub
 from salient._arguments import check_device_map, is_accelerator, unknown_argument, warn_user
-from salient._config import check_agreement
+from salient._config import check_agreement, loading_config
 from salient._files import Scratch
 from salient._files import save_directory as write_directory
+from salient._fusing import SequenceLimit, check_sizes_to_fuse
 from salient._ids import Ids, id_masks, id_rows, like, one_row, pad_rows
 from salient._loading import check_dtype, check_memory, located
 from salient.generation import (
+    FinishedText,
     GenerationOptions,
-    GenerationOutput,
     HeldText,
     Streamer,
-    TokenLogprobs,
     generation_options,
+    generation_output,
     stops,
 )
 from salient.tokenizer import Tokenizer
@@ -78,8 +79,10 @@ class CausalLM:
         name_or_path: what the user called it.
         directory: where its files lie.
         report: of the run that quantized it; None of a model that was opened.
+        sequence_limit: tokens of prompt and answer together that `generate` accepts; None: what the model can.
 
-    device, activations ("fp32", exact; the commands that run a model: "int16") and packed_weights: as `load`.
+    device, activations ("fp32", exact; the commands that run a model: "int16"), packed_weights and fuse_layers: as
+    `load`.
 
     Errors: FileNotFoundError; salient.FormatError; ValueError for an unknown device or unknown activations.
     """
@@ -91,6 +94,7 @@ class CausalLM:
         device: str = "auto",
         activations: str = "fp32",
         packed_weights: str | os.PathLike[str] | None = None,
+        fuse_layers: bool = True,
         name_or_path: str | None = None,
     ) -> None:
         self.directory = os.fspath(path)
@@ -99,6 +103,9 @@ class CausalLM:
         self._device = device
         self._activations = activations
         self._packed_weights = "" if packed_weights is None else os.fspath(packed_weights)
+        self._fuse_layers = bool(fuse_layers)
+        self.sequence_limit: SequenceLimit | None = None
+        _core.check_activations(activations)
         self._owner: Scratch | None = None
         self.info  # an unreadable model is told of here, not when it is first used
 
@@ -121,9 +128,15 @@ class CausalLM:
         return tokenizer
 
     @cached_property
+    def _json_words(self) -> _core.JsonWords:
+        return _core.JsonWords(self.tokenizer.core)
+
+    @cached_property
     def core(self) -> _core.Model:
         """The loaded weights."""
-        return _core.Model(self.directory, self._device, self._activations, self._packed_weights)
+        return _core.Model(
+            self.directory, self._device, self._activations, self._packed_weights, fuse_layers=self._fuse_layers
+        )
 
     @property
     def device(self) -> str:
@@ -143,7 +156,7 @@ class CausalLM:
     def adopt(self, directory: str | os.PathLike[str], owner: Scratch | None) -> None:
         """From now on the model is what lies there; `owner` keeps a temporary directory as long as anybody uses it."""
         self.directory, self._owner = os.fspath(directory), owner
-        for name in ("info", "config", "tokenizer", "core"):
+        for name in ("info", "config", "tokenizer", "core", "_json_words"):
             self.__dict__.pop(name, None)
 
     # ---- running
@@ -165,10 +178,11 @@ class CausalLM:
         min_new_tokens, do_sample, temperature, top_k, top_p, min_p, repetition_penalty, num_return_sequences,
         eos_token_id, pad_token_id, stop_strings, seed (none: numpy.random draws one), generation_config;
         sequence_bias, bad_words_ids and suppress_tokens, of single tokens; return_dict_in_generate. As in vLLM:
-        logit_bias {id: bias}; logprobs, how many of the likeliest tokens to tell of beside the drawn one. Speculation,
-        which changes no text: assistant_model, a model of the same vocabulary or its path, with num_assistant_tokens
-        (5); or prompt_lookup_num_tokens. Salient's own: save_state, a file to leave what the model remembers in;
-        load_state, such a file, whose tokens the prompt follows (it may be empty).
+        logit_bias {id: bias}; logprobs, how many of the likeliest tokens to tell of beside the drawn one. As in
+        OpenAI's interface: response_format={"type": "json_object"}, with which the text is one object of JSON.
+        Speculation, which changes no text: assistant_model, a model of the same vocabulary or its path, with
+        num_assistant_tokens (5); or prompt_lookup_num_tokens. Salient's own: save_state, a file to leave what the model
+        remembers in; load_state, such a file, whose tokens the prompt follows (it may be empty).
 
         Returns ids [batch * num_return_sequences, longest] of prompts as they came and what follows them, shorter
         ones padded on the right: torch's if the prompt was, else int64 of NumPy. With return_dict_in_generate a
@@ -188,26 +202,27 @@ class CausalLM:
             more = (streamer, attention_mask, settings.logprobs)
             if any(one is not None for one in more) or settings.num_return_sequences > 1:
                 raise ValueError("generate: of a text only the text that follows is given; pass ids for anything more")
-            return "".join(self._text_after(prompt, settings))
+            return "".join(self._text_after(prompt, settings, options))
         rows, is_flat = id_rows(prompt)
+        settings = self._bounded(settings, len(rows[0]), options)
         masks = id_masks(attention_mask, rows, settings.padding())
         count = settings.num_return_sequences
         if streamer is not None and len(rows) * count > 1:
             raise ValueError(f"generate: a streamer shows one text, not {len(rows) * count}")
         if settings.save_state is not None and len(rows) * count > 1:
             raise ValueError(f"generate: save_state is for one text, not for {len(rows) * count}")
-        texts: list[_Finished] = []
+        texts: list[FinishedText] = []
         for index, (row, mask) in enumerate(zip(rows, masks)):
             streams = self._start_several(row[mask], settings, length=len(row), first=index * count)
             before = streams[0].prompt[: len(streams[0].prompt) - int(mask.sum())]
             for text in streams:
                 new, reason = self._new_ids(row[mask], text, settings, streamer)
-                texts.append(_Finished(np.concatenate([before, row, new]), text, reason))
+                texts.append(FinishedText(np.concatenate([before, row, new]), text, reason))
         if settings.save_state is not None:
             texts[0].text.save_state(settings.save_state)
         result = pad_rows([text.ids for text in texts], self._filler(settings))
         sequences = like(prompt, result[0] if is_flat and len(texts) == 1 else result)
-        return _output(sequences, texts, settings) if settings.return_dict_in_generate else sequences
+        return generation_output(sequences, texts, settings) if settings.return_dict_in_generate else sequences
 
     def stream(self, prompt: str, **options: Any) -> Iterator[str]:
         """The text that follows `prompt`, piece by piece as it is made. Options and errors: as `generate`;
@@ -219,7 +234,7 @@ class CausalLM:
         settings = self._settings(options)
         if settings.num_return_sequences > 1 or settings.logprobs is not None:
             raise ValueError("stream: num_return_sequences and logprobs are for generate")
-        return self._text_after(prompt, settings)
+        return self._text_after(prompt, settings, options)
 
     def __call__(self, input_ids: Any = None, attention_mask: Any = None, **options: Any) -> CausalLMOutput:
         """One pass over a batch, as a model of transformers does it: ``.logits`` float32 [batch, tokens, vocab], zeros
@@ -248,9 +263,10 @@ class CausalLM:
         """Log-probability (nats) of each of ids[first:] given all before it, and whether no token was likelier."""
         return self.core.score(one_row(ids), first)
 
-    def _text_after(self, prompt: str, settings: GenerationOptions) -> Iterator[str]:
-        """In pieces, none of which reaches into a stop string."""
+    def _text_after(self, prompt: str, settings: GenerationOptions, options: Mapping[str, Any]) -> Iterator[str]:
+        """In pieces, none of which reaches into a stop string. `options`: what the caller said."""
         ids = self._prompt_ids(prompt, is_first=settings.load_state is None)
+        settings = self._bounded(settings, len(ids), options)
         decoder = _core.TextStream(self.tokenizer.core)
         tokens = self._start(ids, settings, length=len(ids))
         for one in tokens.prompt:
@@ -317,7 +333,7 @@ class CausalLM:
 
     def _start(self, prompt: Ids, settings: GenerationOptions, *, length: int, index: int = 0) -> _core.TokenStream:
         """`length`: of the prompt with its padding. `index`: of the text among those of one call."""
-        return self.core.start(
+        text = self.core.start(
             prompt,
             max_new_tokens=settings.new_tokens(length),
             min_new_tokens=settings.least_new_tokens(length),
@@ -327,8 +343,16 @@ class CausalLM:
             num_assistant_tokens=settings.proposals(),
             assistant=None if settings.assistant_model is None else settings.assistant_model.core,
             load_state=settings.load_state,
+            json_words=self._json_words if settings.wants_json() else None,
             **settings.sampling(index),
         )
+        if self.sequence_limit is not None:  # with load_state there is more before than the prompt
+            self.sequence_limit.check(len(text.prompt), settings.new_tokens(length))
+        return text
+
+    def _bounded(self, settings: GenerationOptions, prompt: int, options: Mapping[str, Any]) -> GenerationOptions:
+        """As the sequence limit lets a prompt of so many tokens go on, where the caller said `options`."""
+        return settings if self.sequence_limit is None else self.sequence_limit.fit(settings, prompt, options)
 
     def _settings(self, options: dict[str, Any]) -> GenerationOptions:
         """With the handle of the assistant, so that its weights are read once."""
@@ -439,6 +463,8 @@ class CausalLM:
         torch_dtype: Any = "auto",
         dtype: Any = "auto",
         quantization_config: Any = None,
+        activations: str = "fp32",
+        packed_weights: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> Self:
         """A model from a directory or an id of the hub, dense or quantized.
@@ -446,22 +472,37 @@ class CausalLM:
         device_map: anything; the model runs on the CPU, and a warning says so where another device is named.
         torch_dtype, dtype: change nothing, which a warning says unless they are "auto" or the checkpoint's; weights
         stay as they are stored, sums are float32. quantization_config: an AwqConfig or dict, which must agree with
-        what the checkpoint says. options: revision, cache_dir, token, local_files_only, force_download for the hub;
-        max_memory, of which the entry "cpu" must hold the weights; for others see ``UNUSED`` in salient._loading.
+        what the checkpoint says; its do_fuse=False leaves linears apart, its fuse_max_seq_len bounds `generate`.
+        activations, packed_weights: as `load`. options: revision, cache_dir, token, local_files_only, force_download
+        for the hub; max_memory, of which the entry "cpu" must hold the weights; for others see ``UNUSED`` in
+        salient._loading.
 
         Errors: FileNotFoundError; salient.FormatError; NotImplementedError; TypeError for an unknown option;
         ValueError when quantization_config contradicts the checkpoint.
         """
         where = "from_pretrained"
         max_memory = options.pop("max_memory", None)
-        known = ("device_map", "torch_dtype", "dtype", "quantization_config", "max_memory")
+        known = (
+            *("device_map", "torch_dtype", "dtype", "quantization_config", "max_memory"),
+            *("activations", "packed_weights"),
+        )
         directory = located(where, pretrained_model_name_or_path, options, known=known, device_map=device_map)
         check_memory(where, directory, max_memory)
-        model = cls(directory, name_or_path=os.fspath(pretrained_model_name_or_path))
+        loading = loading_config(quantization_config)
+        model = cls(
+            directory,
+            activations=activations,
+            packed_weights=packed_weights,
+            fuse_layers=loading.fuses(),
+            name_or_path=os.fspath(pretrained_model_name_or_path),
+        )
         stored = str(model.config.get("dtype") or model.config.get("torch_dtype"))
         check_dtype(where, torch_dtype if dtype == "auto" else dtype, (stored,))
         if quantization_config is not None:
             check_agreement(model.name_or_path, model.config.get("quantization_config"), quantization_config)
+        if loading.modules_to_fuse:
+            check_sizes_to_fuse(where, loading.modules_to_fuse, model.config)
+        model.sequence_limit = loading.sequence_limit(where)
         return model
 
 
@@ -480,6 +521,7 @@ def load(
     *,
     activations: str = "fp32",
     packed_weights: str | os.PathLike[str] | None = None,
+    fuse_layers: bool = True,
 ) -> CausalLM:
     """Loads a model directory, dense or quantized, or one of the hub. device: "auto" or "cpu".
 
@@ -489,6 +531,8 @@ def load(
             weights, faster.
         packed_weights: a folder that keeps weights of up to 4 bits as they are packed for the processor: made by the
             first load, mapped by those that follow. None packs them in memory every time.
+        fuse_layers: whether linears that read one input (q, k and v; gate and up) are one product; the result is the
+            same, bit by bit.
 
     Errors: FileNotFoundError; salient.FormatError; NotImplementedError for an architecture that is not there;
     ValueError for an unknown device or unknown activations; OSError where packed_weights cannot be written.
@@ -498,6 +542,7 @@ def load(
         device=device,
         activations=activations,
         packed_weights=packed_weights,
+        fuse_layers=fuse_layers,
         name_or_path=os.fspath(path),
     )
     model.core
@@ -537,28 +582,6 @@ def _saved_handle(model: Any) -> CausalLM:
     handle = CausalLM(scratch.path, name_or_path=name)
     handle.adopt(scratch.path, scratch)
     return handle
-
-
-@dataclass
-class _Finished:
-    """A text that has ended."""
-
-    ids: npt.NDArray[np.int64]
-    text: _core.TokenStream
-    reason: str
-
-
-def _output(sequences: Any, texts: Sequence[_Finished], settings: GenerationOptions) -> GenerationOutput:
-    logprobs = None
-    if settings.logprobs is not None:
-        logprobs = [[TokenLogprobs(*one) for one in each.text.logprobs()] for each in texts]
-    return GenerationOutput(
-        sequences,
-        [each.reason for each in texts],
-        logprobs,
-        [each.text.proposed_tokens for each in texts],
-        [each.text.accepted_tokens for each in texts],
-    )
 
 
 def _scheme_text(info: Mapping[str, Any]) -> str:

@@ -183,6 +183,8 @@ def test_from_pretrained_refuses(arguments: dict[str, Any], error: type[Exceptio
         ({"quant_filename": "model.pt"}, FileNotFoundError, "'model.pt' is not in"),
         ({"quant_filename": "config.json"}, NotImplementedError, "reads all safetensors"),
         ({"fuse_layer": True}, TypeError, "did you mean 'fuse_layers'"),
+        ({"fuse_layers": 1}, ValueError, "fuse_layers=1 is neither True nor False"),
+        ({"fuse_max_seq_len": 0}, ValueError, "fuse_max_seq_len=0: a whole number of at least 1"),
     ],
 )
 def test_from_quantized_refuses(quantized: str, arguments: dict[str, Any], error: type[Exception], text: str) -> None:

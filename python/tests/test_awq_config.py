@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from salient import AwqConfig
-from salient._config import as_awq_config, check_agreement
+from salient._config import as_awq_config, check_agreement, loading_config
+from salient._fusing import SequenceLimit
 
 GUIDE = {"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"}
 
@@ -47,6 +48,8 @@ def test_config_has_the_names_of_autoawq() -> None:
         ({"group_sise": 64}, TypeError, "did you mean 'group_size'"),
         ({"do_fuse": True}, ValueError, "fuse_max_seq_len"),
         ({"modules_to_fuse": {"mlp": []}, "fuse_max_seq_len": 8}, ValueError, "lacks hidden_size"),
+        ({"do_fuse": "yes", "fuse_max_seq_len": 8}, ValueError, "do_fuse='yes' is neither True nor False"),
+        ({"fuse_max_seq_len": 0}, ValueError, "fuse_max_seq_len=0: a whole number of at least 1"),
         ({"modules_to_not_convert": "visual"}, TypeError, "write a list"),
         ({"quant_method": "gptq"}, ValueError, "'gptq' is none of awq"),
         ({"bits": "4"}, ValueError, "bits='4': a whole number of at least 1"),
@@ -60,6 +63,65 @@ def test_config_has_the_names_of_autoawq() -> None:
 def test_config_refuses(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         AwqConfig(**arguments)
+
+
+FUSING = {
+    "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "layernorm": ["input_layernorm", "post_attention_layernorm", "norm"],
+    "mlp": ["gate_proj", "up_proj", "down_proj"],
+    "use_alibi": False,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_size": 64,
+}
+
+
+def test_modules_to_fuse_turn_fusing_on() -> None:
+    config = AwqConfig(modules_to_fuse={**FUSING, "max_seq_len": 8, "rope_theta": 1e4}, fuse_max_seq_len=8)
+    assert config.do_fuse and config.fuses() and config.sequence_limit("x") == SequenceLimit(8, "fuse_max_seq_len")
+    assert AwqConfig(modules_to_fuse={**FUSING, "attention": [], "mlp": []}, fuse_max_seq_len=8).do_fuse
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"atention": []}, "modules_to_fuse has no key 'atention'; did you mean 'attention'"),
+        ({"attention": "q_proj"}, r"modules_to_fuse\['attention'\]='q_proj' is no list of names"),
+        ({"attention": ["q_proj", "k_proj"]}, r"modules_to_fuse\['attention'\] has 2 names; 0 or 4 are expected"),
+        ({"mlp": ["gate_proj", 3, "down_proj"]}, "is no list of names"),
+        ({"mlp": ["up_proj", "down_proj"]}, "has 2 names; 0 or 3 are expected"),
+        ({"layernorm": [""]}, "is no list of names"),
+        ({"use_alibi": 0}, r"modules_to_fuse\['use_alibi'\]=0 is neither True nor False"),
+        ({"hidden_size": None}, r"modules_to_fuse\['hidden_size'\]=0: a whole number of at least 1"),
+        ({"num_attention_heads": 4.0}, "a whole number of at least 1"),
+        ({"rope_theta": "large"}, "is no base of angles"),
+    ],
+)
+def test_modules_to_fuse_are_checked(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        AwqConfig(modules_to_fuse={**FUSING, **change}, fuse_max_seq_len=8)
+
+
+def test_modules_to_fuse_are_a_mapping_of_all_keys() -> None:
+    wrong: Any = ["q_proj"]
+    with pytest.raises(ValueError, match="modules_to_fuse is a list, not a dict"):
+        AwqConfig(modules_to_fuse=wrong, fuse_max_seq_len=8)
+    for key in FUSING:
+        rest = {name: value for name, value in FUSING.items() if name != key}
+        with pytest.raises(ValueError, match=f"modules_to_fuse lacks {key}"):
+            AwqConfig(modules_to_fuse=rest, fuse_max_seq_len=8)
+
+
+def test_what_is_not_said_fuses() -> None:
+    assert AwqConfig().fuses() and AwqConfig(bits=4).fuses() and AwqConfig(do_fuse=True, fuse_max_seq_len=8).fuses()
+    assert not AwqConfig(do_fuse=False).fuses()
+    assert not loading_config({"bits": 4, "do_fuse": False}).fuses()
+    assert loading_config({"quant_method": "gptq"}).fuses() and loading_config(None).fuses()
+
+
+def test_fuse_max_seq_len_needs_do_fuse() -> None:
+    with pytest.warns(UserWarning, match="m: fuse_max_seq_len 8 has no effect without do_fuse=True"):
+        assert AwqConfig(fuse_max_seq_len=8).sequence_limit("m") is None
 
 
 def test_config_refuses_contradictions() -> None:
@@ -107,3 +169,4 @@ def test_transformers_config_is_taken() -> None:
     transformers = pytest.importorskip("transformers")
     config = as_awq_config(transformers.AwqConfig(bits=4, group_size=64))
     assert (config.bits, config.group_size, config.version) == (4, 64, "gemm")
+    assert loading_config(transformers.AwqConfig(bits=4)).fuses()

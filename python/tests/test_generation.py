@@ -231,3 +231,63 @@ def test_where_a_state_cannot_lie_no_text_is_begun(
         model.generate(ids, streamer=Seen(), save_state=tmp_path / target, **GREEDY)
     with pytest.raises(error, match=words):
         model.stream(PROMPT, save_state=tmp_path / target, **GREEDY)
+
+
+JSON_OBJECT = {"type": "json_object"}
+
+
+def ending(model: CausalLM) -> dict[int, float]:
+    """Biases without which a model of stories hardly ever ends a string."""
+    return {model.tokenizer.convert_tokens_to_ids(token): 12.0 for token in ('"', "}", "]")}
+
+
+def test_json_texts_that_end_are_objects(model: CausalLM, ids: Any) -> None:
+    options: dict[str, Any] = {"do_sample": True, "temperature": 2.0, "top_k": 0, "max_new_tokens": 120}
+    complete = 0
+    for seed in range(0, 32, 8):
+        output = whole(
+            model,
+            ids,
+            response_format=JSON_OBJECT,
+            logit_bias=ending(model),
+            seed=seed,
+            num_return_sequences=8,
+            **options,
+        )
+        for sequence, reason in zip(output.sequences, output.finish_reasons):
+            text = model.tokenizer.decode(sequence[ids.shape[1] :], skip_special_tokens=True)
+            assert reason in ("complete", "max_tokens")
+            assert text.lstrip(" \t\r\n").startswith("{")
+            if reason == "complete":
+                complete += 1
+                assert isinstance(json.loads(text), dict)
+    assert complete > 4
+
+
+def test_json_comes_in_pieces_too(model: CausalLM) -> None:
+    options: dict[str, Any] = {
+        **GREEDY,
+        "max_new_tokens": 100,
+        "response_format": JSON_OBJECT,
+        "logit_bias": ending(model),
+    }
+    text = model.generate(PROMPT, **options)
+    assert isinstance(json.loads(text), dict)
+    assert "".join(model.stream(PROMPT, **options)) == text
+    plain = {**options, "response_format": {"type": "text"}}
+    assert model.generate(PROMPT, **plain) == model.generate(PROMPT, **{**plain, "response_format": None})
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "text"),
+    [
+        ("json_object", TypeError, "response_format 'json_object' is no dict"),
+        ({"type": "json"}, ValueError, "has the type 'json', not 'text' or 'json_object'"),
+        ({}, ValueError, "has the type None"),
+        ({"type": "json_object", "strict": True}, ValueError, "has no key 'strict'"),
+        ({"type": "json_schema", "json_schema": {}}, NotImplementedError, "json_schema is not supported"),
+    ],
+)
+def test_response_formats_are_checked(model: CausalLM, ids: Any, given: Any, error: Any, text: str) -> None:
+    with pytest.raises(error, match=text):
+        model.generate(ids, response_format=given)

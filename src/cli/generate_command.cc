@@ -28,6 +28,7 @@ struct GenerateArguments {
   std::string activations = kActivationsToRun;
   std::string packed_weights;
   std::vector<std::string> logit_bias;
+  std::string response_format = "text";
   int64_t texts = 1;
   std::string draft;
   bool json = false;
@@ -153,6 +154,7 @@ void run_generate(GenerateArguments& arguments) {
   GenerateOptions& options = arguments.options;
   options.cancelled = &interrupted();
   for (const std::string& text : arguments.logit_bias) add_logit_bias(text, options.logit_bias);
+  options.response_format = response_format_by_name(arguments.response_format);
   const std::string prompt = read_prompt(arguments);
   const LoadOptions loading{.activations = arguments.activations,
                             .packed_weights = arguments.packed_weights,
@@ -226,6 +228,8 @@ void add_generate_command(CLI::App& app) {
   command->add_option("--stop", options.stop, "End the text before this string; may be repeated")
       ->check(not_empty)
       ->allow_extra_args(false);
+  command->add_option("--response-format", arguments->response_format,
+                      "text (default), or json_object: the text is one object of JSON, and ends with it");
   add_state_options(*command, options);
   auto* speculate =
       command

@@ -56,6 +56,8 @@ std::string_view to_string(FinishReason reason) {
       return "stop_token";
     case FinishReason::stop_text:
       return "stop_text";
+    case FinishReason::complete:
+      return "complete";
     case FinishReason::max_tokens:
       return "max_tokens";
     case FinishReason::context_limit:
@@ -111,7 +113,8 @@ TokenStream::TokenStream(const Decoder& decoder, const GenerateRequest& request,
       seen_(std::move(state.tokens)),
       most_proposed_(request.speculation.tokens),
       next_proposed_(most_proposed_),
-      proposer_(make_proposer(decoder.spec(), request.speculation)) {
+      proposer_(make_proposer(decoder.spec(), request.speculation)),
+      constraint_(request.constraint == nullptr ? nullptr : request.constraint->copy()) {
   seen_.insert(seen_.end(), request.prompt.begin(), request.prompt.end());
   check(decoder.spec(), request, seen_.size());
   result_.prompt_tokens = std::ssize(seen_);
@@ -139,6 +142,7 @@ TokenStream::TokenStream(const TokenStream& other, uint64_t seed)
       next_proposed_(other.next_proposed_),
       proposer_(other.proposer_ ? other.proposer_->copy() : nullptr),
       proposed_(other.proposed_),
+      constraint_(other.constraint_ ? other.constraint_->copy() : nullptr),
       ended_(other.ended_),
       result_(other.result_) {}
 
@@ -177,12 +181,16 @@ std::optional<int32_t> TokenStream::next() {
   return draw();
 }
 
+DrawContext TokenStream::draw_context() {
+  DrawContext context{.logits = logits_.slice(row_, row_ + 1).values<float>(), .seen = seen_};
+  if (constraint_ || std::ssize(result_.tokens) < min_tokens_) context.forbidden = stop_tokens_;
+  if (constraint_) context.allowed = constraint_->allowed();
+  return context;
+}
+
 std::optional<int32_t> TokenStream::draw() {
-  const auto logits = logits_.slice(row_, row_ + 1).values<float>();
-  const bool early = std::ssize(result_.tokens) < min_tokens_;
-  const std::span<const int32_t> forbidden =
-      early ? std::span<const int32_t>(stop_tokens_) : std::span<const int32_t>();
-  const int32_t token = sampler_.sample({logits, seen_, forbidden});
+  const DrawContext context = draw_context();
+  const int32_t token = sampler_.sample(context);
   const auto row = static_cast<size_t>(row_);
   const bool accepted = row < proposed_.size() && proposed_[row] == token;
   result_.accepted_tokens += accepted ? 1 : 0;
@@ -193,9 +201,11 @@ std::optional<int32_t> TokenStream::draw() {
   }
   row_ = accepted ? row_ + 1 : logits_.dim(0);
   if (!proposed_.empty() && !accepted) note_acceptance(static_cast<int64_t>(row));
-  if (logprobs_) result_.logprobs.push_back(token_logprobs(logits, token, *logprobs_));
+  if (logprobs_) result_.logprobs.push_back(token_logprobs(context.logits, token, *logprobs_));
   seen_.push_back(token);
   result_.tokens.push_back(token);
+  if (constraint_) constraint_->advance(token);
+  if (constraint_ && constraint_->complete()) end(FinishReason::complete);
   return token;
 }
 

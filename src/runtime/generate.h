@@ -13,6 +13,7 @@
 #include "runtime/proposer.h"
 #include "runtime/sampler.h"
 #include "runtime/sequence_state.h"
+#include "runtime/token_constraint.h"
 #include "salient/model.h"
 
 namespace salient {
@@ -37,6 +38,9 @@ struct GenerateRequest {
   /// Set: log-probabilities of the tokens drawn and of so many of the likeliest.
   std::optional<int64_t> logprobs{};
   SpeculationOptions speculation{};
+  /// Copied; null: any token may come. Where it is complete the text ends, whatever `min_tokens` says, and no
+  /// stop token is drawn before.
+  const TokenConstraint* constraint = nullptr;
 };
 
 struct GenerateResult {
@@ -129,6 +133,7 @@ class TokenStream {
   template <typename Work>
   bool unless_cancelled(const Work& work);
   std::optional<int32_t> draw();
+  DrawContext draw_context();
   void note_acceptance(int64_t count);
   bool needs_pass() const { return !logits_.defined() || row_ == logits_.dim(0); }
   void run_pass();
@@ -150,9 +155,10 @@ class TokenStream {
   Tensor logits_;              // [rows, vocab] of the last pass, once the prompt has been run
   int64_t row_ = 0;            // the one that the next token is drawn from; behind the last: none
   int64_t most_proposed_;
-  int64_t next_proposed_;               // as many as are worth proposing, by how the last ones did
-  std::unique_ptr<Proposer> proposer_;  // null: no speculation
-  std::vector<int32_t> proposed_;       // [rows - 1], token i stands behind row i
+  int64_t next_proposed_;                        // as many as are worth proposing, by how the last ones did
+  std::unique_ptr<Proposer> proposer_;           // null: no speculation
+  std::vector<int32_t> proposed_;                // [rows - 1], token i stands behind row i
+  std::unique_ptr<TokenConstraint> constraint_;  // null: none
   bool ended_ = false;
   GenerateResult result_;
 };

@@ -1,8 +1,11 @@
 #include "salient/model.h"
 
+#include <mutex>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "runtime/engine.h"
+#include "runtime/json_constraint.h"
 #include "runtime/sequence_state.h"
 #include "runtime/stop_text.h"
 #include "text/tokenizer.h"
@@ -67,6 +70,19 @@ Generation to_generation(const GenerateResult& result, uint64_t seed) {
           .decode_tokens_per_second = result.decode_tokens_per_second()};
 }
 
+/// Made when the first text needs it.
+class LazyJsonVocabulary {
+ public:
+  std::shared_ptr<const JsonVocabulary> get(const Tokenizer& tokenizer) {
+    std::call_once(once_, [&] { vocabulary_ = std::make_shared<const JsonVocabulary>(tokenizer); });
+    return vocabulary_;
+  }
+
+ private:
+  std::once_flag once_;
+  std::shared_ptr<const JsonVocabulary> vocabulary_;
+};
+
 /// A text in the making, and what is shown of it.
 class Text {
  public:
@@ -104,10 +120,17 @@ void write_together(Engine& engine, std::span<Text> texts, const CancellationFla
 
 }  // namespace
 
+ResponseFormat response_format_by_name(std::string_view name) {
+  if (name == "text") return ResponseFormat::text;
+  if (name == "json_object") return ResponseFormat::json_object;
+  fail(ErrorKind::invalid_argument, "response_format \"{}\" is not known (text, json_object)", name);
+}
+
 struct Model::State {
   std::unique_ptr<Backend> backend;
   Tokenizer tokenizer;
   Decoder decoder;
+  std::unique_ptr<LazyJsonVocabulary> json = std::make_unique<LazyJsonVocabulary>();
 
   /// Of a file that the options name, or of nothing.
   SequenceState first_state(const GenerateOptions& options) const {
@@ -131,8 +154,14 @@ struct Model::State {
     return &options.draft->state_->decoder;
   }
 
+  std::unique_ptr<TokenConstraint> constraint_of(const GenerateOptions& options) const {
+    if (options.response_format == ResponseFormat::text) return nullptr;
+    return make_json_constraint(json->get(tokenizer));
+  }
+
   TokenStream start(std::span<const int32_t> ids, const GenerateOptions& options,
                     SequenceState before) const {
+    const auto constraint = constraint_of(options);
     return {decoder,
             {.prompt = ids,
              .max_tokens = options.max_tokens,
@@ -146,7 +175,8 @@ struct Model::State {
              .stop_tokens = decoder.spec().eos_tokens,
              .cancelled = options.cancelled,
              .logprobs = options.logprobs,
-             .speculation = {.tokens = options.speculate, .draft = draft_of(options)}},
+             .speculation = {.tokens = options.speculate, .draft = draft_of(options)},
+             .constraint = constraint.get()},
             std::move(before)};
   }
 

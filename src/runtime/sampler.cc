@@ -26,6 +26,16 @@ void change_logit(int32_t token, std::vector<double>& logits, const Change& chan
   if (token >= 0 && static_cast<size_t>(token) < logits.size()) change(logits[static_cast<size_t>(token)]);
 }
 
+void forbid(const DrawContext& context, std::vector<double>& logits) {
+  constexpr double kNever = -std::numeric_limits<double>::infinity();
+  for (const int32_t token : context.forbidden)
+    change_logit(token, logits, [](double& logit) { logit = kNever; });
+  if (context.allowed.empty()) return;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (i >= context.allowed.size() || context.allowed[i] == 0) logits[i] = kNever;
+  }
+}
+
 /// Each token once, however often it was seen.
 void penalize(double penalty, std::span<const int32_t> seen, std::vector<double>& logits) {
   if (penalty == 1.0) return;
@@ -126,8 +136,7 @@ std::vector<TokenProbability> next_token_distribution(const SamplingOptions& opt
   for (const auto& [token, bias] : options.logit_bias)
     change_logit(token, scores, [&](double& logit) { logit += bias; });
   penalize(options.repetition_penalty, context.seen, scores);
-  for (const int32_t token : context.forbidden)
-    change_logit(token, scores, [](double& logit) { logit = -std::numeric_limits<double>::infinity(); });
+  forbid(context, scores);
   auto candidates = finite_candidates(scores);
   if (options.temperature == 0) {
     return {{std::min_element(candidates.begin(), candidates.end(), likelier)->token, 1.0}};

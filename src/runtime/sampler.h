@@ -34,6 +34,8 @@ struct DrawContext {
   std::span<const float> logits;         ///< [vocab], as the model gives them
   std::span<const int32_t> seen{};       ///< all tokens before, prompt included; may repeat tokens
   std::span<const int32_t> forbidden{};  ///< tokens that may not be drawn
+  /// Empty, or for each token whether it may be drawn; those behind its end may not.
+  std::span<const uint8_t> allowed{};
 };
 
 struct TokenProbability {

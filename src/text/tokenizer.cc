@@ -226,6 +226,15 @@ std::string_view Tokenizer::token(int32_t id) const {
 
 bool Tokenizer::is_special(int32_t id) const { return parts_->added.is_special(id); }
 
+std::vector<std::string> Tokenizer::token_bytes() const {
+  std::vector<std::string> result(static_cast<size_t>(parts_->vocabulary.next_id()));
+  for (size_t i = 0; i < result.size(); ++i) {
+    const auto id = static_cast<int32_t>(i);
+    if (parts_->vocabulary.token(id)) result[i] = bytes_of(id, Position::later);
+  }
+  return result;
+}
+
 bool same_vocabulary(const Tokenizer& a, const Tokenizer& b) {
   const Vocabulary& one = a.parts_->vocabulary;
   const Vocabulary& other = b.parts_->vocabulary;

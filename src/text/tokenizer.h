@@ -49,6 +49,9 @@ class Tokenizer {
   /// How the vocabulary spells a token. Errors: not_found.
   std::string_view token(int32_t id) const;
   bool is_special(int32_t id) const;
+  /// By id: the bytes, perhaps part of a character, by which a token lengthens a text that has begun; none
+  /// for an id that is no token's.
+  std::vector<std::string> token_bytes() const;
 
   /// Whether two tokenizers spell the same tokens under the same ids.
   friend bool same_vocabulary(const Tokenizer& a, const Tokenizer& b);

@@ -114,6 +114,13 @@ TEST_F(GenerateCommand, SpeculationChangesNoText) {
   EXPECT_THAT(shown.errors, HasSubstr("proposals accepted]"));
 }
 
+TEST_F(GenerateCommand, WritesAnObjectOfJson) {
+  const Json json = json_of({"-p", kPrompt, "--response-format", "json_object", "-n", "100", "--logit-bias",
+                             "2=8", "--logit-bias", "93=8"});
+  EXPECT_EQ(json["finish_reason"], "complete");
+  EXPECT_TRUE(parse_json(json["text"].get<std::string>(), "text").is_object());
+}
+
 TEST_F(GenerateCommand, RefusesWhatMakesNoSense) {
   struct Case {
     std::vector<std::string> arguments;
@@ -129,6 +136,7 @@ TEST_F(GenerateCommand, RefusesWhatMakesNoSense) {
       {{"-p", "x", "--logit-bias", "7="}, 2, "not of the form ID=BIAS"},
       {{"-p", "x", "--logit-bias", "7=nan"}, 2, "logit_bias nan of token 7"},
       {{"-p", "x", "--logit-bias", "999999=1"}, 2, "token 999999, but the vocabulary"},
+      {{"-p", "x", "--response-format", "xml"}, 2, "\"xml\" is not known (text, json_object)"},
       {{"-p", "x", "--num-return-sequences", "0"}, 2, "--num-return-sequences"},
       {{"-p", "x", "--num-return-sequences", "2", "--save-state", file()}, 2, "save_state is for one text"},
       {{"-p", "x", "--speculate", "-1"}, 2, "--speculate"},

@@ -35,6 +35,22 @@ TEST(NextTokenDistribution, IsThatOfTransformersProcessors) {
   }
 }
 
+TEST(NextTokenDistribution, HoldsWhatIsAllowedOnly) {
+  const std::vector<float> logits{9, 1, 8, 3, 7};
+  const std::vector<uint8_t> allowed{0, 1, 0, 1};  // of the last token nothing is said: it is not allowed
+  EXPECT_EQ(next_token_distribution({}, {.logits = logits, .allowed = allowed})[0].token, 3);
+  const auto drawn =
+      next_token_distribution({.temperature = 1.0, .top_k = 2}, {.logits = logits, .allowed = allowed});
+  ASSERT_EQ(drawn.size(), 2u);
+  EXPECT_EQ(drawn[0].token, 3);
+  EXPECT_EQ(drawn[1].token, 1);
+  EXPECT_NEAR(drawn[0].probability, 1 / (1 + std::exp(-2.0)), 1e-12);
+  const std::vector<int32_t> forbidden{3};
+  const auto both =
+      next_token_distribution({}, {.logits = logits, .forbidden = forbidden, .allowed = allowed});
+  EXPECT_EQ(both[0].token, 1);
+}
+
 TEST(NextTokenDistribution, GreedyTakesTheLowestIdAmongEquals) {
   const std::vector<float> logits{1, 5, NAN, 5, INFINITY};
   const auto greedy = next_token_distribution({}, {logits});

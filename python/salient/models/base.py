@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from salient._arguments import unknown_argument, warn_user
 from salient._config import AwqConfig, as_awq_config, module_names
-from salient._ids import id_rows
+from salient._fusing import SequenceLimit, check_modules_to_fuse, check_sizes_to_fuse
 from salient._loading import check_dtype, check_filename, check_memory, located, note_unused
 from salient._values import check_positive
-from salient.generation import generation_options
 from salient.model import CausalLM
 from salient.models._names import parts_present
 from salient.quantize.quantizer import AwqQuantizer
@@ -19,8 +18,6 @@ from salient.quantize.quantizer import AwqQuantizer
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_INPUTS = ("input_ids", "inputs", "attention_mask", "streamer")
-_LENGTHS = ("max_new_tokens", "max_length", "generation_config")
 _OWN_MAPPINGS = "get_layers_for_scaling"
 _LAYOUT_DTYPES = ("float16", "bfloat16")  # what stays dense becomes float16 in AutoAWQ's layout
 
@@ -37,14 +34,12 @@ class BaseAWQForCausalLM:
         model: the handle below: ``model.generate``, ``model.config``, ``model.save_pretrained``, ``model.logits``.
         config: that of the model.
         model_type: the family's name in it.
-        max_seq_len: tokens of prompt and answer together that `generate` accepts; None: what the model can.
         quantizer: what the last `quantize` used; ``quantizer.report`` tells what it found.
     """
 
     modules_to_not_convert: ClassVar[Sequence[str]] = ()
 
     model: CausalLM
-    max_seq_len: int | None
     quantizer: AwqQuantizer | None
 
     def __init__(
@@ -67,7 +62,6 @@ class BaseAWQForCausalLM:
     def _hold(self, model: CausalLM, quant_config: AwqConfig | None = None) -> None:
         self.model = model
         self._named_config = None if quant_config is None else (model.directory, quant_config)
-        self.max_seq_len = None
         self.quantizer = None
         self.processor = None
 
@@ -90,6 +84,8 @@ class BaseAWQForCausalLM:
         download_kwargs: Mapping[str, Any] | None = None,
         low_cpu_mem_usage: bool = True,
         use_cache: bool = False,
+        activations: str = "fp32",
+        packed_weights: str | os.PathLike[str] | None = None,
         **model_init_kwargs: Any,
     ) -> Self:
         """A model to quantize, from a directory or an id of the hub. Its weights are read when they are needed.
@@ -100,8 +96,9 @@ class BaseAWQForCausalLM:
             torch_dtype: "auto", float16 or bfloat16; a warning for float32, which changes nothing.
             device_map: anything; the model runs on the processor, and a warning says so where another is named.
             download_kwargs: for the hub (``revision``, ``token``, ``cache_dir``, ...); also among the last arguments.
+            activations, packed_weights: as ``salient.load`` has them, for `generate`, before and behind `quantize`.
             trust_remote_code, safetensors, low_cpu_mem_usage, use_cache, model_init_kwargs: see ``UNUSED`` in
-                salient.models._options.
+                salient._loading.
 
         Raises:
             FileNotFoundError: no such model.
@@ -114,7 +111,8 @@ class BaseAWQForCausalLM:
         max_memory = extras.pop("max_memory", None)
         directory = cls._find(where, model_path, safetensors, device_map, download_kwargs, extras)
         check_memory(where, directory, max_memory)
-        handle = cls._wrap(CausalLM(directory, name_or_path=os.fspath(model_path)))
+        running: Any = {"activations": activations, "packed_weights": packed_weights}
+        handle = cls._wrap(CausalLM(directory, name_or_path=os.fspath(model_path), **running))
         handle._check_model_type(model_type)
         return handle
 
@@ -136,6 +134,10 @@ class BaseAWQForCausalLM:
         max_memory: Mapping[int | str, int | str] | None = None,
         offload_folder: str | None = None,
         download_kwargs: Mapping[str, Any] | None = None,
+        activations: str = "fp32",
+        packed_weights: str | os.PathLike[str] | None = None,
+        fuse_max_seq_len: int | None = None,
+        modules_to_fuse: Mapping[str, Any] | None = None,
         **config_kwargs: Any,
     ) -> Self:
         """A quantized model to run, from a directory or an id of the hub.
@@ -145,11 +147,16 @@ class BaseAWQForCausalLM:
             model_filename: the name of the only safetensors file, or nothing.
             max_seq_len: tokens of prompt and answer together that `generate` accepts; None: what the model can.
             max_memory: the weights must fit the entry "cpu" ("100GB"); other devices' are not used.
-            fuse_layers, use_exllama, use_exllama_v2, use_ipex, offload_folder, config_kwargs: see ``UNUSED`` in
-                salient.models._options.
+            fuse_layers: whether linears that read one input (q, k and v; gate and up) are one product; the result is
+                the same, bit by bit.
+            fuse_max_seq_len: transformers' name of max_seq_len, which counts more where both are given.
+            modules_to_fuse: transformers' mapping, checked in shape and sizes; Salient finds what to fuse by itself.
+            activations, packed_weights: as ``salient.load`` has them.
+            use_exllama, use_exllama_v2, use_ipex, offload_folder, config_kwargs: see ``UNUSED`` in salient._loading.
 
         Raises:
-            ValueError: the weights are not quantized.
+            ValueError: the weights are not quantized, modules_to_fuse is no mapping for them, or is given with
+                fuse_layers=False.
             MemoryError: the weights are larger than max_memory["cpu"].
             FileNotFoundError, NotImplementedError, TypeError: as in `from_pretrained`.
         """
@@ -158,15 +165,19 @@ class BaseAWQForCausalLM:
         check_dtype(where, extras.pop("dtype", torch_dtype), _LAYOUT_DTYPES)
         kernels = {"use_exllama": use_exllama, "use_exllama_v2": use_exllama_v2, "use_ipex": use_ipex}
         note_unused(where, kernels)
-        limit = _sequence_limit(where, max_seq_len, extras.pop("max_new_tokens", None))
+        limit = _sequence_limit(where, max_seq_len, extras.pop("max_new_tokens", None), fuse_max_seq_len)
+        _check_fusing(where, fuse_layers, modules_to_fuse)
         directory = cls._find(where, model_path, safetensors, device_map, download_kwargs, extras)
         check_filename(where, directory, model_filename)
         check_memory(where, directory, max_memory)
-        handle = cls._wrap(CausalLM(directory, name_or_path=os.fspath(model_path)))
+        running: Any = {"activations": activations, "packed_weights": packed_weights, "fuse_layers": fuse_layers}
+        handle = cls._wrap(CausalLM(directory, name_or_path=os.fspath(model_path), **running))
         handle._check_model_type(model_type)
         if not handle.is_quantized:
             raise ValueError(f"{where}: the weights in {directory} are not quantized; from_pretrained loads them")
-        handle.max_seq_len = limit
+        if modules_to_fuse:
+            check_sizes_to_fuse(where, modules_to_fuse, handle.config)
+        handle.model.sequence_limit = limit
         return handle
 
     @classmethod
@@ -208,6 +219,15 @@ class BaseAWQForCausalLM:
         block = self.model.config.get("quantization_config")
         is_awq = block is None or block.get("quant_method", "awq") == "awq"
         return AwqConfig.of_checkpoint(block) if is_awq else None
+
+    @property
+    def max_seq_len(self) -> int | None:
+        """Tokens of prompt and answer together that `generate` accepts; None: what the model can."""
+        return None if self.model.sequence_limit is None else self.model.sequence_limit.tokens
+
+    @max_seq_len.setter
+    def max_seq_len(self, tokens: int | None) -> None:
+        self.model.sequence_limit = _sequence_limit("max_seq_len", tokens, None, None)
 
     @property
     def config(self) -> Any:
@@ -387,42 +407,32 @@ class BaseAWQForCausalLM:
         Raises:
             ValueError: prompt and new tokens are more than `max_seq_len`; and what ``CausalLM.generate`` raises.
         """
-        prompt = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
-        return self.model.generate(*args, **self._bounded(prompt, kwargs))
-
-    def _bounded(self, prompt: Any, options: dict[str, Any]) -> dict[str, Any]:
-        """The options; new tokens that nobody has asked for are no more than fit."""
-        limit = self.max_seq_len
-        if limit is None or prompt is None:
-            return options
-        length = self._tokens_of(prompt)
-        settings = {name: value for name, value in options.items() if name not in _INPUTS}
-        new = generation_options(self.model.directory, settings).new_tokens(length)
-        if length + new <= limit:
-            return options
-        if length >= limit or not settings.keys().isdisjoint(_LENGTHS):
-            raise ValueError(
-                f"generate: {length} tokens of the prompt and {new} new ones are more than max_seq_len {limit}; "
-                "from_quantized takes a larger one"
-            )
-        return {**options, "max_new_tokens": limit - length}
-
-    def _tokens_of(self, prompt: Any) -> int:
-        if isinstance(prompt, str):
-            return len(self.model.tokenizer.encode(prompt))
-        rows, _ = id_rows(prompt)
-        return len(rows[0])
+        return self.model.generate(*args, **kwargs)
 
 
-def _sequence_limit(where: str, max_seq_len: int | None, max_new_tokens: int | None) -> int | None:
-    """AutoAWQ's older name counts more, as there."""
+def _sequence_limit(
+    where: str, max_seq_len: int | None, max_new_tokens: int | None, fuse_max_seq_len: int | None
+) -> SequenceLimit | None:
+    """transformers' name counts most, AutoAWQ's older one more than today's, as there."""
     name, limit = "max_seq_len", max_seq_len
     if max_new_tokens is not None:
         name, limit = "max_new_tokens", max_new_tokens
         warn_user(f"{where}: max_new_tokens is an older name of max_seq_len and is taken for it")
+    if fuse_max_seq_len is not None:
+        name, limit = "fuse_max_seq_len", fuse_max_seq_len
     given: dict[str, Any] = {name: limit}
     check_positive(where, **given)
-    return None if limit is None else int(limit)
+    return None if limit is None else SequenceLimit(int(limit), name)
+
+
+def _check_fusing(where: str, fuse_layers: object, modules_to_fuse: Mapping[str, Any] | None) -> None:
+    if not isinstance(fuse_layers, bool):
+        raise ValueError(f"{where}: fuse_layers={fuse_layers!r} is neither True nor False")
+    if not modules_to_fuse:
+        return
+    if not fuse_layers:
+        raise ValueError(f"{where}: modules_to_fuse says what to fuse, fuse_layers=False that nothing is")
+    check_modules_to_fuse(where, modules_to_fuse)
 
 
 def _keyword_names(function: Any) -> tuple[str, ...]:
