@@ -78,6 +78,7 @@ class TimedBackend final : public Backend {
   TimedBackend(std::unique_ptr<Backend> inner, Ledger& ledger) : inner_(std::move(inner)), ledger_(ledger) {}
 
   std::string description() const override { return inner_->description(); }
+  int64_t rows_as_alone() const override { return inner_->rows_as_alone(); }
   double measure_bandwidth() override { return inner_->measure_bandwidth(); }
   std::string arithmetic() const override { return inner_->arithmetic(); }
   std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) override {
@@ -116,6 +117,9 @@ class TimedBackend final : public Backend {
   }
   void rope(const RopeProblem& problem) override {
     ledger_.time("rope", [&] { inner_->rope(problem); });
+  }
+  void store_rows(const KvStore& problem) override {
+    ledger_.time("cache", [&] { inner_->store_rows(problem); });
   }
   void attention(const AttentionProblem& problem) override {
     ledger_.time("attention", [&] { inner_->attention(problem); });

@@ -36,6 +36,8 @@ struct LoadOptions {
   /// A folder where packed weights of up to 4 bits are kept, so that the next load maps them; empty: they are
   /// packed in memory every time.
   std::string packed_weights{};
+  /// How keys and values of attention are kept: "fp32", "fp16" or "int8".
+  std::string kv_cache_dtype = "fp16";
   const std::atomic<bool>* cancelled = nullptr;
 };
 
@@ -111,6 +113,16 @@ struct Generation {
   double decode_tokens_per_second = 0;
 };
 
+/// How many texts are in the making side by side.
+struct BatchOptions {
+  /// At most; the others wait.
+  int64_t max_num_seqs = 16;
+  /// Of a pass: one token of each text, and of prompts as many as there is room for.
+  int64_t max_num_batched_tokens = 512;
+  /// Bytes of keys and values. A text that could need more alone is refused.
+  uint64_t kv_cache_memory_bytes = uint64_t{1} << 30;
+};
+
 /// A model directory, dense or quantized, ready to continue texts.
 class Model {
  public:
@@ -133,6 +145,15 @@ class Model {
   /// below 1, and for save_state with more than one.
   std::vector<Generation> generate_several(std::string_view prompt, int64_t count,
                                            const GenerateOptions& options = {}) const;
+
+  /// One continuation for each prompt, side by side; prompts that begin alike share what is alike. Each is
+  /// the text that `generate` gives, but for rounding where activations are "fp32" or weights dense.
+  /// `on_done` is told of each as it ends. Errors: as generate; invalid_argument for states, and for a text
+  /// beyond the memory of the batch.
+  using DoneCallback = std::function<void(size_t index, const Generation& result)>;
+  std::vector<Generation> generate_batch(const std::vector<std::string>& prompts,
+                                         const GenerateOptions& options = {}, const BatchOptions& batch = {},
+                                         const DoneCallback& on_done = {}) const;
 
   /// Words of the vocabulary: the text of a token by itself, as JSON of `salient generate` shows it.
   std::string token_text(int32_t token) const;

@@ -79,12 +79,15 @@ class LoadedModel {
 };
 
 void load(LoadedModel* place, const std::filesystem::path& path, const std::string& device,
-          const std::string& activations, const std::filesystem::path& packed_weights, bool fuse_layers) {
+          const std::string& activations, const std::filesystem::path& packed_weights, bool fuse_layers,
+          const std::string& kv_cache_dtype) {
   Interruptible job;
   job.run([&] {
     new (place)
         LoadedModel(path.string(), {.device = device, .activations = activations, .fuse_layers = fuse_layers},
-                    {.packed_weights = packed_weights.string(), .cancelled = job.flag()});
+                    {.packed_weights = packed_weights.string(),
+                     .kv_type = kv_type_by_name(kv_cache_dtype),
+                     .cancelled = job.flag()});
   });
 }
 
@@ -254,9 +257,10 @@ void bind_model(nb::module_& module) {
   nb::class_<LoadedModel>(module, "Model", "A model directory, dense or quantized, loaded.")
       .def(
           "__init__", &load, nb::arg("path"), nb::arg("device") = "auto", nb::arg("activations") = "fp32",
-          nb::arg("packed_weights") = "", nb::arg("fuse_layers") = true,
+          nb::arg("packed_weights") = "", nb::arg("fuse_layers") = true, nb::arg("kv_cache_dtype") = "fp32",
           nb::sig("def __init__(self, path: str | os.PathLike[str], device: str = 'auto', activations: str = "
-                  "'fp32', packed_weights: str | os.PathLike[str] = '', fuse_layers: bool = True) -> None"))
+                  "'fp32', packed_weights: str | os.PathLike[str] = '', fuse_layers: bool = True, "
+                  "kv_cache_dtype: str = 'fp32') -> None"))
       .def_prop_ro("fuse_layers", &LoadedModel::fuse_layers,
                    "Whether linears that read one input are one product.")
       .def_prop_ro("device", &LoadedModel::device, "What computes: \"cpu, avx512, 8 threads\".")

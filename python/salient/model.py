@@ -81,8 +81,8 @@ class CausalLM:
         report: of the run that quantized it; None of a model that was opened.
         sequence_limit: tokens of prompt and answer together that `generate` accepts; None: what the model can.
 
-    device, activations ("fp32", exact; the commands that run a model: "int16"), packed_weights and fuse_layers: as
-    `load`.
+    device, activations ("fp32", exact; the commands that run a model: "int16"), packed_weights, fuse_layers and
+    kv_cache_dtype ("fp32"; the commands that run a model: "fp16"): as `load`.
 
     Errors: FileNotFoundError; salient.FormatError; ValueError for an unknown device or unknown activations.
     """
@@ -95,6 +95,7 @@ class CausalLM:
         activations: str = "fp32",
         packed_weights: str | os.PathLike[str] | None = None,
         fuse_layers: bool = True,
+        kv_cache_dtype: str = "fp32",
         name_or_path: str | None = None,
     ) -> None:
         self.directory = os.fspath(path)
@@ -104,6 +105,7 @@ class CausalLM:
         self._activations = activations
         self._packed_weights = "" if packed_weights is None else os.fspath(packed_weights)
         self._fuse_layers = bool(fuse_layers)
+        self._kv_cache_dtype = kv_cache_dtype
         self.sequence_limit: SequenceLimit | None = None
         _core.check_activations(activations)
         self._owner: Scratch | None = None
@@ -135,7 +137,12 @@ class CausalLM:
     def core(self) -> _core.Model:
         """The loaded weights."""
         return _core.Model(
-            self.directory, self._device, self._activations, self._packed_weights, fuse_layers=self._fuse_layers
+            self.directory,
+            self._device,
+            self._activations,
+            self._packed_weights,
+            fuse_layers=self._fuse_layers,
+            kv_cache_dtype=self._kv_cache_dtype,
         )
 
     @property
@@ -522,6 +529,7 @@ def load(
     activations: str = "fp32",
     packed_weights: str | os.PathLike[str] | None = None,
     fuse_layers: bool = True,
+    kv_cache_dtype: str = "fp32",
 ) -> CausalLM:
     """Loads a model directory, dense or quantized, or one of the hub. device: "auto" or "cpu".
 
@@ -533,9 +541,12 @@ def load(
             first load, mapped by those that follow. None packs them in memory every time.
         fuse_layers: whether linears that read one input (q, k and v; gate and up) are one product; the result is the
             same, bit by bit.
+        kv_cache_dtype: how keys and values of attention are kept: "fp32", the default in Python; "fp16", the default
+            of the commands that run a model; or "int8", integers with a scale for each head and position.
 
     Errors: FileNotFoundError; salient.FormatError; NotImplementedError for an architecture that is not there;
-    ValueError for an unknown device or unknown activations; OSError where packed_weights cannot be written.
+    ValueError for an unknown device, unknown activations or an unknown kv_cache_dtype; OSError where packed_weights
+    cannot be written.
     """
     model = CausalLM(
         _hub.find_model(path),
@@ -543,6 +554,7 @@ def load(
         activations=activations,
         packed_weights=packed_weights,
         fuse_layers=fuse_layers,
+        kv_cache_dtype=kv_cache_dtype,
         name_or_path=os.fspath(path),
     )
     model.core

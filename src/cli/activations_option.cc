@@ -16,6 +16,15 @@ void add_activations_option(CLI::App& command, std::string& activations) {
       ->check(CLI::IsMember({"fp32", "int16", "int8"}));
 }
 
+void add_kv_cache_option(CLI::App& command, std::string& type) {
+  command
+      .add_option("--kv-cache-dtype", type,
+                  fmt::format("How keys and values of attention are kept: fp32, fp16, or int8, integers with "
+                              "a scale for each head and position (default {})",
+                              type))
+      ->check(CLI::IsMember({"fp32", "fp16", "int8"}));
+}
+
 std::string not_empty(const std::string& value) { return value.empty() ? "the value is empty" : ""; }
 
 void add_packed_weights_option(CLI::App& command, std::string& folder) {

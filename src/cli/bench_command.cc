@@ -23,6 +23,7 @@ struct BenchArguments {
   int repeats = 2;
   std::string activations = kActivationsToRun;
   std::string packed_weights;
+  std::string kv_type = kKvTypeToRun;
   bool fuse_layers = true;
   bool json = false;
 };
@@ -42,6 +43,7 @@ void print_header(const BenchArguments& arguments, const BenchResult& result) {
   print_table(
       {{"model", fmt::format("{}, loaded in {}", arguments.model, format_duration(result.load_seconds))},
        {"device", result.device},
+       {"keys and values", arguments.kv_type},
        {"memory bandwidth", fmt::format("{:.1f} GB/s, measured now", result.bandwidth / 1e9)}});
   fmt::print("\n{:>11} {:>10} {:>14} {:>13} {:>17} {:>16} {:>10} {:>12} {:>6} {:>9}\n", "Activations",
              "Batch Size", "Prefill Length", "Decode Length", "Prefill tokens/s", "Decode tokens/s",
@@ -76,6 +78,7 @@ Json to_json(const BenchArguments& arguments, const BenchResult& result) {
           {"device", result.device},
           {"threads", thread_count()},
           {"activations", arguments.activations},
+          {"kv_cache_dtype", arguments.kv_type},
           {"fuse_layers", arguments.fuse_layers},
           {"load_seconds", result.load_seconds},
           {"bandwidth", result.bandwidth},
@@ -106,8 +109,10 @@ void run_bench(const BenchArguments& arguments) {
       make_backend({.activations = arguments.activations, .fuse_layers = arguments.fuse_layers});
   BenchResult result{.device = backend->description()};
   const auto start = std::chrono::steady_clock::now();
-  const Decoder decoder = Decoder::load(
-      arguments.model, *backend, {.packed_weights = arguments.packed_weights, .cancelled = &interrupted()});
+  const Decoder decoder = Decoder::load(arguments.model, *backend,
+                                        {.packed_weights = arguments.packed_weights,
+                                         .kv_type = kv_type_by_name(arguments.kv_type),
+                                         .cancelled = &interrupted()});
   result.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const std::vector<SpeedCase> cases = cases_of(arguments, decoder.spec());
   result.bandwidth = backend->measure_bandwidth();
@@ -146,6 +151,7 @@ void add_bench_command(CLI::App& app) {
                    "Runs of each row, of which the fastest counts (default 2)")
       ->check(CLI::Range(1, 1000));
   add_activations_option(*command, arguments->activations);
+  add_kv_cache_option(*command, arguments->kv_type);
   add_packed_weights_option(*command, arguments->packed_weights);
   command->add_flag("--fuse-layers,!--no-fuse-layers", arguments->fuse_layers,
                     "Whether linears that read the same input (q, k and v; gate and up) are one product (the "

@@ -11,6 +11,10 @@ inline constexpr const char* kActivationsToRun = "int16";
 void add_activations_option(CLI::App& command, std::string& activations);
 /// For CLI::Option::check: a value such as "$UNSET" is a mistake.
 std::string not_empty(const std::string& value);
+/// What running a model defaults to: measured, perplexity stays where fp32 has it.
+inline constexpr const char* kKvTypeToRun = "fp16";
+/// --kv-cache-dtype of commands that run a model; what `type` holds is the default.
+void add_kv_cache_option(CLI::App& command, std::string& type);
 /// The folder of packed weights.
 void add_packed_weights_option(CLI::App& command, std::string& folder);
 

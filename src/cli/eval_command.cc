@@ -50,6 +50,7 @@ EvaluationResult evaluate(const EvaluationArguments& arguments) {
   const TokenWindows windows = evaluation_windows(arguments, weights);
   EvaluationStatus status(arguments);
   const EvaluationOptions options{.on_progress = [&](int64_t step, int64_t steps) { status(step, steps); },
+                                  .kv_type = kv_type_by_name(arguments.kv_type),
                                   .cancelled = &interrupted()};
   EvaluationResult result{.arguments = arguments, .windows = static_cast<int64_t>(windows.size())};
   if (arguments.against.empty()) {
@@ -69,6 +70,7 @@ Json to_json(const EvaluationResult& result) {
                {"window", result.arguments.window},
                {"windows", result.windows},
                {"activations", result.arguments.activations},
+               {"kv_cache_dtype", result.arguments.kv_type},
                {"seconds", result.seconds}};
   json.update(result.divergence ? salient::to_json(*result.divergence) : salient::to_json(result.model));
   if (result.divergence) json["reference"]["model"] = result.arguments.against;
@@ -114,6 +116,7 @@ void add_eval_command(CLI::App& app) {
   command->add_option("--max-windows", arguments->max_windows, "Use only the first windows (default: all)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   add_activations_option(*command, arguments->activations);
+  add_kv_cache_option(*command, arguments->kv_type);
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
   command->callback([command, arguments] {
     if (command->count("--text-column") > 0 && !arguments->text.ends_with(".jsonl")) {

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <iostream>
 #include <iterator>
 #include <optional>
+#include <sstream>
 #include <utility>
 
 #include "base/error.h"
@@ -15,6 +17,7 @@
 #include "cli/commands.h"
 #include "cli/terminal.h"
 #include "salient/model.h"
+#include "text/dataset.h"
 
 namespace salient::cli {
 namespace {
@@ -24,9 +27,12 @@ constexpr int64_t kDraftTokens = 5;  // proposed by a draft at a time
 struct GenerateArguments {
   std::string model;
   std::string prompt;
+  std::string prompts;  // a file of them
   GenerateOptions options{.max_tokens = 128};
   std::string activations = kActivationsToRun;
   std::string packed_weights;
+  std::string kv_type = kKvTypeToRun;
+  BatchOptions batch;
   std::vector<std::string> logit_bias;
   std::string response_format = "text";
   int64_t texts = 1;
@@ -34,9 +40,27 @@ struct GenerateArguments {
   bool json = false;
 };
 
-std::string read_prompt(const GenerateArguments& arguments) {
-  if (arguments.prompt != "-") return arguments.prompt;
-  return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) {
+    if (line.ends_with('\r')) line.pop_back();
+    if (!line.empty()) lines.push_back(line);
+  }
+  return lines;
+}
+
+/// One, unless there is a file of them.
+std::vector<std::string> read_prompts(const GenerateArguments& arguments) {
+  if (arguments.prompts.empty()) {
+    if (arguments.prompt != "-") return {arguments.prompt};
+    return {{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()}};
+  }
+  std::vector<std::string> prompts =
+      read_documents({.path = arguments.prompts, .text_column = "prompt"}, &interrupted());
+  if (!arguments.prompts.ends_with(".jsonl") && !prompts.empty()) prompts = lines_of(prompts[0]);
+  if (prompts.empty()) fail(ErrorKind::invalid_argument, "{}: no prompts", arguments.prompts);
+  return prompts;
 }
 
 /// The whole text as a number.
@@ -136,6 +160,34 @@ void print_texts(const std::string& prompt, const std::vector<Generation>& resul
   }
 }
 
+/// A line of JSON for each, as it ends; or all texts, in order, behind the last.
+std::vector<Generation> write_batch(const Model& model, const std::vector<std::string>& prompts,
+                                    const GenerateArguments& arguments) {
+  StatusLine status;
+  const auto start = std::chrono::steady_clock::now();
+  size_t done = 0;
+  size_t tokens = 0;
+  const auto results = model.generate_batch(
+      prompts, arguments.options, arguments.batch, [&](size_t index, const Generation& result) {
+        tokens += result.tokens.size();
+        ++done;
+        if (status.is_terminal()) status.update(fmt::format("{} of {} texts", done, prompts.size()));
+        if (!arguments.json) return;
+        Json line{{"index", index}, {"prompt", prompts[index]}};
+        line.update(text_json(model, result));
+        line["prompt_tokens"] = result.prompt_tokens;
+        line["cached_tokens"] = result.cached_tokens;
+        print_piece(line.dump() + "\n");
+      });
+  status.finish();
+  for (size_t i = 0; !arguments.json && i < results.size(); ++i)
+    print_piece(prompts[i] + results[i].text + "\n");
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  fmt::print(stderr, "[{} texts, {} tokens in {}: {:.1f} tokens/s]\n", results.size(), tokens,
+             format_duration(seconds), static_cast<double>(tokens) / seconds);
+  return results;
+}
+
 /// As it comes.
 Generation print_text(const Model& model, const std::string& prompt, const GenerateOptions& options) {
   // The prompt is shown once it has been found to be valid: with the first piece of its continuation.
@@ -155,9 +207,10 @@ void run_generate(GenerateArguments& arguments) {
   options.cancelled = &interrupted();
   for (const std::string& text : arguments.logit_bias) add_logit_bias(text, options.logit_bias);
   options.response_format = response_format_by_name(arguments.response_format);
-  const std::string prompt = read_prompt(arguments);
+  const std::vector<std::string> prompts = read_prompts(arguments);
   const LoadOptions loading{.activations = arguments.activations,
                             .packed_weights = arguments.packed_weights,
+                            .kv_cache_dtype = arguments.kv_type,
                             .cancelled = &interrupted()};
   const Model model = Model::load(arguments.model, loading);
   std::optional<Model> draft;
@@ -167,11 +220,13 @@ void run_generate(GenerateArguments& arguments) {
     if (options.speculate == 0) options.speculate = kDraftTokens;
   }
   std::vector<Generation> results;
-  if (arguments.json || arguments.texts > 1) {
-    results = model.generate_several(prompt, arguments.texts, options);
-    arguments.json ? fmt::print("{}\n", to_json(model, results).dump(2)) : print_texts(prompt, results);
+  if (!arguments.prompts.empty()) {
+    results = write_batch(model, prompts, arguments);
+  } else if (arguments.json || arguments.texts > 1) {
+    results = model.generate_several(prompts[0], arguments.texts, options);
+    arguments.json ? fmt::print("{}\n", to_json(model, results).dump(2)) : print_texts(prompts[0], results);
   } else {
-    results.push_back(print_text(model, prompt, options));
+    results.push_back(print_text(model, prompts[0], options));
   }
   const bool cancelled = std::ranges::any_of(
       results, [](const Generation& result) { return result.reason == FinishReason::cancelled; });
@@ -200,6 +255,27 @@ void add_sampling_options(CLI::App& command, GenerateArguments& arguments) {
       ->check(CLI::Range(int64_t{1}, int64_t{1024}));
 }
 
+/// Of --prompts; those that make no sense without it need it.
+void add_batch_options(CLI::App& command, GenerateArguments& arguments, CLI::Option* prompt) {
+  auto* prompts =
+      command
+          .add_option("--prompts", arguments.prompts,
+                      "A file of prompts to continue side by side: .jsonl with a \"prompt\" in each line, or "
+                      "text with one in each line; with --json a line of JSON for each text, as it ends")
+          ->check(not_empty)
+          ->excludes(prompt);
+  command
+      .add_option("--max-num-seqs", arguments.batch.max_num_seqs,
+                  "Texts of --prompts that are in the making at a time (default 16)")
+      ->check(CLI::Range(int64_t{1}, int64_t{4096}))
+      ->needs(prompts);
+  command
+      .add_option("--max-num-batched-tokens", arguments.batch.max_num_batched_tokens,
+                  "Tokens of a pass with --prompts: one of each text, and pieces of prompts (default 512)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->needs(prompts);
+}
+
 void add_state_options(CLI::App& command, GenerateOptions& options) {
   command
       .add_option("--load-state", options.load_state,
@@ -211,6 +287,18 @@ void add_state_options(CLI::App& command, GenerateOptions& options) {
           "Leave the tokens, and what the model remembers of them, in a file; an older state there is "
           "replaced, anything else is not")
       ->check(not_empty);
+}
+
+void check_prompts(const GenerateArguments& arguments, bool has_prompt) {
+  if (arguments.prompts.empty()) {
+    if (has_prompt || !arguments.options.load_state.empty()) return;
+    fail(ErrorKind::invalid_argument,
+         "--prompt is required, unless --prompts names a file or --load-state gives one to go on from");
+  }
+  if (arguments.texts > 1)
+    fail(ErrorKind::invalid_argument, "--num-return-sequences is for one prompt, not for --prompts");
+  if (!arguments.options.load_state.empty() || !arguments.options.save_state.empty())
+    fail(ErrorKind::invalid_argument, "--load-state and --save-state are for one prompt, not for --prompts");
 }
 
 }  // namespace
@@ -230,6 +318,7 @@ void add_generate_command(CLI::App& app) {
       ->allow_extra_args(false);
   command->add_option("--response-format", arguments->response_format,
                       "text (default), or json_object: the text is one object of JSON, and ends with it");
+  add_batch_options(*command, *arguments, prompt);
   add_state_options(*command, options);
   auto* speculate =
       command
@@ -249,13 +338,13 @@ void add_generate_command(CLI::App& app) {
                    "Report log-probabilities of each token and of so many of the likeliest; needs --json")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
   add_activations_option(*command, arguments->activations);
+  add_kv_cache_option(*command, arguments->kv_type);
   add_packed_weights_option(*command, arguments->packed_weights);
   command->add_flag("--json", arguments->json, "Report text and speed as JSON on standard output");
   command->callback([arguments, prompt, speculate] {
     if (!arguments->draft.empty() && speculate->count() > 0 && arguments->options.speculate == 0)
       fail(ErrorKind::invalid_argument, "--draft proposes tokens, but --speculate 0 asks for none");
-    if (prompt->count() == 0 && arguments->options.load_state.empty())
-      fail(ErrorKind::invalid_argument, "--prompt is required, unless --load-state gives one to go on from");
+    check_prompts(*arguments, prompt->count() > 0);
     if (arguments->options.logprobs && !arguments->json)
       fail(ErrorKind::invalid_argument, "--logprobs are reported as JSON: add --json");
     run_generate(*arguments);

@@ -50,12 +50,12 @@ Divergence measure_divergence(Backend& backend, const ModelWeights& weights, con
   const auto stretches = scored_rows(windows);
   const int64_t layers = weights.spec().layers + reference.spec().layers;
   EvaluationSteps step(options, layers + static_cast<int64_t>(stretches.size()));
-  const auto run = [&](const ModelWeights& which) {
-    return Side{which.spec(), run_all_layers(backend, which, windows, [&] { step(); }),
+  const auto run = [&](const ModelWeights& which, KvType type) {
+    return Side{which.spec(), run_all_layers({backend, which, windows, type}, [&] { step(); }),
                 prepare_head(backend, which)};
   };
-  const Side model = run(weights);
-  const Side original = run(reference);
+  const Side model = run(weights, options.kv_type);
+  const Side original = run(reference, KvType::fp32);
   Score total;
   int64_t same = 0;
   int64_t predictions = 0;

@@ -5,18 +5,31 @@
 
 namespace salient {
 
-Tensor run_all_layers(Backend& backend, const ModelWeights& weights,
-                      std::span<const std::vector<int32_t>> windows, const std::function<void()>& on_layer) {
-  const DecoderSpec& spec = weights.spec();
-  Tensor hidden = embed_sequences(backend, weights, windows);
-  const auto batches = make_batches(spec, windows);
+namespace {
+
+/// A cache for each sequence, of which one layer is used; none for f32, which sequences hold anyway.
+std::vector<KvCache> caches_for(const WindowsRun& run, SequenceBatch& batch) {
+  std::vector<KvCache> caches;
+  if (run.kv_type == KvType::fp32) return caches;
+  caches.assign(batch.sequences.size(), KvCache(run.weights.spec(), run.kv_type));
+  for (size_t i = 0; i < caches.size(); ++i) batch.sequences[i].cache = &caches[i];
+  return caches;
+}
+
+}  // namespace
+
+Tensor run_all_layers(const WindowsRun& run, const std::function<void()>& on_layer) {
+  const DecoderSpec& spec = run.weights.spec();
+  Tensor hidden = embed_sequences(run.backend, run.weights, run.windows);
+  auto batches = make_batches(spec, run.windows);
   for (int64_t layer = 0; layer < spec.layers; ++layer) {
-    const PreparedLayer prepared = prepare_layer(backend, weights.layer(layer));
-    for (const SequenceBatch& batch : batches) {
+    const PreparedLayer prepared = prepare_layer(run.backend, run.weights.layer(layer));
+    for (SequenceBatch& batch : batches) {
+      const std::vector<KvCache> caches = caches_for(run, batch);
       Tensor rows = hidden.slice(batch.begin, batch.begin + batch.rows);
-      run_layer({backend, spec, batch.ropes, layer, batch.sequences}, prepared, rows);
+      run_layer({run.backend, spec, batch.ropes, layer, batch.sequences}, prepared, rows);
     }
-    weights.release_layer(layer);
+    run.weights.release_layer(layer);
     on_layer();
   }
   return hidden;

@@ -21,12 +21,19 @@ using EvaluationProgress = std::function<void(int64_t step, int64_t steps)>;
 
 struct EvaluationOptions {
   EvaluationProgress on_progress;
+  /// Of the model, not of a reference: attention reads keys and values as a cache of this type keeps them.
+  KvType kv_type = KvType::fp32;
   const CancellationFlag* cancelled = nullptr;
 };
 
 /// Hidden states f32 [all tokens, hidden] of all windows behind the last layer. One layer's weights are
-/// prepared at a time. `on_layer` is called after each.
-Tensor run_all_layers(Backend& backend, const ModelWeights& weights,
-                      std::span<const std::vector<int32_t>> windows, const std::function<void()>& on_layer);
+/// prepared at a time. `on_layer` is called after each. Attention reads caches of `kv_type`.
+struct WindowsRun {
+  Backend& backend;
+  const ModelWeights& weights;
+  std::span<const std::vector<int32_t>> windows;
+  KvType kv_type = KvType::fp32;
+};
+Tensor run_all_layers(const WindowsRun& run, const std::function<void()>& on_layer);
 
 }  // namespace salient

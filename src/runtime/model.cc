@@ -111,11 +111,20 @@ class Text {
 };
 
 /// To their ends, side by side, in a fresh engine.
-void write_together(Engine& engine, std::span<Text> texts, const CancellationFlag* cancelled) {
+std::vector<Generation> write_together(Engine& engine, std::span<Text> texts,
+                                       const CancellationFlag* cancelled,
+                                       const Model::DoneCallback& on_done = {}) {
+  std::vector<Generation> results(texts.size());
   for (Text& text : texts) engine.submit(text.stream());
   while (!engine.idle()) {
-    for (const auto& [id, stream, token] : engine.step(cancelled)) texts[static_cast<size_t>(id)].take(token);
+    for (const auto& [id, stream, token] : engine.step(cancelled)) {
+      const auto index = static_cast<size_t>(id);
+      if (texts[index].take(token)) continue;
+      results[index] = texts[index].finish();
+      if (on_done) on_done(index, results[index]);
+    }
   }
+  return results;
 }
 
 }  // namespace
@@ -197,7 +206,9 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
   auto backend = make_backend({options.device, options.activations});
   auto tokenizer = Tokenizer::from_directory(path);
   auto decoder = Decoder::load(path, *backend,
-                               {.packed_weights = options.packed_weights, .cancelled = options.cancelled});
+                               {.packed_weights = options.packed_weights,
+                                .kv_type = kv_type_by_name(options.kv_cache_dtype),
+                                .cancelled = options.cancelled});
   return Model(std::make_unique<State>(State{std::move(backend), std::move(tokenizer), std::move(decoder)}));
 }
 
@@ -237,10 +248,28 @@ std::vector<Generation> Model::generate_several(std::string_view prompt, int64_t
   }
   // As many as share a pass: each holds keys and values of its own.
   Engine engine(state_->decoder, {.max_num_seqs = kRowsAsAlone, .kv_cache_memory_bytes = UINT64_MAX / 2});
-  write_together(engine, texts, options.cancelled);
-  std::vector<Generation> results;
-  for (Text& text : texts) results.push_back(text.finish());
-  return results;
+  return write_together(engine, texts, options.cancelled);
+}
+
+std::vector<Generation> Model::generate_batch(const std::vector<std::string>& prompts,
+                                              const GenerateOptions& options, const BatchOptions& batch,
+                                              const DoneCallback& on_done) const {
+  check(options);
+  if (!options.load_state.empty() || !options.save_state.empty())
+    fail(ErrorKind::invalid_argument, "states are of one text, not of a batch");
+  Engine engine(state_->decoder, {.max_num_seqs = batch.max_num_seqs,
+                                  .max_num_batched_tokens = batch.max_num_batched_tokens,
+                                  .kv_cache_memory_bytes = batch.kv_cache_memory_bytes});
+  std::vector<Text> texts;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    with_context(fmt::format("prompt {}", i + 1), [&] {
+      SequenceState nothing(state_->decoder.make_cache());
+      const std::vector<int32_t> ids = state_->prompt_ids(prompts[i], nothing);
+      texts.emplace_back(state_->start(ids, options, std::move(nothing)), options.seed,
+                         state_->output(ids, options, {}));
+    });
+  }
+  return write_together(engine, texts, options.cancelled, on_done);
 }
 
 std::string Model::token_text(int32_t token) const {

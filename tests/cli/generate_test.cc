@@ -2,6 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <sstream>
 
 #include "base/json.h"
 #include "support/program.h"
@@ -158,6 +162,82 @@ TEST_F(GenerateCommand, RefusesWhatMakesNoSense) {
     const auto result = generate(one.arguments);
     EXPECT_EQ(result.status, one.status) << result.errors;
     EXPECT_THAT(result.errors, HasSubstr(one.message));
+  }
+}
+
+std::string write(const std::filesystem::path& path, const std::string& content) {
+  std::ofstream(path) << content;
+  return path.string();
+}
+
+TEST_F(GenerateCommand, ContinuesAFileOfPromptsAsEachAlone) {
+  const auto alone = [](const std::string& prompt) { return ids(json_of({"-p", prompt})); };
+  const std::vector<std::string> prompts{kPrompt, "The little \"fox\"", "One day, a girl named Lily"};
+  std::string lines;
+  for (const std::string& prompt : prompts) lines += Json{{"prompt", prompt}}.dump() + "\n";
+  const std::string path = write(scratch_.path() / "prompts.jsonl", lines);
+  const auto result = generate({"--prompts", path, "--json", "--max-num-seqs", "2"});
+  ASSERT_EQ(result.status, 0) << result.errors;
+  std::istringstream output(result.output);
+  std::set<size_t> seen;
+  for (std::string line; std::getline(output, line);) {
+    const Json json = parse_json(line, "line");
+    const auto index = json["index"].get<size_t>();
+    ASSERT_TRUE(seen.insert(index).second);
+    EXPECT_EQ(json["prompt"], prompts.at(index));
+    EXPECT_EQ(ids(json), alone(prompts[index]));
+    EXPECT_EQ(json["finish_reason"], "max_tokens");
+  }
+  EXPECT_EQ(seen.size(), prompts.size());
+  const std::string text = write(scratch_.path() / "prompts.txt", prompts[0] + "\r\n\n" + prompts[2] + "\n");
+  const auto shown = generate({"--prompts", text});
+  EXPECT_EQ(shown.status, 0) << shown.errors;
+  EXPECT_EQ(shown.output, generate({"-p", prompts[0]}).output + generate({"-p", prompts[2]}).output);
+  EXPECT_THAT(shown.errors, HasSubstr("[2 texts, 48 tokens in"));
+}
+
+TEST_F(GenerateCommand, KeepsKeysAndValuesAsAsked) {
+  for (const std::string type : {"fp32", "fp16", "int8"}) {
+    const Json json = json_of({"-p", kPrompt, "--kv-cache-dtype", type});
+    EXPECT_EQ(json["generated_tokens"], 24) << type;
+  }
+  const auto bytes_of_state = [&](const std::string& type) {
+    EXPECT_EQ(generate({"-p", kPrompt, "--kv-cache-dtype", type, "--save-state", file()}).status, 0);
+    return std::filesystem::file_size(file());
+  };
+  const auto exact = bytes_of_state("fp32");
+  EXPECT_LT(bytes_of_state("fp16"), exact);
+  EXPECT_LT(bytes_of_state("int8"), bytes_of_state("fp16"));
+}
+
+TEST_F(GenerateCommand, RefusesWhatBatchesCannotDo) {
+  const std::string prompts = write(scratch_.path() / "prompts.txt", "a\nb\n");
+  const std::string empty = write(scratch_.path() / "empty.txt", "\n");
+  const std::string nothing = write(scratch_.path() / "nothing.jsonl", "{\"text\": \"a\"}\n");
+  const std::string long_one = write(scratch_.path() / "long.jsonl", "{\"prompt\": \"a\"}\n{\"prompt\": \"" +
+                                                                         std::string(40000, 'x') + "\"}\n");
+  struct Case {
+    std::vector<std::string> arguments;
+    int status;
+    std::string message;
+  };
+  const std::vector<Case> cases{
+      {{"--prompts", prompts, "-p", "x"}, 2, "--prompts excludes --prompt"},
+      {{"--prompts", prompts, "--num-return-sequences", "2"}, 2, "is for one prompt"},
+      {{"--prompts", prompts, "--save-state", file()}, 2, "are for one prompt"},
+      {{"--prompts", empty}, 2, "empty.txt: no prompts"},
+      {{"--prompts", nothing}, 1, "nothing.jsonl:1"},
+      {{"--prompts", "/nowhere.txt"}, 1, "/nowhere.txt"},
+      {{"--prompts", long_one}, 2, "prompt 2: the prompt has"},
+      {{"-p", "x", "--max-num-seqs", "2"}, 2, "--max-num-seqs requires --prompts"},
+      {{"--prompts", prompts, "--max-num-batched-tokens", "0"}, 2, "--max-num-batched-tokens"},
+      {{"-p", "x", "--kv-cache-dtype", "fp8"}, 2, "fp8 not in {fp32,fp16,int8}"},
+  };
+  for (const auto& one : cases) {
+    const auto result = generate(one.arguments);
+    EXPECT_EQ(result.status, one.status) << result.errors;
+    EXPECT_THAT(result.errors, HasSubstr(one.message));
+    EXPECT_EQ(result.output, "");
   }
 }
 

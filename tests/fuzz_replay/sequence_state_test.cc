@@ -14,7 +14,7 @@ std::string state_seed(const std::string& name) {
 TEST(FuzzReplay, SequenceState) { salient::replay_corpus("sequence_state", sequence_state_fuzz); }
 
 TEST(FuzzReplay, SequenceStateSeedsReachTheTensors) {
-  for (const char* name : {"pending", "complete", "nothing_cached"})
+  for (const char* name : {"pending", "complete", "complete_fp16", "complete_int8", "nothing_cached"})
     EXPECT_NO_THROW(require_state(state_seed(name))) << name;
   struct Case {
     const char* seed;
@@ -23,7 +23,7 @@ TEST(FuzzReplay, SequenceStateSeedsReachTheTensors) {
   };
   for (const auto& [seed, kind, message] : {
            Case{"other_model", ErrorKind::invalid_argument, "another model"},
-           Case{"later_version", ErrorKind::unsupported, "version 2"},
+           Case{"later_version", ErrorKind::unsupported, "version 3"},
            Case{"too_much_cached", ErrorKind::bad_format, "4 of 3 tokens cannot be cached"},
            Case{"wrong_token", ErrorKind::bad_format, "token 10 is none of the vocabulary's 10"},
            Case{"no_logits", ErrorKind::bad_format, "7 tensors where 8 are expected"},

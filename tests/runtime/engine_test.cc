@@ -224,7 +224,7 @@ TEST(Engine, ABadRequestOrACancelledStepLeavesOthersAsTheyWere) {
   const std::vector<int32_t> bad{5, 1 << 20};
   EXPECT_THAT([&] { engine.submit({.prompt = bad}); },
               throws_error(ErrorKind::invalid_argument, HasSubstr("token 1 is 1048576")));
-  EXPECT_THAT([&] { engine.submit({}); },
+  EXPECT_THAT([&] { engine.submit(GenerateRequest{}); },
               throws_error(ErrorKind::invalid_argument, HasSubstr("the prompt is empty")));
   const CancellationFlag raised = true;
   const auto results = run_all(engine, [&] {

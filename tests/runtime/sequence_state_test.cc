@@ -17,7 +17,8 @@ using testing::HasSubstr;
 
 /// A model and the texts that it makes, in one go or with breaks.
 struct Subject {
-  explicit Subject(const std::string& name) : golden(name) {}
+  explicit Subject(const std::string& name, KvType kv_type = KvType::fp32)
+      : golden(name), decoder(Decoder::load(golden.directory().string(), *backend, {.kv_type = kv_type})) {}
 
   std::vector<int32_t> prompt() const {
     const auto ids = golden.input_ids();
@@ -37,7 +38,7 @@ struct Subject {
 
   GoldenModel golden;
   std::unique_ptr<Backend> backend = make_cpu_backend();
-  Decoder decoder = Decoder::load(golden.directory().string(), *backend);
+  Decoder decoder;
 };
 
 std::vector<int32_t> rest_of(TokenStream& stream) {
@@ -46,9 +47,9 @@ std::vector<int32_t> rest_of(TokenStream& stream) {
   return tokens;
 }
 
-class SavedStates : public testing::TestWithParam<std::string> {
+class SavedStates : public testing::TestWithParam<std::tuple<std::string, KvType>> {
  protected:
-  Subject subject_{GetParam()};
+  Subject subject_{std::get<0>(GetParam()), std::get<1>(GetParam())};
 };
 
 TEST_P(SavedStates, GoOnAsIfThereHadBeenNoBreak) {
@@ -94,9 +95,29 @@ TEST_P(SavedStates, TakeAnotherPrompt) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, SavedStates,
-                         testing::Values("llama_gqa", "mistral_window", "deepseek_v3", "gpt2", "bloom",
-                                         "rope_dynamic", "qwen3_next", "qwen3_5_moe", "ct_asym_32"),
-                         [](const auto& test) { return test.param; });
+                         testing::Combine(testing::Values("llama_gqa", "mistral_window", "deepseek_v3",
+                                                          "gpt2", "bloom", "rope_dynamic", "qwen3_next",
+                                                          "qwen3_5_moe", "ct_asym_32"),
+                                          testing::Values(KvType::fp32, KvType::fp16, KvType::int8)),
+                         [](const auto& test) {
+                           return std::get<0>(test.param) + "_" +
+                                  std::string(to_string(std::get<1>(test.param)));
+                         });
+
+/// A text of the request that is left behind `count` tokens and gone on with from a file.
+struct Interrupted {
+  std::vector<int32_t> tokens;
+  int64_t rejected;  // guesses, before the break
+};
+Interrupted interrupted(const Subject& subject, const GenerateRequest& request, int64_t count) {
+  TokenStream stream = subject.stream(request, SequenceState(subject.decoder.make_cache()));
+  Interrupted result{};
+  for (int64_t i = 0; i < count; ++i) result.tokens.push_back(*stream.next());
+  TokenStream resumed = subject.stream({.max_tokens = request.max_tokens - count}, subject.saved(stream));
+  for (const int32_t token : rest_of(resumed)) result.tokens.push_back(token);
+  result.rejected = stream.result().proposed_tokens - stream.result().accepted_tokens;
+  return result;
+}
 
 TEST(SequenceState, IsKeptWhereATextEnded) {
   const Subject subject("qwen3_next");
@@ -127,14 +148,8 @@ TEST(SequenceState, OfTheMiddleOfASpeculationHasWhatWasDrawn) {
       .prompt = prompt, .max_tokens = 14, .speculation = {.tokens = 4, .draft = &subject.decoder}};
   TokenStream whole = subject.stream(request, SequenceState(subject.decoder.make_cache()));
   const auto expected = rest_of(whole);
-  for (int count = 1; count < 8; ++count) {
-    TokenStream stream = subject.stream(request, SequenceState(subject.decoder.make_cache()));
-    std::vector<int32_t> found;
-    for (int i = 0; i < count; ++i) found.push_back(*stream.next());
-    TokenStream resumed = subject.stream({.max_tokens = 14 - count}, subject.saved(stream));
-    for (const int32_t token : rest_of(resumed)) found.push_back(token);
-    EXPECT_EQ(found, expected) << count;
-  }
+  for (int64_t count = 1; count < 8; ++count)
+    EXPECT_EQ(interrupted(subject, request, count).tokens, expected) << count;
 }
 
 /// A draft of other weights is wrong now and then: what its guesses left in the cache is no part of the
@@ -149,14 +164,10 @@ TEST(SequenceState, OfTheMiddleOfASpeculationHasNothingOfRejectedGuesses) {
   GenerateRequest request = plain;
   request.speculation = {.tokens = 4, .draft = &other.decoder};
   int64_t rejected = 0;
-  for (int count = 1; count < 13; ++count) {
-    TokenStream stream = subject.stream(request, SequenceState(subject.decoder.make_cache()));
-    std::vector<int32_t> found;
-    for (int i = 0; i < count; ++i) found.push_back(*stream.next());
-    TokenStream resumed = subject.stream({.max_tokens = 14 - count}, subject.saved(stream));
-    for (const int32_t token : rest_of(resumed)) found.push_back(token);
-    EXPECT_EQ(found, expected) << count;
-    rejected += stream.result().proposed_tokens - stream.result().accepted_tokens;
+  for (int64_t count = 1; count < 13; ++count) {
+    const Interrupted found = interrupted(subject, request, count);
+    EXPECT_EQ(found.tokens, expected) << count;
+    rejected += found.rejected;
   }
   EXPECT_GT(rejected, 0);
 }
