@@ -222,11 +222,11 @@ TEST_F(GenerateCommand, RefusesWhatBatchesCannotDo) {
     std::string message;
   };
   const std::vector<Case> cases{
-      {{"--prompts", prompts, "-p", "x"}, 2, "--prompts excludes --prompt"},
+      {{"--prompts", prompts, "-p", "x"}, 2, "--prompt excludes --prompts"},
       {{"--prompts", prompts, "--num-return-sequences", "2"}, 2, "is for one prompt"},
       {{"--prompts", prompts, "--save-state", file()}, 2, "are for one prompt"},
       {{"--prompts", empty}, 2, "empty.txt: no prompts"},
-      {{"--prompts", nothing}, 1, "nothing.jsonl:1"},
+      {{"--prompts", nothing}, 1, "nothing.jsonl: line 1: the key"},
       {{"--prompts", "/nowhere.txt"}, 1, "/nowhere.txt"},
       {{"--prompts", long_one}, 2, "prompt 2: the prompt has"},
       {{"-p", "x", "--max-num-seqs", "2"}, 2, "--max-num-seqs requires --prompts"},
