@@ -25,6 +25,7 @@ DIMS = {
     "small": {"hidden": 1024, "intermediate": 2816, "layers": 8, "heads": 16, "kv-heads": 4, "vocab": 32000},
 }
 POSITIONS = 8192
+QUIET_LOAD = 2.5  # an average over the last minute, which holds the row before
 PACKAGE = "llama-cpp-python"
 CMAKE_FLAGS = {
     "native": "-DGGML_NATIVE=ON",
@@ -221,6 +222,9 @@ def table(result):
         cells.append(f"{100 * row['share_of_roof']['1']:.0f} %" if "share_of_roof" in row else "")
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Roof: weights read a second while decoding behind 0 over what the memory gives."]
+    loads = [load for row in rows for load in row["load_before"]]
+    if loads and max(loads) > QUIET_LOAD:
+        lines.append(f"Other programs ran beside these (load {min(loads):.1f} to {max(loads):.1f}): times and ratios are estimates.")
     return "\n".join(lines) + "\n"
 
 

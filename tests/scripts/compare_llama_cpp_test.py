@@ -6,6 +6,7 @@ import pathlib
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
@@ -73,6 +74,11 @@ class CompareLlamaCpp(unittest.TestCase):
         self.assertEqual((rows[1]["roof"], rows[1]["share_of_roof"]["512"]), (8e10, 6e8 * 40 / 8e10))
         self.assertIn("| 2 | native | salient int16 | 500 | 800.0 (8.00x) | 800.0 (8.00x) | 80.0 (2.00x) |", self.output)
         self.assertIn("| 2 | native | llama.cpp q4_0 | 600 | 100.0 | 100.0 | 40.0 | 40.0 | 40.0 | 30 % |", self.output)
+
+    def test_a_machine_that_is_not_quiet_is_named(self):
+        with unittest.mock.patch("os.getloadavg", return_value=(7.25, 0, 0)):
+            self.compare("--rounds", "1", "--threads", "1", "--isa", "native")
+        self.assertIn("(load 7.2 to 7.2): times and ratios are estimates", self.output)
 
     def test_without_a_build_for_avx2_its_rows_are_left_out(self):
         calls = self.compare("--rounds", "1", "--threads", "1", "--long")
