@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <limits>
 #include <utility>
 
@@ -25,6 +26,7 @@ KernelContender contender(ActivationMode said, ActivationMode computed) {
 }
 
 TEST(KernelBench, EveryModeOfEveryInstructionSetIsRight) {
+  if (std::getenv("SALIENT_ISA") != nullptr) GTEST_SKIP() << "SALIENT_ISA names one instruction set";
   const auto contenders = kernel_contenders({});
   EXPECT_EQ(contenders.size() % 3, 0u);
   const std::vector<std::string> names = names_of(contenders);
