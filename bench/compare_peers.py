@@ -88,12 +88,16 @@ def evaluate_command(row, options, checkpoint):
     return command if row == "dense" else command + ["--against", str(options.model)]
 
 
-def run(command, log):
+def run(command, log, environment=None):
     """Runs alone and to the end; standard output, wall seconds, peak resident MiB and processor seconds."""
     with open(log, "wb") as errors:
         begin = time.monotonic()
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"} | (environment or {}),
         )
         with process.stdout as stream:
             output = stream.read().decode("utf-8", "replace")
@@ -149,7 +153,7 @@ def settings(options):
 
 def made_by(row):
     """What else a kept row depends on: rows of Salient are made again by another Salient."""
-    return version(["git", "-C", str(ROOT), "describe", "--always", "--dirty"]) if row.startswith("salient") else "peer"
+    return salient_version() if row.startswith("salient") else "peer"
 
 
 def finished_row(row, options):
@@ -161,6 +165,10 @@ def finished_row(row, options):
     return kept if same else None
 
 
+def salient_version():
+    return version(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])
+
+
 def version(command):
     try:
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
@@ -168,19 +176,25 @@ def version(command):
         return "unknown"
 
 
-def machine(options):
-    def package(python, name):
-        return version([python, "-c", f"import importlib.metadata as m; print(m.version('{name}'))"])
+def package_version(python, name):
+    return version([python, "-c", f"import importlib.metadata as m; print(m.version('{name}'))"])
 
+
+def machine_facts():
     cpu = re.findall(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text("utf-8"))
     return {
         "date": datetime.date.today().isoformat(),
         "cpu": cpu[0] if cpu else platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "salient": version(["git", "-C", str(ROOT), "describe", "--always", "--dirty"]),
-        "llmcompressor": package(options.llmc_python, "llmcompressor"),
-        "autoawq": package(options.autoawq_python, "autoawq"),
+        "salient": salient_version(),
+    }
+
+
+def machine(options):
+    return machine_facts() | {
+        "llmcompressor": package_version(options.llmc_python, "llmcompressor"),
+        "autoawq": package_version(options.autoawq_python, "autoawq"),
     }
 
 

@@ -86,7 +86,7 @@ def main():
     parser.add_argument("directory")
     parser.add_argument("--tokenizer", required=True, help="tokenizer.json to copy, of no more tokens than --vocab")
     parser.add_argument("--sparse", action="store_true")
-    for name, value in {"hidden": 4096, "intermediate": 11008, "layers": 32, "heads": 32, "kv-heads": 32, "vocab": 32000}.items():
+    for name, value in {"hidden": 4096, "intermediate": 11008, "layers": 32, "heads": 32, "kv-heads": 32, "vocab": 32000, "positions": 4096}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     shape = parser.parse_args()
     os.makedirs(shape.directory)
@@ -95,7 +95,7 @@ def main():
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5,
         "hidden_size": shape.hidden, "intermediate_size": shape.intermediate, "num_hidden_layers": shape.layers,
         "num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads, "vocab_size": shape.vocab,
-        "max_position_embeddings": 4096, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+        "max_position_embeddings": shape.positions, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
     }
     with open(os.path.join(shape.directory, "config.json"), "w", encoding="utf-8") as file:
         json.dump(config, file, indent=2)

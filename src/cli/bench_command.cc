@@ -5,8 +5,10 @@
 #include <cstdio>
 #include <vector>
 
+#include "base/error.h"
 #include "base/json.h"
 #include "base/parallel.h"
+#include "cli/bench_kernels.h"
 #include "cli/commands.h"
 #include "cli/terminal.h"
 #include "evaluate/speed.h"
@@ -25,6 +27,8 @@ struct BenchArguments {
   std::string packed_weights;
   std::string kv_type = kKvTypeToRun;
   bool fuse_layers = true;
+  bool kernels = false;
+  BenchKernelsArguments of_kernels;
   bool json = false;
 };
 
@@ -105,6 +109,14 @@ std::vector<SpeedCase> cases_of(const BenchArguments& arguments, const DecoderSp
 }
 
 void run_bench(const BenchArguments& arguments) {
+  if (arguments.kernels) {
+    BenchKernelsArguments of_kernels = arguments.of_kernels;
+    of_kernels.repeats = arguments.repeats;
+    of_kernels.json = arguments.json;
+    if (arguments.model.empty()) return run_bench_kernels(of_kernels);
+    fail(ErrorKind::invalid_argument, "--kernels measures no model: leave {} out", arguments.model);
+  }
+  if (arguments.model.empty()) fail(ErrorKind::invalid_argument, "bench needs a model, or --kernels");
   const auto backend =
       make_backend({.activations = arguments.activations, .fuse_layers = arguments.fuse_layers});
   BenchResult result{.device = backend->description()};
@@ -124,13 +136,47 @@ void run_bench(const BenchArguments& arguments) {
   if (arguments.json) fmt::print("{}\n", to_json(arguments, result).dump(2));
 }
 
+/// What says how a model runs is refused with --kernels, and the other way round.
+void add_kernels_options(CLI::App& command, BenchArguments& arguments) {
+  auto* kernels = command.add_flag("--kernels", arguments.kernels,
+                                   "Measure products with int4 weights instead of a model: every instruction "
+                                   "set and mode of activations, checked against the portable kernels");
+  for (const char* name : {"--batch-size", "--prefill-length", "--decode-length", "--activations",
+                           "--packed-weights", "--fuse-layers"})
+    command.get_option(name)->excludes(kernels);
+  BenchKernelsArguments& of_kernels = arguments.of_kernels;
+  command
+      .add_option(
+          "--shape", of_kernels.shapes,
+          "With --kernels: outputs and inputs of a linear, as in 5632x2048; may be repeated (default: "
+          "the linears of TinyLlama 1.1B and Llama 3 8B)")
+      ->needs(kernels);
+  command
+      .add_option(
+          "--isa", of_kernels.isas,
+          "With --kernels: an instruction set as SALIENT_ISA spells it; may be repeated (default: all "
+          "that this processor has)")
+      ->needs(kernels);
+  command
+      .add_option("--rows", of_kernels.rows,
+                  "With --kernels: rows of activations; one or several, separated by commas (default "
+                  "1,2,4,8,512)")
+      ->delimiter(',')
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
+      ->needs(kernels);
+  command
+      .add_option("--group-size", of_kernels.group_size,
+                  "With --kernels: columns that share a scale, -1 for whole rows (default 128)")
+      ->needs(kernels);
+}
+
 }  // namespace
 
 void add_bench_command(CLI::App& app) {
   auto arguments = std::make_shared<BenchArguments>();
   auto* command = app.add_subcommand("bench", "Measure how fast a model reads prompts and writes tokens");
   const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 30);
-  command->add_option("model", arguments->model, "Model directory, dense or quantized")->required();
+  command->add_option("model", arguments->model, "Model directory, dense or quantized");
   command
       ->add_option("--batch-size", arguments->batch_sizes,
                    "Sequences side by side; one or several, separated by commas (default 1)")
@@ -156,10 +202,16 @@ void add_bench_command(CLI::App& app) {
   command->add_flag("--fuse-layers,!--no-fuse-layers", arguments->fuse_layers,
                     "Whether linears that read the same input (q, k and v; gate and up) are one product (the "
                     "default) or one after the other; the results are the same");
+  add_kernels_options(*command, *arguments);
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
   command->footer(
       "Tokens are random. \"roof\" is the share of the memory bandwidth, measured in the same run, at which "
-      "decoding reads weights,\nabove 100 % where a cache holds them; MB/token counts keys and values too.");
+      "decoding reads weights,\nabove 100 % where a cache holds them; MB/token counts keys and values too.\n"
+      "With --kernels up to 8 rows read weight after weight from memory. \"x portable\" is how many times "
+      "faster than the\nportable kernels. Exact products (fp32) of more than 8 rows are oneDNN's: they are "
+      "shown for the best instruction set,\nor for one that is asked for alone. The exit status is 1 when a "
+      "product is wrong: integers give the same bytes\neverywhere, fp32 is within 1e-4 of the outputs' root "
+      "mean square.");
   command->callback([arguments] { run_bench(*arguments); });
 }
 

@@ -47,10 +47,9 @@ TEST(Isa, TheBestOneIsTheDefault) {
 }
 
 TEST(Isa, AnUnknownNameIsRefused) {
-  EXPECT_EQ(
-      error_of([] { choose_isa("avx3"); }, ErrorKind::invalid_argument),
-      "SALIENT_ISA=avx3: unknown, expected portable, avx2 or avx512, then no-vnni, no-amx or both, with "
-      "commas between");
+  EXPECT_EQ(error_of([] { choose_isa("avx3"); }, ErrorKind::invalid_argument),
+            "avx3: unknown, expected portable, avx2 or avx512, then no-vnni, no-amx or both, with "
+            "commas between");
   for (const char* text : {"portable,avx2", "no-amx,no-amx", ",portable", "portable,,no-amx", "no-avx2"})
     error_of([&] { choose_isa(text); }, ErrorKind::invalid_argument);
 }
@@ -90,7 +89,7 @@ TEST(Isa, OneThatTheProcessorLacksIsRefused) {
   for (const Isa isa : {Isa::avx2, Isa::avx512}) {
     if (cpu_supports(isa)) continue;
     const std::string name(to_string(isa));
-    EXPECT_EQ(error_of([&] { choose_isa(name); }, ErrorKind::unsupported).find("SALIENT_ISA=" + name), 0u);
+    EXPECT_EQ(error_of([&] { choose_isa(name); }, ErrorKind::unsupported).find(name + ": "), 0u);
     error_of([&] { make_cpu_backend_for(isa, {}); }, ErrorKind::unsupported);
   }
   if (supported_isas().size() == 3) GTEST_SKIP() << "this processor has every instruction set";

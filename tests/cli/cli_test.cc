@@ -146,6 +146,31 @@ TEST_F(CommandLine, BenchMeasuresEveryRow) {
   EXPECT_EQ(result["rows"][3]["prefill_length"], 16);
 }
 
+/// The weights of so small a shape stay in a cache, of which the share of the bandwidth is then one.
+TEST_F(CommandLine, BenchMeasuresAndChecksKernels) {
+  std::vector<std::string> command{"bench",  "--kernels", "--shape",      "48x256", "--shape",  "20x64",
+                                   "--rows", "1,3,9",     "--group-size", "32",     "--repeat", "1"};
+  const auto table = run_salient(command);
+  ASSERT_EQ(table.status, 0) << table.errors;
+  EXPECT_THAT(table.output, AllOf(HasSubstr("48x256"), HasSubstr("20x64"), HasSubstr("same bytes")));
+  EXPECT_THAT(table.output, Not(HasSubstr("WRONG")));
+  command.insert(command.end(), {"--json", "--isa", "portable"});
+  const auto measured = run_salient(command);
+  ASSERT_EQ(measured.status, 0) << measured.errors;
+  const Json result = parse_json(measured.output, "result");
+  EXPECT_EQ(result["group_size"], 32);
+  ASSERT_EQ(result["rows"].size(), 2u * 3 * 3) << "shapes, modes, rows";
+  for (const Json& row : result["rows"]) {
+    EXPECT_EQ(row["correct"], true);
+    EXPECT_EQ(row["isa"], "portable");
+    const double operations =
+        2.0 * row["rows"].get<double>() * row["outputs"].get<double>() * row["inputs"].get<double>();
+    EXPECT_NEAR(row["operations_per_second"].get<double>() * row["seconds"].get<double>(), operations, 1e-3);
+    EXPECT_GT(row["times_portable"].get<double>(), 0.0);
+  }
+  EXPECT_GT(result["rows"][0]["weight_bytes"].get<double>(), 48 * 256 / 2);
+}
+
 /// The formats differ only in the type of the scales, bf16 against f16.
 TEST_F(CommandLine, BothFormatsPredictAlmostTheSame) {
   std::vector<double> perplexities;

@@ -574,14 +574,13 @@ void CpuBackend::sweep_codes(const CodeSweepProblem& problem, QuantizedWeight& r
   salient::sweep_codes(context(), problem, result);
 }
 
-/// A forced instruction set binds the dense library as well, as far as the process has not used it yet.
-void limit_library(const IsaChoice& choice) {
+}  // namespace
+
+void limit_dense_library(const IsaChoice& choice) {
   if (choice.isa == Isa::portable) limit_gemm(GemmLimit::sse41);
   if (choice.isa == Isa::avx2) limit_gemm(GemmLimit::avx2);
   if (choice.isa == Isa::avx512 && !choice.amx) limit_gemm(GemmLimit::avx512_bf16);
 }
-
-}  // namespace
 
 std::unique_ptr<Backend> make_cpu_backend_for(const IsaChoice& choice, const CpuBackendOptions& options) {
   if (!cpu_supports(choice.isa)) {
@@ -592,8 +591,9 @@ std::unique_ptr<Backend> make_cpu_backend_for(const IsaChoice& choice, const Cpu
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options) {
   const char* forced = std::getenv("SALIENT_ISA");
-  const IsaChoice choice = choose_isa(forced == nullptr ? "" : forced);
-  if (forced != nullptr) limit_library(choice);
+  const IsaChoice choice =
+      with_context("SALIENT_ISA", [&] { return choose_isa(forced == nullptr ? "" : forced); });
+  if (forced != nullptr) limit_dense_library(choice);  // which is bound to what the kernels are forced to
   return make_cpu_backend_for(choice, options);
 }
 

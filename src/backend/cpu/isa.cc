@@ -97,9 +97,7 @@ std::vector<Isa> supported_isas() {
 IsaChoice choose_isa(std::string_view text) {
   const auto refuse = [&] {
     fail(ErrorKind::invalid_argument,
-         "SALIENT_ISA={}: unknown, expected portable, avx2 or avx512, then no-vnni, no-amx or both, with "
-         "commas "
-         "between",
+         "{}: unknown, expected portable, avx2 or avx512, then no-vnni, no-amx or both, with commas between",
          text);
   };
   if (text.ends_with(',')) refuse();
@@ -122,7 +120,7 @@ IsaChoice choose_isa(std::string_view text) {
     }
   }
   if (named && !cpu_supports(*named)) {
-    fail(ErrorKind::unsupported, "SALIENT_ISA={}: this processor lacks it (best here: {})", text,
+    fail(ErrorKind::unsupported, "{}: this processor lacks it (best here: {})", text,
          to_string(supported_isas().back()));
   }
   IsaChoice choice = named.value_or(supported_isas().back());
