@@ -80,6 +80,7 @@ class TimedBackend final : public Backend {
   std::string description() const override { return inner_->description(); }
   double measure_bandwidth() override { return inner_->measure_bandwidth(); }
   std::string arithmetic() const override { return inner_->arithmetic(); }
+  ActivationMode activations() const override { return inner_->activations(); }
   std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) override {
     return inner_->prepare(weight);
   }

@@ -74,11 +74,14 @@ class LoadedModel {
 };
 
 void load(LoadedModel* place, const std::filesystem::path& path, const std::string& device,
-          const std::string& activations, const std::filesystem::path& packed_weights) {
+          const std::string& activations, const std::filesystem::path& packed_weights,
+          const std::string& lm_head) {
   Interruptible job;
   job.run([&] {
     new (place) LoadedModel(path.string(), {.device = device, .activations = activations},
-                            {.packed_weights = packed_weights.string(), .cancelled = job.flag()});
+                            {.packed_weights = packed_weights.string(),
+                             .lm_head = lm_head_by_name(lm_head),
+                             .cancelled = job.flag()});
   });
 }
 
@@ -225,9 +228,9 @@ void bind_model(nb::module_& module) {
   nb::class_<LoadedModel>(module, "Model", "A model directory, dense or quantized, loaded.")
       .def(
           "__init__", &load, nb::arg("path"), nb::arg("device") = "auto", nb::arg("activations") = "fp32",
-          nb::arg("packed_weights") = "",
+          nb::arg("packed_weights") = "", nb::arg("lm_head") = "auto",
           nb::sig("def __init__(self, path: str | os.PathLike[str], device: str = 'auto', activations: str = "
-                  "'fp32', packed_weights: str | os.PathLike[str] = '') -> None"))
+                  "'fp32', packed_weights: str | os.PathLike[str] = '', lm_head: str = 'auto') -> None"))
       .def_prop_ro("device", &LoadedModel::device, "What computes: \"cpu, avx512, 8 threads\".")
       .def_prop_ro("bos_token_id", &begin_token, nb::sig("def bos_token_id(self) -> int | None"))
       .def_prop_ro(

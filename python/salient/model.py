@@ -79,9 +79,9 @@ class CausalLM:
         directory: where its files lie.
         report: of the run that quantized it; None of a model that was opened.
 
-    device, activations ("fp32", exact; the commands that run a model: "int16") and packed_weights: as `load`.
+    device, activations ("fp32", exact; the commands that run a model: "int16"), lm_head and packed_weights: as `load`.
 
-    Errors: FileNotFoundError; salient.FormatError; ValueError for an unknown device or unknown activations.
+    Errors: FileNotFoundError; salient.FormatError; ValueError for an unknown device, activations or lm_head.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class CausalLM:
         *,
         device: str = "auto",
         activations: str = "fp32",
+        lm_head: str = "auto",
         packed_weights: str | os.PathLike[str] | None = None,
         name_or_path: str | None = None,
     ) -> None:
@@ -98,6 +99,7 @@ class CausalLM:
         self.report: Any = None
         self._device = device
         self._activations = activations
+        self._lm_head = lm_head
         self._packed_weights = "" if packed_weights is None else os.fspath(packed_weights)
         self._owner: Scratch | None = None
         self.info  # an unreadable model is told of here, not when it is first used
@@ -123,7 +125,7 @@ class CausalLM:
     @cached_property
     def core(self) -> _core.Model:
         """The loaded weights."""
-        return _core.Model(self.directory, self._device, self._activations, self._packed_weights)
+        return _core.Model(self.directory, self._device, self._activations, self._packed_weights, self._lm_head)
 
     @property
     def device(self) -> str:
@@ -479,24 +481,28 @@ def load(
     device: str = "auto",
     *,
     activations: str = "fp32",
+    lm_head: str = "auto",
     packed_weights: str | os.PathLike[str] | None = None,
 ) -> CausalLM:
     """Loads a model directory, dense or quantized, or one of the hub. device: "auto" or "cpu".
 
     Args:
-        activations: what linears of up to 4 bits make of their inputs: "fp32", the default in Python, exact products;
+        activations: what quantized linears make of their inputs: "fp32", the default in Python, exact products;
             "int16", the default of the commands that run a model, or "int8", integers with a scale for each group of
             weights, faster.
-        packed_weights: a folder that keeps weights of up to 4 bits as they are packed for the processor: made by the
+        lm_head: what becomes of a projection to the vocabulary in floating point: "int8", rounded; "stored", as it is;
+            "auto", int8 in quantized models where activations are integers.
+        packed_weights: a folder that keeps quantized weights as they are packed for the processor: made by the
             first load, mapped by those that follow. None packs them in memory every time.
 
     Errors: FileNotFoundError; salient.FormatError; NotImplementedError for an architecture that is not there;
-    ValueError for an unknown device or unknown activations; OSError where packed_weights cannot be written.
+    ValueError for an unknown device, activations or lm_head; OSError where packed_weights cannot be written.
     """
     model = CausalLM(
         _hub.find_model(path),
         device=device,
         activations=activations,
+        lm_head=lm_head,
         packed_weights=packed_weights,
         name_or_path=os.fspath(path),
     )

@@ -8,12 +8,20 @@ void add_activations_option(CLI::App& command, std::string& activations) {
   command
       .add_option(
           "--activations", activations,
-          fmt::format(
-              "What linears of up to 4 bits make of their inputs: fp32, exact products; int16 or int8, "
-              "integers with a scale for each group of weights, several times faster on prompts "
-              "(default {})",
-              activations))
+          fmt::format("What quantized linears make of their inputs: fp32, exact products; int16 or int8, "
+                      "integers with a scale for each group of weights, several times faster on prompts "
+                      "(default {})",
+                      activations))
       ->check(CLI::IsMember({"fp32", "int16", "int8"}));
+}
+
+void add_lm_head_option(CLI::App& command, std::string& lm_head) {
+  command
+      .add_option(
+          "--lm-head", lm_head,
+          "What becomes of a projection to the vocabulary in floating point: int8, rounded at load; "
+          "stored, as it is; auto (the default), int8 in quantized models with --activations int16 and int8")
+      ->check(CLI::IsMember({"auto", "int8", "stored"}));
 }
 
 std::string not_empty(const std::string& value) { return value.empty() ? "the value is empty" : ""; }

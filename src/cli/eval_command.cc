@@ -50,7 +50,8 @@ EvaluationResult evaluate(const EvaluationArguments& arguments) {
   const TokenWindows windows = evaluation_windows(arguments, weights);
   EvaluationStatus status(arguments);
   const EvaluationOptions options{.on_progress = [&](int64_t step, int64_t steps) { status(step, steps); },
-                                  .cancelled = &interrupted()};
+                                  .cancelled = &interrupted(),
+                                  .lm_head = lm_head_by_name(arguments.lm_head)};
   EvaluationResult result{.arguments = arguments, .windows = static_cast<int64_t>(windows.size())};
   if (arguments.against.empty()) {
     result.model = measure_perplexity(*backend, weights, windows, options);
@@ -69,6 +70,7 @@ Json to_json(const EvaluationResult& result) {
                {"window", result.arguments.window},
                {"windows", result.windows},
                {"activations", result.arguments.activations},
+               {"lm_head", result.arguments.lm_head},
                {"seconds", result.seconds}};
   json.update(result.divergence ? salient::to_json(*result.divergence) : salient::to_json(result.model));
   if (result.divergence) json["reference"]["model"] = result.arguments.against;
@@ -114,6 +116,7 @@ void add_eval_command(CLI::App& app) {
   command->add_option("--max-windows", arguments->max_windows, "Use only the first windows (default: all)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   add_activations_option(*command, arguments->activations);
+  add_lm_head_option(*command, arguments->lm_head);
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
   command->callback([command, arguments] {
     if (command->count("--text-column") > 0 && !arguments->text.ends_with(".jsonl")) {

@@ -16,6 +16,7 @@ struct EvaluationArguments {
   std::string text_column = "text";
   size_t window = 512;
   std::string activations = "fp32";  ///< of both models
+  std::string lm_head = "auto";      ///< of the model; a reference has its own as stored
   size_t max_windows = std::numeric_limits<size_t>::max();
 };
 

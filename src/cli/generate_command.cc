@@ -26,6 +26,7 @@ struct GenerateArguments {
   std::string prompt;
   GenerateOptions options{.max_tokens = 128};
   std::string activations = kActivationsToRun;
+  std::string lm_head = "auto";
   std::string packed_weights;
   std::vector<std::string> logit_bias;
   int64_t texts = 1;
@@ -155,6 +156,7 @@ void run_generate(GenerateArguments& arguments) {
   for (const std::string& text : arguments.logit_bias) add_logit_bias(text, options.logit_bias);
   const std::string prompt = read_prompt(arguments);
   const LoadOptions loading{.activations = arguments.activations,
+                            .lm_head = arguments.lm_head,
                             .packed_weights = arguments.packed_weights,
                             .cancelled = &interrupted()};
   const Model model = Model::load(arguments.model, loading);
@@ -245,6 +247,7 @@ void add_generate_command(CLI::App& app) {
                    "Report log-probabilities of each token and of so many of the likeliest; needs --json")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
   add_activations_option(*command, arguments->activations);
+  add_lm_head_option(*command, arguments->lm_head);
   add_packed_weights_option(*command, arguments->packed_weights);
   command->add_flag("--json", arguments->json, "Report text and speed as JSON on standard output");
   command->callback([arguments, prompt, speculate] {

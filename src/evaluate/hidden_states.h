@@ -9,6 +9,7 @@
 #include "backend/backend.h"
 #include "base/cancellation.h"
 #include "model/weights.h"
+#include "runtime/head.h"
 
 namespace salient {
 
@@ -22,6 +23,7 @@ using EvaluationProgress = std::function<void(int64_t step, int64_t steps)>;
 struct EvaluationOptions {
   EvaluationProgress on_progress;
   const CancellationFlag* cancelled = nullptr;
+  LmHead lm_head = LmHead::automatic;  ///< of the model; a reference has its own as stored
 };
 
 /// Hidden states f32 [all tokens, hidden] of all windows behind the last layer. One layer's weights are

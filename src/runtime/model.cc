@@ -169,7 +169,9 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
   auto backend = make_backend({options.device, options.activations});
   auto tokenizer = Tokenizer::from_directory(path);
   auto decoder = Decoder::load(path, *backend,
-                               {.packed_weights = options.packed_weights, .cancelled = options.cancelled});
+                               {.packed_weights = options.packed_weights,
+                                .lm_head = lm_head_by_name(options.lm_head),
+                                .cancelled = options.cancelled});
   return Model(std::make_unique<State>(State{std::move(backend), std::move(tokenizer), std::move(decoder)}));
 }
 
