@@ -33,7 +33,7 @@ struct LoadOptions {
   /// % of that of exact products with "int16", within 0.5 % with "int8".
   std::string activations = "int16";
   /// What becomes of a projection to the vocabulary in floating point: "int8" (rounded), "stored" (as it is)
-  /// or "auto": int8 in quantized models with activations int16 and int8.
+  /// or "auto": int8 in quantized models with activations int8.
   std::string lm_head = "auto";
   /// A folder where packed weights are kept, so that the next load maps them; empty: they are
   /// packed in memory every time.

@@ -491,7 +491,7 @@ def load(
             "int16", the default of the commands that run a model, or "int8", integers with a scale for each group of
             weights, faster.
         lm_head: what becomes of a projection to the vocabulary in floating point: "int8", rounded; "stored", as it is;
-            "auto", int8 in quantized models where activations are integers.
+            "auto", int8 in quantized models with activations "int8".
         packed_weights: a folder that keeps quantized weights as they are packed for the processor: made by the
             first load, mapped by those that follow. None packs them in memory every time.
 

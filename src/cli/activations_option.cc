@@ -17,10 +17,9 @@ void add_activations_option(CLI::App& command, std::string& activations) {
 
 void add_lm_head_option(CLI::App& command, std::string& lm_head) {
   command
-      .add_option(
-          "--lm-head", lm_head,
-          "What becomes of a projection to the vocabulary in floating point: int8, rounded at load; "
-          "stored, as it is; auto (the default), int8 in quantized models with --activations int16 and int8")
+      .add_option("--lm-head", lm_head,
+                  "What becomes of a projection to the vocabulary in floating point: int8, rounded at load; "
+                  "stored, as it is; auto (the default), int8 in quantized models with --activations int8")
       ->check(CLI::IsMember({"auto", "int8", "stored"}));
 }
 

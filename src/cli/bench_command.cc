@@ -78,7 +78,6 @@ Json to_json(const BenchArguments& arguments, const BenchResult& result) {
   }
   return {{"model", arguments.model},
           {"device", result.device},
-          {"lm_head", fmt::format("{}, {:.1f} MB", result.head_form, result.head_bytes / 1e6)},
           {"threads", thread_count()},
           {"activations", arguments.activations},
           {"lm_head", result.head_form},

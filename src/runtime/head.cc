@@ -122,7 +122,8 @@ LmHead lm_head_by_name(std::string_view name) {
 bool rounds_head(LmHead lm_head, const Backend& backend, const ModelWeights& weights) {
   if (lm_head == LmHead::stored || weights.has_quantized_head()) return false;
   if (lm_head == LmHead::int8) return true;
-  return weights.quantization() && backend.activations() != ActivationMode::fp32;
+  // Measured, it costs up to 0.1 % of perplexity, of which int16 promises a fifth at most.
+  return weights.quantization() && backend.activations() == ActivationMode::int8;
 }
 
 LinearWeight rounded_head(const ModelWeights& weights, LmHead lm_head) {

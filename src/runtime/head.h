@@ -12,7 +12,7 @@ namespace salient {
 
 /// What becomes of a head (the projection to the vocabulary) that the checkpoint stores in floating point.
 enum class LmHead {
-  automatic,  ///< int8 in quantized models whose linears make integers of their inputs, else as stored
+  automatic,  ///< int8 in quantized models with ActivationMode::int8, else as stored
   int8,       ///< rounded to nearest, asymmetric, a scale for each group of up to 128 columns of a row
   stored,
 };

@@ -96,7 +96,7 @@ class EveryWidth : public CommandLine, public testing::WithParamInterface<const 
 INSTANTIATE_TEST_SUITE_P(Scheme, EveryWidth, testing::Values("W4A16_ASYM", "W6A16", "W8A16"),
                          [](const auto& each) { return std::string(each.param); });
 
-/// The bounds that the modes promise, on models of 4, 6 and 8 bits whose head is rounded too.
+/// The bounds that the modes promise, on models of 4, 6 and 8 bits; with int8 the head is rounded too.
 TEST_P(EveryWidth, ActivationsAsIntegersPredictAlmostTheSame) {
   const auto quantized =
       run_salient({"quantize", kModel, "-o", out(), "--method", "rtn", "--scheme", GetParam()});

@@ -96,14 +96,14 @@ TEST_F(HeadTest, LogitsStayNear) {
   }
 }
 
-TEST_F(HeadTest, AutoRoundsForQuantizedModelsAndIntegersOnly) {
+TEST_F(HeadTest, AutoRoundsForQuantizedModelsAndInt8Only) {
   const auto form = [&](const char* name, ActivationMode mode) {
     return load(name, LmHead::automatic, mode).head_form();
   };
   EXPECT_EQ(form("autoawq_32", ActivationMode::fp32), "f16");
-  EXPECT_EQ(form("autoawq_32", ActivationMode::int16), "int8");
+  EXPECT_EQ(form("autoawq_32", ActivationMode::int16), "f16");
   EXPECT_EQ(form("autoawq_32", ActivationMode::int8), "int8");
-  EXPECT_EQ(form("llama_gqa", ActivationMode::int16), "f32");
+  EXPECT_EQ(form("llama_gqa", ActivationMode::int8), "f32");
 }
 
 TEST_F(HeadTest, ItsBytesCountAndNothingElseChanges) {
@@ -121,7 +121,7 @@ TEST_F(HeadTest, ARowDoesNotDependOnItsNeighbours) {
   const ModelWeights weights(golden.directory().string());
   for (const ActivationMode mode : {ActivationMode::int16, ActivationMode::int8}) {
     const auto backend = make_cpu_backend({.activations = mode});
-    const PreparedHead head = prepare_head(*backend, weights, LmHead::automatic);
+    const PreparedHead head = prepare_head(*backend, weights, LmHead::int8);
     Tensor hidden = Tensor::empty(DType::f32, {40, 64});
     for (int64_t i = 0; i < hidden.element_count(); ++i)
       hidden.mutable_values<float>()[static_cast<size_t>(i)] = static_cast<float>(i * i % 101 - 50);
@@ -155,7 +155,7 @@ TEST_F(HeadTest, WhatIsNoNumberStaysOrIsRefused) {
     return std::exchange(first, false) ? std::numeric_limits<float>::quiet_NaN() : value;
   });
   const std::string directory = golden.directory().string();
-  const auto backend = make_cpu_backend({.activations = ActivationMode::int16});
+  const auto backend = make_cpu_backend({.activations = ActivationMode::int8});
   EXPECT_EQ(Decoder::load(directory, *backend).head_form(), "f32");
   EXPECT_THAT([&] { Decoder::load(directory, *backend, {.lm_head = LmHead::int8}); },
               throws_error(ErrorKind::invalid_argument, HasSubstr("infinite or NaN")));

@@ -183,7 +183,7 @@ TEST_F(PackedWeightsTest, TheModelsOwnFolderIsRefused) {
 /// A file for each form of the head; the second load of either reads it where it lies.
 TEST_F(PackedWeightsTest, HoldARoundedHead) {
   const GoldenModel golden("autoawq_32");
-  const auto integers = make_cpu_backend({.activations = ActivationMode::int16});
+  const auto integers = make_cpu_backend({.activations = ActivationMode::int8});
   const auto load_with = [&](LmHead lm_head, const std::string& to) {
     return Decoder::load(golden.directory().string(), *integers, {.packed_weights = to, .lm_head = lm_head});
   };
