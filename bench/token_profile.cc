@@ -81,6 +81,7 @@ class TimedBackend final : public Backend {
   int64_t rows_as_alone() const override { return inner_->rows_as_alone(); }
   double measure_bandwidth() override { return inner_->measure_bandwidth(); }
   std::string arithmetic() const override { return inner_->arithmetic(); }
+  ActivationMode activations() const override { return inner_->activations(); }
   std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) override {
     return inner_->prepare(weight);
   }

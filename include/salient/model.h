@@ -29,11 +29,14 @@ std::string_view to_string(FinishReason reason);
 struct LoadOptions {
   /// "auto" or "cpu".
   std::string device = "auto";
-  /// How linears of up to 4 bits take their inputs: "fp32" (exact products), "int16" or "int8" (integers with
+  /// How quantized linears take their inputs: "fp32" (exact products), "int16" or "int8" (integers with
   /// a scale for each group of weights; a multiple faster for many rows). Perplexity was measured within 0.02
   /// % of that of exact products with "int16", within 0.5 % with "int8".
   std::string activations = "int16";
-  /// A folder where packed weights of up to 4 bits are kept, so that the next load maps them; empty: they are
+  /// What becomes of a projection to the vocabulary in floating point: "int8" (rounded), "stored" (as it is)
+  /// or "auto": int8 in quantized models with activations int8.
+  std::string lm_head = "auto";
+  /// A folder where packed weights are kept, so that the next load maps them; empty: they are
   /// packed in memory every time.
   std::string packed_weights{};
   /// How keys and values of attention are kept: "fp32", "fp16" or "int8".
@@ -126,8 +129,8 @@ struct BatchOptions {
 /// A model directory, dense or quantized, ready to continue texts.
 class Model {
  public:
-  /// Errors: not_found, bad_format, unsupported, invalid_argument for an unknown device or activations,
-  /// cancelled.
+  /// Errors: not_found, bad_format, unsupported, invalid_argument for an unknown device, activations or
+  /// lm_head, cancelled.
   static Model load(const std::string& path, const LoadOptions& options = {});
   ~Model();
   Model(Model&&) noexcept;

@@ -80,12 +80,13 @@ class LoadedModel {
 
 void load(LoadedModel* place, const std::filesystem::path& path, const std::string& device,
           const std::string& activations, const std::filesystem::path& packed_weights, bool fuse_layers,
-          const std::string& kv_cache_dtype) {
+          const std::string& kv_cache_dtype, const std::string& lm_head) {
   Interruptible job;
   job.run([&] {
     new (place)
         LoadedModel(path.string(), {.device = device, .activations = activations, .fuse_layers = fuse_layers},
                     {.packed_weights = packed_weights.string(),
+                     .lm_head = lm_head_by_name(lm_head),
                      .kv_type = kv_type_by_name(kv_cache_dtype),
                      .cancelled = job.flag()});
   });
@@ -258,9 +259,10 @@ void bind_model(nb::module_& module) {
       .def(
           "__init__", &load, nb::arg("path"), nb::arg("device") = "auto", nb::arg("activations") = "fp32",
           nb::arg("packed_weights") = "", nb::arg("fuse_layers") = true, nb::arg("kv_cache_dtype") = "fp32",
+          nb::arg("lm_head") = "auto",
           nb::sig("def __init__(self, path: str | os.PathLike[str], device: str = 'auto', activations: str = "
                   "'fp32', packed_weights: str | os.PathLike[str] = '', fuse_layers: bool = True, "
-                  "kv_cache_dtype: str = 'fp32') -> None"))
+                  "kv_cache_dtype: str = 'fp32', lm_head: str = 'auto') -> None"))
       .def_prop_ro("fuse_layers", &LoadedModel::fuse_layers,
                    "Whether linears that read one input are one product.")
       .def_prop_ro("device", &LoadedModel::device, "What computes: \"cpu, avx512, 8 threads\".")

@@ -5,13 +5,35 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from salient import _core
 from salient._arguments import check_device_map, is_accelerator, unknown_argument, warn_user
 from salient._hub import DOWNLOAD_OPTIONS, find_model
 
 _PROCESSOR: Final = "the kernels are those of the processor"
+
+
+class Running(TypedDict, total=False):
+    """How a model is run; what is not said is as `salient.load` has it."""
+
+    device: str
+    activations: str
+    lm_head: str
+    packed_weights: str | os.PathLike[str] | None
+    fuse_layers: bool
+    kv_cache_dtype: str
+
+
+def checked_running(where: str, running: Running) -> Running:
+    """Without what says nothing. Errors: TypeError for an unknown option; ValueError for unknown activations."""
+    for name in running:
+        if name not in Running.__annotations__:
+            raise unknown_argument(where, name, Running.__annotations__)
+    _core.check_activations(running.get("activations", "fp32"))
+    if running.get("packed_weights") is None:
+        running.pop("packed_weights", None)
+    return running
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from salient._files import Scratch
 from salient._files import save_directory as write_directory
 from salient._fusing import SequenceLimit, check_sizes_to_fuse
 from salient._ids import Ids, id_masks, id_rows, like, one_row, pad_rows
-from salient._loading import check_dtype, check_memory, located
+from salient._loading import Running, check_dtype, check_memory, checked_running, located
 from salient.generation import (
     FinishedText,
     GenerationOptions,
@@ -35,7 +35,7 @@ from salient.generation import (
 from salient.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 __all__ = ["AutoModelForCausalLM", "CausalLM", "Config", "inspect", "load", "model_handle"]
 
@@ -81,33 +81,24 @@ class CausalLM:
         report: of the run that quantized it; None of a model that was opened.
         sequence_limit: tokens of prompt and answer together that `generate` accepts; None: what the model can.
 
-    device, activations ("fp32", exact; the commands that run a model: "int16"), packed_weights, fuse_layers and
-    kv_cache_dtype ("fp32"; the commands that run a model: "fp16"): as `load`.
+    running: device, activations ("fp32", exact; the commands that run a model: "int16"), lm_head, packed_weights,
+    fuse_layers and kv_cache_dtype ("fp32"; the commands that run a model: "fp16"), as `load` has them.
 
-    Errors: FileNotFoundError; salient.FormatError; ValueError for an unknown device or unknown activations.
+    Errors: FileNotFoundError; salient.FormatError; ValueError for an unknown device, activations or lm_head.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
-        device: str = "auto",
-        activations: str = "fp32",
-        packed_weights: str | os.PathLike[str] | None = None,
-        fuse_layers: bool = True,
-        kv_cache_dtype: str = "fp32",
         name_or_path: str | None = None,
+        **running: Unpack[Running],
     ) -> None:
         self.directory = os.fspath(path)
         self.name_or_path = self.directory if name_or_path is None else name_or_path
         self.report: Any = None
-        self._device = device
-        self._activations = activations
-        self._packed_weights = "" if packed_weights is None else os.fspath(packed_weights)
-        self._fuse_layers = bool(fuse_layers)
-        self._kv_cache_dtype = kv_cache_dtype
+        self._running = checked_running(type(self).__name__, running)
         self.sequence_limit: SequenceLimit | None = None
-        _core.check_activations(activations)
         self._owner: Scratch | None = None
         self.info  # an unreadable model is told of here, not when it is first used
 
@@ -136,14 +127,7 @@ class CausalLM:
     @cached_property
     def core(self) -> _core.Model:
         """The loaded weights."""
-        return _core.Model(
-            self.directory,
-            self._device,
-            self._activations,
-            self._packed_weights,
-            fuse_layers=self._fuse_layers,
-            kv_cache_dtype=self._kv_cache_dtype,
-        )
+        return _core.Model(self.directory, **self._running)
 
     @property
     def device(self) -> str:
@@ -527,6 +511,7 @@ def load(
     device: str = "auto",
     *,
     activations: str = "fp32",
+    lm_head: str = "auto",
     packed_weights: str | os.PathLike[str] | None = None,
     fuse_layers: bool = True,
     kv_cache_dtype: str = "fp32",
@@ -534,10 +519,12 @@ def load(
     """Loads a model directory, dense or quantized, or one of the hub. device: "auto" or "cpu".
 
     Args:
-        activations: what linears of up to 4 bits make of their inputs: "fp32", the default in Python, exact products;
+        activations: what quantized linears make of their inputs: "fp32", the default in Python, exact products;
             "int16", the default of the commands that run a model, or "int8", integers with a scale for each group of
             weights, faster.
-        packed_weights: a folder that keeps weights of up to 4 bits as they are packed for the processor: made by the
+        lm_head: what becomes of a projection to the vocabulary in floating point: "int8", rounded; "stored", as it is;
+            "auto", int8 in quantized models with activations "int8".
+        packed_weights: a folder that keeps quantized weights as they are packed for the processor: made by the
             first load, mapped by those that follow. None packs them in memory every time.
         fuse_layers: whether linears that read one input (q, k and v; gate and up) are one product; the result is the
             same, bit by bit.
@@ -545,13 +532,14 @@ def load(
             of the commands that run a model; or "int8", integers with a scale for each head and position.
 
     Errors: FileNotFoundError; salient.FormatError; NotImplementedError for an architecture that is not there;
-    ValueError for an unknown device, unknown activations or an unknown kv_cache_dtype; OSError where packed_weights
-    cannot be written.
+    ValueError for an unknown device, activations, lm_head or kv_cache_dtype; OSError where packed_weights cannot be
+    written.
     """
     model = CausalLM(
         _hub.find_model(path),
         device=device,
         activations=activations,
+        lm_head=lm_head,
         packed_weights=packed_weights,
         fuse_layers=fuse_layers,
         kv_cache_dtype=kv_cache_dtype,

@@ -253,12 +253,22 @@ def test_activations_and_packed_weights(tmp_path: pathlib.Path, demo_model: str)
     for _ in range(2):
         np.testing.assert_array_equal(salient.load(path, packed_weights=packed)(ids).logits, exact)
     assert len(list(packed.iterdir())) == 1
-    near = salient.load(path, activations="int16")(ids).logits
+    near = salient.load(path, activations="int16", lm_head="stored")(ids).logits
     coarse = salient.load(path, activations="int8")(ids).logits
     errors = [np.abs(other - exact).max() / np.abs(exact).max() for other in (near, coarse)]
     assert 0 < errors[0] < 1e-3 < errors[1] < 0.1
     with pytest.raises(ValueError, match='activations "int4"'):
         salient.load(path, activations="int4")
+
+
+def test_lm_head(demo_model: str) -> None:
+    ids = np.array([[5, 9, 2, 11, 40, 7]])
+    exact = salient.load(demo_model)(ids).logits
+    rounded = salient.load(demo_model, lm_head="int8")(ids).logits
+    assert 0 < np.abs(rounded - exact).max() < 0.02 * np.abs(exact).max()
+    np.testing.assert_array_equal(salient.load(demo_model, lm_head="stored", activations="int16")(ids).logits, exact)
+    with pytest.raises(ValueError, match='lm_head "int4"'):
+        salient.load(demo_model, lm_head="int4")
 
 
 def test_loading_refuses(tmp_path: pathlib.Path, demo_model: str) -> None:

@@ -122,7 +122,21 @@ struct CodeSweepProblem {
   int64_t sweeps;
 };
 
-/// Products of up to so many rows give each row the bytes that it would get alone, in every activation mode.
+/// What quantized linears make of their inputs (weights in groups of a multiple of 8 columns or whole rows;
+/// others are not touched by it). A block is at most 128 columns and never reaches into another group.
+enum class ActivationMode {
+  fp32,   ///< exact products, the reference
+  int16,  ///< 16-bit integers with one scale per block: off by at most 1/65278 of its largest value
+  int8,   ///< 8-bit integers: by at most 1/254
+};
+
+/// "fp32", "int16", "int8".
+std::string_view to_string(ActivationMode mode);
+/// Errors: invalid_argument.
+ActivationMode activation_mode_by_name(std::string_view name);
+
+/// Products of up to so many rows give each row the bytes that it would get alone, in every activation mode;
+/// those of quantized weights with activations as integers for any number of rows.
 inline constexpr int64_t kRowsAsAlone = 8;
 inline constexpr int64_t kAnyRows = INT64_MAX;
 
@@ -140,6 +154,7 @@ class Backend {
   virtual double measure_bandwidth() = 0;
   /// What its results depend on: "cpu: avx512 (vnni, amx), bf16". The number of threads is no part of it.
   virtual std::string arithmetic() const = 0;
+  virtual ActivationMode activations() const = 0;
 
   virtual std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) = 0;
   /// The same linear in the layout that products with many rows bring it into, in memory of `pool` or,
@@ -222,25 +237,12 @@ class Backend {
   virtual void sweep_codes(const CodeSweepProblem& problem, QuantizedWeight& result) = 0;
 };
 
-/// What linears of up to 4 bits make of their inputs (weights in groups of a multiple of 8 columns or whole
-/// rows; others are not touched by it). A block is at most 128 columns and never reaches into another group.
-enum class ActivationMode {
-  fp32,   ///< exact products, the reference
-  int16,  ///< 16-bit integers with one scale per block: off by at most 1/65278 of its largest value
-  int8,   ///< 8-bit integers: by at most 1/254
-};
-
-/// "fp32", "int16", "int8".
-std::string_view to_string(ActivationMode mode);
-/// Errors: invalid_argument.
-ActivationMode activation_mode_by_name(std::string_view name);
-
 struct CpuBackendOptions {
   /// For dense products of at least a few rows; single rows are always exact.
   MatmulPrecision precision = MatmulPrecision::f32;
   /// The integer modes hold for any number of rows, and a row's result does not depend on their number.
   ActivationMode activations = ActivationMode::fp32;
-  /// Whether weights of up to 4 bits are copied into the layout that runs them fastest. For weights that are
+  /// Whether quantized weights are copied into the layout that runs them fastest. For weights that are
   /// used once or twice it is not worth the time and the memory: then their codes are shared.
   bool repack = true;
   /// Whether linears that share an input are one product. It changes speed alone.

@@ -8,11 +8,10 @@ void add_activations_option(CLI::App& command, std::string& activations) {
   command
       .add_option(
           "--activations", activations,
-          fmt::format(
-              "What linears of up to 4 bits make of their inputs: fp32, exact products; int16 or int8, "
-              "integers with a scale for each group of weights, several times faster on prompts "
-              "(default {})",
-              activations))
+          fmt::format("What quantized linears make of their inputs: fp32, exact products; int16 or int8, "
+                      "integers with a scale for each group of weights, several times faster on prompts "
+                      "(default {})",
+                      activations))
       ->check(CLI::IsMember({"fp32", "int16", "int8"}));
 }
 
@@ -23,6 +22,14 @@ void add_kv_cache_option(CLI::App& command, std::string& type) {
                               "a scale for each head and position (default {})",
                               type))
       ->check(CLI::IsMember({"fp32", "fp16", "int8"}));
+}
+
+void add_lm_head_option(CLI::App& command, std::string& lm_head) {
+  command
+      .add_option("--lm-head", lm_head,
+                  "What becomes of a projection to the vocabulary in floating point: int8, rounded at load; "
+                  "stored, as it is; auto (the default), int8 in quantized models with --activations int8")
+      ->check(CLI::IsMember({"auto", "int8", "stored"}));
 }
 
 std::string not_empty(const std::string& value) { return value.empty() ? "the value is empty" : ""; }

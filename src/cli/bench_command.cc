@@ -24,6 +24,7 @@ struct BenchArguments {
   int64_t decode_length = 64;
   int repeats = 2;
   std::string activations = kActivationsToRun;
+  std::string lm_head = "auto";
   std::string packed_weights;
   std::string kv_type = kKvTypeToRun;
   bool fuse_layers = true;
@@ -34,6 +35,8 @@ struct BenchArguments {
 
 struct BenchResult {
   std::string device;
+  std::string head_form;
+  double head_bytes = 0;
   double load_seconds = 0;
   double bandwidth = 0;  // bytes a second
   std::vector<Speed> rows;
@@ -48,6 +51,7 @@ void print_header(const BenchArguments& arguments, const BenchResult& result) {
       {{"model", fmt::format("{}, loaded in {}", arguments.model, format_duration(result.load_seconds))},
        {"device", result.device},
        {"keys and values", arguments.kv_type},
+       {"lm_head", fmt::format("{}, {:.1f} MB", result.head_form, result.head_bytes / 1e6)},
        {"memory bandwidth", fmt::format("{:.1f} GB/s, measured now", result.bandwidth / 1e9)}});
   fmt::print("\n{:>11} {:>10} {:>14} {:>13} {:>17} {:>16} {:>10} {:>12} {:>6} {:>9}\n", "Activations",
              "Batch Size", "Prefill Length", "Decode Length", "Prefill tokens/s", "Decode tokens/s",
@@ -83,6 +87,8 @@ Json to_json(const BenchArguments& arguments, const BenchResult& result) {
           {"threads", thread_count()},
           {"activations", arguments.activations},
           {"kv_cache_dtype", arguments.kv_type},
+          {"lm_head", result.head_form},
+          {"lm_head_bytes", result.head_bytes},
           {"fuse_layers", arguments.fuse_layers},
           {"load_seconds", result.load_seconds},
           {"bandwidth", result.bandwidth},
@@ -124,8 +130,11 @@ void run_bench(const BenchArguments& arguments) {
   const Decoder decoder = Decoder::load(arguments.model, *backend,
                                         {.packed_weights = arguments.packed_weights,
                                          .kv_type = kv_type_by_name(arguments.kv_type),
+                                         .lm_head = lm_head_by_name(arguments.lm_head),
                                          .cancelled = &interrupted()});
   result.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.head_form = decoder.head_form();
+  result.head_bytes = decoder.head_bytes();
   const std::vector<SpeedCase> cases = cases_of(arguments, decoder.spec());
   result.bandwidth = backend->measure_bandwidth();
   if (!arguments.json) print_header(arguments, result);
@@ -198,6 +207,7 @@ void add_bench_command(CLI::App& app) {
       ->check(CLI::Range(1, 1000));
   add_activations_option(*command, arguments->activations);
   add_kv_cache_option(*command, arguments->kv_type);
+  add_lm_head_option(*command, arguments->lm_head);
   add_packed_weights_option(*command, arguments->packed_weights);
   command->add_flag("--fuse-layers,!--no-fuse-layers", arguments->fuse_layers,
                     "Whether linears that read the same input (q, k and v; gate and up) are one product (the "

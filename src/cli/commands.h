@@ -9,6 +9,8 @@ namespace salient::cli {
 inline constexpr const char* kActivationsToRun = "int16";
 /// --activations of commands that run a model; what `activations` holds is the default.
 void add_activations_option(CLI::App& command, std::string& activations);
+/// --lm-head of such commands, likewise.
+void add_lm_head_option(CLI::App& command, std::string& lm_head);
 /// For CLI::Option::check: a value such as "$UNSET" is a mistake.
 std::string not_empty(const std::string& value);
 /// What running a model defaults to: measured, perplexity stays where fp32 has it.

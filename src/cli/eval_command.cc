@@ -51,7 +51,8 @@ EvaluationResult evaluate(const EvaluationArguments& arguments) {
   EvaluationStatus status(arguments);
   const EvaluationOptions options{.on_progress = [&](int64_t step, int64_t steps) { status(step, steps); },
                                   .kv_type = kv_type_by_name(arguments.kv_type),
-                                  .cancelled = &interrupted()};
+                                  .cancelled = &interrupted(),
+                                  .lm_head = lm_head_by_name(arguments.lm_head)};
   EvaluationResult result{.arguments = arguments, .windows = static_cast<int64_t>(windows.size())};
   if (arguments.against.empty()) {
     result.model = measure_perplexity(*backend, weights, windows, options);
@@ -71,6 +72,7 @@ Json to_json(const EvaluationResult& result) {
                {"windows", result.windows},
                {"activations", result.arguments.activations},
                {"kv_cache_dtype", result.arguments.kv_type},
+               {"lm_head", result.arguments.lm_head},
                {"seconds", result.seconds}};
   json.update(result.divergence ? salient::to_json(*result.divergence) : salient::to_json(result.model));
   if (result.divergence) json["reference"]["model"] = result.arguments.against;
@@ -117,6 +119,7 @@ void add_eval_command(CLI::App& app) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   add_activations_option(*command, arguments->activations);
   add_kv_cache_option(*command, arguments->kv_type);
+  add_lm_head_option(*command, arguments->lm_head);
   command->add_flag("--json", arguments->json, "Report as JSON on standard output");
   command->callback([command, arguments] {
     if (command->count("--text-column") > 0 && !arguments->text.ends_with(".jsonl")) {

@@ -17,6 +17,7 @@ struct EvaluationArguments {
   size_t window = 512;
   std::string activations = "fp32";  ///< of both models
   std::string kv_type = "fp32";      ///< of the first
+  std::string lm_head = "auto";      ///< of the model; a reference has its own as stored
   size_t max_windows = std::numeric_limits<size_t>::max();
 };
 

@@ -30,6 +30,7 @@ struct GenerateArguments {
   std::string prompts;  // a file of them
   GenerateOptions options{.max_tokens = 128};
   std::string activations = kActivationsToRun;
+  std::string lm_head = "auto";
   std::string packed_weights;
   std::string kv_type = kKvTypeToRun;
   BatchOptions batch;
@@ -209,6 +210,7 @@ void run_generate(GenerateArguments& arguments) {
   options.response_format = response_format_by_name(arguments.response_format);
   const std::vector<std::string> prompts = read_prompts(arguments);
   const LoadOptions loading{.activations = arguments.activations,
+                            .lm_head = arguments.lm_head,
                             .packed_weights = arguments.packed_weights,
                             .kv_cache_dtype = arguments.kv_type,
                             .cancelled = &interrupted()};
@@ -339,6 +341,7 @@ void add_generate_command(CLI::App& app) {
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
   add_activations_option(*command, arguments->activations);
   add_kv_cache_option(*command, arguments->kv_type);
+  add_lm_head_option(*command, arguments->lm_head);
   add_packed_weights_option(*command, arguments->packed_weights);
   command->add_flag("--json", arguments->json, "Report text and speed as JSON on standard output");
   command->callback([arguments, prompt, speculate] {

@@ -50,12 +50,12 @@ Divergence measure_divergence(Backend& backend, const ModelWeights& weights, con
   const auto stretches = scored_rows(windows);
   const int64_t layers = weights.spec().layers + reference.spec().layers;
   EvaluationSteps step(options, layers + static_cast<int64_t>(stretches.size()));
-  const auto run = [&](const ModelWeights& which, KvType type) {
-    return Side{which.spec(), run_all_layers({backend, which, windows, type}, [&] { step(); }),
-                prepare_head(backend, which)};
+  const auto run = [&](const ModelWeights& which, KvType kv_type, LmHead lm_head) {
+    return Side{which.spec(), run_all_layers({backend, which, windows, kv_type}, [&] { step(); }),
+                prepare_head(backend, which, lm_head)};
   };
-  const Side model = run(weights, options.kv_type);
-  const Side original = run(reference, KvType::fp32);
+  const Side model = run(weights, options.kv_type, options.lm_head);
+  const Side original = run(reference, KvType::fp32, LmHead::stored);
   Score total;
   int64_t same = 0;
   int64_t predictions = 0;

@@ -9,6 +9,7 @@
 #include "backend/backend.h"
 #include "base/cancellation.h"
 #include "model/weights.h"
+#include "runtime/head.h"
 
 namespace salient {
 
@@ -24,6 +25,7 @@ struct EvaluationOptions {
   /// Of the model, not of a reference: attention reads keys and values as a cache of this type keeps them.
   KvType kv_type = KvType::fp32;
   const CancellationFlag* cancelled = nullptr;
+  LmHead lm_head = LmHead::automatic;  ///< of the model; a reference has its own as stored
 };
 
 /// Hidden states f32 [all tokens, hidden] of all windows behind the last layer. One layer's weights are

@@ -13,7 +13,7 @@ Perplexity measure_perplexity(Backend& backend, const ModelWeights& weights, con
   const auto stretches = scored_rows(windows);
   EvaluationSteps step(options, weights.spec().layers + static_cast<int64_t>(stretches.size()));
   const Tensor hidden = run_all_layers({backend, weights, windows, options.kv_type}, [&] { step(); });
-  const PreparedHead head = prepare_head(backend, weights);
+  const PreparedHead head = prepare_head(backend, weights, options.lm_head);
   double loss = 0;
   int64_t predictions = 0;
   for (const ScoredRows& rows : stretches) {

@@ -370,6 +370,15 @@ void ModelWeights::release_embedding() const {
   if (spec_.positions) checkpoint_->release(spec_.positions->name);
 }
 
+bool ModelWeights::has_quantized_head() const {
+  return !spec_.tie_word_embeddings && is_quantized(spec_.head_name);
+}
+
+void ModelWeights::release_head() const {
+  if (spec_.tie_word_embeddings) return release_embedding();
+  for (const std::string& name : tensor_names(head_slot())) checkpoint_->release(name);
+}
+
 NormWeight ModelWeights::final_norm() const { return norm(spec_.final_norm_name); }
 
 NormWeight ModelWeights::embedding_norm() const { return norm(spec_.embedding_norm_name); }

@@ -83,6 +83,9 @@ class ModelWeights {
   NormWeight embedding_norm() const;  ///< undefined for most families
   NormWeight final_norm() const;      ///< [hidden]; undefined where norms have no weights
   LinearWeight head() const;          ///< [vocab, hidden]; the embedding when tied
+  bool has_quantized_head() const;    ///< whether the checkpoint stores integers of it
+  /// Lets the pages of a head's tensors go.
+  void release_head() const;
 
  private:
   void adapt_names();

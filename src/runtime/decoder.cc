@@ -33,6 +33,12 @@ PreparedLayer load_layer(Backend& backend, const ModelWeights& weights, const Pa
   return prepared;
 }
 
+PreparedHead load_head(Backend& backend, const ModelWeights& weights, const PackedWeights& packed,
+                       LmHead lm_head) {
+  if (!packed.contains_head()) return prepare_head(backend, weights, lm_head);
+  return {prepare_norm(weights.final_norm()), packed.prepare_head(backend, weights.spec()), "int8"};
+}
+
 /// Takes caches back to where they were unless `keep` is called.
 class CacheGuard {
  public:
@@ -86,29 +92,17 @@ Tensor embed_tokens(Backend& backend, const DecoderSpec& spec, const PreparedEmb
   return embedding.norm.defined() ? normalized(backend, spec.norm, embedding.norm, hidden) : hidden;
 }
 
-PreparedHead prepare_head(Backend& backend, const ModelWeights& weights) {
-  return {prepare_norm(weights.final_norm()), backend.prepare(weights.head())};
-}
-
-Tensor final_logits(Backend& backend, const DecoderSpec& spec, const PreparedHead& head,
-                    const Tensor& hidden) {
-  const Tensor input = normalized(backend, spec.norm, head.norm, hidden);
-  Tensor logits = Tensor::empty(DType::f32, {hidden.dim(0), head.projection->out_features()});
-  backend.linear(*head.projection, input, logits);
-  if (spec.logit_scale != 1) backend.scale(static_cast<float>(spec.logit_scale), logits);
-  if (spec.logit_softcap > 0) backend.softcap(static_cast<float>(spec.logit_softcap), logits);
-  return logits;
-}
-
 Decoder Decoder::load(const std::string& directory, Backend& backend, const DecoderOptions& options) {
   Decoder decoder;
   decoder.backend_ = &backend;
   decoder.kv_type_ = options.kv_type;
   decoder.weights_ = std::make_unique<ModelWeights>(directory);
-  const PackedWeights packed =
-      options.packed_weights.empty()
-          ? PackedWeights()
-          : PackedWeights(options.packed_weights, backend, *decoder.weights_, options.cancelled);
+  const PackedWeights packed = options.packed_weights.empty()
+                                   ? PackedWeights()
+                                   : PackedWeights(backend, *decoder.weights_,
+                                                   {.folder = options.packed_weights,
+                                                    .lm_head = options.lm_head,
+                                                    .cancelled = options.cancelled});
   for (int64_t layer = 0; layer < decoder.spec().layers; ++layer) {
     throw_if_cancelled(options.cancelled);
     decoder.layers_.push_back(load_layer(backend, *decoder.weights_, packed, layer));
@@ -116,12 +110,12 @@ Decoder Decoder::load(const std::string& directory, Backend& backend, const Deco
   }
   throw_if_cancelled(options.cancelled);
   decoder.embedding_ = prepare_embedding(*decoder.weights_);
-  decoder.head_ = prepare_head(backend, *decoder.weights_);
+  decoder.head_ = load_head(backend, *decoder.weights_, packed, options.lm_head);
   return decoder;
 }
 
 double Decoder::step_weight_bytes(int64_t sequences) const {
-  double bytes = static_cast<double>(head_.projection->byte_size());
+  double bytes = head_bytes();
   const double used = !spec().moe
                           ? 1
                           : std::min(1.0, static_cast<double>(sequences * spec().moe->experts_per_token) /

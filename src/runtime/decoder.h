@@ -9,6 +9,7 @@
 #include "backend/backend.h"
 #include "base/cancellation.h"
 #include "model/weights.h"
+#include "runtime/head.h"
 #include "runtime/kv_cache.h"
 #include "runtime/layer.h"
 
@@ -40,18 +41,6 @@ void check_tokens(const DecoderSpec& spec, std::span<const int32_t> tokens);
 Tensor embed_tokens(Backend& backend, const DecoderSpec& spec, const PreparedEmbedding& embedding,
                     const TokenRun& run);
 
-/// The final norm and the projection to the vocabulary.
-struct PreparedHead {
-  PreparedNorm norm;  ///< [hidden]
-  std::unique_ptr<PreparedLinear> projection;
-};
-
-PreparedHead prepare_head(Backend& backend, const ModelWeights& weights);
-
-/// Logits f32 [rows, vocab] of hidden states f32 [rows, hidden].
-Tensor final_logits(Backend& backend, const DecoderSpec& spec, const PreparedHead& head,
-                    const Tensor& hidden);
-
 struct ForwardOptions {
   LogitRows rows = LogitRows::last;
   const CancellationFlag* cancelled = nullptr;  ///< polled once per layer and chunk
@@ -65,6 +54,7 @@ struct DecoderOptions {
   std::string packed_weights{};
   /// How its caches keep keys and values.
   KvType kv_type = KvType::fp32;
+  LmHead lm_head = LmHead::automatic;
   const CancellationFlag* cancelled = nullptr;
 };
 
@@ -82,7 +72,7 @@ struct SequencePart {
 class Decoder {
  public:
   /// Opens the directory and prepares every layer. The back end must outlive the decoder. Errors: those of
-  /// ModelWeights and of PackedWeights; cancelled, polled once per layer.
+  /// ModelWeights, PackedWeights and rounded_head; cancelled, polled once per layer.
   static Decoder load(const std::string& directory, Backend& backend, const DecoderOptions& options = {});
 
   const DecoderSpec& spec() const { return weights_->spec(); }
@@ -92,6 +82,9 @@ class Decoder {
   /// Bytes of weights that `step` reads for so many sequences, each weight once: of the experts as many as
   /// so many tokens can be routed to, and no embedding, of which a step reads rows only.
   double step_weight_bytes(int64_t sequences) const;
+  /// Of these, those of the head; and what it is: "bf16", "int8".
+  double head_bytes() const { return static_cast<double>(head_.projection->byte_size()); }
+  const std::string& head_form() const { return head_.form; }
 
   /// Appends `tokens` to the sequence of `cache` and returns logits f32 [1 or tokens, vocab]. Long prompts
   /// run in chunks, so that memory stays bounded. An Error leaves the cache as it was. Errors:

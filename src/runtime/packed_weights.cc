@@ -14,6 +14,7 @@ namespace fs = std::filesystem;
 
 /// Of a tensor's entry in the header.
 constexpr size_t kRoomPerTensor = 160;
+constexpr const char* kHeadName = "head";
 
 std::string name_of(int64_t layer, const LinearId& id) {
   return fmt::format("{}.{}.{}", layer, to_string(id.role), id.expert);
@@ -36,7 +37,7 @@ void add_stamp(Digest& digest, const fs::path& file) {
   add_value(digest, time.time_since_epoch().count());
 }
 
-std::string checksum_of(const ModelWeights& weights) {
+std::string checksum_of(const ModelWeights& weights, bool rounds) {
   const Checkpoint& checkpoint = weights.checkpoint();
   Digest digest;
   digest.add_text(fs::weakly_canonical(checkpoint.directory()).string()).add_text(checkpoint.config().dump());
@@ -50,6 +51,7 @@ std::string checksum_of(const ModelWeights& weights) {
   for (const fs::path& file : files) {
     if (file.extension() == ".safetensors") add_stamp(digest, file);
   }
+  if (rounds) digest.add_text("head in 8 bits");
   return digest.hex();
 }
 
@@ -100,41 +102,54 @@ std::unique_ptr<PartialFile> claim(const fs::path& path) {
   }
 }
 
+void append(ShardFile& file, Backend& backend, const std::string& name, const LinearWeight& weight) {
+  const auto prepared = backend.prepare(weight);
+  const auto packed = backend.packed_weight(*prepared);
+  if (!packed) return;
+  file.append(layout_name(name), packed->layout);
+  file.append(name, packed->bytes);
+}
+
 void write_layer(ShardFile& file, Backend& backend, const ModelWeights& weights, int64_t layer) {
   for (const auto& [id, weight] : weights.layer(layer).linears) {
-    if (!weight.quantized) continue;
-    const auto prepared = backend.prepare(weight);
-    const auto packed = backend.packed_weight(*prepared);
-    if (!packed) continue;
-    file.append(layout_name(name_of(layer, id)), packed->layout);
-    file.append(name_of(layer, id), packed->bytes);
+    if (weight.quantized) append(file, backend, name_of(layer, id), weight);
   }
   weights.release_layer(layer);
 }
 
 void write_file(const fs::path& path, Backend& backend, const ModelWeights& weights,
-                const CancellationFlag* cancelled) {
-  size_t tensors = 0;
+                const PackingOptions& options) {
+  size_t tensors = 2;
   for (int64_t layer = 0; layer < weights.spec().layers; ++layer)
     tensors += 2 * weights.spec().linears(layer).size();
   ShardFile file(path, (tensors + 1) * kRoomPerTensor);
   for (int64_t layer = 0; layer < weights.spec().layers; ++layer) {
-    throw_if_cancelled(cancelled);
+    throw_if_cancelled(options.cancelled);
     write_layer(file, backend, weights, layer);
   }
+  throw_if_cancelled(options.cancelled);
+  if (rounds_head(options.lm_head, backend, weights))
+    append(file, backend, kHeadName, rounded_head(weights, options.lm_head));
   file.close();
 }
 
-std::unique_ptr<PreparedLinear> prepare_from(const SafetensorsFile& file, Backend& backend, int64_t layer,
-                                             const LinearSlot& slot, const Tensor& bias) {
-  const std::string name = name_of(layer, slot.id);
+struct Size {
+  int64_t outputs;
+  int64_t depth;
+};
+
+std::unique_ptr<PreparedLinear> prepare_from(const SafetensorsFile& file, Backend& backend,
+                                             const std::string& name, const Size& size, const Tensor& bias) {
   auto linear = backend.prepare({file.tensor(layout_name(name)), file.tensor(name)}, bias);
-  if (linear->out_features() != slot.out_features || linear->in_features() != slot.in_features) {
+  if (linear->out_features() != size.outputs || linear->in_features() != size.depth) {
     fail(ErrorKind::bad_format, "{} is [{}, {}], expected [{}, {}]", name, linear->out_features(),
-         linear->in_features(), slot.out_features, slot.in_features);
+         linear->in_features(), size.outputs, size.depth);
   }
   return linear;
 }
+
+Size size_of(const LinearSlot& slot) { return {slot.out_features, slot.in_features}; }
+Size head_size(const DecoderSpec& spec) { return {spec.vocab_size, spec.hidden_size}; }
 
 /// Nothing for a file that is absent, or of which a header or a layout is damaged. The weights themselves are
 /// believed, as those of a checkpoint are: to look at them all would take the time that the file saves.
@@ -144,9 +159,11 @@ std::unique_ptr<SafetensorsFile> open_file(const fs::path& path, Backend& backen
     auto file = std::make_unique<SafetensorsFile>(path.string());
     for (int64_t layer = 0; layer < spec.layers; ++layer) {
       for (const LinearSlot& slot : spec.linears(layer)) {
-        if (file->contains(name_of(layer, slot.id))) prepare_from(*file, backend, layer, slot, {});
+        const std::string name = name_of(layer, slot.id);
+        if (file->contains(name)) prepare_from(*file, backend, name, size_of(slot), {});
       }
     }
+    if (file->contains(kHeadName)) prepare_from(*file, backend, kHeadName, head_size(spec), {});
     return file;
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::io) throw;
@@ -156,11 +173,11 @@ std::unique_ptr<SafetensorsFile> open_file(const fs::path& path, Backend& backen
 
 }  // namespace
 
-PackedWeights::PackedWeights(const std::string& folder, Backend& backend, const ModelWeights& weights,
-                             const CancellationFlag* cancelled) {
-  if (!weights.quantization()) return;
-  make_folder(folder, weights.checkpoint().directory());
-  path_ = fs::path(folder) / (checksum_of(weights) + ".safetensors");
+PackedWeights::PackedWeights(Backend& backend, const ModelWeights& weights, const PackingOptions& options) {
+  const bool rounds = rounds_head(options.lm_head, backend, weights);
+  if (!weights.quantization() && !rounds) return;
+  make_folder(options.folder, weights.checkpoint().directory());
+  path_ = fs::path(options.folder) / (checksum_of(weights, rounds) + ".safetensors");
   const auto open = [&] { file_ = open_file(path_, backend, weights.spec()); };
   open();
   if (file_) return;
@@ -168,7 +185,7 @@ PackedWeights::PackedWeights(const std::string& folder, Backend& backend, const 
   if (!partial) return;
   open();  // whoever held the lock may just have written it
   if (file_) return;
-  write_file(partial->path(), backend, weights, cancelled);
+  write_file(partial->path(), backend, weights, options);
   publish_file(partial->path(), path_);
   file_ = std::make_unique<SafetensorsFile>(path_.string());
 }
@@ -179,7 +196,13 @@ bool PackedWeights::contains(int64_t layer, const LinearId& id) const {
 
 std::unique_ptr<PreparedLinear> PackedWeights::prepare(Backend& backend, int64_t layer,
                                                        const LinearSlot& slot, const Tensor& bias) const {
-  return prepare_from(*file_, backend, layer, slot, bias);
+  return prepare_from(*file_, backend, name_of(layer, slot.id), size_of(slot), bias);
+}
+
+bool PackedWeights::contains_head() const { return file_ && file_->contains(kHeadName); }
+
+std::unique_ptr<PreparedLinear> PackedWeights::prepare_head(Backend& backend, const DecoderSpec& spec) const {
+  return prepare_from(*file_, backend, kHeadName, head_size(spec), {});
 }
 
 }  // namespace salient

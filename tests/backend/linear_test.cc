@@ -179,16 +179,20 @@ TEST_P(LinearTest, ManyRowsCrossEveryBlockBoundary) {
   EXPECT_LT(product_error(x, weight.to(DType::f32), bias, y), kProductBound);
 }
 
+/// In panels, and as they are where they are multiplied a few times only.
 TEST_P(LinearTest, IntegersAgreeWithDoublePrecisionForEveryScheme) {
+  const auto sharing = make_cpu_backend_for(GetParam(), {.repack = false});
   for (const auto& scheme : schemes_of({16, 32, 64, 128, 256, -1, 0})) {
     for (const DType scale_type : {DType::f32, DType::f16, DType::bf16}) {
       const QuantizedWeight weight = random_integers(scheme, 21, 512, scale_type);
       const Tensor bias = random({21});
       for (const int64_t rows : {1, 2, 3, 6, 8, 19}) {
         const Tensor x = random({rows, 512});
-        const Tensor y = run({.dense = {}, .quantized = weight, .bias = bias}, x);
-        EXPECT_LT(product_error(x, expand(weight), bias, y, code_sizes(weight)), kProductBound)
-            << describe(scheme) << " rows " << rows;
+        const LinearWeight linear{.dense = {}, .quantized = weight, .bias = bias};
+        for (const Tensor& y : {run(linear, x), run_with(*sharing, linear, x)}) {
+          EXPECT_LT(product_error(x, expand(weight), bias, y, code_sizes(weight)), kProductBound)
+              << describe(scheme) << " rows " << rows;
+        }
       }
     }
   }

@@ -44,9 +44,9 @@ QuantizedWeight random_codes(std::mt19937& generator, const QuantizationScheme& 
 
 std::vector<QuantizationScheme> panel_schemes() {
   std::vector<QuantizationScheme> schemes;
-  for (const int bits : {2, 3, 4}) {
+  for (const int bits : {2, 3, 4, 5, 8}) {
     for (const int64_t group : {16, 32, 64, 128, 256, -1, 0}) {
-      if (bits < 4 && group != 64) continue;
+      if (bits != 4 && bits != 8 && group != 64) continue;
       for (const bool symmetric : {false, true})
         schemes.push_back({.num_bits = bits, .symmetric = symmetric, .group_size = group});
     }
@@ -183,13 +183,39 @@ TEST(Panels, TheSameBytesEveryTimeAndFromAnywhere) {
   const PanelWeight view(first.layout(), first.bytes());
   EXPECT_EQ(view.view().codes, first.view().codes);
   error_of([&] { PanelWeight(first.layout(), Tensor::empty(DType::u8, {64})); }, ErrorKind::bad_format);
+  const PanelWeight bytes(random_codes(generator, {.num_bits = 8, .group_size = 32}, 21, 96));
+  EXPECT_EQ(bytes.byte_size(), 2u * (128 + 64 + 12 * 128));
+}
+
+TEST(Panels, ALayoutIsNumbersAndBack) {
+  std::mt19937 generator(3);
+  for (const int bits : {4, 8}) {
+    const PanelWeight weight(random_codes(generator, {.num_bits = bits, .group_size = 32}, 21, 96));
+    const PanelLayout same = PanelLayout::from_numbers(weight.layout().to_numbers());
+    EXPECT_EQ(same.code, bits == 4 ? PanelCode::nibble : PanelCode::byte);
+    EXPECT_EQ(same.scale_type, PanelScale::f16);
+    EXPECT_EQ(same.byte_size(), weight.byte_size());
+    EXPECT_EQ(same.view(weight.bytes().bytes()).codes, weight.view().codes);
+  }
+}
+
+/// Activations become floats in one form for nibbles, in another for bytes.
+TEST(Panels, WhatJoins) {
+  std::mt19937 generator(3);
+  const auto panels = [&](int bits, int64_t group) {
+    return PanelWeight(random_codes(generator, {.num_bits = bits, .group_size = group}, 21, 64));
+  };
+  EXPECT_TRUE(panels(4, 32).joins(panels(3, 32)));
+  EXPECT_TRUE(panels(5, 32).joins(panels(8, 32)));
+  EXPECT_FALSE(panels(4, 32).joins(panels(8, 32)));
+  EXPECT_FALSE(panels(8, 32).joins(panels(8, 64)));
 }
 
 TEST(Panels, WhatTheLayoutDoesNotTake) {
-  EXPECT_FALSE(PanelWeight::takes({.num_bits = 5, .group_size = 128}, 256));
-  EXPECT_FALSE(PanelWeight::takes({.num_bits = 8, .group_size = 32}, 256));
-  EXPECT_FALSE(PanelWeight::takes({.num_bits = 4, .group_size = 12}, 256));
-  EXPECT_TRUE(PanelWeight::takes({.num_bits = 4, .group_size = 24}, 256));
+  for (const int bits : {4, 8}) {
+    EXPECT_FALSE(PanelWeight::takes({.num_bits = bits, .group_size = 12}, 256));
+    EXPECT_TRUE(PanelWeight::takes({.num_bits = bits, .group_size = 24}, 256));
+  }
 }
 
 TEST(Panels, ModesHaveNames) {
@@ -269,18 +295,21 @@ TEST_P(PanelTest, IntegerModesGiveTheBytesOfThePortableKernels) {
 }
 
 TEST_P(PanelTest, ARowDoesNotDependOnItsNeighbours) {
-  const QuantizedWeight weight = random_codes(generator, {.num_bits = 4, .group_size = 64}, 150, 320);
   const Tensor x = random({230, 320});
-  for (const ActivationMode mode : {ActivationMode::fp32, ActivationMode::int16, ActivationMode::int8}) {
-    // Exact products with more than 8 rows go to another library: those of few rows agree among themselves.
-    const int64_t most = mode == ActivationMode::fp32 ? 8 : 230;
-    const Tensor together = run(weight, {}, x.slice(0, most), mode);
-    for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 9, 12, 15, 16, 17, 33, 100}) {
-      if (rows > most) continue;
-      for (const int64_t first : {int64_t{0}, most - rows}) {
-        const Tensor some = run(weight, {}, x.slice(first, first + rows), mode);
-        ASSERT_EQ(std::memcmp(some.bytes(), together.slice(first, first + rows).bytes(), some.byte_size()), 0)
-            << to_string(mode) << ", " << rows << " rows from " << first;
+  for (const int bits : {4, 8}) {
+    const QuantizedWeight weight = random_codes(generator, {.num_bits = bits, .group_size = 64}, 150, 320);
+    for (const ActivationMode mode : {ActivationMode::fp32, ActivationMode::int16, ActivationMode::int8}) {
+      // Exact products with more than 8 rows go to another library: those of few rows agree among themselves.
+      const int64_t most = mode == ActivationMode::fp32 ? 8 : 230;
+      const Tensor together = run(weight, {}, x.slice(0, most), mode);
+      for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 9, 12, 15, 16, 17, 33, 100}) {
+        if (rows > most) continue;
+        for (const int64_t first : {int64_t{0}, most - rows}) {
+          const Tensor some = run(weight, {}, x.slice(first, first + rows), mode);
+          const Tensor same = together.slice(first, first + rows);
+          ASSERT_EQ(std::memcmp(some.bytes(), same.bytes(), some.byte_size()), 0)
+              << bits << " bits, " << to_string(mode) << ", " << rows << " rows from " << first;
+        }
       }
     }
   }
@@ -290,10 +319,11 @@ TEST_P(PanelTest, ARowDoesNotDependOnItsNeighbours) {
 TEST_P(PanelTest, RowsOfLongPromptsDoNotDependOnWhereTheyStand) {
   struct Case {
     int64_t rows, depth, group;
+    int bits;
   };
-  for (const Case& each : {Case{1100, 64, 32}, Case{300, 2048, 128}}) {
+  for (const Case& each : {Case{1100, 64, 32, 4}, Case{300, 2048, 128, 4}, Case{300, 2048, 128, 8}}) {
     const QuantizedWeight weight =
-        random_codes(generator, {.num_bits = 4, .group_size = each.group}, 150, each.depth);
+        random_codes(generator, {.num_bits = each.bits, .group_size = each.group}, 150, each.depth);
     const Tensor bias = random({150});
     const Tensor x = random({each.rows, each.depth});
     for (const ActivationMode mode : {ActivationMode::int16, ActivationMode::int8}) {
@@ -309,23 +339,44 @@ TEST_P(PanelTest, RowsOfLongPromptsDoNotDependOnWhereTheyStand) {
 }
 
 TEST_P(PanelTest, SameBytesForAnyThreadCount) {
-  const QuantizedWeight weight = random_codes(generator, {.num_bits = 4, .group_size = 128}, 700, 512);
-  for (const ActivationMode mode : {ActivationMode::fp32, ActivationMode::int16, ActivationMode::int8}) {
-    for (const int64_t rows : {1, 6, 40, 300}) {
-      const Tensor x = random({rows, 512});
-      expect_same_for_any_thread_count([&] { return run(weight, {}, x, mode); });
+  for (const int bits : {4, 8}) {
+    const QuantizedWeight weight = random_codes(generator, {.num_bits = bits, .group_size = 128}, 700, 512);
+    for (const ActivationMode mode : {ActivationMode::fp32, ActivationMode::int16, ActivationMode::int8}) {
+      for (const int64_t rows : {1, 6, 40, 300}) {
+        const Tensor x = random({rows, 512});
+        expect_same_for_any_thread_count([&] { return run(weight, {}, x, mode); });
+      }
     }
   }
 }
 
-/// Pairs of products are added up in 16 bits: at most 8 of 2 * 15 * 128 each.
-TEST_P(PanelTest, TheLargestSumsDoNotOverflow) {
-  QuantizedWeight weight = random_codes(generator, {.num_bits = 4, .group_size = 128}, 16, 384, DType::f32);
+/// Weights [16, 384] of the largest codes, which are worth themselves.
+QuantizedWeight largest_codes(int bits) {
+  std::mt19937 generator(1);
+  QuantizedWeight weight =
+      random_codes(generator, {.num_bits = bits, .group_size = 128}, 16, 384, DType::f32);
   for (int64_t n = 0; n < 16; ++n) {
-    for (int64_t k = 0; k < 384; ++k) weight.set_code(n, k, 15);
+    for (int64_t k = 0; k < 384; ++k) weight.set_code(n, k, max_code(weight.scheme));
   }
   std::ranges::fill(weight.zeros.mutable_values<uint8_t>(), uint8_t{0});
   std::ranges::fill(weight.scales.mutable_values<float>(), 1.0f);
+  return weight;
+}
+
+class LargestSums : public PanelTest {
+ protected:
+  void expect_exact(int bits);
+};
+
+INSTANTIATE_TEST_SUITE_P(Isa, LargestSums, testing::ValuesIn(kPanelIsas),
+                         [](const auto& each) { return std::string(each.param.name); });
+
+/// Pairs of products are added up in 16 bits: at most 8 of 2 * 15 * 128 each.
+TEST_P(LargestSums, OfNibblesDoNotOverflow) { expect_exact(4); }
+TEST_P(LargestSums, OfBytesDoNotOverflow) { expect_exact(8); }
+
+void LargestSums::expect_exact(int bits) {
+  const QuantizedWeight weight = largest_codes(bits);
   for (const float value : {1.0f, -1.0f}) {
     // In two planes -1 is 256 * -127 - 127; 0.99610 is 256 * 127 and the low plane -128 comes from 0.99216.
     for (const float others : {value, value * (32512.0f / 32639.0f), value * (32384.0f / 32639.0f)}) {
@@ -370,7 +421,8 @@ TEST_P(PanelTest, NothingIsWrittenBehindTheLastOutput) {
   const Tensor x = random({3, 96});
   std::vector<float> values(3 * 96);
   std::vector<float> sums(9);
-  kernels.prepare_floats({x.values<float>().data(), 3, 96, 12, 3, 4, values.data(), sums.data()});
+  kernels.prepare_floats(
+      {PanelCode::nibble, x.values<float>().data(), 3, 96, 12, 3, 4, values.data(), sums.data()});
   std::vector<float> y(3 * 32, -7.0f);
   kernels.multiply_floats({.weights = panels.view(),
                            .inputs = {values.data(), sums.data(), 3},
@@ -387,7 +439,7 @@ TEST_P(PanelTest, NothingIsWrittenBehindTheLastOutput) {
 
 /// A weight that the layout does not take is exact in every mode.
 TEST_P(PanelTest, OtherWeightsAreNotTouchedByTheMode) {
-  const QuantizedWeight weight = random_codes(generator, {.num_bits = 6, .group_size = 64}, 20, 192);
+  const QuantizedWeight weight = random_codes(generator, {.num_bits = 6, .group_size = 12}, 20, 192);
   const Tensor x = random({3, 192});
   const Tensor exact = run(weight, {}, x, ActivationMode::fp32);
   const Tensor integer = run(weight, {}, x, ActivationMode::int8);

@@ -92,10 +92,14 @@ TEST_F(CommandLine, QuantizesEvaluatesAndGenerates) {
   }
 }
 
-/// The bounds that the modes promise, on a model of 4 bits.
-TEST_F(CommandLine, ActivationsAsIntegersPredictAlmostTheSame) {
+class EveryWidth : public CommandLine, public testing::WithParamInterface<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Scheme, EveryWidth, testing::Values("W4A16_ASYM", "W6A16", "W8A16"),
+                         [](const auto& each) { return std::string(each.param); });
+
+/// The bounds that the modes promise, on models of 4, 6 and 8 bits; with int8 the head is rounded too.
+TEST_P(EveryWidth, ActivationsAsIntegersPredictAlmostTheSame) {
   const auto quantized =
-      run_salient({"quantize", kModel, "-o", out(), "--method", "rtn", "--scheme", "W4A16_ASYM"});
+      run_salient({"quantize", kModel, "-o", out(), "--method", "rtn", "--scheme", GetParam()});
   ASSERT_EQ(quantized.status, 0) << quantized.errors;
   const auto perplexity = [&](const std::string& activations) {
     const auto result = run_salient({"eval", out(), "--text", kDemo + "/evaluation.txt", "--window", "128",
@@ -121,7 +125,8 @@ TEST_F(CommandLine, BenchMeasuresEveryRow) {
       "--decode-length", "4",    "--repeat",     "1"};
   const auto table = run_salient(command);
   ASSERT_EQ(table.status, 0) << table.errors;
-  EXPECT_THAT(table.output, AllOf(HasSubstr("Prefill tokens/s"), HasSubstr("memory bandwidth")));
+  EXPECT_THAT(table.output,
+              AllOf(HasSubstr("Prefill tokens/s"), HasSubstr("memory bandwidth"), HasSubstr("lm_head")));
   auto with_json = command;
   with_json.push_back("--json");
   const auto measured = run_salient(with_json);
@@ -129,6 +134,8 @@ TEST_F(CommandLine, BenchMeasuresEveryRow) {
   const Json result = parse_json(measured.output, "result");
   EXPECT_GT(result["bandwidth"].get<double>(), 1e8);
   EXPECT_EQ(result["fuse_layers"], true);
+  EXPECT_EQ(result["lm_head"], "bf16") << "of a dense model, unless it is asked for";
+  EXPECT_GT(result["lm_head_bytes"].get<double>(), 0);
   ASSERT_EQ(result["rows"].size(), 4u);
   for (const Json& row : result["rows"]) {
     EXPECT_GT(row["prefill_tokens_per_second"].get<double>(), 0.0);

@@ -172,8 +172,8 @@ TEST_P(GoldenLogits, AsTwoSequencesOfOneBatch) {
     const PreparedLayer prepared = prepare_layer(*backend_, weights.layer(layer));
     run_layer({*backend_, weights.spec(), ropes, layer, sequences}, prepared, hidden);
   }
-  const Tensor logits =
-      final_logits(*backend_, weights.spec(), prepare_head(*backend_, weights), hidden.slice(7, 47));
+  const Tensor logits = final_logits(
+      *backend_, weights.spec(), prepare_head(*backend_, weights, LmHead::automatic), hidden.slice(7, 47));
   EXPECT_LT(relative_error(logits.values<float>(), golden_.logits().values<float>()), kTolerance);
 }
 

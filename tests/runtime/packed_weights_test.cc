@@ -121,7 +121,7 @@ TEST_F(PackedWeightsTest, LayoutsThatNoBackEndHasMadeAreMadeAnew) {
   const fs::path original = scratch_.path() / "original.safetensors";
   fs::rename(file, original);
   const SafetensorsFile packed(original.string());
-  // Version, outputs, depth, width, scale type, middle, stored zeros, bytes of a panel.
+  // Version, outputs, depth, width, types of scales and codes, middle, stored zeros, bytes of a panel.
   for (int64_t field = 0; field < 8; ++field) {
     for (const int64_t value : {int64_t{-1}, int64_t{7}, int64_t{1} << 62}) {
       fs::remove(file);
@@ -178,6 +178,44 @@ TEST_F(PackedWeightsTest, TheModelsOwnFolderIsRefused) {
   const fs::path model = copy_of(GoldenModel("autoawq_32"));
   EXPECT_THAT([&] { Decoder::load(model.string(), *backend_, {.packed_weights = model.string() + "/."}); },
               throws_error(ErrorKind::invalid_argument, HasSubstr("the model's own folder")));
+}
+
+/// A file for each form of the head; the second load of either reads it where it lies.
+TEST_F(PackedWeightsTest, HoldARoundedHead) {
+  const GoldenModel golden("autoawq_32");
+  const auto integers = make_cpu_backend({.activations = ActivationMode::int8});
+  const auto load_with = [&](LmHead lm_head, const std::string& to) {
+    return Decoder::load(golden.directory().string(), *integers, {.packed_weights = to, .lm_head = lm_head});
+  };
+  for (const LmHead lm_head : {LmHead::automatic, LmHead::stored}) {
+    const Tensor expected = logits(load_with(lm_head, ""));
+    for (int i = 0; i < 2; ++i) {
+      const Decoder decoder = load_with(lm_head, folder());
+      EXPECT_EQ(decoder.head_form(), lm_head == LmHead::stored ? "f16" : "int8");
+      const Tensor found = logits(decoder);
+      EXPECT_EQ(std::memcmp(found.bytes(), expected.bytes(), expected.byte_size()), 0);
+    }
+  }
+  ASSERT_EQ(files().size(), 2u);
+  const auto holds_head = [](const fs::path& file) {
+    return SafetensorsFile(file.string()).contains("head");
+  };
+  EXPECT_NE(holds_head(files()[0]), holds_head(files()[1]));
+}
+
+TEST_F(PackedWeightsTest, OfADenseModelHoldTheHeadThatIsAskedFor) {
+  const GoldenModel golden("llama_gqa");
+  const auto load_int8 = [&](const std::string& to) {
+    return Decoder::load(golden.directory().string(), *backend_,
+                         {.packed_weights = to, .lm_head = LmHead::int8});
+  };
+  const Tensor expected = logits(load_int8(""));
+  for (int i = 0; i < 2; ++i) {
+    const Tensor found = logits(load_int8(folder()));
+    EXPECT_EQ(std::memcmp(found.bytes(), expected.bytes(), expected.byte_size()), 0);
+  }
+  ASSERT_EQ(files().size(), 1u);
+  EXPECT_EQ(SafetensorsFile(files()[0].string()).names().size(), 2u);
 }
 
 TEST_F(PackedWeightsTest, ADenseModelHasNone) {

@@ -94,6 +94,7 @@ class CpuBackend final : public Backend {
   }
   double measure_bandwidth() override { return stream_bandwidth(kStreamBytes); }
   std::string arithmetic() const override;
+  ActivationMode activations() const override { return activations_; }
   std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) override;
   std::optional<PackedWeight> packed_weight(const PreparedLinear& linear) override;
   std::unique_ptr<PreparedLinear> prepare(const PackedWeight& weight, const Tensor& bias) override;

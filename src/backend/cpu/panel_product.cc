@@ -167,7 +167,8 @@ void multiply_in_floats(const CpuContext& context, std::span<const Product> prod
   const int64_t rows = products.front().rows;
   const int64_t values = rows * layout.lines() * kLineColumns;
   auto* memory = scratch<float>(ScratchUse::inputs, values + rows * layout.groups());
-  context.panels.prepare_floats({.x = products.front().x,
+  context.panels.prepare_floats({.code = layout.code,
+                                 .x = products.front().x,
                                  .rows = rows,
                                  .columns = layout.depth,
                                  .lines = layout.lines(),
@@ -184,7 +185,7 @@ void multiply_in_floats(const CpuContext& context, std::span<const Product> prod
 bool PanelWeight::joins(const WeightSource& other) const {
   const auto* panels = dynamic_cast<const PanelWeight*>(&other);
   return panels != nullptr && panels->layout_.depth == layout_.depth &&
-         panels->layout_.group_width == layout_.group_width;
+         panels->layout_.code == layout_.code && panels->layout_.group_width == layout_.group_width;
 }
 
 void PanelWeight::multiply_directly(const CpuContext& context, std::span<const Product> products) const {

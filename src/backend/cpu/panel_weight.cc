@@ -16,8 +16,11 @@ namespace {
 
 constexpr size_t kCacheLine = 64;
 /// Of what panels.h describes: to be raised with every change of it.
-constexpr int64_t kLayoutVersion = 1;
+constexpr int64_t kLayoutVersion = 2;
+/// A cache line of them, so that what follows them in a file begins on one.
 constexpr int64_t kLayoutNumbers = 8;
+/// Scale types and kinds of codes are one number.
+constexpr int64_t kScaleTypes = 3;
 constexpr size_t kHugePage = size_t{2} << 20;
 
 size_t whole_lines(size_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
@@ -65,6 +68,7 @@ PanelLayout layout_of(const QuantizedWeight& weight) {
   return {.outputs = weight.out_features,
           .depth = weight.in_features,
           .group_width = group_width(weight.scheme, weight.in_features),
+          .code = weight.code_bits() == 4 ? PanelCode::nibble : PanelCode::byte,
           .scale_type = panel_scale(weight.scales.dtype()),
           .middle = symmetric_zero(weight.scheme),
           .stored_zeros = !weight.scheme.symmetric};
@@ -87,15 +91,17 @@ struct Packing {
 
  private:
   void pack_codes(int64_t panel, int64_t rows, uint32_t* to) const {
-    const int64_t lines = layout.lines();
     const int64_t row_bytes = weight.row_bytes();
+    const int64_t bytes = layout.lines() * line_bytes(layout.code);
     const std::byte* from = weight.codes.bytes() + panel * kPanelRows * row_bytes;
-    if (rows < kPanelRows) std::memset(to, 0, static_cast<size_t>(lines * kLineBytes));
-    for (int64_t line = 0; line < lines; ++line, to += kPanelRows) {
+    // Rows of bytes may end in the middle of a line.
+    const bool whole = rows == kPanelRows && row_bytes * kPanelRows == bytes;
+    if (!whole) std::memset(to, 0, static_cast<size_t>(bytes));
+    for (int64_t at = 0; at < row_bytes; at += 4, to += kPanelRows) {
       for (int64_t row = 0; row < rows; ++row) {
-        uint32_t nibbles;
-        std::memcpy(&nibbles, from + row * row_bytes + line * 4, sizeof nibbles);
-        to[row] = interleave(nibbles);
+        uint32_t word;
+        std::memcpy(&word, from + row * row_bytes + at, sizeof word);
+        to[row] = layout.code == PanelCode::nibble ? interleave(word) : word;
       }
     }
   }
@@ -132,18 +138,21 @@ size_t PanelLayout::codes_offset() const {
   return zeros_offset() + zeros;
 }
 
-size_t PanelLayout::panel_bytes() const { return codes_offset() + static_cast<size_t>(lines() * kLineBytes); }
+size_t PanelLayout::panel_bytes() const {
+  return codes_offset() + static_cast<size_t>(lines() * line_bytes(code));
+}
 
 // What can be computed from them, panel_bytes, tells a file that was made for another layout.
 Tensor PanelLayout::to_numbers() const {
-  const std::array<int64_t, kLayoutNumbers> numbers{kLayoutVersion,
-                                                    outputs,
-                                                    depth,
-                                                    group_width,
-                                                    static_cast<int64_t>(scale_type),
-                                                    middle,
-                                                    stored_zeros ? 1 : 0,
-                                                    static_cast<int64_t>(panel_bytes())};
+  const std::array<int64_t, kLayoutNumbers> numbers{
+      kLayoutVersion,
+      outputs,
+      depth,
+      group_width,
+      static_cast<int64_t>(code) * kScaleTypes + static_cast<int64_t>(scale_type),
+      middle,
+      stored_zeros ? 1 : 0,
+      static_cast<int64_t>(panel_bytes())};
   return Tensor::of<int64_t>({kLayoutNumbers}, numbers);
 }
 
@@ -154,13 +163,14 @@ PanelLayout PanelLayout::from_numbers(const Tensor& numbers) {
     const auto n = numbers.values<int64_t>();
     const bool sizes = is_size(n[1]) && is_size(n[2]) && is_size(n[3]);
     const bool groups = n[3] % kLineColumns == 0 || n[3] >= n[2];
-    const bool known = n[4] >= 0 && n[4] <= static_cast<int64_t>(PanelScale::bf16) && n[5] >= 0 &&
-                       n[5] <= 8 && (n[6] == 0 || n[6] == 1);
+    const bool known = n[4] >= 0 && n[4] < 2 * kScaleTypes && n[5] >= 0 &&
+                       n[5] <= (n[4] < kScaleTypes ? 8 : 128) && (n[6] == 0 || n[6] == 1);
     if (n[0] == kLayoutVersion && sizes && groups && known) {
       const PanelLayout layout{.outputs = n[1],
                                .depth = n[2],
                                .group_width = n[3],
-                               .scale_type = static_cast<PanelScale>(n[4]),
+                               .code = static_cast<PanelCode>(n[4] / kScaleTypes),
+                               .scale_type = static_cast<PanelScale>(n[4] % kScaleTypes),
                                .middle = static_cast<int>(n[5]),
                                .stored_zeros = n[6] == 1};
       if (static_cast<int64_t>(layout.panel_bytes()) == n[7]) return layout;
@@ -171,7 +181,8 @@ PanelLayout PanelLayout::from_numbers(const Tensor& numbers) {
 
 Panels PanelLayout::view(const std::byte* bytes) const {
   const auto* first = reinterpret_cast<const uint8_t*>(bytes);
-  return {.codes = first + codes_offset(),
+  return {.code = code,
+          .codes = first + codes_offset(),
           .scales = first,
           .scale_type = scale_type,
           .zeros = stored_zeros ? first + zeros_offset() : nullptr,
@@ -184,7 +195,7 @@ Panels PanelLayout::view(const std::byte* bytes) const {
 
 bool PanelWeight::takes(const QuantizationScheme& scheme, int64_t in_features) {
   const int64_t width = group_width(scheme, in_features);
-  return scheme.num_bits <= 4 && (width % kLineColumns == 0 || width >= in_features);
+  return width % kLineColumns == 0 || width >= in_features;
 }
 
 PanelWeight::PanelWeight(const QuantizedWeight& weight)
@@ -204,14 +215,13 @@ PanelWeight::PanelWeight(const PanelLayout& layout, Tensor bytes)
 }
 
 void PanelWeight::unpack_row(int64_t row, std::span<uint8_t> out) const {
-  const int64_t lines = layout_.lines();
   const Panels panels = view();
   const uint8_t* from = panels.codes + row / kPanelRows * panels.panel_bytes + row % kPanelRows * 4;
-  for (int64_t line = 0; line < lines; ++line) {
-    uint32_t nibbles;
-    std::memcpy(&nibbles, from + line * kLineBytes, sizeof nibbles);
-    nibbles = separate(nibbles);
-    std::memcpy(out.data() + line * 4, &nibbles, sizeof nibbles);
+  for (size_t at = 0; at < out.size(); at += 4, from += kQuadBytes) {
+    uint32_t word;
+    std::memcpy(&word, from, sizeof word);
+    if (panels.code == PanelCode::nibble) word = separate(word);
+    std::memcpy(out.data() + at, &word, sizeof word);
   }
 }
 

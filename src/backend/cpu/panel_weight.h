@@ -12,6 +12,7 @@ struct PanelLayout {
   int64_t outputs;
   int64_t depth;
   int64_t group_width;  ///< a multiple of 8, or at least the depth
+  PanelCode code;
   PanelScale scale_type;
   int middle;         ///< the zero of a symmetric scheme of as many bits
   bool stored_zeros;  ///< else every zero is the middle
@@ -35,10 +36,10 @@ struct PanelLayout {
   Panels view(const std::byte* bytes) const;
 };
 
-/// A weight of 2 to 4 bits in panels.
+/// A weight of 2 to 8 bits in panels.
 class PanelWeight final : public WeightSource {
  public:
-  /// Whether the layout takes it: up to 4 bits, groups of a multiple of 8 columns or whole rows.
+  /// Whether the layout takes it: groups of a multiple of 8 columns or whole rows.
   static bool takes(const QuantizationScheme& scheme, int64_t in_features);
 
   /// Packs, in parallel. Its parts are as require_parts wants them.
@@ -47,11 +48,12 @@ class PanelWeight final : public WeightSource {
   /// cache line.
   PanelWeight(const PanelLayout& layout, Tensor bytes);
 
-  /// The inverse of packing: the codes of a row in nibbles, as QuantizedWeight has them. [4 * lines]
+  /// The inverse of packing: the codes of a row as QuantizedWeight has them. [row_bytes]
   void unpack_row(int64_t row, std::span<uint8_t> out) const;
 
   void multiply_directly(const CpuContext& context, std::span<const Product> products) const override;
-  /// Weights in panels whose groups are as wide: one form of the activations serves them.
+  /// Weights in panels with codes of one kind, whose groups are as wide: one form of the activations serves
+  /// them.
   bool joins(const WeightSource& other) const override;
   bool takes_integers() const override { return true; }
   GemmOperand<float> f32_block(const CpuContext& context, const WeightRange& range) const override;

@@ -5,34 +5,45 @@
 
 namespace salient {
 
-// Weights of up to 4 bits as the kernels of decoding and prefill read them. 16 output rows make a panel. A
-// panel is a run of lines of 64 bytes, a line being 16 rows x 8 columns: bytes 4 r to 4 r + 3 belong to row
-// r, their low nibbles are columns 0 to 3, their high nibbles 4 to 7. One layout fits all:
+// Weights of 2 to 8 bits as the kernels of decoding and prefill read them. 16 output rows make a panel. A
+// panel is a run of lines, a line being 16 rows x 8 columns. Codes of up to 4 bits lie in nibbles, 64 bytes
+// to a line: bytes 4 r to 4 r + 3 belong to row r, their low nibbles are columns 0 to 3, their high nibbles 4
+// to
+// 7. Codes of more bits lie in bytes, 128 to a line: columns 0 to 3 in the first 64, so that 4 r to 4 r + 3
+// belong to row r, and 4 to 7 in the others. One layout fits all:
 //
 //   8 or 16 lanes    byte products (VPMADDUBSW, VPDPBUSD) take 4 columns of each row with one broadcast of 4
 //                    activations; unpacking is an AND, or a shift and an AND, with no shuffle
-//   tiles (AMX)      8 lines unpack to 16 lines of 4 columns x 16 rows, a right operand of TDPBSUD
-//   floats           nibble i of all lanes is one column of 16 rows: no sum across lanes is ever taken
+//   tiles (AMX)      8 lines unpack to 16 times 4 columns x 16 rows, a right operand of TDPBSUD
+//   floats           nibble or byte i of all lanes is one column of 16 rows: no sum across lanes is ever
+//   taken
 //
 // Before its lines a panel has its scales, then its zeros, 16 to a group, each part from a cache line on:
-// with f16 scales and groups of 128 a weight takes 4.19 bits, and a thread that works through panels reads
-// one stream. (Scales and zeros of a whole matrix apart from its codes were streams of their own and cost 7 %
-// of the bandwidth.) What rows or columns lack of whole lines is code 0: of rows it is never stored, of
-// columns it meets activations that are 0.
+// with f16 scales and groups of 128 a weight takes 4.19 bits (8.19 in bytes), and a thread that works through
+// panels reads one stream. (Scales and zeros of a whole matrix apart from its codes were streams of their own
+// and cost 7 % of the bandwidth.) What rows or columns lack of whole lines is code 0: of rows it is never
+// stored, of columns it meets activations that are 0.
 
 inline constexpr int64_t kPanelRows = 16;
 inline constexpr int64_t kLineColumns = 8;
-inline constexpr int64_t kLineBytes = 64;
+/// 4 columns of 16 rows in bytes, 8 in nibbles.
+inline constexpr int64_t kQuadBytes = 64;
 /// Columns of activations that share a scale at most; a block never reaches into another group of weights.
 inline constexpr int64_t kMostBlockLines = 16;
 /// Activations are padded to whole tiles, and one more may be read behind the last block.
 inline constexpr int64_t kInputAlignment = 64;
 
 enum class PanelScale { f32, f16, bf16 };
+enum class PanelCode { nibble, byte };
+
+inline constexpr int64_t line_bytes(PanelCode code) {
+  return code == PanelCode::nibble ? kQuadBytes : 2 * kQuadBytes;
+}
 
 /// value = (code - zero) * scale.
 struct Panels {
-  const uint8_t* codes;   ///< of the first panel: [lines, 64]
+  PanelCode code;
+  const uint8_t* codes;   ///< of the first panel: [lines, line_bytes(code)]
   const uint8_t* scales;  ///< of the first panel: [groups, 16] of scale_type
   PanelScale scale_type;
   const uint8_t* zeros;  ///< of the first panel: [groups, 16], or null
@@ -72,7 +83,7 @@ struct QuantizeProblem {
   float* sums;
 };
 
-/// Activations as the float kernel of the same table wants them.
+/// Activations as the float kernel of the same table wants them for codes of one kind.
 struct FloatInputs {
   const float* values;  ///< [rows, lines * 8]
   const float* sums;    ///< [rows, groups]
@@ -80,6 +91,7 @@ struct FloatInputs {
 };
 
 struct FloatInputProblem {
+  PanelCode code;
   const float* x;  ///< [rows, columns]
   int64_t rows;
   int64_t columns;
@@ -123,7 +135,8 @@ struct PanelExpandProblem {
 /// and scratch, which stand on cache lines.
 ///
 /// Integer products give the same bytes in every table, for any number of rows: sums of a block are exact
-/// (at most 15 * 128 * 128 for a plane), and what follows is one sequence of operations everywhere:
+/// (at most 255 * 128 * 128 for a plane, below 2^24), and what follows is one sequence of operations
+/// everywhere:
 ///   f = sum - zero * sum of the inputs, exact; with two planes f = fma(256, f0, f1)
 ///   total = fma(weight scale * input scale, f, total), block by block; at last total + bias
 struct PanelKernels {

@@ -24,13 +24,15 @@ namespace {
 
 // 32 rows x 2 panels at a time. Two panels are unpacked once for all rows, to bytes in the order in which
 // TDPBSUD wants its right operand: a line of low nibbles is columns 0 to 3 of 16 rows, one row of a tile, a
-// line of high ones the next. Activations are tiles as they stand. A product of 16 x 16 x 64 takes 16 cycles;
-// a block of 128 columns has two, and its scaling costs more than they do: 16 conversions, 32 multiply-adds
-// and as many loads and stores a tile. So this is bound by vector operations, at 5 times what VNNI reaches.
+// line of high ones the next; codes of 8 bits lie so, and are copied to where every block begins a tile.
+// Activations are tiles as they stand. A product of 16 x 16 x 64 takes 16 cycles; a block of 128 columns has
+// two, and its scaling costs more than they do: 16 conversions, 32 multiply-adds and as many loads and stores
+// a tile. So this is bound by vector operations, at 5 times what VNNI reaches.
 
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileBytes = 1024;
 constexpr int64_t kTileLines = 8;
+constexpr int64_t kTileColumns = kTileLines * kLineColumns;
 constexpr int64_t kStepRows = 2 * kTileRows;
 
 #define SALIENT_TILE_MULTIPLY_BYTES(sum, left, right) \
@@ -45,12 +47,21 @@ struct Blocks {
   int64_t tiles;
 };
 
-void unpack_lines(const uint8_t* lines, int64_t count, int64_t tiles, uint8_t* out) {
+void unpack_nibbles(const uint8_t* lines, int64_t count, int64_t tiles, uint8_t* out) {
   const __m512i nibble = _mm512_set1_epi8(15);
-  for (int64_t line = 0; line < tiles * kTileLines; ++line, out += 2 * kLineBytes) {
-    const __m512i both = line < count ? _mm512_load_si512(lines + line * kLineBytes) : _mm512_setzero_si512();
+  for (int64_t line = 0; line < tiles * kTileLines; ++line, out += 2 * kQuadBytes) {
+    const __m512i both = line < count ? _mm512_load_si512(lines + line * kQuadBytes) : _mm512_setzero_si512();
     _mm512_store_si512(out, _mm512_and_si512(both, nibble));
-    _mm512_store_si512(out + kLineBytes, _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble));
+    _mm512_store_si512(out + kQuadBytes, _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble));
+  }
+}
+
+void copy_bytes(const uint8_t* lines, int64_t count, int64_t tiles, uint8_t* out) {
+  const int64_t quads = 2 * count;
+  for (int64_t quad = 0; quad < 2 * tiles * kTileLines; ++quad) {
+    const __m512i codes =
+        quad < quads ? _mm512_load_si512(lines + quad * kQuadBytes) : _mm512_setzero_si512();
+    _mm512_store_si512(out + quad * kQuadBytes, codes);
   }
 }
 
@@ -70,8 +81,10 @@ inline __attribute__((always_inline)) void for_each_block(const Panels& weights,
 void unpack_panel(const Panels& weights, int64_t panel, uint8_t* out) {
   const Blocks blocks(weights);
   const uint8_t* codes = weights.codes + panel * weights.panel_bytes;
+  const auto unpack = weights.code == PanelCode::nibble ? unpack_nibbles : copy_bytes;
   for_each_block(weights, [&](int64_t block, int64_t, int64_t line, int64_t lines) {
-    unpack_lines(codes + line * kLineBytes, lines, blocks.tiles, out + block * blocks.tiles * kTileBytes);
+    unpack(codes + line * line_bytes(weights.code), lines, blocks.tiles,
+           out + block * blocks.tiles * kTileBytes);
   });
 }
 
@@ -89,12 +102,12 @@ void multiply_block(const int8_t* left, int64_t row_bytes, const uint8_t* right,
   SALIENT_TILE_ZERO(3);
   const int8_t* below = left + kTileRows * row_bytes;
   for (int64_t tile = 0; tile < tiles; ++tile) {
-    SALIENT_TILE_LOAD(4, left + tile * kLineBytes, row_bytes);
-    SALIENT_TILE_LOAD(6, right + tile * kTileBytes, kLineBytes);
+    SALIENT_TILE_LOAD(4, left + tile * kTileColumns, row_bytes);
+    SALIENT_TILE_LOAD(6, right + tile * kTileBytes, kQuadBytes);
     SALIENT_TILE_MULTIPLY_BYTES(0, 4, 6);
-    SALIENT_TILE_LOAD(7, right + right_stride + tile * kTileBytes, kLineBytes);
+    SALIENT_TILE_LOAD(7, right + right_stride + tile * kTileBytes, kQuadBytes);
     SALIENT_TILE_MULTIPLY_BYTES(1, 4, 7);
-    SALIENT_TILE_LOAD(5, below + tile * kLineBytes, row_bytes);
+    SALIENT_TILE_LOAD(5, below + tile * kTileColumns, row_bytes);
     SALIENT_TILE_MULTIPLY_BYTES(2, 5, 6);
     SALIENT_TILE_MULTIPLY_BYTES(3, 5, 7);
   }

@@ -29,11 +29,21 @@ const uint8_t* codes_of(const Panels& weights, int64_t panel) {
   return weights.codes + panel * weights.panel_bytes;
 }
 
-/// The code of a row in column 0 to 7 of a line.
-int code_at(const uint8_t* line, int64_t row, int64_t column) {
-  const uint8_t byte = line[4 * row + column % 4];
-  return column < 4 ? byte & 15 : byte >> 4;
-}
+/// Line `index` of codes.
+struct Line {
+  Line(const Panels& weights, const uint8_t* codes, int64_t index)
+      : code(weights.code), bytes(codes + index * line_bytes(code)) {}
+
+  /// The code of a row in column 0 to 7.
+  int at(int64_t row, int64_t column) const {
+    if (code == PanelCode::byte) return bytes[column / 4 * kQuadBytes + 4 * row + column % 4];
+    const uint8_t both = bytes[4 * row + column % 4];
+    return column < 4 ? both & 15 : both >> 4;
+  }
+
+  PanelCode code;
+  const uint8_t* bytes;
+};
 
 /// Runs body(group, first line, lines) for the blocks of a row, one after the other.
 template <typename Problem, typename Body>
@@ -96,12 +106,14 @@ void quantize(const QuantizeProblem& problem) {
   for (int64_t row = 0; row < problem.rows; ++row) quantize_row(problem, row);
 }
 
-/// Sums of `lines` lines for each row of the panel.
-std::array<int, kPanelRows> dot_lines(const uint8_t* line, const int8_t* x, int64_t lines) {
+/// Sums over lines [first, first + lines) of `panel` for each of its rows; x is that of column 0.
+std::array<int, kPanelRows> dot_lines(const Panels& weights, int64_t panel, int64_t first, int64_t lines,
+                                      const int8_t* x) {
   std::array<int, kPanelRows> sums{};
-  for (int64_t l = 0; l < lines; ++l, line += kLineBytes, x += kLineColumns) {
+  for (int64_t index = first; index < first + lines; ++index) {
+    const Line line(weights, codes_of(weights, panel), index);
     for (int64_t n = 0; n < kPanelRows; ++n) {
-      for (int64_t k = 0; k < kLineColumns; ++k) sums[n] += code_at(line, n, k) * x[k];
+      for (int64_t k = 0; k < kLineColumns; ++k) sums[n] += line.at(n, k) * x[index * kLineColumns + k];
     }
   }
   return sums;
@@ -119,7 +131,6 @@ void store(const PanelProduct<Inputs>& problem, int64_t panel, int64_t row, cons
 void multiply_integer_panel(const PanelProduct<IntegerInputs>& problem, int64_t panel, int64_t row) {
   const Panels& weights = problem.weights;
   const IntegerInputs& inputs = problem.inputs;
-  const uint8_t* codes = codes_of(weights, panel);
   const int8_t* x = inputs.codes + row * inputs.planes * inputs.plane_bytes;
   const float* input_sums = inputs.sums + row * inputs.planes * inputs.blocks;
   PanelRow totals{};
@@ -127,7 +138,7 @@ void multiply_integer_panel(const PanelProduct<IntegerInputs>& problem, int64_t 
   for_each_block(weights, weights.lines, [&](int64_t group, int64_t line, int64_t lines) {
     std::array<std::array<int, kPanelRows>, 2> sums{};
     for (int64_t p = 0; p < inputs.planes; ++p)
-      sums[p] = dot_lines(codes + line * kLineBytes, x + p * inputs.plane_bytes + line * kLineColumns, lines);
+      sums[p] = dot_lines(weights, panel, line, lines, x + p * inputs.plane_bytes);
     const float input_scale = inputs.scales[row * inputs.blocks + block];
     for (int64_t n = 0; n < kPanelRows; ++n) {
       const int64_t index = group * kPanelRows + n;
@@ -172,7 +183,7 @@ void multiply_float_panel(const PanelProduct<FloatInputs>& problem, int64_t pane
       const float zero = zero_at(weights, panel, index);
       float sums[4] = {};
       for (int64_t k = begin; k < end; ++k) {
-        const int code = code_at(codes + k / kLineColumns * kLineBytes, n, k % kLineColumns);
+        const int code = Line(weights, codes, k / kLineColumns).at(n, k % kLineColumns);
         sums[k % 4] += x[k] * (static_cast<float>(code) - zero);
       }
       totals[n] += scale_at(weights, panel, index) * ((sums[0] + sums[1]) + (sums[2] + sums[3]));
@@ -195,7 +206,7 @@ void expand(const PanelExpandProblem& problem) {
     for (int64_t k = 0; k < kLineColumns; ++k) {
       float* out = problem.out + ((line - problem.line) * kLineColumns + k) * problem.stride;
       for (int64_t n = 0; n < kPanelRows; ++n) {
-        const float code = static_cast<float>(code_at(codes + line * kLineBytes, n, k));
+        const float code = static_cast<float>(Line(weights, codes, line).at(n, k));
         out[n] =
             (code - zero_at(weights, problem.panel, first + n)) * scale_at(weights, problem.panel, first + n);
       }
