@@ -85,6 +85,12 @@ class TimedBackend final : public Backend {
   std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) override {
     return inner_->prepare(weight);
   }
+  std::optional<PackedWeight> packed_weight(const PreparedLinear& linear) override {
+    return inner_->packed_weight(linear);
+  }
+  std::unique_ptr<PreparedLinear> prepare(const PackedWeight& weight, const Tensor& bias) override {
+    return inner_->prepare(weight, bias);
+  }
   std::shared_ptr<const PreparedLinear> pack(const PreparedLinear& linear, TensorPool* pool) override {
     return inner_->pack(linear, pool);
   }
