@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypedDict
 
 from salient import _core
-from salient._arguments import check_device_map, is_accelerator, unknown_argument, warn_user
+from salient._arguments import check_device_map, is_accelerator, reject_unknown, unknown_argument, warn_user
 from salient._hub import DOWNLOAD_OPTIONS, find_model
 
 _PROCESSOR: Final = "the kernels are those of the processor"
@@ -27,9 +27,7 @@ class Running(TypedDict, total=False):
 
 def checked_running(where: str, running: Running) -> Running:
     """Without what says nothing. Errors: TypeError for an unknown option; ValueError for unknown activations."""
-    for name in running:
-        if name not in Running.__annotations__:
-            raise unknown_argument(where, name, Running.__annotations__)
+    reject_unknown(where, running, Running.__annotations__)
     _core.check_activations(running.get("activations", "fp32"))
     if running.get("packed_weights") is None:
         running.pop("packed_weights", None)

@@ -188,7 +188,10 @@ Tensor Decoder::run(std::span<const SequencePart> parts, const CancellationFlag*
     copy_rows(hidden.slice(row - part.logit_rows, row), last, to);
     to += part.logit_rows;
   }
-  Tensor logits = logit_rows > 0 ? head(last) : Tensor::empty(DType::f32, {0, spec().vocab_size});
+  // A head in floating point would round sums of more rows in another order.
+  Tensor logits = Tensor::empty(DType::f32, {logit_rows, spec().vocab_size});
+  for (int64_t begin = 0; begin < logit_rows; begin += kRowsAsAlone)
+    copy_rows(head(last.slice(begin, std::min(logit_rows, begin + kRowsAsAlone))), logits, begin);
   for (const SequencePart& part : parts) part.cache.advance(std::ssize(part.tokens));
   guard.keep();
   return logits;

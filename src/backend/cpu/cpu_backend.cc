@@ -47,17 +47,14 @@ bool is_weight_type(DType dtype) {
   return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
 }
 
-bool is_format(const KvFormat& format, int64_t heads, int64_t dim) {
-  return format.heads == heads && format.dim == dim;
-}
-
 /// Positions whose keys and values an attention may read.
 int64_t keys_of(const AttentionProblem& problem) {
   if (problem.cache != nullptr) {
-    require(is_format(problem.cache->keys.format, problem.kv_heads, problem.head_dim) &&
-                is_format(problem.cache->values.format, problem.kv_heads, problem.value_dim),
-            "the cache of an attention holds other heads");
-    return std::min(problem.cache->keys.rows(), problem.cache->values.rows());
+    const auto& [keys, values] = *problem.cache;
+    const bool fits = keys.format.heads == problem.kv_heads && values.format.heads == problem.kv_heads &&
+                      keys.format.dim == problem.head_dim && values.format.dim == problem.value_dim;
+    require(fits, "the cache of an attention holds other heads");
+    return std::min(keys.rows(), values.rows());
   }
   require_matrix("keys of an attention", problem.keys);
   const int64_t capacity = problem.keys.dim(0);
