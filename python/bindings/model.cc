@@ -86,8 +86,8 @@ void load(LoadedModel* place, const std::filesystem::path& path, const std::stri
     new (place)
         LoadedModel(path.string(), {.device = device, .activations = activations, .fuse_layers = fuse_layers},
                     {.packed_weights = packed_weights.string(),
-                     .lm_head = lm_head_by_name(lm_head),
                      .kv_type = kv_type_by_name(kv_cache_dtype),
+                     .lm_head = lm_head_by_name(lm_head),
                      .cancelled = job.flag()});
   });
 }

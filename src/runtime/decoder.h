@@ -78,6 +78,7 @@ class Decoder {
   const DecoderSpec& spec() const { return weights_->spec(); }
   const ModelWeights& weights() const { return *weights_; }
   int64_t rows_as_alone() const { return backend_->rows_as_alone(); }
+  KvType kv_type() const { return kv_type_; }
   KvCache make_cache() const { return KvCache(spec(), kv_type_); }
   /// Bytes of weights that `step` reads for so many sequences, each weight once: of the experts as many as
   /// so many tokens can be routed to, and no embedding, of which a step reads rows only.

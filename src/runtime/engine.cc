@@ -104,7 +104,9 @@ void Engine::admit() {
     if (reserved_blocks_ + next.blocks > most_blocks_) return;
     reserved_blocks_ += next.blocks;
     if (keeps_prefixes_) {
-      if (next.text->cache().length() == 0) next.text->begin_with(prefixes_.find(next.text->tokens()));
+      const KvCache& cache = next.text->cache();
+      if (cache.length() == 0 && cache.type() == decoder_.kv_type())
+        next.text->begin_with(prefixes_.find(next.text->tokens()));
       prefixes_.shrink(static_cast<size_t>(most_blocks_ - reserved_blocks_));
     }
     running_.push_back(std::move(next));
@@ -167,7 +169,8 @@ void Engine::draw(const Request& request, std::vector<EngineOutput>& outputs) {
 }
 
 void Engine::keep_prefix(const TokenStream& text) {
-  if (!keeps_prefixes_) return;
+  // A text from a saved state may keep another type.
+  if (!keeps_prefixes_ || text.cache().type() != decoder_.kv_type()) return;
   prefixes_.add(text.tokens(), text.cache().full_blocks());
   prefixes_.shrink(static_cast<size_t>(std::max<int64_t>(0, most_blocks_ - reserved_blocks_)));
 }

@@ -40,12 +40,9 @@ void add_stamp(Digest& digest, const fs::path& file) {
 std::string checksum_of(const ModelWeights& weights, bool rounds) {
   const Checkpoint& checkpoint = weights.checkpoint();
   Digest digest;
-  digest.add_text(fs::weakly_canonical(checkpoint.directory()).string()).add_text(checkpoint.config().dump());
-  for (const std::string& name : checkpoint.tensor_names()) {
-    const SafetensorsEntry& entry = checkpoint.entry(name);
-    digest.add_text(name).add_text(entry.dtype).add_text(to_string(entry.shape));
-    add_value(digest, entry.begin);
-  }
+  digest.add_text(fs::weakly_canonical(checkpoint.directory()).string());
+  add_headers(digest, checkpoint);
+  for (const std::string& name : checkpoint.tensor_names()) add_value(digest, checkpoint.entry(name).begin);
   std::vector<fs::path> files = list_directory(checkpoint.directory());
   std::ranges::sort(files);
   for (const fs::path& file : files) {

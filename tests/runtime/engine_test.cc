@@ -167,6 +167,21 @@ TEST(Engine, APrefixIsRunOnce) {
   }
 }
 
+TEST(Engine, BlocksOfAnotherTypeAreNotShared) {
+  const Subject subject("ct_asym_32", KvType::int8);
+  const std::vector<int32_t> prompt = subject.prompt(200, 1);
+  Engine engine(*subject.decoder, {});
+  // As a state that was saved with another type.
+  engine.submit(std::make_shared<TokenStream>(*subject.decoder,
+                                              GenerateRequest{.prompt = prompt, .max_tokens = 5},
+                                              SequenceState(KvCache(subject.decoder->spec(), KvType::fp32))));
+  run_all(engine);
+  EXPECT_EQ(engine.kept_blocks(), 0u);
+  engine.submit({.prompt = prompt, .max_tokens = 5});
+  EXPECT_EQ(run_all(engine).at(1).cached_tokens, 0);
+  EXPECT_EQ(engine.kept_blocks(), 1u);
+}
+
 TEST(Engine, MemoryBoundsWhatRunsAndWhatIsKept) {
   const Subject subject("ct_asym_32");
   const uint64_t block = subject.decoder->make_cache().block_bytes();
