@@ -231,7 +231,9 @@ void finish_together(const std::vector<TextInTheMaking*>& texts) {
   if (texts.empty()) return;
   Interruptible job;
   job.run([&] {
-    Engine engine(texts[0]->stream()->decoder(), {.kv_cache_memory_bytes = UINT64_MAX / 2});
+    // No more than get the bytes that they get alone, also where weights are dense.
+    Engine engine(texts[0]->stream()->decoder(),
+                  {.max_num_seqs = kRowsAsAlone, .kv_cache_memory_bytes = UINT64_MAX / 2});
     for (TextInTheMaking* text : texts) {
       text->stream()->set_cancelled(job.flag());
       engine.submit(text->stream());

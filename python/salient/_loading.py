@@ -25,13 +25,11 @@ class Running(TypedDict, total=False):
     kv_cache_dtype: str
 
 
-def checked_running(where: str, running: Running) -> Running:
-    """Without what says nothing. Errors: TypeError for an unknown option; ValueError for unknown activations."""
+def checked_running(where: str, running: Running) -> dict[str, Any]:
+    """As _core.Model takes it. Errors: TypeError for an unknown option; ValueError for unknown activations."""
     reject_unknown(where, running, Running.__annotations__)
     _core.check_activations(running.get("activations", "fp32"))
-    if running.get("packed_weights") is None:
-        running.pop("packed_weights", None)
-    return running
+    return {name: value for name, value in running.items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ void add_kernels_options(CLI::App& command, BenchArguments& arguments) {
                                    "Measure products with int4 weights instead of a model: every instruction "
                                    "set and mode of activations, checked against the portable kernels");
   for (const char* name : {"--batch-size", "--prefill-length", "--decode-length", "--activations",
-                           "--packed-weights", "--fuse-layers"})
+                           "--lm-head", "--kv-cache-dtype", "--packed-weights", "--fuse-layers"})
     command.get_option(name)->excludes(kernels);
   BenchKernelsArguments& of_kernels = arguments.of_kernels;
   command

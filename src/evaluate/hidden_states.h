@@ -28,14 +28,14 @@ struct EvaluationOptions {
   LmHead lm_head = LmHead::automatic;  ///< of the model; a reference has its own as stored
 };
 
-/// Hidden states f32 [all tokens, hidden] of all windows behind the last layer. One layer's weights are
-/// prepared at a time. `on_layer` is called after each. Attention reads caches of `kv_type`.
 struct WindowsRun {
   Backend& backend;
   const ModelWeights& weights;
   std::span<const std::vector<int32_t>> windows;
   KvType kv_type = KvType::fp32;
 };
+/// Hidden states f32 [all tokens, hidden] of all windows behind the last layer. One layer's weights are
+/// prepared at a time. `on_layer` is called after each. Attention reads caches of `kv_type`.
 Tensor run_all_layers(const WindowsRun& run, const std::function<void()>& on_layer);
 
 }  // namespace salient

@@ -1,6 +1,7 @@
 #include "runtime/engine.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 
@@ -51,7 +52,8 @@ Engine::Engine(const Decoder& decoder, const EngineOptions& options)
                       !angles_hang_on_length(decoder.spec())) {
   require_positive("max_num_seqs", options.max_num_seqs);
   require_positive("max_num_batched_tokens", options.max_num_batched_tokens);
-  const uint64_t block_bytes = decoder.make_cache().block_bytes();
+  // None where no layer attends.
+  const uint64_t block_bytes = std::max<uint64_t>(1, decoder.make_cache().block_bytes());
   most_blocks_ = static_cast<int64_t>(options.kv_cache_memory_bytes / block_bytes);
   if (most_blocks_ < 1) {
     fail(ErrorKind::invalid_argument, "kv_cache_memory_bytes is {}, but {} positions of {} take {}",
@@ -60,6 +62,11 @@ Engine::Engine(const Decoder& decoder, const EngineOptions& options)
 }
 
 int64_t Engine::submit(std::shared_ptr<TokenStream> text) {
+  const auto is_it = [&](const Request& request) { return request.text == text; };
+  if (&text->decoder() != &decoder_ || std::ranges::any_of(waiting_, is_it) ||
+      std::ranges::any_of(running_, is_it)) {
+    fail(ErrorKind::invalid_argument, "a text of another model, or one that is in the making already");
+  }
   check_tokens(decoder_.spec(), text->tokens());
   const int64_t known = std::ssize(text->tokens());
   const int64_t wanted = text->max_tokens() - std::ssize(text->result().tokens);
@@ -71,7 +78,9 @@ int64_t Engine::submit(std::shared_ptr<TokenStream> text) {
          "holds {}",
          known, most, blocks, kPageRows, options_.kv_cache_memory_bytes, most_blocks_);
   }
-  waiting_.push_back({submitted_, std::move(text), blocks});
+  const bool shares =
+      keeps_prefixes_ && text->cache().length() == 0 && text->cache().type() == decoder_.kv_type();
+  waiting_.push_back({submitted_, std::move(text), blocks, shares});
   return submitted_++;
 }
 
@@ -84,34 +93,33 @@ bool Engine::end_cancelled() {
   return any;
 }
 
-void Engine::remove_ended(std::vector<EngineOutput>& outputs) {
-  for (const Request& request : running_) {
-    if (request.text->ended()) reserved_blocks_ -= request.blocks;
-  }
+void Engine::remove_ended() {
   for (auto* queue : {&running_, &waiting_}) {
     for (const Request& request : *queue) {
       if (!request.text->ended()) continue;
-      keep_prefix(*request.text);
-      outputs.push_back({request.id, request.text, std::nullopt});
+      if (request.shares) keep_prefix(*request.text);
+      outputs_.push_back({request.id, request.text, std::nullopt});
     }
     std::erase_if(*queue, [](const Request& request) { return request.text->ended(); });
   }
+  prefixes_.shrink(static_cast<size_t>(most_blocks_ - reserved_blocks()));
+}
+
+int64_t Engine::reserved_blocks() const {
+  int64_t blocks = 0;
+  for (const Request& request : running_) blocks += request.blocks;
+  return blocks;
 }
 
 void Engine::admit() {
   while (!waiting_.empty() && running() < options_.max_num_seqs) {
-    Request& next = waiting_.front();
-    if (reserved_blocks_ + next.blocks > most_blocks_) return;
-    reserved_blocks_ += next.blocks;
-    if (keeps_prefixes_) {
-      const KvCache& cache = next.text->cache();
-      if (cache.length() == 0 && cache.type() == decoder_.kv_type())
-        next.text->begin_with(prefixes_.find(next.text->tokens()));
-      prefixes_.shrink(static_cast<size_t>(most_blocks_ - reserved_blocks_));
-    }
-    running_.push_back(std::move(next));
+    const Request& next = waiting_.front();
+    if (reserved_blocks() + next.blocks > most_blocks_) break;
+    if (next.shares) next.text->begin_with(prefixes_.find(next.text->tokens()));
+    running_.push_back(next);
     waiting_.pop_front();
   }
+  prefixes_.shrink(static_cast<size_t>(most_blocks_ - reserved_blocks()));
 }
 
 /// Of every text in the making. Those that speculate have passes of their own.
@@ -139,40 +147,42 @@ std::vector<TokenStream::Part> Engine::prompt_pieces(int64_t room) const {
 }
 
 std::vector<EngineOutput> Engine::step(const CancellationFlag* cancelled) {
-  std::vector<EngineOutput> outputs;
   end_cancelled();
-  remove_ended(outputs);
+  remove_ended();
   admit();
-  const std::vector<TokenStream::Part> texts = next_tokens();
-  const int64_t least = texts.empty() ? kPageRows : 0;
-  const std::vector<TokenStream::Part> prompts =
-      prompt_pieces(std::max(least, options_.max_num_batched_tokens - std::ssize(texts)));
   try {
-    for (const auto& pass : passes_of(texts, prompts, decoder_.rows_as_alone()))
+    if (!running_.empty()) throw_if_cancelled(cancelled);
+    const std::vector<TokenStream::Part> texts = next_tokens();
+    // A page at least, or texts in the making would keep prompts waiting for ever.
+    const int64_t room = std::max(kPageRows, options_.max_num_batched_tokens - std::ssize(texts));
+    for (const auto& pass : passes_of(texts, prompt_pieces(room), decoder_.rows_as_alone()))
       TokenStream::run(pass, cancelled);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::cancelled || !end_cancelled()) throw;
   }
-  for (const Request& request : running_) draw(request, outputs);
-  remove_ended(outputs);
-  std::ranges::stable_sort(outputs, {}, &EngineOutput::id);
-  return outputs;
+  for (const Request& request : running_) draw(request);
+  remove_ended();
+  std::ranges::stable_sort(outputs_, {}, &EngineOutput::id);
+  return std::exchange(outputs_, {});
 }
 
 /// The next token of a text, unless its prompt has not been run to the end.
-void Engine::draw(const Request& request, std::vector<EngineOutput>& outputs) {
+void Engine::draw(const Request& request) {
   TokenStream& text = *request.text;
   if (text.in_prompt() || (!text.speculates() && text.pending() > 0)) return;
-  if (text.result().tokens.empty()) keep_prefix(text);
-  if (const auto token = text.next()) outputs.push_back({request.id, request.text, *token});
-  text.may_go_on();  // or a pass would be run for nothing
+  if (request.shares && text.result().tokens.empty()) keep_prefix(text);
+  try {
+    if (const auto token = text.next()) outputs_.push_back({request.id, request.text, *token});
+    text.may_go_on();  // or a pass would be run for nothing
+  } catch (...) {
+    text.stop();  // it would fail for ever, and the others with it
+    throw;
+  }
 }
 
 void Engine::keep_prefix(const TokenStream& text) {
-  // A text from a saved state may keep another type.
-  if (!keeps_prefixes_ || text.cache().type() != decoder_.kv_type()) return;
-  prefixes_.add(text.tokens(), text.cache().full_blocks());
-  prefixes_.shrink(static_cast<size_t>(std::max<int64_t>(0, most_blocks_ - reserved_blocks_)));
+  const auto certain = static_cast<size_t>(text.certain_positions() / kPageRows);
+  prefixes_.add(text.tokens(), text.cache().full_blocks().first(certain));
 }
 
 }  // namespace salient

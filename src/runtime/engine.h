@@ -15,10 +15,10 @@ struct EngineOptions {
   /// Texts that run side by side; the others wait, in the order they came.
   int64_t max_num_seqs = 16;
   /// Tokens of a pass: one of each text in the making, and parts of prompts as far as there is room, in pages
-  /// of kPageRows. A pass that would otherwise do nothing takes a page whatever this says.
+  /// of kPageRows; a page at least whatever this says.
   int64_t max_num_batched_tokens = 512;
   /// Of keys and values: of the texts that run, each counted with all tokens that it may come to, and of kept
-  /// prefixes. A text waits until there is room.
+  /// prefixes. A text waits until there is room. Caches of drafts are not counted.
   uint64_t kv_cache_memory_bytes = uint64_t{1} << 30;
   /// Whether what prompts and texts have left in their caches serves those that begin alike. Without
   /// effect for models that cannot use it: with linear attention, or angles that hang on a prompt's length.
@@ -42,7 +42,8 @@ class Engine {
 
   /// Puts a text behind those that wait and gives it a number, from 0 on. The caller may look at it between
   /// steps, and end it; its result says how it went. Errors: invalid_argument for a token outside the
-  /// vocabulary, and for a text that would not fit into kv_cache_memory_bytes alone.
+  /// vocabulary, a text of another decoder or one that is here already, and for one that would not fit into
+  /// kv_cache_memory_bytes alone.
   int64_t submit(std::shared_ptr<TokenStream> text);
   int64_t submit(const GenerateRequest& request) {
     return submit(std::make_shared<TokenStream>(decoder_, request));
@@ -50,7 +51,8 @@ class Engine {
 
   /// One pass. What it brought, in the order the texts came. Texts whose flag is raised end, be it in the
   /// middle of a pass that `cancelled` has stopped. Errors: those of Decoder::run; cancelled when it was no
-  /// text's flag that was raised. Behind an error every text is as before and may go on.
+  /// text's flag that was raised; those of TokenStream::next, which end the text that has them. The others
+  /// are as before and may go on, and what they had brought comes with the next step.
   std::vector<EngineOutput> step(const CancellationFlag* cancelled = nullptr);
   /// Whether there is nothing left to do.
   bool idle() const { return waiting_.empty() && running_.empty(); }
@@ -65,24 +67,26 @@ class Engine {
     int64_t id;
     std::shared_ptr<TokenStream> text;
     int64_t blocks;  // that it may come to
+    bool shares;     // takes and leaves prefixes: not a text from a state, which may be of anybody's making
   };
 
   void admit();
   std::vector<TokenStream::Part> next_tokens() const;
   std::vector<TokenStream::Part> prompt_pieces(int64_t room) const;
-  void draw(const Request& request, std::vector<EngineOutput>& outputs);
+  void draw(const Request& request);
   void keep_prefix(const TokenStream& text);
   bool end_cancelled();
-  void remove_ended(std::vector<EngineOutput>& outputs);
+  void remove_ended();
+  int64_t reserved_blocks() const;
 
   const Decoder& decoder_;
   EngineOptions options_;
   bool keeps_prefixes_;
   int64_t most_blocks_;
-  int64_t reserved_blocks_ = 0;  // of running_
   int64_t submitted_ = 0;
   std::deque<Request> waiting_;
   std::deque<Request> running_;
+  std::vector<EngineOutput> outputs_;  // of the step, or of one that failed
   PrefixCache prefixes_;
 };
 

@@ -282,9 +282,7 @@ void TokenStream::take_logits(Tensor logits) {
 }
 
 SequenceState TokenStream::state() {
-  // Behind a rejected guess its keys and values still stand where those of the last token belong.
-  const int64_t passed = std::ssize(seen_) - (needs_pass() ? 1 : 0);
-  cache_.truncate(std::min(cache_.length(), passed));
+  cache_.truncate(certain_positions());
   SequenceState state(cache_);
   state.tokens = seen_;
   state.draws = static_cast<int64_t>(sampler_.draws());

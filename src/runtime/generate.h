@@ -116,6 +116,11 @@ class TokenStream {
   /// The text so far, to be gone on with elsewhere. Proposals that were not drawn are not in it.
   SequenceState state();
   const KvCache& cache() const { return cache_; }
+  /// Positions of the cache that are of the text: behind a rejected guess its keys and values still stand
+  /// where those of the last token belong.
+  int64_t certain_positions() const {
+    return std::min(cache_.length(), std::ssize(seen_) - (needs_pass() ? 1 : 0));
+  }
 
   /// How many of a stream's pending tokens a pass takes.
   struct Part {

@@ -86,18 +86,13 @@ std::optional<DType> scale_type(const Widths& widths, const QuantizationScheme& 
   return fits ? DType::f16 : DType::f32;
 }
 
-void copy_rows(const Tensor& from, int64_t row, Tensor& to) {
-  Tensor target = to.slice(row, row + from.dim(0));
-  std::memcpy(target.mutable_bytes(), from.bytes(), from.byte_size());
-}
-
 QuantizedWeight round_pieces(const Tensor& dense, const QuantizationScheme& scheme, DType scales) {
   QuantizedWeight result = allocate_quantized_weight(scheme, dense.dim(0), dense.dim(1), scales);
   for_each_piece(dense, [&](const Tensor& rows, int64_t first) {
     const QuantizedWeight piece = quantize_to_nearest(rows, {}, scheme, scales);
-    copy_rows(piece.codes, first, result.codes);
-    copy_rows(piece.scales, first, result.scales);
-    copy_rows(piece.zeros, first, result.zeros);
+    copy_rows(piece.codes, result.codes, first);
+    copy_rows(piece.scales, result.scales, first);
+    copy_rows(piece.zeros, result.zeros, first);
   });
   return result;
 }

@@ -90,6 +90,8 @@ class Text {
       : stream_(std::make_shared<TokenStream>(std::move(stream))), seed_(seed), output_(std::move(output)) {}
 
   const std::shared_ptr<TokenStream>& stream() { return stream_; }
+  /// Behind `finish`: its keys and values would stay as long as the texts beside it.
+  void release() { stream_.reset(); }
   /// False once the text has ended.
   bool take(std::optional<int32_t> token) {
     if (!token) return false;
@@ -110,17 +112,17 @@ class Text {
   TextOutput output_;
 };
 
-/// To their ends, side by side, in a fresh engine.
+/// What a fresh engine was given, in this order, to the ends, side by side.
 std::vector<Generation> write_together(Engine& engine, std::span<Text> texts,
                                        const CancellationFlag* cancelled,
                                        const Model::DoneCallback& on_done = {}) {
   std::vector<Generation> results(texts.size());
-  for (Text& text : texts) engine.submit(text.stream());
   while (!engine.idle()) {
     for (const auto& [id, stream, token] : engine.step(cancelled)) {
       const auto index = static_cast<size_t>(id);
       if (texts[index].take(token)) continue;
       results[index] = texts[index].finish();
+      texts[index].release();
       if (on_done) on_done(index, results[index]);
     }
   }
@@ -242,13 +244,13 @@ std::vector<Generation> Model::generate_several(std::string_view prompt, int64_t
   all.insert(all.end(), ids.begin(), ids.end());
   TokenStream first = state_->start(ids, options, std::move(before));
   first.prefill();
+  // As many as share a pass: each holds keys and values of its own.
+  Engine engine(state_->decoder, {.max_num_seqs = kRowsAsAlone, .kv_cache_memory_bytes = UINT64_MAX / 2});
   std::vector<Text> texts;
   for (int64_t i = 0; i < count; ++i) {
     const uint64_t seed = options.seed + static_cast<uint64_t>(i);
-    texts.emplace_back(first.fork(seed), seed, state_->output(all, options, {}));
+    engine.submit(texts.emplace_back(first.fork(seed), seed, state_->output(all, options, {})).stream());
   }
-  // As many as share a pass: each holds keys and values of its own.
-  Engine engine(state_->decoder, {.max_num_seqs = kRowsAsAlone, .kv_cache_memory_bytes = UINT64_MAX / 2});
   return write_together(engine, texts, options.cancelled);
 }
 
@@ -266,8 +268,10 @@ std::vector<Generation> Model::generate_batch(const std::vector<std::string>& pr
     with_context(fmt::format("prompt {}", i + 1), [&] {
       SequenceState nothing(state_->decoder.make_cache());
       const std::vector<int32_t> ids = state_->prompt_ids(prompts[i], nothing);
-      texts.emplace_back(state_->start(ids, options, std::move(nothing)), options.seed,
-                         state_->output(ids, options, {}));
+      engine.submit(texts
+                        .emplace_back(state_->start(ids, options, std::move(nothing)), options.seed,
+                                      state_->output(ids, options, {}))
+                        .stream());
     });
   }
   return write_together(engine, texts, options.cancelled, on_done);

@@ -51,7 +51,10 @@ Head read_head(const std::string& text, const StateOwner& owner) {
          "the state is of another model or another config.json (digest {}, not {})", quoted_name(model),
          owner.digest);
   }
-  return {.kv_type = kv_type_by_name(view.at("kv").as_string()),
+  const std::string& kv = view.at("kv").as_string();
+  if (kv != "fp32" && kv != "fp16" && kv != "int8")
+    fail(ErrorKind::unsupported, "keys and values as \"{}\", of which fp32, fp16 and int8 are known", kv);
+  return {.kv_type = kv_type_by_name(kv),
           .cached = view.at("cached").as_int(0),
           .draws = view.at("draws").as_int(0)};
 }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
 #include <random>
 
@@ -180,6 +181,84 @@ TEST(Engine, BlocksOfAnotherTypeAreNotShared) {
   engine.submit({.prompt = prompt, .max_tokens = 5});
   EXPECT_EQ(run_all(engine).at(1).cached_tokens, 0);
   EXPECT_EQ(engine.kept_blocks(), 1u);
+}
+
+TEST(Engine, RefusesTextsOfOthersAndThoseThatItHas) {
+  const Subject subject("ct_asym_32");
+  const Subject other("llama_gqa");
+  const std::vector<int32_t> prompt = subject.prompt(20, 1);
+  Engine engine(*subject.decoder, {});
+  const auto text =
+      std::make_shared<TokenStream>(*subject.decoder, GenerateRequest{.prompt = prompt, .max_tokens = 5});
+  engine.submit(text);
+  const auto foreign =
+      std::make_shared<TokenStream>(*other.decoder, GenerateRequest{.prompt = prompt, .max_tokens = 5});
+  for (const auto& bad : {text, foreign}) {
+    EXPECT_THAT([&] { engine.submit(bad); },
+                throws_error(ErrorKind::invalid_argument, HasSubstr("another model, or one that is in")));
+  }
+  EXPECT_EQ(run_all(engine).size(), 1u);
+}
+
+/// A text of which no token can be drawn.
+TEST(Engine, ATextThatFailsEndsAloneAndNothingOfOthersIsLost) {
+  const Subject subject("ct_asym_32");
+  Work work = mixed_work(subject);
+  const auto expected = alone(subject, work);
+  GenerateRequest hopeless{.max_tokens = 5};
+  for (int32_t token = 0; token < subject.decoder->spec().vocab_size; ++token)
+    hopeless.sampling.logit_bias[token] = -INFINITY;
+  const std::vector<int32_t> prompt = subject.prompt(3, 1);
+  hopeless.prompt = prompt;
+  Engine engine(*subject.decoder, {});
+  engine.submit(work.request(0));
+  engine.submit(hopeless);
+  for (size_t i = 1; i < work.requests.size(); ++i) engine.submit(work.request(i));
+  EXPECT_THROW(engine.step(), Error);
+  const auto results = run_all(engine);
+  ASSERT_EQ(results.size(), expected.size() + 1);
+  EXPECT_EQ(results.at(1).reason, FinishReason::callback);
+  EXPECT_EQ(results.at(0).tokens, expected[0]);
+  for (size_t i = 1; i < expected.size(); ++i)
+    EXPECT_EQ(results.at(static_cast<int64_t>(i) + 1).tokens, expected[i]) << i;
+}
+
+TEST(Engine, ALongPromptAdvancesBesideATextHoweverFewTokensAPassTakes) {
+  const Subject subject("ct_asym_32");
+  Engine engine(*subject.decoder, {.max_num_batched_tokens = 2});
+  const std::vector<int32_t> prompt = subject.prompt(300, 1);
+  const auto text = std::make_shared<TokenStream>(
+      *subject.decoder, GenerateRequest{.prompt = std::span(prompt).first(5), .max_tokens = 40});
+  const auto late =
+      std::make_shared<TokenStream>(*subject.decoder, GenerateRequest{.prompt = prompt, .max_tokens = 2});
+  engine.submit(text);
+  engine.submit(late);
+  for (int step = 0; step < 8; ++step) engine.step();
+  EXPECT_FALSE(text->ended());
+  EXPECT_TRUE(late->ended());
+}
+
+/// What a rejected guess left behind is no prefix.
+TEST(Engine, RejectedGuessesAreNotKept) {
+  const Subject subject("llama_gqa");
+  const Subject other("llama_tied");
+  const std::vector<int32_t> prompt = subject.prompt(120, 4);
+  int64_t rejected = 0;
+  for (int64_t drawn = 6; drawn <= 10; ++drawn) {  // the page ends behind the eighth
+    Engine engine(*subject.decoder, {});
+    const auto text = std::make_shared<TokenStream>(
+        *subject.decoder,
+        GenerateRequest{
+            .prompt = prompt, .max_tokens = 40, .speculation = {.tokens = 4, .draft = &*other.decoder}});
+    engine.submit(text);
+    while (std::ssize(text->result().tokens) < drawn) engine.step();
+    const bool certain = text->certain_positions() >= kPageRows;
+    rejected += text->cache().length() > text->certain_positions() ? 1 : 0;
+    text->stop();
+    engine.step();
+    EXPECT_EQ(engine.kept_blocks(), certain ? 1u : 0u) << drawn;
+  }
+  EXPECT_GT(rejected, 0);
 }
 
 TEST(Engine, MemoryBoundsWhatRunsAndWhatIsKept) {
