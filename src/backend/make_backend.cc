@@ -1,28 +1,19 @@
-#include <array>
-#include <utility>
-
 #include "backend/backend.h"
 #include "base/error.h"
+#include "base/names.h"
 
 namespace salient {
 namespace {
 
-constexpr std::array<std::pair<ActivationMode, std::string_view>, 3> kActivationModes{
-    {{ActivationMode::fp32, "fp32"}, {ActivationMode::int16, "int16"}, {ActivationMode::int8, "int8"}}};
+constexpr NameTable<ActivationMode, 3> kActivationModes(
+    {{{ActivationMode::fp32, "fp32"}, {ActivationMode::int16, "int16"}, {ActivationMode::int8, "int8"}}});
 
 }  // namespace
 
-std::string_view to_string(ActivationMode mode) {
-  for (const auto& [known, name] : kActivationModes) {
-    if (known == mode) return name;
-  }
-  return "?";
-}
+std::string_view to_string(ActivationMode mode) { return kActivationModes.name_of(mode); }
 
 ActivationMode activation_mode_by_name(std::string_view name) {
-  for (const auto& [mode, known] : kActivationModes) {
-    if (known == name) return mode;
-  }
+  if (const auto mode = kActivationModes.find(name)) return *mode;
   fail(ErrorKind::invalid_argument, "activations \"{}\" are not known (fp32, int16, int8)", name);
 }
 

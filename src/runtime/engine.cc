@@ -132,7 +132,7 @@ std::vector<TokenStream::Part> Engine::next_tokens() const {
   return parts;
 }
 
-/// Of as many prompts as there is room for; at least a page where nothing else is to be run.
+/// Of as many prompts as there is room for.
 std::vector<TokenStream::Part> Engine::prompt_pieces(int64_t room) const {
   std::vector<TokenStream::Part> parts;
   for (const Request& request : running_) {

@@ -1,23 +1,21 @@
 #include "runtime/head.h"
 
 #include <algorithm>
-#include <array>
 #include <cctype>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <optional>
-#include <utility>
 
 #include "base/error.h"
+#include "base/names.h"
 #include "base/parallel.h"
 #include "quant/group_quantize.h"
 
 namespace salient {
 namespace {
 
-constexpr std::array<std::pair<LmHead, std::string_view>, 3> kLmHeads{
-    {{LmHead::automatic, "auto"}, {LmHead::int8, "int8"}, {LmHead::stored, "stored"}}};
+constexpr NameTable<LmHead, 3> kLmHeads(
+    {{{LmHead::automatic, "auto"}, {LmHead::int8, "int8"}, {LmHead::stored, "stored"}}});
 
 /// Rows that are widened to f32 at a time: a large head takes gigabytes so.
 constexpr size_t kRowsOfPiece = 64;
@@ -108,9 +106,7 @@ std::string form_of(const LinearWeight& weight) {
 }  // namespace
 
 LmHead lm_head_by_name(std::string_view name) {
-  for (const auto& [lm_head, known] : kLmHeads) {
-    if (known == name) return lm_head;
-  }
+  if (const auto lm_head = kLmHeads.find(name)) return *lm_head;
   fail(ErrorKind::invalid_argument, "lm_head \"{}\" is not known (auto, int8, stored)", name);
 }
 

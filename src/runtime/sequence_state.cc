@@ -38,6 +38,15 @@ struct Head {
   int64_t draws;
 };
 
+KvType kv_type_of(const JsonView& view) {
+  try {
+    return kv_type_by_name(view.as_string());
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::invalid_argument) view.reject(error.what());
+    throw;
+  }
+}
+
 Head read_head(const std::string& text, const StateOwner& owner) {
   const Json json = parse_json(text, kHead, DuplicateKeys::refuse);
   const JsonView view(json, kHead);
@@ -51,10 +60,7 @@ Head read_head(const std::string& text, const StateOwner& owner) {
          "the state is of another model or another config.json (digest {}, not {})", quoted_name(model),
          owner.digest);
   }
-  const std::string& kv = view.at("kv").as_string();
-  if (kv != "fp32" && kv != "fp16" && kv != "int8")
-    fail(ErrorKind::unsupported, "keys and values as \"{}\", of which fp32, fp16 and int8 are known", kv);
-  return {.kv_type = kv_type_by_name(kv),
+  return {.kv_type = kv_type_of(view.at("kv")),
           .cached = view.at("cached").as_int(0),
           .draws = view.at("draws").as_int(0)};
 }

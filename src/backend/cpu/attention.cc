@@ -278,12 +278,17 @@ class BlockAttention {
 /// the bytes.
 class PartedAttention {
  public:
-  PartedAttention(const CpuContext& context, const AttentionProblem& problem)
-      : context_(context), problem_(problem), group_(problem.heads / problem.kv_heads) {
-    const int64_t count = problem.query.dim(0);
-    rows_ = count * group_;
-    first_key_ = problem.window == 0 ? 0 : std::max<int64_t>(0, problem.first_position - problem.window + 1);
-    end_ = problem.first_position + count;
+  /// Of queries [begin, end).
+  PartedAttention(const CpuContext& context, const AttentionProblem& problem, int64_t begin, int64_t end)
+      : context_(context),
+        problem_(problem),
+        begin_(begin),
+        queries_end_(end),
+        group_(problem.heads / problem.kv_heads),
+        rows_((end - begin) * group_) {
+    const int64_t position = problem.first_position + begin;
+    first_key_ = problem.window == 0 ? 0 : std::max<int64_t>(0, position - problem.window + 1);
+    end_ = problem.first_position + end;
     parts_ = blocks_of(end_, kPartKeys) - first_key_ / kPartKeys;
     const int64_t softmaxes = problem.kv_heads * parts_ * rows_;
     const auto total_bytes = static_cast<size_t>(softmaxes) * sizeof(SoftmaxTotal);
@@ -318,8 +323,8 @@ class PartedAttention {
     const int64_t begin = (first_key_ / kPartKeys + part) * kPartKeys;
     const int64_t first = std::max(begin, first_key_);
     const Block block{.kv_head = kv_head,
-                      .begin = 0,
-                      .end = problem_.query.dim(0),
+                      .begin = begin_,
+                      .end = queries_end_,
                       .first_key = first,
                       .keys = std::min(begin + kPartKeys, end_) - first};
     const int64_t at = (kv_head * parts_ + part) * rows_;
@@ -341,7 +346,8 @@ class PartedAttention {
     double all = 0;
     for (int64_t part = 0; part < parts_; ++part) all += weight(part);
     for (int64_t part = 0; part < parts_; ++part) factors[part] = static_cast<float>(weight(part) / all);
-    const int64_t head = row / group_ * problem_.heads + kv_head * group_ + row % group_;
+    const int64_t query = begin_ + row / group_;
+    const int64_t head = query * problem_.heads + kv_head * group_ + row % group_;
     context_.kernels.weighted_sum(
         {.factors = factors,
          .factor_stride = parts_,
@@ -356,6 +362,8 @@ class PartedAttention {
 
   const CpuContext& context_;
   const AttentionProblem& problem_;
+  int64_t begin_;
+  int64_t queries_end_;
   int64_t group_;
   int64_t rows_;  // queries times heads of a group
   int64_t first_key_;
@@ -415,26 +423,6 @@ class BlockedAttention {
   std::vector<Block> blocks_;
 };
 
-/// Of queries [begin, end) alone.
-void attend_few(const CpuContext& context, const AttentionProblem& problem, int64_t begin, int64_t end) {
-  Tensor output = problem.output.slice(begin, end);
-  PartedAttention(context, {.query = problem.query.slice(begin, end),
-                            .cache = problem.cache,
-                            .keys = problem.keys,
-                            .values = problem.values,
-                            .output = output,
-                            .heads = problem.heads,
-                            .kv_heads = problem.kv_heads,
-                            .head_dim = problem.head_dim,
-                            .value_dim = problem.value_dim,
-                            .first_position = problem.first_position + begin,
-                            .window = problem.window,
-                            .scale = problem.scale,
-                            .softcap = problem.softcap,
-                            .slopes = problem.slopes})
-      .run();
-}
-
 }  // namespace
 
 void attend(const CpuContext& context, const AttentionProblem& problem, MatmulPrecision precision) {
@@ -444,7 +432,7 @@ void attend(const CpuContext& context, const AttentionProblem& problem, MatmulPr
     const int64_t position = problem.first_position + begin;
     const int64_t end = std::min(count, begin + kPageRows - position % kPageRows);
     if (end - begin <= kFewQueries) {
-      attend_few(context, problem, begin, end);
+      PartedAttention(context, problem, begin, end).run();
     } else {
       many.add(begin, end);
     }
