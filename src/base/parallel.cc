@@ -9,8 +9,11 @@
 #include <exception>
 #include <mutex>
 #include <new>
+#include <optional>
+#include <span>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -23,27 +26,71 @@
 namespace salient {
 namespace {
 
-/// One call of parallel_for: chunks are handed out by a counter.
+/// Chunks of a job that one thread takes from the front, one after the other, for the memory that they read
+/// is then one stream, which the processor reads ahead; and the same one in the next job of that shape, so
+/// that what fits stays in that thread's cache. Threads that have nothing left take from the back.
+class alignas(64) Share {
+ public:
+  /// Of chunks [begin, end). Nobody may be taking any.
+  void assign(size_t begin, size_t end) { left_.store(pack(begin, end), std::memory_order_relaxed); }
+
+  std::optional<size_t> take_first() {
+    return take([](uint64_t begin, uint64_t end) { return std::pair(begin, pack(begin + 1, end)); });
+  }
+  std::optional<size_t> take_last() {
+    return take([](uint64_t begin, uint64_t end) { return std::pair(end - 1, pack(begin, end - 1)); });
+  }
+
+ private:
+  static constexpr int kBits = 32;
+  static constexpr uint64_t pack(uint64_t begin, uint64_t end) { return begin << kBits | end; }
+
+  /// `split` says of what is left which chunk to take and what then remains.
+  template <typename Split>
+  std::optional<size_t> take(const Split& split) {
+    uint64_t left = left_.load(std::memory_order_relaxed);
+    while (true) {
+      const uint64_t begin = left >> kBits;
+      const uint64_t end = left & UINT32_MAX;
+      if (begin >= end) return std::nullopt;
+      const auto [chunk, rest] = split(begin, end);
+      if (left_.compare_exchange_weak(left, rest, std::memory_order_relaxed)) return chunk;
+    }
+  }
+
+  std::atomic<uint64_t> left_{0};
+};
+
+/// One call of parallel_for.
 struct Job {
   size_t count;
   size_t grain;
   size_t chunks;
   const std::function<void(size_t, size_t)>* body;
-  alignas(64) std::atomic<size_t> next{0};
   std::atomic<bool> failed{false};
   std::exception_ptr error{};
   std::mutex error_mutex{};  // taken by chunks that throw only
 
-  void run() {
-    for (size_t chunk = next.fetch_add(1); chunk < chunks && !failed; chunk = next.fetch_add(1)) {
-      const size_t begin = chunk * grain;
-      try {
-        (*body)(begin, std::min(count, begin + grain));
-      } catch (...) {
-        const std::lock_guard lock(error_mutex);
-        if (!error) error = std::current_exception();
-        failed = true;
-      }
+  void run(size_t chunk) {
+    const size_t begin = chunk * grain;
+    try {
+      (*body)(begin, std::min(count, begin + grain));
+    } catch (...) {
+      const std::lock_guard lock(error_mutex);
+      if (!error) error = std::current_exception();
+      failed = true;
+    }
+  }
+  void run_alone() {
+    for (size_t chunk = 0; chunk < chunks && !failed; ++chunk) run(chunk);
+  }
+  void run_shares(std::span<Share> shares, size_t own) {
+    while (!failed) {
+      std::optional<size_t> chunk = shares[own].take_first();
+      for (size_t i = 1; !chunk && i < shares.size(); ++i)
+        chunk = shares[(own + i) % shares.size()].take_last();
+      if (!chunk) return;
+      run(*chunk);
     }
   }
 };
@@ -86,11 +133,11 @@ size_t processors() { return std::min(processors_by_affinity(), processors_by_cg
 class ThreadPool {
  public:
   explicit ThreadPool(size_t threads)
-      : wanted_(threads), spin_(threads <= processors() ? kSpin : kCrowdedSpin) {
+      : wanted_(threads), spin_(threads <= processors() ? kSpin : kCrowdedSpin), shares_(threads) {
     // Where the system allows no more threads or has no memory for them, those that started do the work.
     try {
       workers_.reserve(threads - 1);
-      for (size_t i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+      for (size_t i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
     } catch (const std::system_error&) {
     } catch (const std::bad_alloc&) {
     }
@@ -107,11 +154,13 @@ class ThreadPool {
 
   void run(Job& job) {
     job_ = &job;
+    for (size_t i = 0; i < wanted_; ++i)
+      shares_[i].assign(job.chunks * i / wanted_, job.chunks * (i + 1) / wanted_);
     gate_.store(kOpen, std::memory_order_release);
     announce();
     {
       const InsideScope scope;
-      job.run();
+      job.run_shares(shares_, 0);
     }
     uint32_t inside = gate_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
     while (inside != 0) {
@@ -131,7 +180,7 @@ class ThreadPool {
     news_.notify_all();
   }
 
-  void work() {
+  void work(size_t own) {
     const InsideScope scope;
     uint32_t seen = 0;
     while (true) {
@@ -139,7 +188,7 @@ class ThreadPool {
       seen = news_.load(std::memory_order_acquire);
       if (stop_.load(std::memory_order_relaxed)) return;
       if (!enter()) continue;
-      job_->run();
+      job_->run_shares(shares_, own);
       // Nothing of the job may be touched from here on. The last one wakes a caller that has fallen asleep.
       if (gate_.fetch_sub(1, std::memory_order_acq_rel) == 1) gate_.notify_one();
     }
@@ -161,7 +210,9 @@ class ThreadPool {
   alignas(64) std::atomic<uint32_t> news_{0};
   std::atomic<bool> stop_{false};
   alignas(64) std::atomic<uint32_t> gate_{0};
-  Job* job_ = nullptr;  // written while the gate is closed and nobody inside
+  // Written while the gate is closed and nobody inside.
+  Job* job_ = nullptr;
+  std::vector<Share> shares_;  // of the caller first
 };
 
 constexpr int kMostThreads = 1024;
@@ -240,8 +291,9 @@ void parallel_for(size_t count, size_t grain, const std::function<void(size_t, s
   if (count == 0) return;
   grain = std::max<size_t>(1, grain);
   Job job{.count = count, .grain = grain, .chunks = (count + grain - 1) / grain, .body = &body};
-  if (inside_parallel_for || job.chunks == 1) {
-    job.run();
+  // A share counts chunks in 32 bits.
+  if (inside_parallel_for || job.chunks == 1 || job.chunks > UINT32_MAX) {
+    job.run_alone();
   } else {
     SharedPool& shared = shared_pool();
     // The lock keeps callers in different threads apart: one job owns the pool at a time.
@@ -249,7 +301,7 @@ void parallel_for(size_t count, size_t grain, const std::function<void(size_t, s
     const size_t threads = thread_count();
     if (threads == 1) {
       const InsideScope scope;
-      job.run();
+      job.run_alone();
     } else {
       if (!shared.pool || shared.pool->wanted() != threads)
         shared.pool = std::make_unique<ThreadPool>(threads);

@@ -107,6 +107,23 @@ TEST(ParallelFor, CallersInSeveralThreadsTakeTurns) {
 }
 
 /// Long enough for workers to fall asleep between jobs, and in one for the caller to.
+TEST(ParallelFor, WhatOneThreadIsNotDoneWithOthersTake) {
+  set_thread_count(2);
+  constexpr size_t kChunks = 100;
+  std::atomic<size_t> others{0};
+  bool all_others_ran = false;
+  parallel_for(kChunks, 1, [&](size_t begin, size_t) {
+    if (begin != 0) {
+      others++;
+      return;
+    }
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (others < kChunks - 1 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+    all_others_ran = others == kChunks - 1;
+  });
+  EXPECT_TRUE(all_others_ran);
+}
+
 TEST(ParallelFor, SleepersWake) {
   for (const size_t threads : {2, 5}) {
     set_thread_count(threads);
