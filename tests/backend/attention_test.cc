@@ -239,6 +239,38 @@ TEST_P(AttentionTest, FewQueriesOverKeysInParts) {
   }
 }
 
+/// Passes are 512 keys. Behind a window later queries see nothing of a pass that earlier ones of their block
+/// see.
+TEST_P(AttentionTest, ManyQueriesOverKeysInPasses) {
+  const std::vector<Case> cases{
+      {.count = 60, .first_position = 1000, .heads = 6, .kv_heads = 2, .head_dim = 20, .value_dim = 36},
+      {.count = 60, .first_position = 1000, .heads = 4, .kv_heads = 2, .window = 9},
+      {.count = 100, .first_position = 1500, .heads = 4, .kv_heads = 2, .window = 530},
+      {.count = 30, .first_position = 1010, .heads = 2, .kv_heads = 1, .softcap = 2},
+      {.count = 30, .first_position = 1030, .heads = 2, .kv_heads = 2, .slopes = {0.5f, 0.0625f}},
+      {.count = 20, .first_position = 500, .heads = 40, .kv_heads = 1},
+  };
+  for (const Case& c : cases) {
+    const Inputs in = inputs_for(c);
+    EXPECT_LT(error(c, in, run(c, in)), kBound)
+        << c.count << " from " << c.first_position << ", heads " << c.heads << ", window " << c.window;
+    expect_same_for_any_thread_count([&] { return run(c, in); });
+    if (!use_bf16()) continue;
+    EXPECT_LT(error(c, in, run(c, in)), 3e-2) << "bf16, " << c.count << " from " << c.first_position;
+  }
+}
+
+/// One pass far below another, on either side, has no weight.
+TEST_P(AttentionTest, PassesOfVeryDifferentScores) {
+  const Case c{.count = 10, .first_position = 1100, .head_dim = 16};
+  for (const int64_t peak : {0, 700, 1050}) {
+    Inputs in = inputs_for(c);
+    float* key = in.keys.mutable_values<float>().data() + peak * 16;
+    for (int64_t d = 0; d < 16; ++d) key[d] = at(in.query, 0, d) * 500;
+    EXPECT_LT(error(c, in, run(c, in)), kBound) << peak;
+  }
+}
+
 TEST_P(AttentionTest, PartsOfEveryKind) {
   const std::vector<Case> cases{
       {.count = 1, .first_position = 300, .heads = 8, .kv_heads = 1, .head_dim = 64},
@@ -279,6 +311,7 @@ TEST_P(AttentionTest, CachesOfEveryType) {
       {.count = 300, .heads = 4, .kv_heads = 2, .head_dim = 33},
       {.count = 140, .first_position = 250, .heads = 4, .kv_heads = 1, .head_dim = 64, .window = 100},
       {.count = 3, .first_position = 0, .heads = 2, .kv_heads = 2, .head_dim = 16},
+      {.count = 40, .first_position = 1000, .heads = 4, .kv_heads = 2, .head_dim = 33},
   };
   for (const KvType type : {KvType::fp32, KvType::fp16, KvType::int8}) {
     for (const Case& c : cases) {

@@ -151,7 +151,7 @@ TEST_P(TilesTest, AttentionWeightsAreExponentialsOfTheDistanceToTheLargest) {
     if (count > 20) values[3] = -INFINITY;
     const int64_t tiles = depth_tiles(count) + 1;
     std::vector<uint16_t> out(static_cast<size_t>(tiles * kTileElements), uint16_t{0x7fc0});
-    const float factor = kernels->attention_weights(
+    const SoftmaxTotal total = kernels->attention_weights(
         {.scores = values.data(), .count = count, .out = out.data(), .out_tiles = tiles});
     const float largest = *std::ranges::max_element(values);
     double sum = 0;
@@ -162,7 +162,8 @@ TEST_P(TilesTest, AttentionWeightsAreExponentialsOfTheDistanceToTheLargest) {
       ASSERT_NEAR(to_float(BFloat16{out[place]}), exact, exact / 250) << k << " of " << count;
       sum += exact;
     }
-    EXPECT_NEAR(factor, 1 / sum, 1e-5 / sum) << count;
+    EXPECT_EQ(total.highest, largest) << count;
+    EXPECT_NEAR(total.sum, sum, 1e-5 * sum) << count;
     EXPECT_EQ(out[kTileDepth], 0x7fc0) << "the next row";
   }
 }

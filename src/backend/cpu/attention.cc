@@ -24,12 +24,15 @@ constexpr int64_t kPartKeys = kPageRows;
 constexpr int64_t kPieceWork = int64_t{1} << 19;
 /// Queries that share a pass over the keys. More would compute more scores above the diagonal.
 constexpr int64_t kMostQueries = 64;
-/// Scores of one block, a megabyte.
+/// Keys whose scores many queries take at a time: with their values and scores they stay in a second-level
+/// cache.
+constexpr int64_t kPassKeys = 4 * kPageRows;
+/// Scores of one pass, a megabyte.
 constexpr int64_t kMostScores = int64_t{1} << 18;
 
-/// The queries [begin, end) of all heads that share one kv head, over the keys that any of them sees. Scores
-/// have a row per (query, head), so that the small products have many rows and read the keys once for the
-/// whole group.
+/// The queries [begin, end) of all heads that share one kv head, over some of the keys that any of them sees.
+/// Scores have a row per (query, head), so that the small products have many rows and read the keys once for
+/// the whole group.
 struct Block {
   int64_t kv_head;
   int64_t begin;
@@ -37,6 +40,11 @@ struct Block {
   int64_t first_key;
   int64_t keys;
 };
+
+/// The first of the heads in row `query` of queries or outputs that share a kv head.
+int64_t heads_of_group(const AttentionProblem& problem, int64_t query, int64_t kv_head) {
+  return query * problem.heads + kv_head * (problem.heads / problem.kv_heads);
+}
 
 class BlockAttention {
  public:
@@ -51,40 +59,28 @@ class BlockAttention {
         values_(rows(problem.values, problem.cache == nullptr ? nullptr : &problem.cache->values,
                      ScratchUse::cached_values)),
         queries_(scratch<float>(ScratchUse::queries, rows_ * problem.head_dim)),
-        scores_(scratch<float>(ScratchUse::scores, rows_ * block.keys)),
-        mixed_(scratch<float>(ScratchUse::mixed, rows_ * problem.value_dim)) {}
+        scores_(scratch<float>(ScratchUse::scores, rows_ * block.keys)) {}
 
-  void run() {
-    gather_queries();
-    score();
-    for (int64_t row = 0; row < rows_; ++row) normalize(row);
-    mix_values();
-    scatter();
-  }
-
-  /// The block alone, with its own softmax: `mixed` [rows, value_dim], and what each row's softmax divided
-  /// by.
-  void run_part(float* mixed, SoftmaxTotal* totals) {
-    mixed_ = mixed;
+  /// What each row mixes of the block's values to `mixed` [rows, value_dim], 0 where it sees none of its
+  /// keys; what its softmax divided by to `totals`.
+  void run(float* mixed, SoftmaxTotal* totals) {
     gather_queries();
     score();
     for (int64_t row = 0; row < rows_; ++row) totals[row] = normalize(row);
-    mix_values();
+    mix_values(mixed);
   }
 
   /// The same with products of bf16. Weights stay between 0 and 1 until their products are summed, so that
   /// none is lost below the others' rounding errors.
-  void run_in_tiles() {
+  void run_in_tiles(float* mixed, SoftmaxTotal* totals) {
     gather_queries();
     score_in_tiles();
-    auto* factors = scratch<float>(ScratchUse::factors, rows_);
-    const PackedMatrix weights = weigh_in_tiles(factors);
-    mix_values_in_tiles(weights);
+    mix_values_in_tiles(weigh_in_tiles(totals), mixed);
     for (int64_t row = 0; row < rows_; ++row) {
-      float* mixed = mixed_ + row * problem_.value_dim;
-      for (int64_t i = 0; i < problem_.value_dim; ++i) mixed[i] *= factors[row];
+      const float factor = totals[row].sum == 0 ? 0.0f : static_cast<float>(1 / totals[row].sum);
+      float* values = mixed + row * problem_.value_dim;
+      for (int64_t i = 0; i < problem_.value_dim; ++i) values[i] *= factor;
     }
-    scatter();
   }
 
  private:
@@ -97,17 +93,13 @@ class BlockAttention {
     return {tensor.values<float>().data() + block_.first_key * stride + block_.kv_head * dim, stride};
   }
 
-  /// Where the heads of this group, each `width` wide, lie in row `query` of the query or output tensor.
-  int64_t offset(int64_t query, int64_t width) const {
-    return (query * problem_.heads + block_.kv_head * group_) * width;
-  }
-
   void gather_queries() {
     const float* in = problem_.query.values<float>().data();
     const int64_t width = group_ * problem_.head_dim;
     for (int64_t query = block_.begin; query < block_.end; ++query) {
+      const float* heads = in + heads_of_group(problem_, query, block_.kv_head) * problem_.head_dim;
       float* out = queries_ + (query - block_.begin) * width;
-      for (int64_t i = 0; i < width; ++i) out[i] = in[offset(query, problem_.head_dim) + i] * problem_.scale;
+      for (int64_t i = 0; i < width; ++i) out[i] = heads[i] * problem_.scale;
     }
   }
 
@@ -154,26 +146,29 @@ class BlockAttention {
                     .accumulate = 0});
   }
 
-  /// A left operand [rows, keys]; what each row of its product has to be multiplied by goes to `factors`.
-  PackedMatrix weigh_in_tiles(float* factors) {
+  /// A left operand [rows, keys] of e^(score - the row's highest).
+  PackedMatrix weigh_in_tiles(SoftmaxTotal* totals) {
     const int64_t tiles = depth_tiles(block_.keys);
     const int64_t stride = tiles * kTileElements;
     auto* weights = scratch<uint16_t>(ScratchUse::packed_queries, packed_elements(rows_, block_.keys));
     for (int64_t row = 0; row < rows_; ++row) {
+      uint16_t* out = weights + row / kTileRows * stride + row % kTileRows * kTileDepth;
       const KeyRange seen = keys_of(row);
+      if (seen.begin >= seen.end) {
+        for (int64_t tile = 0; tile < tiles; ++tile) std::fill_n(out + tile * kTileElements, kTileDepth, 0);
+        totals[row] = {-INFINITY, 0};
+        continue;
+      }
       float* scores = scores_ + row * block_.keys;
-      adjust(scores, seen.begin, seen.end, row % group_);
+      adjust(scores, seen, row);
       std::fill(scores, scores + seen.begin, -INFINITY);
-      factors[row] = context_.tiles->attention_weights(
-          {.scores = scores,
-           .count = seen.end,
-           .out = weights + row / kTileRows * stride + row % kTileRows * kTileDepth,
-           .out_tiles = tiles});
+      totals[row] = context_.tiles->attention_weights(
+          {.scores = scores, .count = seen.end, .out = out, .out_tiles = tiles});
     }
     return {weights, stride};
   }
 
-  void mix_values_in_tiles(const PackedMatrix& weights) {
+  void mix_values_in_tiles(const PackedMatrix& weights, float* mixed) {
     const int64_t stride = depth_tiles(block_.keys) * kTileElements;
     auto* values =
         scratch<uint16_t>(ScratchUse::packed_keys, packed_elements(problem_.value_dim, block_.keys));
@@ -186,7 +181,7 @@ class BlockAttention {
                               .tiles = depth_tiles(block_.keys),
                               .rows = rows_,
                               .columns = problem_.value_dim,
-                              .out = mixed_,
+                              .out = mixed,
                               .out_stride = problem_.value_dim,
                               .accumulate = 0});
   }
@@ -196,8 +191,10 @@ class BlockAttention {
     int64_t begin;
     int64_t end;
   };
+  int64_t position_of(int64_t row) const { return problem_.first_position + block_.begin + row / group_; }
+
   KeyRange keys_of(int64_t row) const {
-    const int64_t position = problem_.first_position + block_.begin + row / group_;
+    const int64_t position = position_of(row);
     const int64_t oldest = problem_.window == 0 ? 0 : std::max<int64_t>(0, position - problem_.window + 1);
     return {std::max<int64_t>(0, oldest - block_.first_key),
             std::min(block_.keys, position + 1 - block_.first_key)};
@@ -212,31 +209,34 @@ class BlockAttention {
       return {-INFINITY, 0};
     }
     std::fill(scores, scores + seen.begin, 0.0f);
-    adjust(scores, seen.begin, seen.end, row % group_);
+    adjust(scores, seen, row);
     const SoftmaxTotal total = context_.kernels.softmax(scores + seen.begin, seen.end - seen.begin);
     std::fill(scores + seen.end, scores + block_.keys, 0.0f);
     return total;
   }
 
-  /// What some families do to the scores [begin, end) of a row before the softmax.
-  void adjust(float* scores, int64_t begin, int64_t end, int64_t head_of_group) const {
+  /// What some families do to the scores of a row before the softmax.
+  void adjust(float* scores, const KeyRange& seen, int64_t row) const {
     if (problem_.softcap > 0) {
-      for (int64_t i = begin; i < end; ++i)
+      for (int64_t i = seen.begin; i < seen.end; ++i)
         scores[i] = problem_.softcap * std::tanh(scores[i] / problem_.softcap);
     }
     if (problem_.slopes.empty()) return;
-    const float slope = problem_.slopes[static_cast<size_t>(block_.kv_head * group_ + head_of_group)];
-    for (int64_t i = begin; i < end; ++i) scores[i] += slope * static_cast<float>(block_.first_key + i);
+    const float slope = problem_.slopes[static_cast<size_t>(block_.kv_head * group_ + row % group_)];
+    // By the distance from the query, not by the position, which would swamp the scores of long contexts; the
+    // softmax is the same.
+    const int64_t distance = block_.first_key - position_of(row);
+    for (int64_t i = seen.begin; i < seen.end; ++i) scores[i] += slope * static_cast<float>(distance + i);
   }
 
-  void mix_values() {
+  void mix_values(float* mixed) {
     if (rows_ > kFewRows) {
       return context_.gemm(GemmProblem<float>{.m = rows_,
                                               .n = problem_.value_dim,
                                               .k = block_.keys,
                                               .a = {scores_, block_.keys},
                                               .b = {values_.data, values_.stride},
-                                              .c = mixed_,
+                                              .c = mixed,
                                               .c_stride = problem_.value_dim});
     }
     context_.kernels.weighted_sum({.factors = scores_,
@@ -246,17 +246,8 @@ class BlockAttention {
                                    .values = values_.data,
                                    .stride = values_.stride,
                                    .features = problem_.value_dim,
-                                   .out = mixed_,
+                                   .out = mixed,
                                    .out_stride = problem_.value_dim});
-  }
-
-  void scatter() {
-    float* out = problem_.output.mutable_values<float>().data();
-    const int64_t width = group_ * problem_.value_dim;
-    for (int64_t query = block_.begin; query < block_.end; ++query) {
-      const float* in = mixed_ + (query - block_.begin) * width;
-      std::copy(in, in + width, out + offset(query, problem_.value_dim));
-    }
   }
 
   const CpuContext& context_;
@@ -268,7 +259,6 @@ class BlockAttention {
   KvRows values_;
   float* queries_;  // [rows, head_dim], scaled
   float* scores_;   // [rows, keys]
-  float* mixed_;    // [rows, value_dim]
 };
 
 /// Attention of a few queries, the keys cut into parts at fixed positions, each with a softmax of its own
@@ -328,7 +318,7 @@ class PartedAttention {
                       .first_key = first,
                       .keys = std::min(begin + kPartKeys, end_) - first};
     const int64_t at = (kv_head * parts_ + part) * rows_;
-    BlockAttention(context_, problem_, block).run_part(mixed_ + at * problem_.value_dim, totals_ + at);
+    BlockAttention(context_, problem_, block).run(mixed_ + at * problem_.value_dim, totals_ + at);
   }
 
   void merge(int64_t index) {
@@ -346,8 +336,7 @@ class PartedAttention {
     double all = 0;
     for (int64_t part = 0; part < parts_; ++part) all += weight(part);
     for (int64_t part = 0; part < parts_; ++part) factors[part] = static_cast<float>(weight(part) / all);
-    const int64_t query = begin_ + row / group_;
-    const int64_t head = query * problem_.heads + kv_head * group_ + row % group_;
+    const int64_t head = heads_of_group(problem_, begin_ + row / group_, kv_head) + row % group_;
     context_.kernels.weighted_sum(
         {.factors = factors,
          .factor_stride = parts_,
@@ -373,19 +362,20 @@ class PartedAttention {
   float* mixed_;          // [kv_heads, parts, rows, value_dim]
 };
 
-/// Many queries, block by block.
+/// Many queries, block by block, each over the keys in passes that begin at fixed positions. What the passes
+/// mix is joined as PartedAttention does, one after the other (Dao et al. 2022, "FlashAttention").
 class BlockedAttention {
  public:
   BlockedAttention(const CpuContext& context, const AttentionProblem& problem, MatmulPrecision precision)
       : context_(context),
         problem_(problem),
+        group_(problem.heads / problem.kv_heads),
         in_tiles_(precision == MatmulPrecision::bf16 && context.tiles != nullptr) {}
 
   /// Queries [begin, end) of one page.
   void add(int64_t begin, int64_t end) {
-    const int64_t group = problem_.heads / problem_.kv_heads;
-    const int64_t most_keys = problem_.first_position + end;
-    const int64_t queries = std::clamp<int64_t>(kMostScores / (group * most_keys), 1, kMostQueries);
+    const int64_t pass_keys = std::min(kPassKeys, problem_.first_position + end);
+    const int64_t queries = std::clamp<int64_t>(kMostScores / (group_ * pass_keys), 1, kMostQueries);
     for (int64_t first = begin; first < end; first += queries) {
       const int64_t last = std::min(end, first + queries);
       const int64_t oldest = problem_.first_position + first - problem_.window + 1;
@@ -412,13 +402,62 @@ class BlockedAttention {
 
  private:
   void run_block(const Block& block) const {
-    const int64_t rows = (block.end - block.begin) * (problem_.heads / problem_.kv_heads);
-    BlockAttention attention(context_, problem_, block);
-    in_tiles_&& rows >= kTileRows ? attention.run_in_tiles() : attention.run();
+    const int64_t rows = (block.end - block.begin) * group_;
+    const int64_t values = rows * problem_.value_dim;
+    auto* mixed = scratch<float>(ScratchUse::mixed, 2 * values);
+    auto* totals = scratch<SoftmaxTotal>(ScratchUse::partial_sums, 2 * rows);
+    const int64_t end = block.first_key + block.keys;
+    for (int64_t key = block.first_key; key < end;) {
+      Block pass = block;
+      pass.first_key = key;
+      pass.keys = std::min(end, (key / kPassKeys + 1) * kPassKeys) - key;
+      if (key == block.first_key) {
+        run_pass(pass, mixed, totals);
+      } else {
+        run_pass(pass, mixed + values, totals + rows);
+        join(rows, mixed, totals);
+      }
+      key += pass.keys;
+    }
+    store(block, mixed);
+  }
+
+  void run_pass(const Block& pass, float* mixed, SoftmaxTotal* totals) const {
+    BlockAttention attention(context_, problem_, pass);
+    const bool in_tiles = in_tiles_ && (pass.end - pass.begin) * group_ >= kTileRows;
+    in_tiles ? attention.run_in_tiles(mixed, totals) : attention.run(mixed, totals);
+  }
+
+  /// Into the first `rows` rows what the next `rows` of the last pass add.
+  void join(int64_t rows, float* mixed, SoftmaxTotal* totals) const {
+    const int64_t width = problem_.value_dim;
+    for (int64_t row = 0; row < rows; ++row) {
+      SoftmaxTotal& total = totals[row];
+      const SoftmaxTotal& part = totals[rows + row];
+      if (part.sum == 0) continue;  // it sees none of the keys
+      const float highest = std::max(total.highest, part.highest);
+      const double kept = total.sum * std::exp(double{total.highest} - double{highest});
+      const double added = part.sum * std::exp(double{part.highest} - double{highest});
+      const auto old_share = static_cast<float>(kept / (kept + added));
+      const auto new_share = static_cast<float>(added / (kept + added));
+      float* out = mixed + row * width;
+      const float* in = out + rows * width;
+      for (int64_t i = 0; i < width; ++i) out[i] = old_share * out[i] + new_share * in[i];
+      total = {highest, kept + added};
+    }
+  }
+
+  void store(const Block& block, const float* mixed) const {
+    float* out = problem_.output.mutable_values<float>().data();
+    const int64_t width = group_ * problem_.value_dim;
+    for (int64_t query = block.begin; query < block.end; ++query, mixed += width)
+      std::copy(mixed, mixed + width,
+                out + heads_of_group(problem_, query, block.kv_head) * problem_.value_dim);
   }
 
   const CpuContext& context_;
   const AttentionProblem& problem_;
+  int64_t group_;
   bool in_tiles_;
   std::vector<Block> blocks_;
 };

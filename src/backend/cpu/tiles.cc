@@ -69,7 +69,7 @@ void multiply(const TileProduct& problem) {
   }
 }
 
-float attention_weights(const AttentionRow& row) {
+SoftmaxTotal attention_weights(const AttentionRow& row) {
   const float largest = *std::max_element(row.scores, row.scores + row.count);
   double sum = 0;
   for (int64_t k = 0; k < row.out_tiles * kTileDepth; ++k) {
@@ -77,7 +77,7 @@ float attention_weights(const AttentionRow& row) {
     sum += double{weight};
     row.out[k / kTileDepth * kTileElements + k % kTileDepth] = to_bfloat16(weight).bits;
   }
-  return static_cast<float>(1.0 / sum);
+  return {largest, sum};
 }
 
 bool has_fast_tiles() {

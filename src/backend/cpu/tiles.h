@@ -3,6 +3,8 @@
 // Included by the kernel file ahead of its target region: nothing here may bring in inline functions.
 #include <cstdint>
 
+#include "backend/cpu/kernels.h"
+
 namespace salient {
 
 // Products of bf16 matrices in tiles of 16 rows by 64 bytes, the registers of AMX (Intel SDM volume 1,
@@ -69,8 +71,8 @@ struct TileKernels {
   void (*transpose)(const uint16_t* in, int64_t count, uint16_t* out);
   /// Products of bf16 are exact in f32; sums are f32.
   void (*multiply)(const TileProduct& problem);
-  /// e^(score - largest score) for each; returns 1 / their sum before they are rounded.
-  float (*attention_weights)(const AttentionRow& row);
+  /// e^(score - largest score) for each; the sum is taken before they are rounded.
+  SoftmaxTotal (*attention_weights)(const AttentionRow& row);
 };
 
 /// Plain C++, the reference of the other.

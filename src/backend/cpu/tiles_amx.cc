@@ -308,8 +308,9 @@ float largest_of(const float* x, int64_t count) {
   return _mm512_reduce_max_ps(lanes);
 }
 
-float attention_weights(const AttentionRow& row) {
-  const __m512 offset = _mm512_set1_ps(largest_of(row.scores, row.count));
+SoftmaxTotal attention_weights(const AttentionRow& row) {
+  const float largest = largest_of(row.scores, row.count);
+  const __m512 offset = _mm512_set1_ps(largest);
   const auto weights = [&](int64_t k) {
     const __mmask16 inside = first_lanes(row.count - k);
     const __m512 scores = _mm512_maskz_loadu_ps(inside, row.scores + k);
@@ -326,7 +327,7 @@ float attention_weights(const AttentionRow& row) {
     store_line(out, round_both(low, high));
   }
   clear_row(row.out_tiles - tile, out);
-  return 1.0f / _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
+  return {largest, _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]))};
 }
 
 }  // namespace
