@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run llama.cpp and Salient on random weights of one shape, in turns, and set their speeds side by side.
+"""Run llama.cpp and Salient on random weights of one shape, or on one model, in turns, and set their speeds side by side.
 
 Both get the same checkpoint: llama.cpp as GGUF, quantized by llama.cpp itself; Salient in int4, rounded to nearest. Every
 row is a process of its own that reads prompts and decodes behind each; in every round all rows run one after the other,
@@ -43,6 +43,7 @@ def parse_arguments(arguments):
     parser.add_argument("--llama-avx2-python", help="the same with a llama.cpp for AVX2 alone")
     parser.add_argument("--build-avx2", action="store_true", help="make that interpreter too")
     parser.add_argument("--dims", choices=DIMS, default="tinyllama")
+    parser.add_argument("--model", type=pathlib.Path, help="a dense Llama model in bf16, in one file, instead of random weights")
     parser.add_argument("--formats", nargs="+", choices=("q4_0", "q4_k_m"), default=["q4_0"], help="of llama.cpp")
     parser.add_argument("--activations", nargs="+", choices=("int16", "int8", "fp32"), default=["int16", "int8", "fp32"])
     parser.add_argument("--group", type=int, default=128, help="columns of Salient's weights that share a scale")
@@ -54,6 +55,7 @@ def parse_arguments(arguments):
     parser.add_argument("--long", action="store_true", help="a prompt of 4096 tokens too")
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
     options = parser.parse_args(arguments)
+    options.shape = options.model.resolve().name if options.model else options.dims
     options.lengths = [1, 512, 2048] + ([4096] if options.long else [])
     return options
 
@@ -93,16 +95,15 @@ def name_of(row):
 
 
 def make_models(options, python):
-    dims = DIMS[options.dims]
-    folder = options.out / options.dims
+    folder = options.out / options.shape
     folder.mkdir(parents=True, exist_ok=True)
-    dense, log = folder / "dense", folder / "make.log"
+    dense, log = options.model or folder / "dense", folder / "make.log"
     quantized, marker = folder / f"int4-g{options.group}", folder / "dense.made"
     files = {form: folder / f"{form}.gguf" for form in options.formats}
     if not quantized.exists() or not all(path.exists() for path in files.values()):
-        if not marker.exists():
+        if not options.model and not marker.exists():
             print("making weights ...", flush=True)
-            sizes = [text for key, value in dims.items() for text in (f"--{key}", str(value))]
+            sizes = [text for key, value in DIMS[options.dims].items() for text in (f"--{key}", str(value))]
             script = [sys.executable, str(ROOT / "scripts/make_checkpoint.py"), str(dense)]
             tokenizer = ["--tokenizer", str(ROOT / "examples/demo/model/tokenizer.json")]
             run(["rm", "-rf", str(dense)], log)
@@ -123,7 +124,7 @@ def measure(row, options, models, pythons, log):
         counts = [str(value) for value in (row["threads"], options.decode, options.repeat, *options.lengths)]
         return parse_json(run([pythons[row["isa"]], str(DRIVER), "run", str(files[row["form"]]), *counts], log)[0])
     command = [str(options.salient), "bench", str(quantized), "--json", "--threads", str(row["threads"])]
-    command += ["--activations", row["form"], "--packed-weights", str(options.out / options.dims / "packed")]
+    command += ["--activations", row["form"], "--packed-weights", str(options.out / options.shape / "packed")]
     command += ["--prefill-length", ",".join(map(str, options.lengths)), "--decode-length", str(options.decode)]
     isa = SALIENT_ISA[row["isa"]]
     output, _ = run([*command, "--repeat", str(options.repeat)], log, {"SALIENT_ISA": isa} if isa else {})
@@ -131,7 +132,7 @@ def measure(row, options, models, pythons, log):
 
 
 def settings(row, options):
-    keys = ("dims", "group", "lengths", "decode", "repeat")
+    keys = ("shape", "group", "lengths", "decode", "repeat")
     made_by = hashlib.sha256(options.salient.read_bytes()).hexdigest() if row["engine"] == "salient" else "peer"
     return row | {key: getattr(options, key) for key in keys} | {"made_by": made_by}
 
@@ -204,9 +205,11 @@ def table(result):
     lengths = result["settings"]["lengths"]
     prompts, contexts = lengths[1:], [0, *lengths[1:]]
     roofs = {row["threads"]: row["roof"] for row in rows if row["roof"]}
-    dims = ", ".join(f"{key} {value}" for key, value in DIMS[result["settings"]["dims"]].items())
+    shape = result["settings"]["shape"]
+    if shape in DIMS:
+        shape = "Random weights: " + ", ".join(f"{key} {value}" for key, value in DIMS[shape].items())
     lines = [
-        f"Random weights: {dims}; Salient int4 asymmetric, group {result['settings']['group']}. {about['cpu']}, {about['cores']} cores, "
+        f"{shape}; Salient int4 asymmetric, group {result['settings']['group']}. {about['cpu']}, {about['cores']} cores, "
         f"{about['date']}; llama.cpp of {PACKAGE} {about['llama_cpp']}, Salient {about['salient']}. Memory reads "
         + ", ".join(f"{roof / 1e9:.1f} GB/s on {threads}" for threads, roof in roofs.items())
         + " threads. Tokens a second; in parentheses the ratio to the best of llama.cpp with the same instruction set and threads.",
@@ -236,7 +239,7 @@ def main(arguments):
     models = make_models(options, pythons["native"])
     rows = with_ratios([fastest(row, runs) for row, runs in run_rounds(options, models, pythons)])
     facts = machine_facts() | {"llama_cpp": package_version(pythons["native"], PACKAGE)}
-    kept = {key: getattr(options, key) for key in ("dims", "group", "lengths", "decode", "repeat", "rounds")}
+    kept = {key: getattr(options, key) for key in ("shape", "group", "lengths", "decode", "repeat", "rounds")}
     result = {"machine": facts, "settings": kept, "rows": rows}
     (options.out / "results.json").write_text(json.dumps(result, indent=1) + "\n")
     (options.out / "results.md").write_text(table(result))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What compare_llama_cpp.py has llama.cpp do, in an interpreter that has llama_cpp, gguf and numpy.
 
-  llama_cpp_speed.py make CHECKPOINT GGUF FORMAT   a random Llama checkpoint (scripts/make_checkpoint.py) as GGUF
+  llama_cpp_speed.py make CHECKPOINT GGUF FORMAT   a Llama checkpoint in bf16, in one file, as GGUF
   llama_cpp_speed.py run GGUF THREADS DECODE REPEAT LENGTH...
 
 `run` prints one JSON object: tokens a second of prompts of each length, and of DECODE tokens behind each, the fastest of
@@ -45,6 +45,7 @@ def tensors(path):
         size = struct.unpack("<Q", file.read(8))[0]
         header = json.loads(file.read(size))
     data = np.memmap(path, dtype=np.uint8, mode="r", offset=8 + size)
+    header.pop("__metadata__", None)
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         yield name, entry["shape"], data[begin:end]
@@ -96,10 +97,11 @@ def make(checkpoint, path, form):
 
 
 def step_weight_bytes(path):
-    """All weights but the embedding, of which a token reads one row."""
+    """All weights but the embedding, of which a token reads one row, unless it is the head too."""
     import gguf
 
-    return sum(int(each.n_bytes) for each in gguf.GGUFReader(path).tensors if each.name != "token_embd.weight")
+    sizes = {each.name: int(each.n_bytes) for each in gguf.GGUFReader(path).tensors}
+    return sum(sizes.values()) - (sizes["token_embd.weight"] if "output.weight" in sizes else 0)
 
 
 class Engine:
