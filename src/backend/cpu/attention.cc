@@ -30,6 +30,8 @@ constexpr int64_t kPassKeys = 4 * kPageRows;
 /// Scores of one pass, a megabyte.
 constexpr int64_t kMostScores = int64_t{1} << 18;
 
+constexpr int64_t kNoHead = -1;
+
 /// The queries [begin, end) of all heads that share one kv head, over some of the keys that any of them sees.
 /// Scores have a row per (query, head), so that the small products have many rows and read the keys once for
 /// the whole group.
@@ -39,6 +41,9 @@ struct Block {
   int64_t end;
   int64_t first_key;
   int64_t keys;
+  /// Whose keys are read after this block's; of none where many queries share what is read.
+  int64_t next_head = kNoHead;
+  int64_t next_key = 0;
 };
 
 /// The first of the heads in row `query` of queries or outputs that share a kv head.
@@ -54,10 +59,6 @@ class BlockAttention {
         block_(block),
         group_(problem.heads / problem.kv_heads),
         rows_((block.end - block.begin) * group_),
-        keys_(rows(problem.keys, problem.cache == nullptr ? nullptr : &problem.cache->keys,
-                   ScratchUse::cached_keys)),
-        values_(rows(problem.values, problem.cache == nullptr ? nullptr : &problem.cache->values,
-                     ScratchUse::cached_values)),
         queries_(scratch<float>(ScratchUse::queries, rows_ * problem.head_dim)),
         scores_(scratch<float>(ScratchUse::scores, rows_ * block.keys)) {}
 
@@ -85,13 +86,29 @@ class BlockAttention {
 
  private:
   /// The block's keys or values.
-  KvRows rows(const Tensor& tensor, const KvPages* cached, ScratchUse use) const {
-    if (cached != nullptr)
-      return rows_of(context_.kernels, *cached, {block_.kv_head, block_.first_key, block_.keys}, use);
+  KvRows rows(const Tensor& tensor) const {
     const int64_t stride = tensor.dim(1);
     const int64_t dim = stride / problem_.kv_heads;
     return {tensor.values<float>().data() + block_.first_key * stride + block_.kv_head * dim, stride};
   }
+  /// Valid until value_rows() is called: expanded keys give way to the values, so that both fit into a
+  /// first-level cache.
+  KvRows key_rows() const {
+    if (problem_.cache == nullptr) return rows(problem_.keys);
+    const KvView& cache = *problem_.cache;
+    return rows_of(context_.kernels, cache.keys, range(), ScratchUse::cached_rows,
+                   next(cache.values, block_.kv_head, block_.first_key));
+  }
+  KvRows value_rows() const {
+    if (problem_.cache == nullptr) return rows(problem_.values);
+    const KvView& cache = *problem_.cache;
+    return rows_of(context_.kernels, cache.values, range(), ScratchUse::cached_rows,
+                   next(cache.keys, block_.next_head, block_.next_key));
+  }
+  KvNext next(const KvPages& pages, int64_t head, int64_t first) const {
+    return block_.next_head == kNoHead ? KvNext{} : KvNext{&pages, head, first};
+  }
+  KvRange range() const { return {block_.kv_head, block_.first_key, block_.keys}; }
 
   void gather_queries() {
     const float* in = problem_.query.values<float>().data();
@@ -104,20 +121,21 @@ class BlockAttention {
   }
 
   void score() {
+    const KvRows keys = key_rows();
     if (rows_ > kFewRows) {
       return context_.gemm(GemmProblem<float>{.m = rows_,
                                               .n = block_.keys,
                                               .k = problem_.head_dim,
                                               .a = {queries_, problem_.head_dim},
-                                              .b = {keys_.data, keys_.stride, Transposed::yes},
+                                              .b = {keys.data, keys.stride, Transposed::yes},
                                               .c = scores_,
                                               .c_stride = block_.keys});
     }
     context_.kernels.dot_short({.x = queries_,
                                 .rows = rows_,
                                 .x_stride = problem_.head_dim,
-                                .weights = keys_.data,
-                                .weight_stride = keys_.stride,
+                                .weights = keys.data,
+                                .weight_stride = keys.stride,
                                 .outputs = block_.keys,
                                 .depth = problem_.head_dim,
                                 .bias = nullptr,
@@ -130,13 +148,14 @@ class BlockAttention {
     const int64_t dim = problem_.head_dim;
     const int64_t stride = depth_tiles(dim) * kTileElements;
     auto* queries = scratch<uint16_t>(ScratchUse::packed_queries, packed_elements(rows_, dim));
-    auto* keys = scratch<uint16_t>(ScratchUse::packed_keys, packed_elements(block_.keys, dim));
+    const KvRows keys = key_rows();
+    auto* packed = scratch<uint16_t>(ScratchUse::packed_keys, packed_elements(block_.keys, dim));
     tiles.pack_left({queries_, dim, rows_, dim, queries, stride});
-    tiles.pack_left({keys_.data, keys_.stride, block_.keys, dim, keys, stride});
-    tiles.transpose(keys, tile_panels(block_.keys) * depth_tiles(dim), keys);
+    tiles.pack_left({keys.data, keys.stride, block_.keys, dim, packed, stride});
+    tiles.transpose(packed, tile_panels(block_.keys) * depth_tiles(dim), packed);
     tiles.multiply({.left = queries,
                     .left_stride = stride,
-                    .right = keys,
+                    .right = packed,
                     .right_stride = stride,
                     .tiles = depth_tiles(dim),
                     .rows = rows_,
@@ -170,13 +189,13 @@ class BlockAttention {
 
   void mix_values_in_tiles(const PackedMatrix& weights, float* mixed) {
     const int64_t stride = depth_tiles(block_.keys) * kTileElements;
-    auto* values =
+    const KvRows values = value_rows();
+    auto* packed =
         scratch<uint16_t>(ScratchUse::packed_keys, packed_elements(problem_.value_dim, block_.keys));
-    context_.tiles->pack_right(
-        {values_.data, values_.stride, block_.keys, problem_.value_dim, values, stride});
+    context_.tiles->pack_right({values.data, values.stride, block_.keys, problem_.value_dim, packed, stride});
     context_.tiles->multiply({.left = weights.data,
                               .left_stride = weights.panel_stride,
-                              .right = values,
+                              .right = packed,
                               .right_stride = stride,
                               .tiles = depth_tiles(block_.keys),
                               .rows = rows_,
@@ -230,12 +249,13 @@ class BlockAttention {
   }
 
   void mix_values(float* mixed) {
+    const KvRows values = value_rows();
     if (rows_ > kFewRows) {
       return context_.gemm(GemmProblem<float>{.m = rows_,
                                               .n = problem_.value_dim,
                                               .k = block_.keys,
                                               .a = {scores_, block_.keys},
-                                              .b = {values_.data, values_.stride},
+                                              .b = {values.data, values.stride},
                                               .c = mixed,
                                               .c_stride = problem_.value_dim});
     }
@@ -243,8 +263,8 @@ class BlockAttention {
                                    .factor_stride = block_.keys,
                                    .rows = rows_,
                                    .count = block_.keys,
-                                   .values = values_.data,
-                                   .stride = values_.stride,
+                                   .values = values.data,
+                                   .stride = values.stride,
                                    .features = problem_.value_dim,
                                    .out = mixed,
                                    .out_stride = problem_.value_dim});
@@ -255,8 +275,6 @@ class BlockAttention {
   const Block& block_;
   int64_t group_;
   int64_t rows_;
-  KvRows keys_;
-  KvRows values_;
   float* queries_;  // [rows, head_dim], scaled
   float* scores_;   // [rows, keys]
 };
@@ -316,7 +334,9 @@ class PartedAttention {
                       .begin = begin_,
                       .end = queries_end_,
                       .first_key = first,
-                      .keys = std::min(begin + kPartKeys, end_) - first};
+                      .keys = std::min(begin + kPartKeys, end_) - first,
+                      .next_head = kv_head + 1 < problem_.kv_heads ? kv_head + 1 : 0,
+                      .next_key = kv_head + 1 < problem_.kv_heads ? first : begin + kPartKeys};
     const int64_t at = (kv_head * parts_ + part) * rows_;
     BlockAttention(context_, problem_, block).run(mixed_ + at * problem_.value_dim, totals_ + at);
   }

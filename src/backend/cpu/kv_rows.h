@@ -19,9 +19,17 @@ struct KvRange {
   int64_t count;
 };
 
+/// What is read after a range: as many rows of a head, in a page that may not be there.
+struct KvNext {
+  const KvPages* pages = nullptr;  ///< null: nothing
+  int64_t head = 0;
+  int64_t first = 0;
+};
+
 /// A pointer into the page where it keeps f32 and the range does not leave it; else expanded into the calling
-/// thread's scratch.
-KvRows rows_of(const CpuKernels& kernels, const KvPages& pages, const KvRange& range, ScratchUse use);
+/// thread's scratch, while the memory of what is read next is on its way.
+KvRows rows_of(const CpuKernels& kernels, const KvPages& pages, const KvRange& range, ScratchUse use,
+               const KvNext& next);
 
 /// Backend::store_rows on checked shapes.
 void store_rows(const CpuKernels& kernels, const KvStore& problem);

@@ -23,10 +23,9 @@ enum class ScratchUse {
   targets,
   grids,
   partial_sums,
-  cached_keys,
-  cached_values,
+  cached_rows,
 };
-inline constexpr size_t kScratchUses = 17;
+inline constexpr size_t kScratchUses = 16;
 
 /// Memory of the calling thread, 64-byte aligned, uninitialised, valid until the next call with the same use
 /// in the same thread. It only grows, so that blocks of work do not pay for page faults again and again.
