@@ -231,7 +231,7 @@ void TokenStream::propose() {
   const int64_t room = context_limit(decoder_.spec()) - std::ssize(seen_);
   const int64_t count = std::min({next_proposed_, wanted, room});
   proposed_.clear();
-  if (count > 0) proposed_ = proposer_->propose(seen_, count, sampler_, cancelled_);
+  if (count > 0) proposed_ = proposer_->propose({seen_, count, sampler_, constraint_.get(), cancelled_});
   // A draft's vocabulary may be filled up to more entries than the model's.
   const auto unknown = [&](int32_t token) { return token >= decoder_.spec().vocab_size; };
   proposed_.erase(std::ranges::find_if(proposed_, unknown), proposed_.end());
