@@ -163,6 +163,12 @@ void TokenStream::begin_with(std::span<const KvBlock> blocks) {
   result_.cached_tokens = cache_.length();
 }
 
+void TokenStream::begin_as(const TokenStream& other) {
+  cache_ = other.cache_;
+  take_logits(other.logits_);
+  result_.cached_tokens = cache_.length();
+}
+
 void TokenStream::prefill() {
   if (ended_ || logits_.defined()) return;
   unless_cancelled([&] {
