@@ -169,6 +169,12 @@ void TokenStream::begin_as(const TokenStream& other) {
   result_.cached_tokens = cache_.length();
 }
 
+void TokenStream::forget() {
+  cache_ = decoder_.make_cache();
+  logits_ = Tensor();
+  proposer_.reset();
+}
+
 void TokenStream::prefill() {
   if (ended_ || logits_.defined()) return;
   unless_cancelled([&] {

@@ -96,8 +96,8 @@ class TokenStream {
   /// The caller wants no more tokens.
   void stop(FinishReason reason = FinishReason::callback) { end(reason); }
   bool ended() const { return ended_; }
-  /// Frees what the model remembers of a text that has ended.
-  void forget() { cache_ = decoder_.make_cache(); }
+  /// Frees what the model, and a draft, remember of a text that has ended.
+  void forget();
   /// False when no token may follow; then the text ends.
   bool may_go_on();
   /// Of the prompt, or the last token drawn: those to be run before the next one can be drawn.
