@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <utility>
 
 #include "base/error.h"
@@ -15,6 +16,7 @@
 #include "evaluate/window_scores.h"
 #include "runtime/engine.h"
 #include "runtime/json_constraint.h"
+#include "runtime/stop_text.h"
 
 namespace salient::python {
 namespace {
@@ -124,6 +126,18 @@ struct JsonWords {
   std::shared_ptr<const JsonVocabulary> vocabulary;
 };
 
+/// Has a text poll a flag which the text outlives.
+class PolledFlag {
+ public:
+  PolledFlag(TokenStream& text, const CancellationFlag* flag) : text_(text) { text.set_cancelled(flag); }
+  ~PolledFlag() { text_.set_cancelled(nullptr); }
+  PolledFlag(const PolledFlag&) = delete;
+  PolledFlag& operator=(const PolledFlag&) = delete;
+
+ private:
+  TokenStream& text_;
+};
+
 /// What a user asks for, kept as long as the text is in the making.
 class TextInTheMaking {
  public:
@@ -133,9 +147,10 @@ class TextInTheMaking {
 
   const std::shared_ptr<TokenStream>& stream() { return stream_; }
 
-  /// Another text behind the same prompt, which is run if it has not been.
+  /// Another text behind the same prompt, which an engine runs once. Not where it follows a state: so it is
+  /// run now.
   TextInTheMaking* fork(uint64_t seed) {
-    run([&] { stream_->prefill(); });
+    if (stream_->cache().length() > 0) run([&] { stream_->prefill(); });
     return new TextInTheMaking(stream_->fork(seed), kept_);
   }
 
@@ -184,7 +199,7 @@ class TextInTheMaking {
  private:
   void run(const std::function<void()>& work) {
     Interruptible job;
-    stream_->set_cancelled(job.flag());
+    const PolledFlag polled(*stream_, job.flag());
     job.run(work);
   }
 
@@ -226,31 +241,145 @@ TextInTheMaking* start(const nb::object& model, const IdArray& prompt, const nb:
       TokenStream(decoder, request, read_sequence_state(state, state_owner(decoder.weights()))), kept);
 }
 
-/// Every token that is left of texts of one model, side by side.
-void finish_together(const std::vector<TextInTheMaking*>& texts) {
-  if (texts.empty()) return;
-  Interruptible job;
-  job.run([&] {
-    // No more than get the bytes that they get alone, also where weights are dense.
-    Engine engine(texts[0]->stream()->decoder(),
-                  {.max_num_seqs = kRowsAsAlone, .kv_cache_memory_bytes = UINT64_MAX / 2});
-    for (TextInTheMaking* text : texts) {
-      text->stream()->set_cancelled(job.flag());
-      engine.submit(text->stream());
+/// Whether a text has come to one of the strings that end it.
+class StopWatch {
+ public:
+  StopWatch(const Tokenizer& tokenizer, const std::vector<std::string>& stops)
+      : decoder_(tokenizer, Tokenizer::SkipSpecial::no), stop_(stops) {}
+
+  bool stops_at(int32_t token) {
+    stop_.push(decoder_.push(token));
+    return stop_.stopped();
+  }
+
+ private:
+  StreamDecoder decoder_;
+  StopText stop_;
+};
+
+/// Several texts of one model, side by side.
+struct Batch {
+  std::vector<std::shared_ptr<TokenStream>> texts;
+  std::vector<StopWatch> watches;  // of each text, or none
+  EngineOptions options{.as_alone = true};
+
+  /// Every token that is left of them.
+  void finish(const CancellationFlag* cancelled) {
+    Engine engine(texts[0]->decoder(), options);
+    for (const auto& text : texts) engine.submit(text);
+    while (!engine.idle()) {
+      for (const auto& [id, _, token] : engine.step(cancelled)) take(static_cast<size_t>(id), token);
     }
-    while (!engine.idle()) engine.step(job.flag());
-  });
+  }
+
+ private:
+  void take(size_t index, std::optional<int32_t> token) {
+    if (!token) {
+      texts[index]->forget();
+    } else if (!watches.empty() && watches[index].stops_at(*token)) {
+      texts[index]->stop(FinishReason::stop_text);
+    }
+  }
+};
+
+/// As much as the engine takes by itself, or as the largest text needs.
+uint64_t usual_cache_bytes(const std::vector<std::shared_ptr<TokenStream>>& texts) {
+  uint64_t bytes = EngineOptions{}.kv_cache_memory_bytes;
+  for (const auto& text : texts) bytes = std::max(bytes, most_cache_bytes(*text));
+  return bytes;
+}
+
+void finish_together(const std::vector<TextInTheMaking*>& texts, const nb::kwargs& arguments) {
+  if (texts.empty()) return;
+  Batch batch;
+  for (TextInTheMaking* text : texts) batch.texts.push_back(text->stream());
+  Keywords given(arguments);
+  given.take("max_num_seqs", batch.options.max_num_seqs);
+  given.take("max_num_batched_tokens", batch.options.max_num_batched_tokens);
+  const auto bytes = given.take<uint64_t>("kv_cache_memory_bytes");
+  batch.options.kv_cache_memory_bytes = bytes ? *bytes : usual_cache_bytes(batch.texts);
+  const nb::object tokenizer = given.take_object("tokenizer");
+  std::vector<nb::bytes> stop_strings;
+  given.take("stop_strings", stop_strings);
+  given.finish();
+  if (!stop_strings.empty()) {
+    std::vector<std::string> stops;
+    for (const nb::bytes& stop : stop_strings) stops.emplace_back(stop.c_str(), stop.size());
+    batch.watches.assign(texts.size(), StopWatch(nb::cast<const Tokenizer&>(tokenizer), stops));
+  }
+  Interruptible job;
+  std::deque<PolledFlag> polled;
+  for (const auto& text : batch.texts) polled.emplace_back(*text, job.flag());
+  job.run([&] { batch.finish(job.flag()); });
+}
+
+/// Errors: TypeError and invalid_argument for values that `load` would refuse.
+void check_running(const nb::kwargs& arguments) {
+  Keywords given(arguments);
+  const auto activations = given.take<std::string>("activations");
+  if (activations) activation_mode_by_name(*activations);
+  if (const auto device = given.take<std::string>("device")) make_backend({.device = *device});
+  if (const auto lm_head = given.take<std::string>("lm_head")) lm_head_by_name(*lm_head);
+  if (const auto type = given.take<std::string>("kv_cache_dtype")) kv_type_by_name(*type);
+  given.take<std::filesystem::path>("packed_weights");
+  given.take<bool>("fuse_layers");
+  given.finish();
 }
 
 void bind_helpers(nb::module_& module) {
-  module.def(
-      "check_activations", [](const std::string& name) { activation_mode_by_name(name); }, nb::arg("name"),
-      "Refuses what is no way to take the inputs of linears.");
+  module.def("check_running", &check_running, nb::arg("arguments"),
+             nb::sig("def check_running(*, device: str = ..., activations: str = ..., lm_head: str = ..., "
+                     "packed_weights: str | os.PathLike[str] = ..., fuse_layers: bool = ..., "
+                     "kv_cache_dtype: str = ...) -> None"),
+             "Refuses values that `Model` would refuse.");
   module.def("check_state_target", &check_state_target, nb::arg("path"),
              nb::sig("def check_state_target(path: str | os.PathLike[str]) -> None"),
              "Refuses a file for a state that has no folder, or that exists and is no state.");
   nb::class_<JsonWords>(module, "JsonWords", "A vocabulary as texts of JSON need it.")
       .def(nb::init<const Tokenizer&>(), nb::arg("tokenizer"), nb::call_guard<nb::gil_scoped_release>());
+}
+
+void bind_stream(nb::module_& module) {
+  nb::class_<TextInTheMaking>(module, "TokenStream", "A text in the making.")
+      .def("next", &TextInTheMaking::next, nb::sig("def next(self) -> int | None"),
+           "The next token; None once the text has ended. The first call runs the prompt.")
+      .def("rest", &TextInTheMaking::rest, nb::sig("def rest(self) -> numpy.typing.NDArray[numpy.int32]"),
+           "The tokens behind the prompt that `next` has not given, without the one that ends the text.")
+      .def("fork", &TextInTheMaking::fork, nb::arg("seed"),
+           "Another text behind the same prompt, which `finish_together` runs once.")
+      .def("save_state", &TextInTheMaking::save_state, nb::arg("path"),
+           nb::sig("def save_state(self, path: str | os.PathLike[str]) -> None"),
+           "Leaves the tokens, and what the model remembers of them, in a file.")
+      .def("logprobs", &TextInTheMaking::logprobs,
+           nb::sig("def logprobs(self) -> list[tuple[int, float, dict[int, float]]]"),
+           "Of each new token: its log-probability, and those of the likeliest.")
+      .def_prop_ro("prompt", &TextInTheMaking::prompt,
+                   nb::sig("def prompt(self) -> numpy.typing.NDArray[numpy.int32]"),
+                   "What the new tokens follow: the tokens of a loaded state, and the prompt.")
+      .def_prop_ro("proposed_tokens", [](TextInTheMaking& text) { return text.result().proposed_tokens; })
+      .def_prop_ro("accepted_tokens", [](TextInTheMaking& text) { return text.result().accepted_tokens; })
+      .def_prop_ro(
+          "stop_token",
+          [](const TextInTheMaking& text) {
+            return text.result().stop_token ? nb::cast(*text.result().stop_token) : nb::none();
+          },
+          nb::sig("def stop_token(self) -> int | None"), "The token that ended the text.")
+      .def_prop_ro(
+          "finish_reason",
+          [](const TextInTheMaking& text) { return std::string(to_string(text.result().reason)); },
+          "\"stop_token\", \"complete\", \"max_tokens\" or \"context_limit\", once it has ended; "
+          "\"stop_text\" behind `finish_together`.")
+      .def_prop_ro("prefill_tokens_per_second",
+                   [](const TextInTheMaking& text) { return text.result().prefill_tokens_per_second(); })
+      .def_prop_ro("decode_tokens_per_second",
+                   [](const TextInTheMaking& text) { return text.result().decode_tokens_per_second(); });
+  module.def("finish_together", &finish_together, nb::arg("texts"), nb::arg("arguments"),
+             nb::sig("def finish_together(texts: collections.abc.Sequence[TokenStream], *, "
+                     "max_num_seqs: int = 16, max_num_batched_tokens: int = 512, "
+                     "kv_cache_memory_bytes: int | None = None, tokenizer: Tokenizer | None = None, "
+                     "stop_strings: collections.abc.Sequence[bytes] = ()) -> None"),
+             "Makes texts of one model to their ends, in passes that they share; `rest` gives their tokens. "
+             "Nothing is left to be saved.");
 }
 
 }  // namespace
@@ -296,41 +425,7 @@ void bind_model(nb::module_& module) {
                    "json_words: JsonWords | None = None, "
                    "load_state: str | os.PathLike[str] | None = None) -> TokenStream"),
            "What follows a prompt, or a saved state and a prompt, token by token.");
-
-  nb::class_<TextInTheMaking>(module, "TokenStream", "A text in the making.")
-      .def("next", &TextInTheMaking::next, nb::sig("def next(self) -> int | None"),
-           "The next token; None once the text has ended. The first call runs the prompt.")
-      .def("rest", &TextInTheMaking::rest, nb::sig("def rest(self) -> numpy.typing.NDArray[numpy.int32]"),
-           "The tokens behind the prompt that `next` has not given, without the one that ends the text.")
-      .def("fork", &TextInTheMaking::fork, nb::arg("seed"),
-           "Another text behind the same prompt, which is run once.")
-      .def("save_state", &TextInTheMaking::save_state, nb::arg("path"),
-           nb::sig("def save_state(self, path: str | os.PathLike[str]) -> None"),
-           "Leaves the tokens, and what the model remembers of them, in a file.")
-      .def("logprobs", &TextInTheMaking::logprobs,
-           nb::sig("def logprobs(self) -> list[tuple[int, float, dict[int, float]]]"),
-           "Of each new token: its log-probability, and those of the likeliest.")
-      .def_prop_ro("prompt", &TextInTheMaking::prompt,
-                   nb::sig("def prompt(self) -> numpy.typing.NDArray[numpy.int32]"),
-                   "What the new tokens follow: the tokens of a loaded state, and the prompt.")
-      .def_prop_ro("proposed_tokens", [](TextInTheMaking& text) { return text.result().proposed_tokens; })
-      .def_prop_ro("accepted_tokens", [](TextInTheMaking& text) { return text.result().accepted_tokens; })
-      .def_prop_ro(
-          "stop_token",
-          [](const TextInTheMaking& text) {
-            return text.result().stop_token ? nb::cast(*text.result().stop_token) : nb::none();
-          },
-          nb::sig("def stop_token(self) -> int | None"), "The token that ended the text.")
-      .def_prop_ro(
-          "finish_reason",
-          [](const TextInTheMaking& text) { return std::string(to_string(text.result().reason)); },
-          "\"stop_token\", \"complete\", \"max_tokens\" or \"context_limit\", once it has ended.")
-      .def_prop_ro("prefill_tokens_per_second",
-                   [](const TextInTheMaking& text) { return text.result().prefill_tokens_per_second(); })
-      .def_prop_ro("decode_tokens_per_second",
-                   [](const TextInTheMaking& text) { return text.result().decode_tokens_per_second(); });
-  module.def("finish_together", &finish_together, nb::arg("texts"),
-             "Makes texts of one model to their ends, in passes that they share; `rest` gives their tokens.");
+  bind_stream(module);
 }
 
 }  // namespace salient::python

@@ -26,10 +26,12 @@ class Running(TypedDict, total=False):
 
 
 def checked_running(where: str, running: Running) -> dict[str, Any]:
-    """As _core.Model takes it. Errors: TypeError for an unknown option; ValueError for unknown activations."""
+    """As _core.Model takes it. Errors: TypeError for an unknown option or a value of another type; ValueError for
+    a value that is not known."""
     reject_unknown(where, running, Running.__annotations__)
-    _core.check_activations(running.get("activations", "fp32"))
-    return {name: value for name, value in running.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in running.items() if value is not None}
+    _core.check_running(**given)
+    return given
 
 
 @dataclass(frozen=True)

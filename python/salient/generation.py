@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from salient import _core
 from salient._arguments import unknown_argument, warn_user
+from salient._loading import bytes_of
 
 __all__ = ["GenerationOptions", "GenerationOutput", "Streamer", "TokenLogprobs", "generation_options"]
 
@@ -93,6 +94,9 @@ class GenerationOptions:
     response_format: Mapping[str, Any] | None = None
     load_state: str | os.PathLike[str] | None = None
     save_state: str | os.PathLike[str] | None = None
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    kv_cache_memory_bytes: int | str | None = None
 
     def new_tokens(self, prompt: int) -> int:
         """Tokens to add to a prompt of so many."""
@@ -124,6 +128,13 @@ class GenerationOptions:
 
     def wants_json(self) -> bool:
         return self.response_format is not None and self.response_format["type"] == "json_object"
+
+    def batch_limits(self) -> dict[str, int]:
+        """Of _core.finish_together."""
+        given = {name: getattr(self, name) for name in _BATCH_LIMITS}
+        if given["kv_cache_memory_bytes"] is not None:
+            given["kv_cache_memory_bytes"] = _cache_bytes(given["kv_cache_memory_bytes"])
+        return {name: int(value) for name, value in given.items() if value is not None}
 
     def proposals(self) -> int:
         """Tokens to propose before each pass; 0 without speculation."""
@@ -204,6 +215,7 @@ def _token_biases(name: str, given: Any) -> list[tuple[int, float]]:
     return result
 
 
+_BATCH_LIMITS = ("max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes")
 _NAMES = tuple(option.name for option in fields(GenerationOptions))
 # What no file may ask for: it belongs to one call.
 _OF_A_CALL = (
@@ -215,6 +227,7 @@ _OF_A_CALL = (
     "prompt_lookup_num_tokens",
     "num_assistant_tokens",
     "response_format",
+    *_BATCH_LIMITS,
 )
 _OF_TOKENS = ("sequence_bias", "bad_words_ids")
 
@@ -300,6 +313,8 @@ _INTEGERS = (
     "logprobs",
     "prompt_lookup_num_tokens",
     "num_assistant_tokens",
+    "max_num_seqs",
+    "max_num_batched_tokens",
 )
 _NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
 
@@ -340,6 +355,10 @@ def _check_ranges(options: GenerationOptions) -> None:
     for name in ("logprobs", "prompt_lookup_num_tokens", "num_assistant_tokens"):
         if (getattr(options, name) or 0) < 0:
             raise ValueError(f"generate: {name} {getattr(options, name)} is negative")
+    for name in ("max_num_seqs", "max_num_batched_tokens"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise ValueError(f"generate: {name} {getattr(options, name)} is less than 1")
+    options.batch_limits()
     if options.assistant_model is not None and options.prompt_lookup_num_tokens:
         raise ValueError("generate: assistant_model and prompt_lookup_num_tokens are two ways to propose tokens")
     if options.assistant_model is not None and options.num_assistant_tokens == 0:
@@ -350,6 +369,10 @@ def _check_ranges(options: GenerationOptions) -> None:
     _check_format(options.response_format)
     if options.save_state is not None:
         _check_target(options.save_state)
+
+
+def _cache_bytes(size: int | str) -> int:
+    return bytes_of("generate: kv_cache_memory_bytes", size)
 
 
 def _check_format(response_format: Any) -> None:

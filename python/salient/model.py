@@ -16,21 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from salient import _core, _hub
-from salient._arguments import check_device_map, is_accelerator, unknown_argument, warn_user
+from salient._arguments import check_device_map, is_accelerator, unknown_argument
 from salient._config import check_agreement, loading_config
 from salient._files import Scratch
 from salient._files import save_directory as write_directory
 from salient._fusing import SequenceLimit, check_sizes_to_fuse
 from salient._ids import Ids, id_masks, id_rows, like, one_row, pad_rows
 from salient._loading import Running, check_dtype, check_memory, checked_running, located
+from salient._making import BegunText, Maker
 from salient.generation import (
-    FinishedText,
     GenerationOptions,
     HeldText,
     Streamer,
     generation_options,
     generation_output,
-    stops,
 )
 from salient.tokenizer import Tokenizer
 
@@ -172,7 +171,10 @@ class CausalLM:
         logit_bias {id: bias}; logprobs, how many of the likeliest tokens to tell of beside the drawn one. As in
         OpenAI's interface: response_format={"type": "json_object"}, with which the text is one object of JSON.
         Speculation, which changes no text: assistant_model, a model of the same vocabulary or its path, with
-        num_assistant_tokens (5); or prompt_lookup_num_tokens. Salient's own: save_state, a file to leave what the model
+        num_assistant_tokens (5); or prompt_lookup_num_tokens. Several texts share passes, and each is the one that it
+        is alone; as in vLLM, max_num_seqs (16) bounds how many are in the making, max_num_batched_tokens (512) the
+        tokens of a pass, kv_cache_memory_bytes ("4GiB"; 1 GiB, or what the largest text needs) what all remember.
+        Salient's own: save_state, a file to leave what the model
         remembers in; load_state, such a file, whose tokens the prompt follows (it may be empty).
 
         Returns ids [batch * num_return_sequences, longest] of prompts as they came and what follows them, shorter
@@ -202,13 +204,11 @@ class CausalLM:
             raise ValueError(f"generate: a streamer shows one text, not {len(rows) * count}")
         if settings.save_state is not None and len(rows) * count > 1:
             raise ValueError(f"generate: save_state is for one text, not for {len(rows) * count}")
-        texts: list[FinishedText] = []
+        begun: list[BegunText] = []
         for index, (row, mask) in enumerate(zip(rows, masks)):
-            streams = self._start_several(row[mask], settings, length=len(row), first=index * count)
-            before = streams[0].prompt[: len(streams[0].prompt) - int(mask.sum())]
-            for text in streams:
-                new, reason = self._new_ids(row[mask], text, settings, streamer)
-                texts.append(FinishedText(np.concatenate([before, row, new]), text, reason))
+            begun += self._begun(row, mask, settings, first=index * count)
+        tokenizer = self.tokenizer.core if settings.stop_strings else None
+        texts = Maker(settings, self.core.context_length, tokenizer, streamer).finish(begun)
         if settings.save_state is not None:
             texts[0].text.save_state(settings.save_state)
         result = pad_rows([text.ids for text in texts], self._filler(settings))
@@ -278,49 +278,16 @@ class CausalLM:
             ids = [self.core.bos_token_id]
         return np.array(ids, dtype=np.int32)
 
-    def _new_ids(
-        self, prompt: Ids, text: _core.TokenStream, settings: GenerationOptions, streamer: Streamer | None
-    ) -> tuple[npt.NDArray[np.int64], str]:
-        """What follows the prompt, the token that ended it included, and why it ended."""
-        if streamer is None and not settings.stop_strings:
-            new, stopped = [int(one) for one in text.rest()], False
-        else:
-            new, stopped = self._watched_ids(prompt, text, settings, streamer)
-        ended = [] if text.stop_token is None else [text.stop_token]
-        if text.finish_reason == "context_limit":
-            warn_user(f"generate: the text ends where the model's context of {self.core.context_length} tokens does")
-        if streamer is not None:
-            if ended:
-                streamer.put(np.array(ended, dtype=np.int64))
-            streamer.end()
-        return np.array([*new, *ended], dtype=np.int64), "stop_text" if stopped else text.finish_reason
-
-    def _watched_ids(
-        self, prompt: Ids, text: _core.TokenStream, settings: GenerationOptions, streamer: Streamer | None
-    ) -> tuple[list[int], bool]:
-        """Token by token, until a stop string stands in the text; whether one does."""
-        decoder = _core.TextStream(self.tokenizer.core, False)
-        if streamer is not None:
-            streamer.put(prompt.astype(np.int64)[None])
-        new: list[int] = []
-        so_far = ""
-        while stops(so_far, settings.stop_strings) is None and (token := text.next()) is not None:
-            new.append(token)
-            so_far += decoder.push(token)
-            if streamer is not None:
-                streamer.put(np.array([token], dtype=np.int64))
-        return new, stops(so_far, settings.stop_strings) is not None
-
-    def _start_several(
-        self, prompt: Ids, settings: GenerationOptions, *, length: int, first: int
-    ) -> list[_core.TokenStream]:
+    def _begun(
+        self, row: Ids, mask: npt.NDArray[np.bool_], settings: GenerationOptions, *, first: int
+    ) -> list[BegunText]:
         """num_return_sequences of them; the prompt is run once."""
-        text = self._start(prompt, settings, length=length, index=first)
+        prompt = row[mask]
+        text = self._start(prompt, settings, length=len(row), index=first)
         later = range(first + 1, first + settings.num_return_sequences)
-        texts = [text, *(text.fork(int(settings.sampling(index)["seed"])) for index in later)]
-        if len(texts) > 1 and not settings.stop_strings:
-            _core.finish_together(texts)
-        return texts
+        streams = [text, *(text.fork(int(settings.sampling(index)["seed"])) for index in later)]
+        before = np.concatenate([text.prompt[: len(text.prompt) - len(prompt)], row]).astype(np.int64)
+        return [BegunText(before, prompt, stream) for stream in streams]
 
     def _start(self, prompt: Ids, settings: GenerationOptions, *, length: int, index: int = 0) -> _core.TokenStream:
         """`length`: of the prompt with its padding. `index`: of the text among those of one call."""

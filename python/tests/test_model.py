@@ -271,6 +271,26 @@ def test_lm_head(demo_model: str) -> None:
         salient.load(demo_model, lm_head="int4")
 
 
+@pytest.mark.parametrize(
+    ("running", "error", "words"),
+    [
+        ({"activations": "int4"}, ValueError, 'activations "int4" are not known'),
+        ({"device": "tpu"}, ValueError, 'device "tpu" is not known'),
+        ({"lm_head": "int4"}, ValueError, 'lm_head "int4"'),
+        ({"kv_cache_dtype": "fp8"}, ValueError, "fp8"),
+        ({"fuse_layers": "yes"}, TypeError, "fuse_layers: 'yes' is of the wrong type"),
+        ({"packed_weights": 7}, TypeError, "packed_weights: 7 is of the wrong type"),
+        ({"lm_heads": "int8"}, TypeError, "did you mean 'lm_head'"),
+    ],
+)
+def test_how_to_run_is_checked_before_weights_are_read(
+    demo_model: str, running: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        CausalLM(demo_model, **running)
+    assert CausalLM(demo_model, **dict.fromkeys(running.keys() - {"lm_heads"})).num_parameters() > 0
+
+
 def test_loading_refuses(tmp_path: pathlib.Path, demo_model: str) -> None:
     with pytest.raises(FileNotFoundError, match="nope"):
         salient.load(tmp_path / "nope")

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/process.h"
+#include "checkpoint/checkpoint_writer.h"
 #include "cli/commands.h"
 #include "cli/terminal.h"
 #include "salient/model.h"
@@ -34,6 +35,7 @@ struct GenerateArguments {
   std::string packed_weights;
   std::string kv_type = kKvTypeToRun;
   BatchOptions batch;
+  std::optional<std::string> kv_cache_memory;
   std::vector<std::string> logit_bias;
   std::string response_format = "text";
   int64_t texts = 1;
@@ -208,6 +210,8 @@ void run_generate(GenerateArguments& arguments) {
   options.cancelled = &interrupted();
   for (const std::string& text : arguments.logit_bias) add_logit_bias(text, options.logit_bias);
   options.response_format = response_format_by_name(arguments.response_format);
+  if (arguments.kv_cache_memory)
+    arguments.batch.kv_cache_memory_bytes = parse_byte_size(*arguments.kv_cache_memory);
   const std::vector<std::string> prompts = read_prompts(arguments);
   const LoadOptions loading{.activations = arguments.activations,
                             .lm_head = arguments.lm_head,
@@ -275,6 +279,12 @@ void add_batch_options(CLI::App& command, GenerateArguments& arguments, CLI::Opt
       .add_option("--max-num-batched-tokens", arguments.batch.max_num_batched_tokens,
                   "Tokens of a pass with --prompts: one of each text, and pieces of prompts (default 512)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->needs(prompts);
+  command
+      .add_option(
+          "--kv-cache-memory-bytes", arguments.kv_cache_memory,
+          "Most memory for keys and values of --prompts, such as 4GiB (default 1GiB): a text waits until "
+          "there is room for all that it may come to")
       ->needs(prompts);
 }
 

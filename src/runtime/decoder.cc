@@ -114,6 +114,18 @@ Decoder Decoder::load(const std::string& directory, Backend& backend, const Deco
   return decoder;
 }
 
+bool Decoder::rows_are_apart() const {
+  const auto in_panels = [&](const PreparedLayer& layer) {
+    return std::ranges::all_of(
+        layer.linears, [&](const auto& entry) { return backend_->packed_weight(*entry.second).has_value(); });
+  };
+  return rows_as_alone() == kAnyRows && std::ranges::all_of(layers_, in_panels);
+}
+
+int64_t Decoder::prompt_chunk(int64_t length, int64_t tokens) {
+  return std::min(kChunk - length % kChunk, tokens);
+}
+
 double Decoder::step_weight_bytes(int64_t sequences) const {
   double bytes = head_bytes();
   const double used = !spec().moe
@@ -151,7 +163,7 @@ void Decoder::forward_rows(const LogitRequest& request, KvCache& cache, const Lo
   guard.add(cache);
   TensorPool pool;
   for (int64_t begin = 0; begin < std::ssize(tokens);) {
-    const int64_t count = std::min(kChunk - cache.length() % kChunk, std::ssize(tokens) - begin);
+    const int64_t count = prompt_chunk(cache.length(), std::ssize(tokens) - begin);
     const auto chunk = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
     Rows rows;
     rows.add(chunk, {cache.length(), count, sequence_length}, cache);

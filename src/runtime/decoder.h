@@ -78,6 +78,11 @@ class Decoder {
   const DecoderSpec& spec() const { return weights_->spec(); }
   const ModelWeights& weights() const { return *weights_; }
   int64_t rows_as_alone() const { return backend_->rows_as_alone(); }
+  /// Whether rows get the bytes that they would get alone in passes of any number: activations are integers
+  /// and all weights of layers in panels. (Of the head passes take few rows at a time.)
+  bool rows_are_apart() const;
+  /// Of so many tokens behind `length` others those that `forward` takes at a time.
+  static int64_t prompt_chunk(int64_t length, int64_t tokens);
   KvType kv_type() const { return kv_type_; }
   KvCache make_cache() const { return KvCache(spec(), kv_type_); }
   /// Bytes of weights that `step` reads for so many sequences, each weight once: of the experts as many as

@@ -18,29 +18,48 @@ void require_positive(const char* name, int64_t value) {
   if (value < 1) fail(ErrorKind::invalid_argument, "{} is {}, but must be positive", name, value);
 }
 
-/// Of so many pending tokens behind `length`, those that a pass takes where there is room for `room`: all, or
-/// up to the end of a page, so that the bytes do not hang on what else runs.
-int64_t prompt_piece(int64_t length, int64_t pending, int64_t room) {
-  if (pending <= room) return pending;
+using Parts = std::vector<TokenStream::Part>;
+
+/// That a text may get.
+int64_t tokens_to_come(const TokenStream& text) {
+  const int64_t wanted = text.max_tokens() - std::ssize(text.result().tokens);
+  const int64_t room = context_limit(text.decoder().spec()) - std::ssize(text.tokens());
+  return std::clamp<int64_t>(room, 0, wanted);
+}
+
+int64_t most_blocks_of(const TokenStream& text) {
+  return (std::ssize(text.tokens()) + tokens_to_come(text) + kPageRows - 1) / kPageRows;
+}
+
+/// That both begin with, and behind which `tokens` goes on.
+int64_t common_pages(std::span<const int32_t> tokens, std::span<const int32_t> others) {
+  const auto common = std::ranges::mismatch(tokens, others).in1 - tokens.begin();
+  return std::min<int64_t>(common, std::ssize(tokens) - 1) / kPageRows;
+}
+
+/// Of the pending tokens of a prompt those that a pass takes where there is room for `room`: all, or up to
+/// the end of a page, so that the bytes do not hang on what else runs.
+int64_t piece_of(const TokenStream& prompt, int64_t room) {
+  if (prompt.pending() <= room) return prompt.pending();
+  const int64_t length = prompt.cache().length();
   return std::max<int64_t>(0, (length + room) / kPageRows * kPageRows - length);
 }
 
-/// One pass for all where a row's result does not depend on the others; else texts in groups that get the
-/// bytes they get alone, and prompts, which many rows serve better, apart from them.
-std::vector<std::vector<TokenStream::Part>> passes_of(std::span<const TokenStream::Part> texts,
-                                                      std::span<const TokenStream::Part> prompts,
-                                                      int64_t rows_as_alone) {
-  std::vector<std::vector<TokenStream::Part>> passes;
-  const auto group = static_cast<size_t>(rows_as_alone);
-  for (size_t begin = 0; begin < texts.size(); begin += group) {
-    const auto part = texts.subspan(begin, std::min(group, texts.size() - begin));
-    passes.emplace_back(part.begin(), part.end());
+/// Of the pending tokens of a prompt those that a pass takes where nothing else runs; none where there is no
+/// room for them, unless the pass would be empty.
+int64_t piece_as_alone(const TokenStream& prompt, int64_t room, bool is_first) {
+  const int64_t count = Decoder::prompt_chunk(prompt.cache().length(), prompt.pending());
+  return count <= room || is_first ? count : 0;
+}
+
+/// Adds passes for parts in groups of so many.
+void add_passes(std::span<const TokenStream::Part> parts, int64_t at_most, std::vector<Parts>& passes) {
+  for (size_t begin = 0; begin < parts.size();) {
+    const auto count = std::min(static_cast<size_t>(at_most), parts.size() - begin);
+    const auto group = parts.subspan(begin, count);
+    passes.emplace_back(group.begin(), group.end());
+    begin += count;
   }
-  if (prompts.empty()) return passes;
-  const bool joins = rows_as_alone == kAnyRows && !passes.empty();
-  if (!joins) passes.emplace_back();
-  passes.back().insert(passes.back().end(), prompts.begin(), prompts.end());
-  return passes;
 }
 
 }  // namespace
@@ -48,8 +67,9 @@ std::vector<std::vector<TokenStream::Part>> passes_of(std::span<const TokenStrea
 Engine::Engine(const Decoder& decoder, const EngineOptions& options)
     : decoder_(decoder),
       options_(options),
+      apart_(options.as_alone && !decoder.rows_are_apart()),
       keeps_prefixes_(options.enable_prefix_caching && !decoder.spec().linear_attention &&
-                      !angles_hang_on_length(decoder.spec())) {
+                      !angles_hang_on_length(decoder.spec()) && !apart_) {
   require_positive("max_num_seqs", options.max_num_seqs);
   require_positive("max_num_batched_tokens", options.max_num_batched_tokens);
   // None where no layer attends.
@@ -61,6 +81,10 @@ Engine::Engine(const Decoder& decoder, const EngineOptions& options)
   }
 }
 
+uint64_t most_cache_bytes(const TokenStream& text) {
+  return static_cast<uint64_t>(most_blocks_of(text)) * text.cache().block_bytes();
+}
+
 int64_t Engine::submit(std::shared_ptr<TokenStream> text) {
   const auto is_it = [&](const Request& request) { return request.text == text; };
   if (&text->decoder() != &decoder_ || std::ranges::any_of(waiting_, is_it) ||
@@ -68,18 +92,15 @@ int64_t Engine::submit(std::shared_ptr<TokenStream> text) {
     fail(ErrorKind::invalid_argument, "a text of another model, or one that is in the making already");
   }
   check_tokens(decoder_.spec(), text->tokens());
-  const int64_t known = std::ssize(text->tokens());
-  const int64_t wanted = text->max_tokens() - std::ssize(text->result().tokens);
-  const int64_t most = std::clamp<int64_t>(context_limit(decoder_.spec()) - known, 0, wanted);
-  const int64_t blocks = (known + most + kPageRows - 1) / kPageRows;
+  const int64_t blocks = most_blocks_of(*text);
   if (blocks > most_blocks_) {
     fail(ErrorKind::invalid_argument,
          "a prompt of {} tokens and {} more take {} blocks of {} positions, but kv_cache_memory_bytes ({}) "
          "holds {}",
-         known, most, blocks, kPageRows, options_.kv_cache_memory_bytes, most_blocks_);
+         std::ssize(text->tokens()), tokens_to_come(*text), blocks, kPageRows, options_.kv_cache_memory_bytes,
+         most_blocks_);
   }
-  const bool shares =
-      keeps_prefixes_ && text->cache().length() == 0 && text->cache().type() == decoder_.kv_type();
+  const bool shares = text->cache().length() == 0 && text->cache().type() == decoder_.kv_type();
   waiting_.push_back({submitted_, std::move(text), blocks, shares});
   return submitted_++;
 }
@@ -115,7 +136,6 @@ void Engine::admit() {
   while (!waiting_.empty() && running() < options_.max_num_seqs) {
     const Request& next = waiting_.front();
     if (reserved_blocks() + next.blocks > most_blocks_) break;
-    if (next.shares) next.text->begin_with(prefixes_.find(next.text->tokens()));
     running_.push_back(next);
     waiting_.pop_front();
   }
@@ -132,18 +152,49 @@ std::vector<TokenStream::Part> Engine::next_tokens() const {
   return parts;
 }
 
+/// Whether what a text begins with is being run for one before it, so that it will find that.
+bool Engine::is_run_for_another(const Request& request) const {
+  const auto tokens = request.text->tokens();
+  if (!request.shares || request.text->cache().length() > 0) return false;
+  return std::ranges::any_of(running_, [&](const Request& before) {
+    if (before.id >= request.id || !before.shares || !before.text->in_prompt()) return false;
+    if (std::ranges::equal(before.text->tokens(), tokens)) return true;
+    return keeps_prefixes_ &&
+           before.text->cache().length() < common_pages(tokens, before.text->tokens()) * kPageRows;
+  });
+}
+
 /// Of as many prompts as there is room for.
-std::vector<TokenStream::Part> Engine::prompt_pieces(int64_t room) const {
+std::vector<TokenStream::Part> Engine::prompt_pieces(int64_t room) {
   std::vector<TokenStream::Part> parts;
   for (const Request& request : running_) {
     TokenStream& text = *request.text;
-    if (!text.in_prompt()) continue;
-    const int64_t count = prompt_piece(text.cache().length(), text.pending(), room);
+    if (!text.in_prompt() || is_run_for_another(request)) continue;
+    if (keeps_prefixes_ && request.shares && text.cache().length() == 0)
+      text.begin_with(prefixes_.find(text.tokens()));
+    const int64_t count = apart_ ? piece_as_alone(text, room, parts.empty()) : piece_of(text, room);
     if (count == 0) break;  // nobody overtakes
     parts.push_back({&text, count});
     room -= count;
   }
   return parts;
+}
+
+/// One for all where a row's result does not depend on the others; else texts in groups that get the bytes
+/// they get alone, and prompts, which many rows serve better, apart from them.
+std::vector<std::vector<TokenStream::Part>> Engine::passes() {
+  const Parts texts = next_tokens();
+  // A page at least, or texts in the making would keep prompts waiting for ever.
+  const int64_t room = std::max(kPageRows, options_.max_num_batched_tokens - std::ssize(texts));
+  const Parts prompts = prompt_pieces(room);
+  std::vector<Parts> passes;
+  add_passes(texts, apart_ ? kRowsAsAlone : decoder_.rows_as_alone(), passes);
+  if (!apart_ && decoder_.rows_as_alone() == kAnyRows && !passes.empty()) {
+    passes.back().insert(passes.back().end(), prompts.begin(), prompts.end());
+  } else {
+    add_passes(prompts, apart_ ? 1 : kAnyRows, passes);
+  }
+  return passes;
 }
 
 std::vector<EngineOutput> Engine::step(const CancellationFlag* cancelled) {
@@ -152,11 +203,7 @@ std::vector<EngineOutput> Engine::step(const CancellationFlag* cancelled) {
   admit();
   try {
     if (!running_.empty()) throw_if_cancelled(cancelled);
-    const std::vector<TokenStream::Part> texts = next_tokens();
-    // A page at least, or texts in the making would keep prompts waiting for ever.
-    const int64_t room = std::max(kPageRows, options_.max_num_batched_tokens - std::ssize(texts));
-    for (const auto& pass : passes_of(texts, prompt_pieces(room), decoder_.rows_as_alone()))
-      TokenStream::run(pass, cancelled);
+    for (const Parts& pass : passes()) TokenStream::run(pass, cancelled);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::cancelled || !end_cancelled()) throw;
   }
@@ -169,8 +216,10 @@ std::vector<EngineOutput> Engine::step(const CancellationFlag* cancelled) {
 /// The next token of a text, unless its prompt has not been run to the end.
 void Engine::draw(const Request& request) {
   TokenStream& text = *request.text;
+  const bool begins = request.shares && text.result().tokens.empty();
+  if (begins) keep_prefix(text);
   if (text.in_prompt() || (!text.speculates() && text.pending() > 0)) return;
-  if (request.shares && text.result().tokens.empty()) keep_prefix(text);
+  if (begins) hand_on(text);
   try {
     if (const auto token = text.next()) outputs_.push_back({request.id, request.text, *token});
     text.may_go_on();  // or a pass would be run for nothing
@@ -180,7 +229,23 @@ void Engine::draw(const Request& request) {
   }
 }
 
+/// Gives what the last token of a prompt has left to others of the same prompt. Of those that wait only to
+/// the next ones, in whose stead others that hold the same memory run.
+void Engine::hand_on(const TokenStream& prompt) {
+  const auto take = [&](const Request& request) {
+    TokenStream& text = *request.text;
+    if (!request.shares || !std::ranges::equal(text.tokens(), prompt.tokens())) return false;
+    if (text.in_prompt() && text.cache().length() == 0) text.begin_as(prompt);
+    return true;
+  };
+  for (const Request& request : running_) take(request);
+  for (const Request& request : waiting_) {
+    if (!take(request)) break;
+  }
+}
+
 void Engine::keep_prefix(const TokenStream& text) {
+  if (!keeps_prefixes_) return;
   const auto certain = static_cast<size_t>(text.certain_positions() / kPageRows);
   prefixes_.add(text.tokens(), text.cache().full_blocks().first(certain));
 }

@@ -23,7 +23,14 @@ struct EngineOptions {
   /// Whether what prompts and texts have left in their caches serves those that begin alike. Without
   /// effect for models that cannot use it: with linear attention, or angles that hang on a prompt's length.
   bool enable_prefix_caching = true;
+  /// Whether texts get the bytes that they get alone also where sums of many rows are rounded in another
+  /// order than those of few: with weights or activations in floating point. There, prompts have passes of
+  /// their own and take no prefixes, and no more than kRowsAsAlone texts share one.
+  bool as_alone = false;
 };
+
+/// Of keys and values that a text holds when it has come to its last token.
+uint64_t most_cache_bytes(const TokenStream& text);
 
 /// What a step has brought.
 struct EngineOutput {
@@ -67,20 +74,24 @@ class Engine {
     int64_t id;
     std::shared_ptr<TokenStream> text;
     int64_t blocks;  // that it may come to
-    bool shares;     // takes and leaves prefixes: not a text from a state, which may be of anybody's making
+    bool shares;     // what it has run with others: not a text from a state, which may be of anybody's making
   };
 
   void admit();
   std::vector<TokenStream::Part> next_tokens() const;
-  std::vector<TokenStream::Part> prompt_pieces(int64_t room) const;
+  std::vector<TokenStream::Part> prompt_pieces(int64_t room);
+  bool is_run_for_another(const Request& request) const;
+  std::vector<std::vector<TokenStream::Part>> passes();
   void draw(const Request& request);
   void keep_prefix(const TokenStream& text);
+  void hand_on(const TokenStream& prompt);
   bool end_cancelled();
   void remove_ended();
   int64_t reserved_blocks() const;
 
   const Decoder& decoder_;
   EngineOptions options_;
+  bool apart_;  // by as_alone
   bool keeps_prefixes_;
   int64_t most_blocks_;
   int64_t submitted_ = 0;

@@ -163,6 +163,18 @@ void TokenStream::begin_with(std::span<const KvBlock> blocks) {
   result_.cached_tokens = cache_.length();
 }
 
+void TokenStream::begin_as(const TokenStream& other) {
+  cache_ = other.cache_;
+  take_logits(other.logits_);
+  result_.cached_tokens = cache_.length();
+}
+
+void TokenStream::forget() {
+  cache_ = decoder_.make_cache();
+  logits_ = Tensor();
+  proposer_.reset();
+}
+
 void TokenStream::prefill() {
   if (ended_ || logits_.defined()) return;
   unless_cancelled([&] {
@@ -231,7 +243,7 @@ void TokenStream::propose() {
   const int64_t room = context_limit(decoder_.spec()) - std::ssize(seen_);
   const int64_t count = std::min({next_proposed_, wanted, room});
   proposed_.clear();
-  if (count > 0) proposed_ = proposer_->propose(seen_, count, sampler_, cancelled_);
+  if (count > 0) proposed_ = proposer_->propose({seen_, count, sampler_, constraint_.get(), cancelled_});
   // A draft's vocabulary may be filled up to more entries than the model's.
   const auto unknown = [&](int32_t token) { return token >= decoder_.spec().vocab_size; };
   proposed_.erase(std::ranges::find_if(proposed_, unknown), proposed_.end());

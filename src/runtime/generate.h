@@ -79,6 +79,9 @@ class TokenStream {
 
   /// Lets an empty cache begin with blocks that hold the first tokens of the prompt, though not all of it.
   void begin_with(std::span<const KvBlock> blocks);
+  /// Lets a text that has run nothing stand where another of the same prompt and model does, of which nothing
+  /// has been drawn.
+  void begin_as(const TokenStream& other);
   /// Runs the prompt, if that has not been done.
   void prefill();
   /// Another text from the same place, with another seed; the prompt need not be run again.
@@ -93,6 +96,8 @@ class TokenStream {
   /// The caller wants no more tokens.
   void stop(FinishReason reason = FinishReason::callback) { end(reason); }
   bool ended() const { return ended_; }
+  /// Frees what the model, and a draft, remember of a text that has ended.
+  void forget();
   /// False when no token may follow; then the text ends.
   bool may_go_on();
   /// Of the prompt, or the last token drawn: those to be run before the next one can be drawn.

@@ -8,11 +8,39 @@
 namespace salient {
 namespace {
 
+/// What guesses may go on with.
+class GuessedText {
+ public:
+  explicit GuessedText(const TokenConstraint* constraint)
+      : text_(constraint == nullptr ? nullptr : constraint->copy()) {}
+
+  bool ended() const { return text_ && text_->complete(); }
+  std::span<const uint8_t> allowed() { return text_ ? text_->allowed() : std::span<const uint8_t>(); }
+  void add(int32_t token) {
+    if (text_) text_->advance(token);
+  }
+  /// False for one that may not follow.
+  bool take(int32_t token) {
+    if (!text_) return true;
+    if (ended()) return false;
+    const auto allowed = text_->allowed();
+    if (token < 0 || token >= std::ssize(allowed) || allowed[static_cast<size_t>(token)] == 0) return false;
+    text_->advance(token);
+    return true;
+  }
+
+ private:
+  std::unique_ptr<TokenConstraint> text_;  // null: none
+};
+
 class LookupProposer : public Proposer {
  public:
-  std::vector<int32_t> propose(std::span<const int32_t> seen, int64_t count, const Sampler&,
-                               const CancellationFlag*) override {
-    return looked_up_tokens(seen, count);
+  std::vector<int32_t> propose(const ProposalRequest& request) override {
+    std::vector<int32_t> tokens = looked_up_tokens(request.seen, request.count);
+    GuessedText text(request.constraint);
+    tokens.erase(std::ranges::find_if_not(tokens, [&](int32_t token) { return text.take(token); }),
+                 tokens.end());
+    return tokens;
   }
   std::unique_ptr<Proposer> copy() const override { return make_lookup_proposer(); }
 };
@@ -21,19 +49,26 @@ class DraftProposer : public Proposer {
  public:
   explicit DraftProposer(const Decoder& draft) : draft_(draft), cache_(draft.make_cache()) {}
 
-  std::vector<int32_t> propose(std::span<const int32_t> seen, int64_t count, const Sampler& sampler,
-                               const CancellationFlag* cancelled) override {
+  std::vector<int32_t> propose(const ProposalRequest& request) override {
+    const auto& [seen, count, sampler, constraint, cancelled] = request;
     const int64_t room = context_limit(draft_.spec()) - std::ssize(seen);
     const auto unknown = [&](int32_t token) { return token >= draft_.spec().vocab_size; };
     if (room < 0 || std::ranges::any_of(seen, unknown)) return {};
     std::vector<int32_t> tokens(seen.begin(), seen.end());
     keep_common(tokens);
-    for (int64_t i = 0; i < std::min(count, room + 1); ++i) {
+    GuessedText text(constraint);
+    for (int64_t i = 0; i < std::min(count, room + 1) && !text.ended(); ++i) {
       const auto fed = static_cast<size_t>(cache_.length());
       const Tensor logits =
           draft_.forward(std::span(tokens).subspan(fed), cache_, {LogitRows::last, cancelled});
       fed_ = tokens;
-      tokens.push_back(sampler.peek({logits.values<float>(), tokens}, static_cast<uint64_t>(i)));
+      const DrawContext context{.logits = logits.values<float>(), .seen = tokens, .allowed = text.allowed()};
+      try {
+        tokens.push_back(sampler.peek(context, static_cast<uint64_t>(i)));
+      } catch (const Error&) {
+        break;  // biases ban what the constraint allows: an error of the text only if it really comes here
+      }
+      text.add(tokens.back());
     }
     return {tokens.begin() + std::ssize(seen), tokens.end()};
   }

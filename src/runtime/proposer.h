@@ -7,8 +7,19 @@
 
 #include "runtime/decoder.h"
 #include "runtime/sampler.h"
+#include "runtime/token_constraint.h"
 
 namespace salient {
+
+/// At most `count` tokens that may follow `seen`.
+struct ProposalRequest {
+  std::span<const int32_t> seen;
+  int64_t count;
+  const Sampler& sampler;  ///< about to draw the first of them
+  /// What may follow `seen`; null: any token. What it forbids is not proposed.
+  const TokenConstraint* constraint = nullptr;
+  const CancellationFlag* cancelled = nullptr;
+};
 
 /// Guesses the tokens that a text goes on with, for a model to look at all of them in one pass.
 ///
@@ -19,9 +30,7 @@ namespace salient {
 class Proposer {
  public:
   virtual ~Proposer() = default;
-  /// At most `count` tokens that may follow `seen`. `sampler` is about to draw the first of them.
-  virtual std::vector<int32_t> propose(std::span<const int32_t> seen, int64_t count, const Sampler& sampler,
-                                       const CancellationFlag* cancelled) = 0;
+  virtual std::vector<int32_t> propose(const ProposalRequest& request) = 0;
   /// One for a copy of the sequence.
   virtual std::unique_ptr<Proposer> copy() const = 0;
 };

@@ -189,6 +189,8 @@ TEST_F(GenerateCommand, ContinuesAFileOfPromptsAsEachAlone) {
     EXPECT_EQ(json["finish_reason"], "max_tokens");
   }
   EXPECT_EQ(seen.size(), prompts.size());
+  const auto in_turns = generate({"--prompts", path, "--json", "--kv-cache-memory-bytes", "300KiB"});
+  EXPECT_THAT(in_turns.output, HasSubstr("\"index\":2")) << in_turns.errors;
   const std::string text = write(scratch_.path() / "prompts.txt", prompts[0] + "\r\n\n" + prompts[2] + "\n");
   const auto shown = generate({"--prompts", text});
   EXPECT_EQ(shown.status, 0) << shown.errors;
@@ -231,6 +233,15 @@ TEST_F(GenerateCommand, RefusesWhatBatchesCannotDo) {
       {{"--prompts", long_one}, 2, "prompt 2: the prompt has"},
       {{"-p", "x", "--max-num-seqs", "2"}, 2, "--max-num-seqs requires --prompts"},
       {{"--prompts", prompts, "--max-num-batched-tokens", "0"}, 2, "--max-num-batched-tokens"},
+      {{"-p", "x", "--kv-cache-memory-bytes", "1GiB"}, 2, "--kv-cache-memory-bytes requires --prompts"},
+      {{"--prompts", prompts, "--kv-cache-memory-bytes", "much"}, 2, "\"much\" is no size"},
+      {{"--prompts", prompts, "--kv-cache-memory-bytes", "0"}, 2, "\"0\" is no size"},
+      {{"--prompts", prompts, "--kv-cache-memory-bytes", "1KiB"},
+       2,
+       "kv_cache_memory_bytes is 1024, but 128"},
+      {{"--prompts", prompts, "-n", "400", "--kv-cache-memory-bytes", "900KiB"},
+       2,
+       "prompt 1: a prompt of 1 tokens and 400 more take 4 blocks"},
       {{"-p", "x", "--kv-cache-dtype", "fp8"}, 2, "fp8 not in {fp32,fp16,int8}"},
   };
   for (const auto& one : cases) {

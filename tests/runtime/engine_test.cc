@@ -123,6 +123,36 @@ INSTANTIATE_TEST_SUITE_P(Models, EngineOf,
                                          "rope_dynamic", "mixtral"),
                          [](const auto& test) { return test.param; });
 
+/// Log-probabilities tell of the last bit.
+TEST(Engine, AsAloneHoldsForWeightsAndActivationsInFloatingPoint) {
+  struct Case {
+    std::string model;
+    ActivationMode activations;
+  };
+  for (const Case& one : {Case{"llama_gqa", ActivationMode::fp32}, Case{"llama_gqa", ActivationMode::int16},
+                          Case{"ct_asym_32", ActivationMode::fp32}, Case{"mixtral", ActivationMode::int16},
+                          Case{"ct_asym_32", ActivationMode::int8}}) {
+    const Subject subject(one.model, KvType::fp32, one.activations);
+    Work work = mixed_work(subject);
+    for (int64_t i = 0; i < 12; ++i)
+      work.add(subject.prompt(500 + 25 * i, static_cast<uint32_t>(i)), {.max_tokens = 6});
+    work.add(work.prompts.back(), {.max_tokens = 9});
+    for (GenerateRequest& request : work.requests) request.logprobs = 1;
+    for (const int64_t room : {64, 512, 4096}) {
+      Engine engine(*subject.decoder, {.max_num_seqs = 32, .max_num_batched_tokens = room, .as_alone = true});
+      for (size_t i = 0; i < work.requests.size(); ++i) engine.submit(work.request(i));
+      for (const auto& [id, result] : run_all(engine)) {
+        const auto expected =
+            generate(*subject.decoder, work.request(static_cast<size_t>(id)), [](int32_t) { return true; });
+        ASSERT_EQ(result.tokens, expected.tokens) << one.model << id;
+        for (size_t i = 0; i < result.logprobs.size(); ++i)
+          ASSERT_EQ(result.logprobs[i].chosen.logprob, expected.logprobs[i].chosen.logprob)
+              << one.model << id;
+      }
+    }
+  }
+}
+
 TEST(Engine, RequestsMayComeWhileOthersRun) {
   const Subject subject("ct_asym_32");
   const Work work = mixed_work(subject);
@@ -166,6 +196,67 @@ TEST(Engine, APrefixIsRunOnce) {
     EXPECT_EQ(result.cached_tokens, cached[static_cast<size_t>(request)]) << request;
     EXPECT_EQ(result.tokens, expected[static_cast<size_t>(request)]) << request;
   }
+}
+
+/// However they come in, whatever is cut: what is alike is run for one of them.
+TEST(Engine, PromptsThatComeTogetherRunWhatTheyHaveInCommonOnce) {
+  const Subject subject("ct_asym_32");
+  const std::vector<int32_t> prompt = subject.prompt(300, 1);
+  std::vector<int32_t> other = prompt;
+  other[200] = other[200] == 0 ? 1 : 0;
+  Work work;
+  for (const uint64_t seed : {1, 2, 3, 4})
+    work.add(prompt, {.max_tokens = 20, .sampling = {.temperature = 1.0, .seed = seed}});
+  work.add(other, {.max_tokens = 5});
+  work.add({prompt.begin(), prompt.begin() + 256}, {.max_tokens = 5});
+  const auto expected = alone(subject, work);
+  for (const EngineOptions& options :
+       {EngineOptions{}, EngineOptions{.max_num_batched_tokens = 128},
+        EngineOptions{.max_num_seqs = 2, .max_num_batched_tokens = 128}, EngineOptions{.max_num_seqs = 1}}) {
+    Engine engine(*subject.decoder, options);
+    for (size_t i = 0; i < work.requests.size(); ++i) engine.submit(work.request(i));
+    const auto results = run_all(engine);
+    // The fifth begins otherwise in its second page; the sixth ends with its second page, the last token of
+    // which has to be run.
+    const std::vector<int64_t> cached{0, 300, 300, 300, 128, 128};
+    for (const auto& [request, result] : results) {
+      EXPECT_EQ(result.cached_tokens, cached[static_cast<size_t>(request)]) << request;
+      EXPECT_EQ(result.tokens, expected[static_cast<size_t>(request)]) << request;
+    }
+  }
+}
+
+TEST(Engine, TheSamePromptIsRunOnceWhereNoPrefixesAreKept) {
+  for (const std::string name : {"ct_asym_32", "qwen3_next", "rope_dynamic"}) {
+    const Subject subject(name);
+    Work work;
+    for (const uint64_t seed : {1, 2, 3})
+      work.add(subject.prompt(40, 1), {.max_tokens = 10, .sampling = {.temperature = 1.0, .seed = seed}});
+    const auto expected = alone(subject, work);
+    Engine engine(*subject.decoder, {.max_num_seqs = 2, .enable_prefix_caching = false});
+    for (size_t i = 0; i < work.requests.size(); ++i) engine.submit(work.request(i));
+    for (const auto& [request, result] : run_all(engine)) {
+      EXPECT_EQ(result.cached_tokens, request == 0 ? 0 : 40) << name << request;
+      EXPECT_EQ(result.tokens, expected[static_cast<size_t>(request)]) << name << request;
+    }
+  }
+}
+
+TEST(Engine, APromptThatOthersWaitForMayBeCancelled) {
+  const Subject subject("ct_asym_32");
+  const std::vector<int32_t> prompt = subject.prompt(300, 1);
+  CancellationFlag flag = false;
+  Engine engine(*subject.decoder, {.max_num_batched_tokens = 128});
+  engine.submit({.prompt = prompt, .max_tokens = 5, .cancelled = &flag});
+  engine.submit({.prompt = prompt, .max_tokens = 5});
+  engine.step();
+  flag = true;
+  const auto results = run_all(engine);
+  EXPECT_EQ(results.at(0).reason, FinishReason::cancelled);
+  EXPECT_EQ(
+      results.at(1).tokens,
+      generate(*subject.decoder, {.prompt = prompt, .max_tokens = 5}, [](int32_t) { return true; }).tokens);
+  EXPECT_EQ(results.at(1).cached_tokens, 128);
 }
 
 TEST(Engine, BlocksOfAnotherTypeAreNotShared) {
@@ -279,6 +370,10 @@ TEST(Engine, MemoryBoundsWhatRunsAndWhatIsKept) {
   EXPECT_THAT([&] { engine.submit({.prompt = prompt, .max_tokens = 500}); },
               throws_error(ErrorKind::invalid_argument,
                            HasSubstr("a prompt of 300 tokens and 500 more take 7 blocks")));
+  const TokenStream large(*subject.decoder, {.prompt = prompt, .max_tokens = 500});
+  EXPECT_EQ(most_cache_bytes(large), 7 * block);
+  const TokenStream endless(*subject.decoder, {.prompt = prompt, .max_tokens = INT64_MAX});
+  EXPECT_EQ(most_cache_bytes(endless), kContext / kPageRows * block);
   EXPECT_THAT([&] { Engine(*subject.decoder, {.kv_cache_memory_bytes = block - 1}); },
               throws_error(ErrorKind::invalid_argument, HasSubstr("kv_cache_memory_bytes is")));
 }

@@ -304,5 +304,19 @@ TEST(ContextLimit, GrowsWithTheScaling) {
   EXPECT_EQ(context_limit(spec), 100);
 }
 
+TEST_F(Generate, AStreamThatForgetsKeepsItsTokens) {
+  TokenStream text(decoder_, {.prompt = prompt_, .max_tokens = 4, .speculation = {.tokens = 2}});
+  while (text.next()) continue;
+  const std::vector<int32_t> tokens(text.tokens().begin(), text.tokens().end());
+  text.forget();
+  EXPECT_EQ(text.cache().length(), 0);
+  EXPECT_FALSE(text.next());
+  EXPECT_FALSE(text.fork(1).next());
+  EXPECT_EQ(text.result().tokens.size(), 4u);
+  const SequenceState state = text.state();
+  EXPECT_EQ(state.tokens, tokens);
+  EXPECT_FALSE(state.logits.defined());
+}
+
 }  // namespace
 }  // namespace salient

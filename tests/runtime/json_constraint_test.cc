@@ -192,6 +192,7 @@ TEST_F(ConstrainedGeneration, SpeculationChangesNoToken) {
         run({.max_tokens = 80, .sampling = sampling, .speculation = {.tokens = 4, .draft = &decoder_}});
     EXPECT_EQ(looked_up.tokens, plain.tokens);
     EXPECT_EQ(drafted.tokens, plain.tokens);
+    EXPECT_EQ(drafted.accepted_tokens, drafted.proposed_tokens) << "none that JSON forbids";
     EXPECT_EQ(looked_up.reason, plain.reason);
   }
 }
