@@ -42,8 +42,9 @@ def parse_arguments(arguments):
     parser.add_argument("--llama-python", help="interpreter with llama_cpp, gguf and numpy (default: one is made)")
     parser.add_argument("--llama-avx2-python", help="the same with a llama.cpp for AVX2 alone")
     parser.add_argument("--build-avx2", action="store_true", help="make that interpreter too")
-    parser.add_argument("--dims", choices=DIMS, default="tinyllama")
-    parser.add_argument("--model", type=pathlib.Path, help="a dense Llama model in bf16, in one file, instead of random weights")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--dims", choices=DIMS, default="tinyllama")
+    weights.add_argument("--model", type=pathlib.Path, help="a dense Llama model in bf16, in one file, instead of random weights")
     parser.add_argument("--formats", nargs="+", choices=("q4_0", "q4_k_m"), default=["q4_0"], help="of llama.cpp")
     parser.add_argument("--activations", nargs="+", choices=("int16", "int8", "fp32"), default=["int16", "int8", "fp32"])
     parser.add_argument("--group", type=int, default=128, help="columns of Salient's weights that share a scale")
@@ -55,7 +56,10 @@ def parse_arguments(arguments):
     parser.add_argument("--long", action="store_true", help="a prompt of 4096 tokens too")
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
     options = parser.parse_args(arguments)
-    options.shape = options.model.resolve().name if options.model else options.dims
+    if options.model and not (options.model / "model.safetensors").is_file():
+        parser.error(f"{options.model}: there is no model.safetensors")
+    options.model = options.model and options.model.resolve()
+    options.shape = f"model {options.model.name}" if options.model else options.dims
     options.lengths = [1, 512, 2048] + ([4096] if options.long else [])
     return options
 
@@ -94,8 +98,15 @@ def name_of(row):
     return "-".join(str(row[key]).replace(".", "") for key in ("engine", "form", "isa", "threads"))
 
 
+def folder_of(options):
+    """Of what both engines read; models of one name in two places have two."""
+    if not options.model:
+        return options.out / options.dims
+    return options.out / f"model-{options.model.name}-{hashlib.sha256(str(options.model).encode()).hexdigest()[:8]}"
+
+
 def make_models(options, python):
-    folder = options.out / options.shape
+    folder = folder_of(options)
     folder.mkdir(parents=True, exist_ok=True)
     dense, log = options.model or folder / "dense", folder / "make.log"
     quantized, marker = folder / f"int4-g{options.group}", folder / "dense.made"
@@ -124,7 +135,7 @@ def measure(row, options, models, pythons, log):
         counts = [str(value) for value in (row["threads"], options.decode, options.repeat, *options.lengths)]
         return parse_json(run([pythons[row["isa"]], str(DRIVER), "run", str(files[row["form"]]), *counts], log)[0])
     command = [str(options.salient), "bench", str(quantized), "--json", "--threads", str(row["threads"])]
-    command += ["--activations", row["form"], "--packed-weights", str(options.out / options.shape / "packed")]
+    command += ["--activations", row["form"], "--packed-weights", str(folder_of(options) / "packed")]
     command += ["--prefill-length", ",".join(map(str, options.lengths)), "--decode-length", str(options.decode)]
     isa = SALIENT_ISA[row["isa"]]
     output, _ = run([*command, "--repeat", str(options.repeat)], log, {"SALIENT_ISA": isa} if isa else {})
@@ -134,7 +145,7 @@ def measure(row, options, models, pythons, log):
 def settings(row, options):
     keys = ("shape", "group", "lengths", "decode", "repeat")
     made_by = hashlib.sha256(options.salient.read_bytes()).hexdigest() if row["engine"] == "salient" else "peer"
-    return row | {key: getattr(options, key) for key in keys} | {"made_by": made_by}
+    return row | {key: getattr(options, key) for key in keys} | {"folder": folder_of(options).name, "made_by": made_by}
 
 
 def kept_run(path, wanted):

@@ -47,6 +47,8 @@ def tensors(path):
     data = np.memmap(path, dtype=np.uint8, mode="r", offset=8 + size)
     header.pop("__metadata__", None)
     for name, entry in header.items():
+        if entry["dtype"] != "BF16":
+            raise SystemExit(f"{path}: {name} is {entry['dtype']}, but only BF16 is read")
         begin, end = entry["data_offsets"]
         yield name, entry["shape"], data[begin:end]
 

@@ -67,6 +67,7 @@ struct Job {
   size_t grain;
   size_t chunks;
   const std::function<void(size_t, size_t)>* body;
+  std::span<Share> shares{};  // the caller's first; no more than chunks
   std::atomic<bool> failed{false};
   std::exception_ptr error{};
   std::mutex error_mutex{};  // taken by chunks that throw only
@@ -84,10 +85,12 @@ struct Job {
   void run_alone() {
     for (size_t chunk = 0; chunk < chunks && !failed; ++chunk) run(chunk);
   }
-  void run_shares(std::span<Share> shares, size_t own) {
+  /// Threads that have no share of their own only take from others.
+  void run_shares(size_t own) {
     while (!failed) {
-      std::optional<size_t> chunk = shares[own].take_first();
-      for (size_t i = 1; !chunk && i < shares.size(); ++i)
+      std::optional<size_t> chunk;
+      if (own < shares.size()) chunk = shares[own].take_first();
+      for (size_t i = 1; !chunk && i <= shares.size(); ++i)
         chunk = shares[(own + i) % shares.size()].take_last();
       if (!chunk) return;
       run(*chunk);
@@ -154,13 +157,12 @@ class ThreadPool {
 
   void run(Job& job) {
     job_ = &job;
-    for (size_t i = 0; i < wanted_; ++i)
-      shares_[i].assign(job.chunks * i / wanted_, job.chunks * (i + 1) / wanted_);
+    share_out(job);
     gate_.store(kOpen, std::memory_order_release);
     announce();
     {
       const InsideScope scope;
-      job.run_shares(shares_, 0);
+      job.run_shares(0);
     }
     uint32_t inside = gate_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
     while (inside != 0) {
@@ -175,6 +177,13 @@ class ThreadPool {
   static constexpr std::chrono::microseconds kCrowdedSpin{2};
   static constexpr uint32_t kOpen = uint32_t{1} << 31;  // of the gate; the rest counts the workers inside
 
+  void share_out(Job& job) {
+    const size_t count = std::min(wanted_, job.chunks);
+    const auto begin_of = [&](size_t share) { return (job.chunks * share + count - 1) / count; };
+    for (size_t i = 0; i < count; ++i) shares_[i].assign(begin_of(i), begin_of(i + 1));
+    job.shares = std::span(shares_).first(count);
+  }
+
   void announce() {
     news_.fetch_add(1, std::memory_order_seq_cst);
     news_.notify_all();
@@ -188,7 +197,7 @@ class ThreadPool {
       seen = news_.load(std::memory_order_acquire);
       if (stop_.load(std::memory_order_relaxed)) return;
       if (!enter()) continue;
-      job_->run_shares(shares_, own);
+      job_->run_shares(own);
       // Nothing of the job may be touched from here on. The last one wakes a caller that has fallen asleep.
       if (gate_.fetch_sub(1, std::memory_order_acq_rel) == 1) gate_.notify_one();
     }

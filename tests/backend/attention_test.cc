@@ -327,24 +327,36 @@ TEST_P(AttentionTest, CachesOfEveryType) {
   }
 }
 
-/// What lets a prompt be run in pieces beside others without another result.
+/// What lets a prompt be run in pieces beside others without another result, within a pass of 512 keys and
+/// beyond.
 TEST_P(AttentionTest, APromptCutBetweenPagesGivesTheSameBytes) {
-  for (const int64_t first : {0, 100}) {
-    const Case c{.count = 391 - first, .first_position = first, .heads = 6, .kv_heads = 2, .head_dim = 40};
-    const Inputs in = inputs_for(c);
-    const KvView cache = cached(c, in, KvType::fp32);
+  const std::vector<Case> cases{
+      {.count = 391, .heads = 6, .kv_heads = 2, .head_dim = 40},
+      {.count = 291, .first_position = 100, .heads = 6, .kv_heads = 2, .head_dim = 40},
+      {.count = 1200, .heads = 2, .kv_heads = 1, .head_dim = 16},
+      {.count = 700, .first_position = 400, .heads = 2, .kv_heads = 1, .head_dim = 16, .window = 530},
+  };
+  const auto expect_same = [&](const Case& c, const Inputs& in, const KvView& cache) {
     const Tensor whole = run(c, in, &cache);
-    for (const std::vector<int64_t>& ends :
-         {std::vector<int64_t>{128, 256, 384, 391}, {256, 391}, {384, 391}}) {
+    const int64_t last = c.first_position + c.count;
+    for (const std::vector<int64_t>& cuts :
+         {std::vector<int64_t>{128, 256, 384}, {256}, {512, 640}, {1024}}) {
       int64_t begin = 0;
-      for (const int64_t position : ends) {
-        const int64_t end = position - first;
+      for (size_t i = 0; i <= cuts.size(); ++i) {
+        const int64_t end = (i == cuts.size() ? last : std::min(cuts[i], last)) - c.first_position;
+        if (end <= begin) continue;
         const Tensor part = run_part(c, in, cache, begin, end);
         EXPECT_EQ(std::memcmp(part.bytes(), whole.slice(begin, end).bytes(), part.byte_size()), 0)
             << begin << " to " << end << " of " << c.count;
         begin = end;
       }
     }
+  };
+  for (const Case& c : cases) {
+    const Inputs in = inputs_for(c);
+    for (const KvType type : {KvType::fp32, KvType::int8}) expect_same(c, in, cached(c, in, type));
+    if (use_bf16()) expect_same(c, in, cached(c, in, KvType::fp32));
+    backend = make_cpu_backend_for(GetParam(), {});
   }
 }
 

@@ -106,7 +106,6 @@ TEST(ParallelFor, CallersInSeveralThreadsTakeTurns) {
     EXPECT_EQ(totals[caller], 2000 * (caller + 2) * (caller + 3) / 2);
 }
 
-/// Long enough for workers to fall asleep between jobs, and in one for the caller to.
 TEST(ParallelFor, WhatOneThreadIsNotDoneWithOthersTake) {
   set_thread_count(2);
   constexpr size_t kChunks = 100;
@@ -124,6 +123,19 @@ TEST(ParallelFor, WhatOneThreadIsNotDoneWithOthersTake) {
   EXPECT_TRUE(all_others_ran);
 }
 
+/// With fewer chunks than threads, and behind a job that has left chunks undone.
+TEST(ParallelFor, EveryChunkOfShortJobsRunsExactlyOnce) {
+  set_thread_count(7);
+  for (const size_t count : {1, 2, 6, 7, 8, 50}) {
+    EXPECT_THROW(parallel_for(500, 1, [](size_t, size_t) { fail(ErrorKind::internal, "all of them"); }),
+                 Error);
+    std::vector<std::atomic<int>> seen(count);
+    parallel_for(count, 1, [&](size_t begin, size_t) { seen[begin]++; });
+    for (const auto& times : seen) EXPECT_EQ(times.load(), 1) << "of " << count;
+  }
+}
+
+/// Long enough for workers to fall asleep between jobs, and in one for the caller to.
 TEST(ParallelFor, SleepersWake) {
   for (const size_t threads : {2, 5}) {
     set_thread_count(threads);

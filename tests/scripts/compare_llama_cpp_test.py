@@ -54,8 +54,8 @@ class CompareLlamaCpp(unittest.TestCase):
         compare_llama_cpp.DIMS["few"] = {"hidden": 64, "intermediate": 64, "layers": 1, "heads": 2, "kv-heads": 1, "vocab": 512}
         self.addCleanup(compare_llama_cpp.DIMS.pop, "few")
 
-    def compare(self, *more):
-        arguments = ["--out", self.root / "out", "--salient", self.root / "salient", "--dims", "few"]
+    def compare(self, *more, weights=("--dims", "few")):
+        arguments = ["--out", self.root / "out", "--salient", self.root / "salient", *weights]
         arguments += ["--llama-python", self.root / "llama", *more]
         (self.root / "calls").write_text("")
         with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.redirect_stderr(io.StringIO()):
@@ -93,6 +93,17 @@ class CompareLlamaCpp(unittest.TestCase):
         self.assertEqual(len(self.compare(*options, "--decode", "7")), 4)
         (self.root / "salient").write_text(SALIENT + "# another build\n")
         self.assertEqual(self.compare(*options, "--decode", "7"), ["salient int8 None 1"] * 2)
+
+    def test_models_are_told_apart_by_their_places(self):
+        options = ("--rounds", "1", "--threads", "1", "--isa", "native", "--activations", "int8")
+        for folder in ("a", "b"):
+            model = self.root / folder / "few"
+            model.mkdir(parents=True)
+            with self.assertRaises(SystemExit):
+                self.compare(*options, weights=("--model", model))
+            (model / "model.safetensors").touch()
+            self.assertEqual(len(self.compare(*options, weights=("--model", model))), 2)
+            self.assertTrue(self.output.startswith("model few; Salient int4"), self.output)
 
     def test_a_run_that_fails_is_named_and_made_again(self):
         options = ("--rounds", "1", "--threads", "1", "--isa", "native", "--activations", "int8")

@@ -24,10 +24,9 @@ constexpr int64_t kPartKeys = kPageRows;
 constexpr int64_t kPieceWork = int64_t{1} << 19;
 /// Queries that share a pass over the keys. More would compute more scores above the diagonal.
 constexpr int64_t kMostQueries = 64;
-/// Keys whose scores many queries take at a time: with their values and scores they stay in a second-level
-/// cache.
+/// Keys whose scores many queries take at a time, so that what they take stays near whatever the context.
 constexpr int64_t kPassKeys = 4 * kPageRows;
-/// Scores of one pass, a megabyte.
+/// Scores of one pass, a megabyte, unless a single query has more heads than that.
 constexpr int64_t kMostScores = int64_t{1} << 18;
 
 constexpr int64_t kNoHead = -1;
@@ -279,6 +278,11 @@ class BlockAttention {
   float* scores_;   // [rows, keys]
 };
 
+/// Of what a softmax has mixed, beside others the highest of whose scores is `highest`.
+double weight_of(const SoftmaxTotal& total, float highest) {
+  return total.sum * std::exp(double{total.highest} - double{highest});
+}
+
 /// Attention of a few queries, the keys cut into parts at fixed positions, each with a softmax of its own
 /// (Dao et al. 2023, "Flash-Decoding"): with m_p the highest score of part p, s_p the sum of e^(score - m_p)
 /// and o_p its mixture of values, the whole is sum o_p s_p e^(m_p) / sum s_p e^(m_p). Every head of keys and
@@ -349,10 +353,7 @@ class PartedAttention {
     float highest = -INFINITY;
     for (int64_t part = 0; part < parts_; ++part)
       highest = std::max(highest, totals_[first + part * rows_].highest);
-    const auto weight = [&](int64_t part) {
-      const SoftmaxTotal& total = totals_[first + part * rows_];
-      return total.sum * std::exp(double{total.highest} - double{highest});
-    };
+    const auto weight = [&](int64_t part) { return weight_of(totals_[first + part * rows_], highest); };
     double all = 0;
     for (int64_t part = 0; part < parts_; ++part) all += weight(part);
     for (int64_t part = 0; part < parts_; ++part) factors[part] = static_cast<float>(weight(part) / all);
@@ -412,8 +413,10 @@ class BlockedAttention {
     const auto count = std::ssize(blocks_);
     parallel_for(static_cast<size_t>(count * problem_.kv_heads), 1, [&](size_t from, size_t to) {
       for (auto i = static_cast<int64_t>(from); i < static_cast<int64_t>(to); ++i) {
-        // The last queries see the most keys: the longest pieces start first and the shortest fill the gaps.
-        Block block = blocks_[static_cast<size_t>(count - 1 - i / problem_.kv_heads)];
+        // The last queries see the most keys: last, first, last but one, ... so that all shares of threads
+        // are alike.
+        const int64_t turn = i / problem_.kv_heads;
+        Block block = blocks_[static_cast<size_t>(turn % 2 == 0 ? count - 1 - turn / 2 : turn / 2)];
         block.kv_head = i % problem_.kv_heads;
         run_block(block);
       }
@@ -456,8 +459,8 @@ class BlockedAttention {
       const SoftmaxTotal& part = totals[rows + row];
       if (part.sum == 0) continue;  // it sees none of the keys
       const float highest = std::max(total.highest, part.highest);
-      const double kept = total.sum * std::exp(double{total.highest} - double{highest});
-      const double added = part.sum * std::exp(double{part.highest} - double{highest});
+      const double kept = weight_of(total, highest);
+      const double added = weight_of(part, highest);
       const auto old_share = static_cast<float>(kept / (kept + added));
       const auto new_share = static_cast<float>(added / (kept + added));
       float* out = mixed + row * width;

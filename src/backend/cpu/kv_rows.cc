@@ -80,6 +80,9 @@ void prefetch_rows(const KvNext& next, int64_t row, int64_t count) {
                            static_cast<size_t>(position % kPageRows) * row_bytes;
   // Into the second-level cache: the first is full of what is worked on.
   for (size_t i = 0; i < static_cast<size_t>(count) * row_bytes; i += 64) __builtin_prefetch(bytes + i, 0, 2);
+  if (format.type != KvType::int8) return;
+  const PageHead page{next.pages->head(position / kPageRows, next.head), format};
+  __builtin_prefetch(&page.scale(position % kPageRows), 0, 2);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "backend/cpu/isa.h"
 #include "base/error.h"
 #include "base/parallel.h"
 
@@ -15,7 +16,7 @@ namespace {
 
 constexpr size_t kPiece = size_t{4} << 20;
 constexpr size_t kLine = 64;
-/// As far ahead as hides the latency of memory at its full speed; half of it and twice of it measure alike.
+/// As far ahead as hides the latency of memory at its full speed.
 constexpr size_t kAhead = 8192;
 constexpr int kPasses = 4;
 
@@ -38,16 +39,8 @@ class Buffer {
   void* data_;
 };
 
-#if defined(__x86_64__)
-// The bandwidth is the machine's, whichever instruction set is forced: with narrow loads one core gets less
-// of it.
-#define SALIENT_WIDEST_LOADS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define SALIENT_WIDEST_LOADS
-#endif
-
 /// Of every word, in eight independent sums.
-SALIENT_WIDEST_LOADS uint64_t sum_of(const uint64_t* words, size_t count) {
+[[gnu::always_inline]] inline uint64_t sum_words(const uint64_t* words, size_t count) {
   constexpr size_t kWords = kLine / sizeof(uint64_t);
   uint64_t sums[kWords] = {};
   for (size_t i = 0; i + kWords <= count; i += kWords) {
@@ -59,6 +52,28 @@ SALIENT_WIDEST_LOADS uint64_t sum_of(const uint64_t* words, size_t count) {
   return sum;
 }
 
+using SumWords = uint64_t (*)(const uint64_t* words, size_t count);
+
+uint64_t sum_of(const uint64_t* words, size_t count) { return sum_words(words, count); }
+
+#if defined(__x86_64__)
+[[gnu::target("avx2")]] uint64_t sum_by_avx2(const uint64_t* words, size_t count) {
+  return sum_words(words, count);
+}
+[[gnu::target("avx512f")]] uint64_t sum_by_avx512(const uint64_t* words, size_t count) {
+  return sum_words(words, count);
+}
+
+/// The bandwidth is the machine's, whichever instruction set is forced: with narrow loads one core gets less
+/// of it.
+SumWords widest_sum() {
+  if (cpu_supports(Isa::avx512)) return sum_by_avx512;
+  return cpu_supports(Isa::avx2) ? sum_by_avx2 : sum_of;
+}
+#else
+SumWords widest_sum() { return sum_of; }
+#endif
+
 }  // namespace
 
 double stream_bandwidth(size_t bytes) {
@@ -68,12 +83,13 @@ double stream_bandwidth(size_t bytes) {
   parallel_for(pieces, 1, [&](size_t begin, size_t end) {
     std::fill(buffer.words() + begin * kWords, buffer.words() + end * kWords, uint64_t{1});
   });
+  const SumWords sum = widest_sum();
   std::vector<uint64_t> sums(pieces);
   double best = 0;
   for (int pass = 0; pass < kPasses; ++pass) {
     const auto start = std::chrono::steady_clock::now();
     parallel_for(pieces, 1, [&](size_t begin, size_t end) {
-      for (size_t i = begin; i < end; ++i) sums[i] = sum_of(buffer.words() + i * kWords, kWords);
+      for (size_t i = begin; i < end; ++i) sums[i] = sum(buffer.words() + i * kWords, kWords);
     });
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     best = std::max(best, static_cast<double>(pieces * kPiece) / seconds);
