@@ -59,8 +59,9 @@ int main(int argc, char** argv) {
   app.footer(
       "Environment:\n"
       "  SALIENT_THREADS  threads, as --threads\n"
-      "  SALIENT_ISA      portable, avx2 or avx512: kernels to use instead of the best this processor has;\n"
-      "                   no-vnni, no-amx: without these extensions, as in avx512,no-amx\n"
+      "  SALIENT_ISA      portable, avx2, avx512 or neon: kernels to use instead of the best this processor "
+      "has;\n"
+      "                   no-vnni, no-amx, no-dotprod: without these extensions, as in avx512,no-amx\n"
       "Exit status: 0 done, 2 the request makes no sense (flags, recipe, or how they go together), 1 any\n"
       "             other error, 130 stopped by Ctrl-C or SIGTERM");
   size_t threads = 0;

@@ -54,7 +54,7 @@ inline std::string isa_name(const testing::TestParamInfo<Isa>& info) {
 }
 
 #define SALIENT_EVERY_ISA(suite) \
-  INSTANTIATE_TEST_SUITE_P(Isa, suite, testing::Values(Isa::portable, Isa::avx2, Isa::avx512), isa_name)
+  INSTANTIATE_TEST_SUITE_P(Isa, suite, testing::ValuesIn(built_isas().begin(), built_isas().end()), isa_name)
 
 inline float at(const Tensor& matrix, int64_t row, int64_t column) {
   return matrix.values<float>()[static_cast<size_t>(row * matrix.dim(1) + column)];

@@ -21,7 +21,19 @@ constexpr std::array kPanelIsas{PanelIsa{"portable", "portable", nullptr},
                                 PanelIsa{"avx_vnni", "avx2", "avx_vnni"},
                                 PanelIsa{"avx512", "avx512,no-vnni,no-amx", nullptr},
                                 PanelIsa{"avx512_vnni", "avx512,no-amx", "avx512_vnni"},
-                                PanelIsa{"amx", "avx512", "amx_int8"}};
+                                PanelIsa{"amx", "avx512", "amx_int8"},
+                                PanelIsa{"neon", "neon,no-dotprod", nullptr},
+                                PanelIsa{"neon_dotprod", "neon", "asimddp"}};
+
+/// Those that are compiled in.
+std::vector<PanelIsa> panel_isas() {
+  std::vector<PanelIsa> result;
+  for (const PanelIsa& each : kPanelIsas) {
+    const auto named = [&](Isa isa) { return std::string_view(each.forced).starts_with(to_string(isa)); };
+    if (std::ranges::any_of(built_isas(), named)) result.push_back(each);
+  }
+  return result;
+}
 
 bool has_extension(const IsaChoice& choice, const char* name) {
   if (name == nullptr) return true;
@@ -75,9 +87,10 @@ class PanelTest : public testing::TestWithParam<PanelIsa> {
   /// choose_isa would refuse what the processor lacks.
   static IsaChoice choice_of(const std::string& forced) {
     const std::string name = forced.substr(0, forced.find(','));
-    IsaChoice result = name == "portable" ? Isa::portable : name == "avx2" ? Isa::avx2 : Isa::avx512;
+    IsaChoice result = *std::ranges::find(built_isas(), name, [](Isa isa) { return to_string(isa); });
     result.vnni = forced.find("no-vnni") == std::string::npos;
     result.amx = forced.find("no-amx") == std::string::npos;
+    result.dotprod = forced.find("no-dotprod") == std::string::npos;
     return result;
   }
 
@@ -97,7 +110,7 @@ class PanelTest : public testing::TestWithParam<PanelIsa> {
   std::mt19937 generator{7};
 };
 
-INSTANTIATE_TEST_SUITE_P(Isa, PanelTest, testing::ValuesIn(kPanelIsas),
+INSTANTIATE_TEST_SUITE_P(Isa, PanelTest, testing::ValuesIn(panel_isas()),
                          [](const auto& each) { return std::string(each.param.name); });
 
 /// The largest |x| of the block of each element.
@@ -368,7 +381,7 @@ class LargestSums : public PanelTest {
   void expect_exact(int bits);
 };
 
-INSTANTIATE_TEST_SUITE_P(Isa, LargestSums, testing::ValuesIn(kPanelIsas),
+INSTANTIATE_TEST_SUITE_P(Isa, LargestSums, testing::ValuesIn(panel_isas()),
                          [](const auto& each) { return std::string(each.param.name); });
 
 /// Pairs of products are added up in 16 bits: at most 8 of 2 * 15 * 128 each.

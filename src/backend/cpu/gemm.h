@@ -30,9 +30,9 @@ struct GemmProblem {
   Accumulate accumulate = Accumulate::no;
 };
 
-/// Dense products of one block through oneDNN, always inside the calling thread: callers split the work
-/// themselves, so that the blocks, and with them the results, are the same for any number of threads. Safe to
-/// share between threads.
+/// Dense products of one block through oneDNN (gemm_plain.cc does without it), always inside the calling
+/// thread: callers split the work themselves, so that the blocks, and with them the results, are the same for
+/// any number of threads. Safe to share between threads.
 class Gemm {
  public:
   Gemm();

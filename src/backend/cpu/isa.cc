@@ -1,63 +1,23 @@
 #include "backend/cpu/isa.h"
 
-#include <cpuid.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
-#include <cstdint>
 #include <optional>
 
-#include "backend/cpu/tiles.h"
 #include "base/error.h"
 
 namespace salient {
 namespace {
 
-constexpr std::array kIsas{Isa::portable, Isa::avx2, Isa::avx512};
+constexpr std::array kIsas{Isa::portable, Isa::avx2, Isa::avx512, Isa::neon};
 
-struct CpuidLeaf {
-  unsigned eax = 0;
-  unsigned ebx = 0;
-  unsigned ecx = 0;
-  unsigned edx = 0;
-};
-
-CpuidLeaf cpuid(unsigned leaf, unsigned subleaf) {
-  CpuidLeaf result;
-  __get_cpuid_count(leaf, subleaf, &result.eax, &result.ebx, &result.ecx, &result.edx);
-  return result;
-}
-
-bool bit(unsigned word, int index) { return ((word >> index) & 1u) != 0; }
-
-/// XCR0: the register files that the operating system saves. 0 without xgetbv.
-uint64_t saved_registers() {
-  if (!bit(cpuid(1, 0).ecx, 27)) return 0;
-  uint32_t low = 0;
-  uint32_t high = 0;
-  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return (uint64_t{high} << 32) | low;
-}
-
-bool saves(uint64_t mask) { return (saved_registers() & mask) == mask; }
-
-// Bits of XCR0 (Intel SDM volume 1, 13.3): SSE, AVX; then opmask, upper halves of zmm0-15, zmm16-31; AMX
-// tiles.
-constexpr uint64_t kAvxState = 0x6;
-constexpr uint64_t kAvx512State = 0xe6;
-constexpr uint64_t kTileState = 0x60000;
-
-bool has_avx2() {
-  const CpuidLeaf one = cpuid(1, 0);
-  const bool fma_and_f16c = bit(one.ecx, 12) && bit(one.ecx, 29);
-  return saves(kAvxState) && fma_and_f16c && bit(cpuid(7, 0).ebx, 5);
-}
-
-bool has_avx512() {
-  const unsigned ebx = cpuid(7, 0).ebx;
-  const bool f_dq_bw_vl = bit(ebx, 16) && bit(ebx, 17) && bit(ebx, 30) && bit(ebx, 31);
-  return has_avx2() && saves(kAvx512State) && f_dq_bw_vl;
+/// What `word` switches off, or null.
+bool* extension_switched_off(IsaChoice& choice, std::string_view word) {
+  if (word == "no-vnni") return &choice.vnni;
+  if (word == "no-amx") return &choice.amx;
+  return word == "no-dotprod" ? &choice.dotprod : nullptr;
 }
 
 }  // namespace
@@ -70,25 +30,15 @@ std::string_view to_string(Isa isa) {
       return "avx2";
     case Isa::avx512:
       return "avx512";
+    case Isa::neon:
+      return "neon";
   }
   return "?";
 }
 
-bool cpu_supports(Isa isa) {
-  switch (isa) {
-    case Isa::portable:
-      return true;
-    case Isa::avx2:
-      return has_avx2();
-    case Isa::avx512:
-      return has_avx512();
-  }
-  return false;
-}
-
 std::vector<Isa> supported_isas() {
   std::vector<Isa> result;
-  for (const Isa isa : kIsas) {
+  for (const Isa isa : built_isas()) {
     if (cpu_supports(isa)) result.push_back(isa);
   }
   return result;
@@ -97,24 +47,24 @@ std::vector<Isa> supported_isas() {
 IsaChoice choose_isa(std::string_view text) {
   const auto refuse = [&] {
     fail(ErrorKind::invalid_argument,
-         "{}: unknown, expected portable, avx2 or avx512, then no-vnni, no-amx or both, with commas between",
+         "{}: unknown, expected portable, avx2, avx512 or neon, then any of no-vnni, no-amx and no-dotprod, "
+         "with "
+         "commas between",
          text);
   };
   if (text.ends_with(',')) refuse();
   std::optional<Isa> named;
-  bool vnni = true;
-  bool amx = true;
+  IsaChoice choice = Isa::portable;
   for (std::string_view rest = text; !rest.empty();) {
     const size_t comma = std::min(rest.find(','), rest.size());
     const std::string_view word = rest.substr(0, comma);
     rest.remove_prefix(std::min(comma + 1, rest.size()));
     const auto* isa = std::ranges::find(kIsas, word, [](Isa candidate) { return to_string(candidate); });
+    bool* extension = extension_switched_off(choice, word);
     if (isa != kIsas.end() && !named) {
       named = *isa;
-    } else if (word == "no-vnni" && vnni) {
-      vnni = false;
-    } else if (word == "no-amx" && amx) {
-      amx = false;
+    } else if (extension != nullptr && *extension) {
+      *extension = false;
     } else {
       refuse();
     }
@@ -123,46 +73,8 @@ IsaChoice choose_isa(std::string_view text) {
     fail(ErrorKind::unsupported, "{}: this processor lacks it (best here: {})", text,
          to_string(supported_isas().back()));
   }
-  IsaChoice choice = named.value_or(supported_isas().back());
-  choice.vnni = vnni;
-  choice.amx = amx;
+  choice.isa = named.value_or(supported_isas().back());
   return choice;
-}
-
-std::vector<std::string> matrix_extensions(const IsaChoice& choice) {
-  std::vector<std::string> result;
-  const CpuidLeaf seven = cpuid(7, 0);
-  const CpuidLeaf seven_one = cpuid(7, 1);
-  if (choice.isa == Isa::avx2 && choice.vnni && bit(seven_one.eax, 4)) result.emplace_back("avx_vnni");
-  if (choice.isa != Isa::avx512) return result;
-  if (choice.vnni && bit(seven.ecx, 11)) result.emplace_back("avx512_vnni");
-  if (bit(seven_one.eax, 5)) result.emplace_back("avx512_bf16");
-  const bool tiles = choice.amx && saves(kTileState) && bit(seven.edx, 24);
-  if (tiles && bit(seven.edx, 22)) result.emplace_back("amx_bf16");
-  if (tiles && bit(seven.edx, 25)) result.emplace_back("amx_int8");
-  return result;
-}
-
-PanelKernels panel_kernels_for(const IsaChoice& choice) {
-  const std::vector<std::string> extensions = matrix_extensions(choice);
-  const auto has = [&](const char* name) { return std::ranges::find(extensions, name) != extensions.end(); };
-  if (choice.isa == Isa::portable) return kPortablePanels;
-  if (choice.isa == Isa::avx2) return has("avx_vnni") ? kAvxVnniPanels : kAvx2Panels;
-  PanelKernels kernels = has("avx512_vnni") ? kAvx512VnniPanels : kAvx512Panels;
-  if (has("amx_int8") && system_allows_tiles()) kernels.multiply_in_tiles = multiply_panels_in_tiles;
-  return kernels;
-}
-
-const CpuKernels& kernels_for(Isa isa) {
-  switch (isa) {
-    case Isa::portable:
-      return kPortableKernels;
-    case Isa::avx2:
-      return kAvx2Kernels;
-    case Isa::avx512:
-      return kAvx512Kernels;
-  }
-  fail(ErrorKind::internal, "no kernels for instruction set {}", static_cast<int>(isa));
 }
 
 }  // namespace salient

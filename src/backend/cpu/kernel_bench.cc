@@ -27,8 +27,9 @@ constexpr int kReferenceRuns = 4;
 constexpr std::array kModes{ActivationMode::int8, ActivationMode::int16, ActivationMode::fp32};
 
 /// Each table with all that goes with it and with less, slowest first.
-constexpr std::array kEveryIsa{"portable",      "avx2,no-vnni", "avx2", "avx512,no-vnni,no-amx",
-                               "avx512,no-amx", "avx512"};
+constexpr std::array kEveryIsa{
+    "portable", "avx2,no-vnni",    "avx2", "avx512,no-vnni,no-amx", "avx512,no-amx",
+    "avx512",   "neon,no-dotprod", "neon"};
 
 bool has_same_products(const IsaChoice& a, const IsaChoice& b) {
   const PanelKernels one = panel_kernels_for(a);

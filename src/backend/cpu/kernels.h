@@ -5,7 +5,7 @@
 
 namespace salient {
 
-enum class Isa { portable, avx2, avx512 };
+enum class Isa { portable, avx2, avx512, neon };
 
 /// y[r, n] = x[r] . w[n] + bias[n]. f16 and bf16 elements are passed as their bits.
 struct DotProblem {
@@ -190,5 +190,7 @@ extern const CpuKernels kPortableKernels;
 extern const CpuKernels kAvx2Kernels;
 /// AVX-512 F, BW, DQ and VL.
 extern const CpuKernels kAvx512Kernels;
+/// What every aarch64 processor has.
+extern const CpuKernels kNeonKernels;
 
 }  // namespace salient

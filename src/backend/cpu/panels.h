@@ -163,6 +163,10 @@ extern const PanelKernels kAvxVnniPanels;
 extern const PanelKernels kAvx512Panels;
 /// Those and AVX512-VNNI.
 extern const PanelKernels kAvx512VnniPanels;
+/// What every aarch64 processor has.
+extern const PanelKernels kNeonPanels;
+/// That and SDOT.
+extern const PanelKernels kNeonDotprodPanels;
 /// For AMX-INT8 with AVX-512.
 void multiply_panels_in_tiles(const PanelProduct<IntegerInputs>& problem);
 

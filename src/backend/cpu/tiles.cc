@@ -80,12 +80,14 @@ SoftmaxTotal attention_weights(const AttentionRow& row) {
   return {largest, sum};
 }
 
+#if defined(__x86_64__)
 bool has_fast_tiles() {
   if (!cpu_supports(Isa::avx512)) return false;
   const auto extensions = matrix_extensions(Isa::avx512);
   const auto has = [&](const char* name) { return std::ranges::find(extensions, name) != extensions.end(); };
   return has("avx512_bf16") && has("amx_bf16") && system_allows_tiles();
 }
+#endif
 
 }  // namespace
 
@@ -109,8 +111,12 @@ const TileKernels kPortableTileKernels{
 };
 
 const TileKernels* fast_tile_kernels() {
+#if defined(__x86_64__)
   static const bool fast = has_fast_tiles();
   return fast ? &kAmxTileKernels : nullptr;
+#else
+  return nullptr;
+#endif
 }
 
 }  // namespace salient
