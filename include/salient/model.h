@@ -23,6 +23,7 @@ enum class FinishReason {
   context_limit,  ///< the model's positions are used up
   callback,       ///< the callback returned false
   cancelled,      ///< the flag was raised
+  error,          ///< of a batch: its next token could not be drawn, see Generation::error
 };
 std::string_view to_string(FinishReason reason);
 
@@ -114,6 +115,7 @@ struct Generation {
   int64_t accepted_tokens = 0;            ///< of these
   double prefill_tokens_per_second = 0;
   double decode_tokens_per_second = 0;
+  std::string error{};  ///< what ended one text of a batch, whose others go on
 };
 
 /// How many texts are in the making side by side.

@@ -270,6 +270,9 @@ struct Batch {
     while (!engine.idle()) {
       for (const auto& [id, _, token] : engine.step(cancelled)) take(static_cast<size_t>(id), token);
     }
+    for (const auto& text : texts) {
+      if (text->result().failure) std::rethrow_exception(text->result().failure);
+    }
   }
 
  private:

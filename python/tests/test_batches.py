@@ -156,7 +156,7 @@ def test_errors_of_one_row_are_those_that_it_has_alone(demo_model: str) -> None:
         with pytest.raises(ValueError) as together:
             model.generate([[5, 6], row], **masks)
         assert str(together.value) == str(alone.value)
-    with pytest.raises(ValueError, match="no logit|finite"):
+    with pytest.raises(ValueError, match="no token may come next"):
         model.generate([[5, 6], [7, 8]], suppress_tokens=range(3072), max_new_tokens=3)
     assert model.generate([[5, 6], [7, 8]], max_new_tokens=3, do_sample=False).shape[0] == 2
 

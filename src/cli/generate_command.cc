@@ -75,6 +75,14 @@ bool parse_number(std::string_view text, Number& number) {
   return code == std::errc() && stopped == end;
 }
 
+/// The parser itself takes a number too large for the largest there is, and a leading zero for octal.
+std::string seed_error(const std::string& text) {
+  int64_t seed = 0;
+  const bool plain = text == "0" || (!text.starts_with('0') && !text.starts_with('-'));
+  return plain && parse_number(text, seed) ? ""
+                                           : fmt::format("{} is no seed from 0 to 9223372036854775807", text);
+}
+
 /// "ID=BIAS".
 void add_logit_bias(std::string_view text, std::map<int32_t, double>& biases) {
   const size_t sign = std::min(text.find('='), text.size());
@@ -119,6 +127,7 @@ Json text_json(const Model& model, const Generation& result) {
     }
     json["cumulative_logprob"] = logprob_json(sum);
   }
+  if (!result.error.empty()) json["error"] = result.error;
   json["proposed_tokens"] = result.proposed_tokens;
   json["accepted_tokens"] = result.accepted_tokens;
   json["decode_tokens_per_second"] = result.decode_tokens_per_second;
@@ -163,6 +172,16 @@ void print_texts(const std::string& prompt, const std::vector<Generation>& resul
   }
 }
 
+/// Each behind its prompt; a line before it says where one ends and the next begins.
+void print_texts(const std::vector<std::string>& prompts, const std::vector<Generation>& results) {
+  for (size_t i = 0; i < results.size(); ++i) {
+    const Generation& result = results[i];
+    const std::string reason = result.error.empty() ? std::string(to_string(result.reason)) : result.error;
+    print_piece(fmt::format("=== {}: {} tokens, {} ===\n", i, result.tokens.size(), reason));
+    print_piece(prompts[i] + result.text + "\n");
+  }
+}
+
 /// A line of JSON for each, as it ends; or all texts, in order, behind the last.
 std::vector<Generation> write_batch(const Model& model, const std::vector<std::string>& prompts,
                                     const GenerateArguments& arguments) {
@@ -183,8 +202,7 @@ std::vector<Generation> write_batch(const Model& model, const std::vector<std::s
         print_piece(line.dump() + "\n");
       });
   status.finish();
-  for (size_t i = 0; !arguments.json && i < results.size(); ++i)
-    print_piece(prompts[i] + results[i].text + "\n");
+  if (!arguments.json) print_texts(prompts, results);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   fmt::print(stderr, "[{} texts, {} tokens in {}: {:.1f} tokens/s]\n", results.size(), tokens,
              format_duration(seconds), static_cast<double>(tokens) / seconds);
@@ -211,7 +229,8 @@ void run_generate(GenerateArguments& arguments) {
   for (const std::string& text : arguments.logit_bias) add_logit_bias(text, options.logit_bias);
   options.response_format = response_format_by_name(arguments.response_format);
   if (arguments.kv_cache_memory)
-    arguments.batch.kv_cache_memory_bytes = parse_byte_size(*arguments.kv_cache_memory);
+    arguments.batch.kv_cache_memory_bytes =
+        with_context("--kv-cache-memory-bytes", [&] { return parse_byte_size(*arguments.kv_cache_memory); });
   const std::vector<std::string> prompts = read_prompts(arguments);
   const LoadOptions loading{.activations = arguments.activations,
                             .lm_head = arguments.lm_head,
@@ -237,6 +256,11 @@ void run_generate(GenerateArguments& arguments) {
   const bool cancelled = std::ranges::any_of(
       results, [](const Generation& result) { return result.reason == FinishReason::cancelled; });
   if (cancelled) fail(ErrorKind::cancelled, "stopped on request");
+  const auto failed = [](const Generation& result) { return !result.error.empty(); };
+  if (const auto first = std::ranges::find_if(results, failed); first != results.end()) {
+    fail(ErrorKind::invalid_argument, "{} of {} texts failed, the first at index {}: {}",
+         std::ranges::count_if(results, failed), results.size(), first - results.begin(), first->error);
+  }
 }
 
 void add_sampling_options(CLI::App& command, GenerateArguments& arguments) {
@@ -254,7 +278,7 @@ void add_sampling_options(CLI::App& command, GenerateArguments& arguments) {
                   "ID=BIAS: add BIAS to the logit of a token; -inf: never draw it; may be repeated")
       ->allow_extra_args(false);
   command.add_option("--seed", options.seed, "Seed of the draws (default 0)")
-      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()));
+      ->check(CLI::Validator(seed_error, "INT in [0 - 9223372036854775807]"));
   command
       .add_option("--num-return-sequences", arguments.texts,
                   "Texts to draw, with this seed and the ones that follow; the prompt is run once")
@@ -277,7 +301,8 @@ void add_batch_options(CLI::App& command, GenerateArguments& arguments, CLI::Opt
       ->needs(prompts);
   command
       .add_option("--max-num-batched-tokens", arguments.batch.max_num_batched_tokens,
-                  "Tokens of a pass with --prompts: one of each text, and pieces of prompts (default 512)")
+                  "Tokens of a pass with --prompts: one of each text, and of prompts what there is room for, "
+                  "128 at least (default 512)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->needs(prompts);
   command

@@ -220,8 +220,9 @@ void finish_options(const CLI::App& command, QuantizeArguments& arguments) {
   if (arguments.scaled_only) options.result = OneshotResult::scaled;
   take_effort_flags(arguments);
   take_calibration_flags(arguments, options.calibration);
-  options.shard_size = parse_byte_size(arguments.shard_size);
-  if (arguments.max_memory) options.max_memory = parse_byte_size(*arguments.max_memory);
+  options.shard_size = with_context("--shard-size", [&] { return parse_byte_size(arguments.shard_size); });
+  if (arguments.max_memory)
+    options.max_memory = with_context("--max-memory", [&] { return parse_byte_size(*arguments.max_memory); });
 }
 
 double total_loss(const LayerReport& layer, double MappingReport::*member) {

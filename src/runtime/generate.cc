@@ -66,6 +66,8 @@ std::string_view to_string(FinishReason reason) {
       return "callback";
     case FinishReason::cancelled:
       return "cancelled";
+    case FinishReason::error:
+      return "error";
   }
   return "max_tokens";
 }
@@ -300,6 +302,11 @@ SequenceState TokenStream::state() {
   state.draws = static_cast<int64_t>(sampler_.draws());
   if (!needs_pass()) state.logits = logits_.slice(row_, row_ + 1).reshape({decoder_.spec().vocab_size});
   return state;
+}
+
+void TokenStream::stop_with(std::exception_ptr failure) {
+  end(FinishReason::error);
+  result_.failure = std::move(failure);
 }
 
 void TokenStream::end(FinishReason reason) {

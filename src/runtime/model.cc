@@ -83,6 +83,14 @@ class LazyJsonVocabulary {
   std::shared_ptr<const JsonVocabulary> vocabulary_;
 };
 
+std::string message_of(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
 /// A text in the making, and what is shown of it.
 class Text {
  public:
@@ -103,6 +111,7 @@ class Text {
     Generation result = to_generation(stream_->result(), seed_);
     result.text = output_.take_text();
     if (output_.stopped()) result.reason = FinishReason::stop_text;
+    if (stream_->result().failure) result.error = message_of(stream_->result().failure);
     return result;
   }
 
@@ -251,7 +260,11 @@ std::vector<Generation> Model::generate_several(std::string_view prompt, int64_t
     const uint64_t seed = options.seed + static_cast<uint64_t>(i);
     engine.submit(texts.emplace_back(first.fork(seed), seed, state_->output(all, options, {})).stream());
   }
-  return write_together(engine, texts, options.cancelled);
+  auto results = write_together(engine, texts, options.cancelled);
+  for (const Generation& result : results) {
+    if (!result.error.empty()) fail(ErrorKind::invalid_argument, "{}", result.error);
+  }
+  return results;
 }
 
 std::vector<Generation> Model::generate_batch(const std::vector<std::string>& prompts,
@@ -265,7 +278,7 @@ std::vector<Generation> Model::generate_batch(const std::vector<std::string>& pr
                                   .kv_cache_memory_bytes = batch.kv_cache_memory_bytes});
   std::vector<Text> texts;
   for (size_t i = 0; i < prompts.size(); ++i) {
-    with_context(fmt::format("prompt {}", i + 1), [&] {
+    with_context(fmt::format("the prompt at index {}", i), [&] {
       SequenceState nothing(state_->decoder.make_cache());
       const std::vector<int32_t> ids = state_->prompt_ids(prompts[i], nothing);
       engine.submit(texts

@@ -48,6 +48,16 @@ void penalize(double penalty, std::span<const int32_t> seen, std::vector<double>
   }
 }
 
+[[noreturn]] void fail_without_candidates(const SamplingOptions& options, const DrawContext& context) {
+  const auto finite = [](float logit) { return std::isfinite(logit); };
+  if (std::ranges::none_of(context.logits, finite))
+    fail(ErrorKind::invalid_argument, "none of the {} logits is finite", context.logits.size());
+  fail(
+      ErrorKind::invalid_argument, "no token may come next: {}{}",
+      context.allowed.empty() ? "all are forbidden" : "none of those that the response format allows is left",
+      options.logit_bias.empty() ? "" : " by logit_bias");
+}
+
 /// Finite logits as candidates; NaN and infinities never win.
 std::vector<Candidate> finite_candidates(const std::vector<double>& logits) {
   std::vector<Candidate> candidates;
@@ -55,7 +65,6 @@ std::vector<Candidate> finite_candidates(const std::vector<double>& logits) {
   for (size_t i = 0; i < logits.size(); ++i) {
     if (std::isfinite(logits[i])) candidates.push_back({static_cast<int32_t>(i), logits[i]});
   }
-  if (candidates.empty()) fail(ErrorKind::invalid_argument, "none of the {} logits is finite", logits.size());
   return candidates;
 }
 
@@ -138,6 +147,7 @@ std::vector<TokenProbability> next_token_distribution(const SamplingOptions& opt
   penalize(options.repetition_penalty, context.seen, scores);
   forbid(context, scores);
   auto candidates = finite_candidates(scores);
+  if (candidates.empty()) fail_without_candidates(options, context);
   if (options.temperature == 0) {
     return {{std::min_element(candidates.begin(), candidates.end(), likelier)->token, 1.0}};
   }

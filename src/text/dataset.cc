@@ -19,7 +19,8 @@ void require_utf8(std::string_view content, const std::string& path) {
   }
 }
 
-constexpr std::string_view kUnread[] = {".parquet", ".arrow", ".csv", ".tsv", ".gz", ".zst", ".zip"};
+constexpr std::string_view kUnread[] = {".parquet", ".arrow", ".ndjson", ".csv",
+                                        ".tsv",     ".gz",    ".zst",    ".zip"};
 constexpr std::string_view kConversations[] = {"messages", "conversations", "conversation"};
 
 void refuse_unread(const std::string& path) {

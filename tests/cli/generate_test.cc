@@ -148,7 +148,9 @@ TEST_F(GenerateCommand, RefusesWhatMakesNoSense) {
       {{"-p", "x", "--draft", kModel, "--speculate", "0"}, 2, "--speculate 0 asks for none"},
       {{"-p", "x", "--draft", ""}, 2, "the value is empty"},
       {{"-p", "x", "--stop", ""}, 2, "the value is empty"},
-      {{"-p", "x", "--seed", "-1"}, 2, "--seed"},
+      {{"-p", "x", "--seed", "-1"}, 2, "--seed: -1 is no seed from 0"},
+      {{"-p", "x", "--seed", "010"}, 2, "--seed: 010 is no seed from 0"},
+      {{"-p", "x", "--seed", "9223372036854775808"}, 2, "9223372036854775808 is no seed from 0"},
       {{"-p", "x", "--save-state", ""}, 2, "the value is empty"},
       {{"-p", "x", "--save-state", "/dev/null"}, 2, "is no saved state"},
       {{"-p", "x", "--save-state", kModel}, 2, "is no saved state"},
@@ -194,8 +196,31 @@ TEST_F(GenerateCommand, ContinuesAFileOfPromptsAsEachAlone) {
   const std::string text = write(scratch_.path() / "prompts.txt", prompts[0] + "\r\n\n" + prompts[2] + "\n");
   const auto shown = generate({"--prompts", text});
   EXPECT_EQ(shown.status, 0) << shown.errors;
-  EXPECT_EQ(shown.output, generate({"-p", prompts[0]}).output + generate({"-p", prompts[2]}).output);
+  EXPECT_EQ(shown.output, "=== 0: 24 tokens, max_tokens ===\n" + generate({"-p", prompts[0]}).output +
+                              "=== 1: 24 tokens, max_tokens ===\n" + generate({"-p", prompts[2]}).output);
   EXPECT_THAT(shown.errors, HasSubstr("[2 texts, 48 tokens in"));
+}
+
+/// JSON without the brace that begins it: blanks may come, and then nothing.
+TEST_F(GenerateCommand, ATextWithoutANextTokenEndsAlone) {
+  const std::string prompts = write(scratch_.path() / "prompts.txt", "a\nb\n");
+  const std::vector<std::string> hopeless{"--response-format", "json_object", "--logit-bias",
+                                          "91=-inf",           "-n",          "50"};
+  std::vector<std::string> arguments{"--prompts", prompts, "--json"};
+  arguments.insert(arguments.end(), hopeless.begin(), hopeless.end());
+  const auto result = generate(arguments);
+  EXPECT_EQ(result.status, 2);
+  EXPECT_THAT(result.errors,
+              HasSubstr("2 of 2 texts failed, the first at index 0: no token may come next: none of "
+                        "those that the response format allows is left by logit_bias"));
+  std::istringstream output(result.output);
+  int lines = 0;
+  for (std::string line; std::getline(output, line); ++lines) {
+    const Json json = parse_json(line, "line");
+    EXPECT_EQ(json["finish_reason"], "error");
+    EXPECT_THAT(json["error"].get<std::string>(), HasSubstr("no token may come next"));
+  }
+  EXPECT_EQ(lines, 2);
 }
 
 TEST_F(GenerateCommand, KeepsKeysAndValuesAsAsked) {
@@ -230,18 +255,20 @@ TEST_F(GenerateCommand, RefusesWhatBatchesCannotDo) {
       {{"--prompts", empty}, 2, "empty.txt: no prompts"},
       {{"--prompts", nothing}, 1, "nothing.jsonl: line 1: the key"},
       {{"--prompts", "/nowhere.txt"}, 1, "/nowhere.txt"},
-      {{"--prompts", long_one}, 2, "prompt 2: the prompt has"},
+      {{"--prompts", long_one}, 2, "the prompt at index 1: the prompt has"},
       {{"-p", "x", "--max-num-seqs", "2"}, 2, "--max-num-seqs requires --prompts"},
       {{"--prompts", prompts, "--max-num-batched-tokens", "0"}, 2, "--max-num-batched-tokens"},
       {{"-p", "x", "--kv-cache-memory-bytes", "1GiB"}, 2, "--kv-cache-memory-bytes requires --prompts"},
-      {{"--prompts", prompts, "--kv-cache-memory-bytes", "much"}, 2, "\"much\" is no size"},
+      {{"--prompts", prompts, "--kv-cache-memory-bytes", "much"},
+       2,
+       "--kv-cache-memory-bytes: \"much\" is no size"},
       {{"--prompts", prompts, "--kv-cache-memory-bytes", "0"}, 2, "\"0\" is no size"},
       {{"--prompts", prompts, "--kv-cache-memory-bytes", "1KiB"},
        2,
        "kv_cache_memory_bytes is 1024, but 128"},
       {{"--prompts", prompts, "-n", "400", "--kv-cache-memory-bytes", "900KiB"},
        2,
-       "prompt 1: a prompt of 1 tokens and 400 more take 4 blocks"},
+       "the prompt at index 0: a prompt of 1 tokens and 400 more take 4 blocks"},
       {{"-p", "x", "--kv-cache-dtype", "fp8"}, 2, "fp8 not in {fp32,fp16,int8}"},
   };
   for (const auto& one : cases) {

@@ -305,10 +305,12 @@ TEST(Engine, ATextThatFailsEndsAloneAndNothingOfOthersIsLost) {
   engine.submit(work.request(0));
   engine.submit(hopeless);
   for (size_t i = 1; i < work.requests.size(); ++i) engine.submit(work.request(i));
-  EXPECT_THROW(engine.step(), Error);
   const auto results = run_all(engine);
   ASSERT_EQ(results.size(), expected.size() + 1);
-  EXPECT_EQ(results.at(1).reason, FinishReason::callback);
+  EXPECT_EQ(results.at(1).reason, FinishReason::error);
+  EXPECT_THAT(
+      [&] { std::rethrow_exception(results.at(1).failure); },
+      throws_error(ErrorKind::invalid_argument, HasSubstr("no token may come next: all are forbidden")));
   EXPECT_EQ(results.at(0).tokens, expected[0]);
   for (size_t i = 1; i < expected.size(); ++i)
     EXPECT_EQ(results.at(static_cast<int64_t>(i) + 1).tokens, expected[i]) << i;
