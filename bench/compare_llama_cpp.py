@@ -44,7 +44,7 @@ def parse_arguments(arguments):
     parser.add_argument("--build-avx2", action="store_true", help="make that interpreter too")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--dims", choices=DIMS, default="tinyllama")
-    weights.add_argument("--model", type=pathlib.Path, help="a dense Llama model in bf16, in one file, instead of random weights")
+    weights.add_argument("--model", type=pathlib.Path, help="a dense Llama model in one file instead of random weights")
     parser.add_argument("--formats", nargs="+", choices=("q4_0", "q4_k_m"), default=["q4_0"], help="of llama.cpp")
     parser.add_argument("--activations", nargs="+", choices=("int16", "int8", "fp32"), default=["int16", "int8", "fp32"])
     parser.add_argument("--group", type=int, default=128, help="columns of Salient's weights that share a scale")

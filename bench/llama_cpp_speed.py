@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What compare_llama_cpp.py has llama.cpp do, in an interpreter that has llama_cpp, gguf and numpy.
 
-  llama_cpp_speed.py make CHECKPOINT GGUF FORMAT   a Llama checkpoint in bf16, in one file, as GGUF
+  llama_cpp_speed.py make CHECKPOINT GGUF FORMAT   a Llama checkpoint in bf16 or f16, in one file, as GGUF
   llama_cpp_speed.py run GGUF THREADS DECODE REPEAT LENGTH...
 
 `run` prints one JSON object: tokens a second of prompts of each length, and of DECODE tokens behind each, the fastest of
@@ -38,7 +38,7 @@ def gguf_name(name):
 
 
 def tensors(path):
-    """(name, shape, bytes) of a safetensors file in bfloat16, mapped."""
+    """(name, dtype, shape, bytes) of a safetensors file, mapped."""
     import numpy as np
 
     with open(path, "rb") as file:
@@ -47,13 +47,13 @@ def tensors(path):
     data = np.memmap(path, dtype=np.uint8, mode="r", offset=8 + size)
     header.pop("__metadata__", None)
     for name, entry in header.items():
-        if entry["dtype"] != "BF16":
-            raise SystemExit(f"{path}: {name} is {entry['dtype']}, but only BF16 is read")
+        if entry["dtype"] not in ("BF16", "F16"):
+            raise SystemExit(f"{path}: {name} is {entry['dtype']}, but only BF16 and F16 are read")
         begin, end = entry["data_offsets"]
-        yield name, entry["shape"], data[begin:end]
+        yield name, entry["dtype"], entry["shape"], data[begin:end]
 
 
-def write_bf16(checkpoint, path):
+def write_dense(checkpoint, path):
     """Rows of q and k stay in Hugging Face's order: other numbers, and the same work."""
     import gguf
     import numpy as np
@@ -71,12 +71,14 @@ def write_bf16(checkpoint, path):
     writer.add_vocab_size(config["vocab_size"])
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
     writer.add_tokenizer_model("none")
-    for name, shape, data in tensors(checkpoint / "model.safetensors"):
+    for name, dtype, shape, data in tensors(checkpoint / "model.safetensors"):
         if len(shape) == 1:  # norms, which llama.cpp wants in f32
-            writer.add_tensor(gguf_name(name), (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32))
+            is_f16 = dtype == "F16"
+            wide = data.view(np.float16).astype(np.float32) if is_f16 else (data.view(np.uint16).astype(np.uint32) << 16)
+            writer.add_tensor(gguf_name(name), wide.view(np.float32))
         else:
             rows = data.reshape(shape[0], 2 * shape[1])
-            writer.add_tensor(gguf_name(name), rows, raw_dtype=gguf.GGMLQuantizationType.BF16)
+            writer.add_tensor(gguf_name(name), rows, raw_dtype=gguf.GGMLQuantizationType[dtype])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -87,8 +89,8 @@ def make(checkpoint, path, form):
     """As users get such a file: by llama.cpp's own quantization of a dense one."""
     import llama_cpp
 
-    dense, part = path.with_suffix(".bf16"), path.with_suffix(".part")
-    write_bf16(checkpoint, dense)
+    dense, part = path.with_suffix(".dense"), path.with_suffix(".part")
+    write_dense(checkpoint, dense)
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = getattr(llama_cpp, FORMATS[form])
     status = llama_cpp.llama_model_quantize(str(dense).encode(), str(part).encode(), parameters)
