@@ -271,7 +271,7 @@ struct Batch {
       for (const auto& [id, _, token] : engine.step(cancelled)) take(static_cast<size_t>(id), token);
     }
     for (const auto& text : texts) {
-      if (text->result().failure) std::rethrow_exception(text->result().failure);
+      if (const auto& failure = text->result().failure) throw Error(*failure);
     }
   }
 

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def output_behind_ctrl_c(script: str) -> str:
+    """What a script prints behind its first line, "ready", shortly after which it is interrupted. It ends well."""
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    return output
 
 
 @pytest.fixture

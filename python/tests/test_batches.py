@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import pathlib
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import output_behind_ctrl_c
 
 import salient
 from salient import _core
@@ -172,12 +168,7 @@ def test_ctrl_c_stops_all_rows(demo_model: str) -> None:
         except KeyboardInterrupt:
             print("stopped", model.generate([[5, 6], [7, 8]], max_new_tokens=1).shape)
     """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
-    assert out == "stopped (2, 3)\n" and process.returncode == 0
+    assert output_behind_ctrl_c(script) == "stopped (2, 3)\n"
 
 
 def test_a_text_lives_on_behind_the_call_that_made_it(demo_model: str) -> None:

@@ -8,16 +8,15 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import output_behind_ctrl_c
 
 import salient
 from salient._files import Scratch
@@ -504,12 +503,7 @@ def test_ctrl_c_stops_generation(demo_model: str) -> None:
         except KeyboardInterrupt:
             print("stopped", model.generate("The", max_new_tokens=1) != "")
     """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
-    assert out == "stopped True\n" and process.returncode == 0
+    assert output_behind_ctrl_c(script) == "stopped True\n"
 
 
 def test_a_forked_child_computes_too(model: CausalLM) -> None:

@@ -223,8 +223,8 @@ void Engine::draw(const Request& request) {
   try {
     if (const auto token = text.next()) outputs_.push_back({request.id, request.text, *token});
     text.may_go_on();  // or a pass would be run for nothing
-  } catch (const Error&) {
-    text.stop_with(std::current_exception());  // it would fail for ever, and the others with it
+  } catch (const Error& error) {
+    text.stop_with(error);  // it would fail for ever, and the others with it
   }
 }
 

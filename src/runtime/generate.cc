@@ -304,9 +304,9 @@ SequenceState TokenStream::state() {
   return state;
 }
 
-void TokenStream::stop_with(std::exception_ptr failure) {
+void TokenStream::stop_with(const Error& failure) {
   end(FinishReason::error);
-  result_.failure = std::move(failure);
+  result_.failure = failure;
 }
 
 void TokenStream::end(FinishReason reason) {

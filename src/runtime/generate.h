@@ -47,7 +47,7 @@ struct GenerateResult {
   std::vector<int32_t> tokens;
   FinishReason reason = FinishReason::max_tokens;
   std::optional<int32_t> stop_token{};  ///< the one that came; not among `tokens`
-  std::exception_ptr failure{};         ///< the Error for which an engine ended the text
+  std::optional<Error> failure{};       ///< for which an engine ended the text
   std::vector<TokenLogprobs> logprobs;  ///< of each of `tokens`, when asked for
   int64_t prompt_tokens = 0;            ///< those of the state that it follows included
   int64_t cached_tokens = 0;            ///< of these, the ones that did not have to be run
@@ -96,7 +96,7 @@ class TokenStream {
   void set_cancelled(const CancellationFlag* cancelled) { cancelled_ = cancelled; }
   /// The caller wants no more tokens.
   void stop(FinishReason reason = FinishReason::callback) { end(reason); }
-  void stop_with(std::exception_ptr failure);
+  void stop_with(const Error& failure);
   bool ended() const { return ended_; }
   /// Frees what the model, and a draft, remember of a text that has ended.
   void forget();

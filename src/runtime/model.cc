@@ -83,14 +83,6 @@ class LazyJsonVocabulary {
   std::shared_ptr<const JsonVocabulary> vocabulary_;
 };
 
-std::string message_of(const std::exception_ptr& failure) {
-  try {
-    std::rethrow_exception(failure);
-  } catch (const Error& error) {
-    return error.what();
-  }
-}
-
 /// A text in the making, and what is shown of it.
 class Text {
  public:
@@ -111,7 +103,7 @@ class Text {
     Generation result = to_generation(stream_->result(), seed_);
     result.text = output_.take_text();
     if (output_.stopped()) result.reason = FinishReason::stop_text;
-    if (stream_->result().failure) result.error = message_of(stream_->result().failure);
+    if (const auto& failure = stream_->result().failure) result.error = failure->what();
     return result;
   }
 

@@ -309,7 +309,7 @@ TEST(Engine, ATextThatFailsEndsAloneAndNothingOfOthersIsLost) {
   ASSERT_EQ(results.size(), expected.size() + 1);
   EXPECT_EQ(results.at(1).reason, FinishReason::error);
   EXPECT_THAT(
-      [&] { std::rethrow_exception(results.at(1).failure); },
+      [&] { throw Error(results.at(1).failure.value()); },
       throws_error(ErrorKind::invalid_argument, HasSubstr("no token may come next: all are forbidden")));
   EXPECT_EQ(results.at(0).tokens, expected[0]);
   for (size_t i = 1; i < expected.size(); ++i)
