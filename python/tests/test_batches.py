@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import output_behind_ctrl_c
 
 import salient
 from salient import _core
 from salient._batch import BatchEncoding
 from salient.model import CausalLM
 from salient.modifiers.quantization import QuantizationModifier
+
+from conftest import output_behind_ctrl_c
 
 PROMPTS = ("Once upon a time", "The little fox", "One day, a girl named Lily", "A", "Once upon a time")
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 24}

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import output_behind_ctrl_c
 
 import salient
 from salient._files import Scratch
 from salient.model import CausalLM, model_handle
 from salient.modifiers.quantization import QuantizationModifier
+
+from conftest import output_behind_ctrl_c
 
 PROMPT = "Once upon a time"
 GREEDY = {"do_sample": False}  # the demo model's generation_config.json has it sample
