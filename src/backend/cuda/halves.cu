@@ -1,0 +1,5 @@
+#include "backend/cuda/halves.cuh"
+
+namespace salient::cuda {
+SALIENT_HALVES_KERNELS(SALIENT_GLOBAL)
+}  // namespace salient::cuda

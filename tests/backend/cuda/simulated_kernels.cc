@@ -1,0 +1,13 @@
+#include "backend/cuda/halves.cuh"
+#include "backend/cuda/simulator.h"
+
+namespace salient::test {
+
+using namespace cuda;
+
+std::span<const SimulatedKernel> simulated_kernels() {
+  static const SimulatedKernel kernels[] = {SALIENT_HALVES_KERNELS(SALIENT_SIMULATED)};
+  return kernels;
+}
+
+}  // namespace salient::test
