@@ -76,6 +76,12 @@ SALIENT_DEVICE Words4 load_shared_by_many(const Words4* from) {
       : "l"(__cvta_generic_to_global(from)));
   return result;
 }
+/// What another block of the same launch has written.
+SALIENT_DEVICE float load_fresh(const float* from) {
+  float result;
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(result) : "l"(__cvta_generic_to_global(from)) : "memory");
+  return result;
+}
 /// 16 bytes of shared memory.
 SALIENT_DEVICE Words4 load_shared(const Words4* from) {
   Words4 result;
@@ -207,6 +213,7 @@ uint32_t shuffle_xor(uint32_t value, int mask);
 float shuffle_xor(float value, int mask);
 Words4 load_stream(const Words4* from);
 Words4 load_shared_by_many(const Words4* from);
+inline float load_fresh(const float* from) { return *from; }
 Words4 load_shared(const Words4* from);
 void copy_async(void* shared, const void* from, bool inside = true);
 void copy_commit();

@@ -1,4 +1,5 @@
 #include "backend/cuda/halves.cuh"
+#include "backend/cuda/product.cuh"
 #include "backend/cuda/simulator.h"
 
 namespace salient::test {
@@ -6,7 +7,9 @@ namespace salient::test {
 using namespace cuda;
 
 std::span<const SimulatedKernel> simulated_kernels() {
-  static const SimulatedKernel kernels[] = {SALIENT_HALVES_KERNELS(SALIENT_SIMULATED)};
+  static const SimulatedKernel kernels[] = {SALIENT_HALVES_KERNELS(SALIENT_SIMULATED)
+                                                SALIENT_PRODUCT_F16_KERNELS(SALIENT_SIMULATED)
+                                                    SALIENT_PRODUCT_BF16_KERNELS(SALIENT_SIMULATED)};
   return kernels;
 }
 
