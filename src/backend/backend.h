@@ -107,6 +107,11 @@ struct RoundingLossProblem {
   int64_t row_step = 1;  ///< only rows 0, row_step, 2 row_step, ... count
 };
 
+/// Rows of a RoundingLossProblem that count.
+inline int64_t rows_that_count(const RoundingLossProblem& problem) {
+  return (problem.weight.dim(0) + problem.row_step - 1) / problem.row_step;
+}
+
 /// See Backend::round_compensated.
 struct CompensationProblem {
   const Tensor& weight;            ///< f32 [out, in]
