@@ -9,7 +9,7 @@
 #include <set>
 
 #include "backend/backend_fixture.h"
-#include "backend/cuda/products.h"
+#include "backend/cuda/linear_products.h"
 #include "backend/cuda/simulator.h"
 #include "quant/group_quantize.h"
 

@@ -1,4 +1,4 @@
-#include "backend/cuda/products.h"
+#include "backend/cuda/linear_products.h"
 
 #include <algorithm>
 #include <array>
