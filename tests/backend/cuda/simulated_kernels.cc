@@ -1,12 +1,18 @@
 #include "backend/cuda/halves.cuh"
+#include "backend/cuda/kv_rows.cuh"
 #include "backend/cuda/simulator.h"
+#include "backend/cuda/split_attention.cuh"
+#include "backend/cuda/tile_attention.cuh"
 
 namespace salient::test {
 
 using namespace cuda;
 
 std::span<const SimulatedKernel> simulated_kernels() {
-  static const SimulatedKernel kernels[] = {SALIENT_HALVES_KERNELS(SALIENT_SIMULATED)};
+  static const SimulatedKernel kernels[] = {SALIENT_HALVES_KERNELS(SALIENT_SIMULATED)
+                                                SALIENT_KV_ROWS_KERNELS(SALIENT_SIMULATED)
+                                                    SALIENT_SPLIT_ATTENTION_KERNELS(SALIENT_SIMULATED)
+                                                        SALIENT_TILE_ATTENTION_KERNELS(SALIENT_SIMULATED)};
   return kernels;
 }
 
