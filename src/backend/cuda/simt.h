@@ -10,7 +10,9 @@
 #if defined(__CUDACC__)
 #define SALIENT_DEVICE __device__ __forceinline__
 #define SALIENT_HOST_DEVICE __host__ __device__ __forceinline__
+#define SALIENT_PRAGMA(text) _Pragma(#text)
 #define SALIENT_UNROLL _Pragma("unroll")
+#define SALIENT_UNROLL_BY(times) SALIENT_PRAGMA(unroll times)
 /// A kernel that others launch by its name: X(name, type of its arguments, threads of a block, blocks that a
 /// multiprocessor must have room for, function).
 #define SALIENT_GLOBAL(name, Args, threads, blocks, ...)                                                  \
@@ -21,6 +23,7 @@
 #define SALIENT_DEVICE inline
 #define SALIENT_HOST_DEVICE inline
 #define SALIENT_UNROLL
+#define SALIENT_UNROLL_BY(times)
 #endif
 
 namespace salient::simt {
@@ -31,6 +34,9 @@ inline constexpr unsigned kAllLanes = 0xffffffffu;
 /// 16 bytes, what one lane moves at most at a time.
 struct alignas(16) Words4 {
   uint32_t word[4];
+};
+struct alignas(8) Words2 {
+  uint32_t word[2];
 };
 
 #if defined(__CUDACC__)
@@ -186,6 +192,13 @@ SALIENT_DEVICE uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
 SALIENT_DEVICE float float_of_bits(uint32_t bits) { return __uint_as_float(bits); }
 SALIENT_DEVICE uint32_t bits_of_float(float value) { return __float_as_uint(value); }
 
+/// 2^x to 2 units in the last place; numbers that are not normal become 0.
+SALIENT_DEVICE float power_of_two(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
 /// What this thread wrote to global memory is seen by all before what it writes from here on.
 SALIENT_DEVICE void fence() { __threadfence(); }
 /// *counter += 1 as one step; what it was before.
@@ -238,6 +251,7 @@ uint32_t fma_f16(uint32_t a, uint32_t b, uint32_t c);
 uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c);
 float float_of_bits(uint32_t bits);
 uint32_t bits_of_float(float value);
+float power_of_two(float x);
 void fence();
 uint32_t increment(uint32_t* counter);
 
