@@ -14,7 +14,7 @@ namespace salient {
 namespace {
 
 /// Weights and inputs of products, queries and keys are rounded to 11 bits.
-constexpr double kHalfTolerance = 1e-2;
+constexpr double kHalfTolerance = 1.5e-2;
 
 /// Rows whose logits are further away than that. Of a model with experts that may happen to a few: one whose
 /// scores of two experts are as good as equal goes to the other one.
