@@ -105,12 +105,10 @@ class DeviceStream {
       throw;
     }
   }
-  /// The context must not be current.
   ~DeviceStream() {
-    try {
+    {
       const ContextScope scope(driver_, context_);
       driver_.try_call(driver_.destroy_stream, stream_);
-    } catch (const Error&) {  // the process ends and the driver has gone before
     }
     driver_.try_call(driver_.release_context, device_);
   }
@@ -167,12 +165,9 @@ class DriverDevice final : public Device {
         parts_(std::make_unique<DeviceParts>(*driver_, stream_.get(), libraries)) {}
 
   ~DriverDevice() override {
-    try {
-      const ContextScope scope = enter();
-      driver_->try_call(driver_->synchronize_stream, stream_.get());
-      parts_.reset();
-    } catch (const Error&) {
-    }
+    const ContextScope scope = enter();
+    driver_->try_call(driver_->synchronize_stream, stream_.get());
+    parts_.reset();
   }
 
   const DeviceProperties& properties() const override { return properties_; }
@@ -232,6 +227,7 @@ class DriverDevice final : public Device {
     return parts_->products.available();
   }
   void multiply(const HalfProduct& product) override {
+    if (product.rows == 0 || product.out == 0) return;
     const ContextScope scope = enter();
     if (workspace_ == nullptr) workspace_ = allocate(HalfProducts::kWorkspaceBytes);
     parts_->products.multiply(product, workspace_, stream_.get());
@@ -239,7 +235,7 @@ class DriverDevice final : public Device {
 
   std::unique_ptr<LaunchGraph> capture(std::span<const Launch> launches) override {
     const ContextScope scope = enter();
-    return std::make_unique<DriverGraph>(*driver_, parts_->kernels, launches);
+    return std::make_unique<DriverGraph>(*driver_, stream_.context(), parts_->kernels, launches);
   }
   void run(LaunchGraph& graph, std::span<const Launch> launches) override {
     const ContextScope scope = enter();

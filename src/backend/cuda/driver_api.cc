@@ -27,12 +27,10 @@ void Driver::fail_call(const char* symbol, Result result) const {
        text_of(result));
 }
 
-ContextScope::ContextScope(const Driver& driver, Context context) : driver_(driver) {
+ContextScope::ContextScope(const Driver& driver, Context context) noexcept : driver_(driver) {
   Context current = nullptr;
-  driver.call(driver.current_context, &current);
-  if (current == context) return;
-  driver.call(driver.push_context, context);
-  pushed_ = true;
+  driver.try_call(driver.current_context, &current);
+  if (current != context) pushed_ = driver.push_context.function(context) == kSuccess;
 }
 
 ContextScope::~ContextScope() {

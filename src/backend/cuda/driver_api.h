@@ -146,7 +146,8 @@ struct Driver {
 /// others in the process (PyTorch) have theirs.
 class ContextScope {
  public:
-  ContextScope(const Driver& driver, Context context);
+  /// A failure shows in the calls that follow.
+  ContextScope(const Driver& driver, Context context) noexcept;
   ~ContextScope();
   ContextScope(const ContextScope&) = delete;
   ContextScope& operator=(const ContextScope&) = delete;

@@ -11,13 +11,14 @@ bool equal(const Grid& a, const Grid& b) { return a.x == b.x && a.y == b.y && a.
 
 }  // namespace
 
-DriverGraph::DriverGraph(const driver::Driver& driver, KernelLibrary& kernels,
+DriverGraph::DriverGraph(const driver::Driver& driver, driver::Context context, KernelLibrary& kernels,
                          std::span<const Launch> launches)
-    : DriverGraph(driver, kernels) {  // whose destructor runs where this fails
+    : DriverGraph(driver, context, kernels) {  // whose destructor runs where this fails
   build(launches);
 }
 
 DriverGraph::~DriverGraph() {
+  const driver::ContextScope scope(driver_, context_);
   if (exec_ != nullptr) driver_.try_call(driver_.destroy_graph_exec, exec_);
   if (graph_ != nullptr) driver_.try_call(driver_.destroy_graph, graph_);
 }

@@ -10,10 +10,12 @@
 namespace salient::cuda {
 
 /// Launches one behind the other as a graph of the driver, which starts them all with one call. What a run
-/// changes against the last is set in the instantiated graph. The context must be current in every call.
+/// changes against the last is set in the instantiated graph. It goes before its device does.
 class DriverGraph final : public LaunchGraph {
  public:
-  DriverGraph(const driver::Driver& driver, KernelLibrary& kernels, std::span<const Launch> launches);
+  /// The context must be current, in `run` too.
+  DriverGraph(const driver::Driver& driver, driver::Context context, KernelLibrary& kernels,
+              std::span<const Launch> launches);
   ~DriverGraph() override;
   DriverGraph(const DriverGraph&) = delete;
   DriverGraph& operator=(const DriverGraph&) = delete;
@@ -30,11 +32,13 @@ class DriverGraph final : public LaunchGraph {
     std::vector<std::byte> arguments;
   };
 
-  DriverGraph(const driver::Driver& driver, KernelLibrary& kernels) : driver_(driver), kernels_(kernels) {}
+  DriverGraph(const driver::Driver& driver, driver::Context context, KernelLibrary& kernels)
+      : driver_(driver), context_(context), kernels_(kernels) {}
   void build(std::span<const Launch> launches);
   void update(Node& node, const Launch& launch);
 
   const driver::Driver& driver_;
+  driver::Context context_;
   KernelLibrary& kernels_;
   driver::Graph graph_ = nullptr;
   driver::GraphExec exec_ = nullptr;

@@ -72,7 +72,8 @@ thread_local Thread* current = nullptr;
 /// One block of a grid at work on one thread of the CPU.
 class Block {
  public:
-  Block(const SimulatedGrid& grid, void (*kernel)(const std::byte*), const std::byte* arguments, uint32_t seed)
+  Block(const SimulatedGrid& grid, void (*kernel)(const std::byte*), const std::byte* arguments,
+        uint32_t seed)
       : grid_(grid),
         run_(kernel),
         arguments_(arguments),
