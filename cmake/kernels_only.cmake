@@ -25,11 +25,13 @@ set(INSTALL_GTEST OFF)
 add_subdirectory(${SALIENT_GOOGLETEST} ${CMAKE_BINARY_DIR}/googletest EXCLUDE_FROM_ALL SYSTEM)
 target_compile_options(gtest PRIVATE -w) # not ours to mend
 target_compile_options(gmock PRIVATE -w)
-add_library(salient_kernels STATIC ${kernel_sources}) # whose files that need other libraries are not drawn on
+set(SALIENT_CUDA OFF)
+salient_kernel_images(salient_kernel_images)
+add_library(salient_kernels STATIC ${kernel_sources} ${salient_kernel_images}) # whose files that need other libraries are not drawn on
 target_include_directories(salient_kernels PUBLIC ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/src)
 target_include_directories(salient_kernels SYSTEM PUBLIC ${CMAKE_BINARY_DIR}/headers)
 target_compile_definitions(salient_kernels PUBLIC FMT_HEADER_ONLY)
-target_link_libraries(salient_kernels PUBLIC Threads::Threads PRIVATE salient_options)
+target_link_libraries(salient_kernels PUBLIC Threads::Threads ${CMAKE_DL_LIBS} PRIVATE salient_options)
 add_executable(salient_kernel_tests ${kernel_tests})
 target_include_directories(salient_kernel_tests PRIVATE ${CMAKE_SOURCE_DIR}/tests)
 target_compile_definitions(salient_kernel_tests PRIVATE SALIENT_SOURCE_DIR="${CMAKE_SOURCE_DIR}")

@@ -26,5 +26,6 @@ void add_eval_command(CLI::App& app);
 void add_generate_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_inspect_command(CLI::App& app);
+void add_devices_command(CLI::App& app);
 
 }  // namespace salient::cli

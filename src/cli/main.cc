@@ -70,6 +70,7 @@ int main(int argc, char** argv) {
   salient::cli::add_generate_command(app);
   salient::cli::add_bench_command(app);
   salient::cli::add_inspect_command(app);
+  salient::cli::add_devices_command(app);
   add_threads_option(app, threads);
   for (CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
     add_threads_option(*command, threads);
