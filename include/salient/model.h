@@ -28,11 +28,12 @@ enum class FinishReason {
 std::string_view to_string(FinishReason reason);
 
 struct LoadOptions {
-  /// "auto" or "cpu".
+  /// "cpu", "cuda" (the first GPU), "cuda:N", or "auto": the first GPU that works, else the CPU.
   std::string device = "auto";
   /// How quantized linears take their inputs: "fp32" (exact products), "int16" or "int8" (integers with
   /// a scale for each group of weights; a multiple faster for many rows). Perplexity was measured within 0.02
-  /// % of that of exact products with "int16", within 0.5 % with "int8".
+  /// % of that of exact products with "int16", within 0.5 % with "int8". A GPU multiplies "fp16", whichever
+  /// of these is named, or "bf16".
   std::string activations = "int16";
   /// What becomes of a projection to the vocabulary in floating point: "int8" (rounded), "stored" (as it is)
   /// or "auto": int8 in quantized models with activations int8.
@@ -43,6 +44,11 @@ struct LoadOptions {
   /// How keys and values of attention are kept: "fp32", "fp16" or "int8".
   std::string kv_cache_dtype = "fp16";
   const std::atomic<bool>* cancelled = nullptr;
+  /// Kernels of quantized weights on a GPU: "auto" (by the number of rows), "gemm" or "marlin", "gemv" or
+  /// "gemv_fast", "exllama", "exllamav2".
+  std::string kernel = "auto";
+  /// Told in a line which kernels of a GPU run and why, or why the CPU runs though there is a GPU.
+  std::function<void(const std::string&)> on_note{};
 };
 
 /// What a text has to be.

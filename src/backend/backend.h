@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -168,6 +169,8 @@ class Backend {
   /// without one, new: for products that repeat, and for calls from inside parallel work, which would each do
   /// so alone. Null where there is no such layout. Linears give the same bytes either way.
   virtual std::shared_ptr<const PreparedLinear> pack(const PreparedLinear& linear, TensorPool* pool) = 0;
+  /// Whether what `prepare` makes may be kept in a file.
+  virtual bool keeps_packed_weights() const = 0;
   /// What a prepared linear holds beside its bias, sharing memory; nothing where it holds the weight as it
   /// was given.
   virtual std::optional<PackedWeight> packed_weight(const PreparedLinear& linear) = 0;
@@ -260,12 +263,19 @@ std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options = {})
 
 /// What computes a model that runs.
 struct BackendChoice {
-  std::string device = "auto";       ///< or "cpu"
-  std::string activations = "fp32";  ///< the name of an ActivationMode
-  bool fuse_layers = true;           ///< see CpuBackendOptions
+  /// "cpu", "cuda", "cuda:N", or "auto": the first GPU that works, else the CPU.
+  std::string device = "auto";
+  /// The name of an ActivationMode. Those of the CPU are fp16 on a GPU.
+  std::string activations = "fp32";
+  bool fuse_layers = true;  ///< see CpuBackendOptions
+  /// Kernels of quantized weights on a GPU, see cuda/kernel_choice.h.
+  std::string kernel = "auto";
+  /// Told which kernels run and why, and why no GPU does where one is there.
+  std::function<void(const std::string&)> on_note{};
 };
 
-/// Errors: invalid_argument for a name that is not known.
+/// Errors: invalid_argument for a name that is not known; for a GPU that is asked for by name unsupported
+/// with what is in its way, internal where it computes something else than the CPU.
 std::unique_ptr<Backend> make_backend(const BackendChoice& choice);
 
 }  // namespace salient

@@ -4,16 +4,35 @@
 
 namespace salient::cli {
 
+std::string not_empty(const std::string& value) { return value.empty() ? "the value is empty" : ""; }
+
 void add_activations_option(CLI::App& command, std::string& activations) {
   command
       .add_option(
           "--activations", activations,
-          fmt::format("What quantized linears make of their inputs: fp32, exact products; int16 or int8, "
-                      "integers with a scale for each group of weights, several times faster on prompts "
-                      "(default {})",
-                      activations))
-      ->check(CLI::IsMember({"fp32", "int16", "int8"}));
+          fmt::format(
+              "What quantized linears make of their inputs: fp32, exact products; int16 or int8, "
+              "integers with a scale for each group of weights, several times faster on prompts; a GPU "
+              "multiplies fp16, whichever of these is named, or bf16 (default {})",
+              activations))
+      ->check(CLI::IsMember({"fp32", "int16", "int8", "fp16", "bf16"}));
 }
+
+void add_device_options(CLI::App& command, DeviceOptions& options) {
+  command
+      .add_option(
+          "--device", options.device,
+          "What computes: cpu, cuda (the first GPU), cuda:N, or auto (the default): the first GPU that "
+          "works, else the CPU; see salient devices")
+      ->check(not_empty);
+  command
+      .add_option("--kernel", options.kernel,
+                  "Kernels of quantized weights on a GPU: auto (by the number of rows, the default), gemm or "
+                  "marlin, gemv or gemv_fast, exllama, exllamav2")
+      ->check(not_empty);
+}
+
+void print_note(const std::string& note) { fmt::print(stderr, "{}\n", note); }
 
 void add_kv_cache_option(CLI::App& command, std::string& type) {
   command
@@ -31,8 +50,6 @@ void add_lm_head_option(CLI::App& command, std::string& lm_head) {
                   "stored, as it is; auto (the default), int8 in quantized models with --activations int8")
       ->check(CLI::IsMember({"auto", "int8", "stored"}));
 }
-
-std::string not_empty(const std::string& value) { return value.empty() ? "the value is empty" : ""; }
 
 void add_packed_weights_option(CLI::App& command, std::string& folder) {
   command

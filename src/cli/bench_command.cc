@@ -23,6 +23,7 @@ struct BenchArguments {
   std::vector<int64_t> prefill_lengths;  // empty: the usual ones that fit
   int64_t decode_length = 64;
   int repeats = 2;
+  DeviceOptions device;
   std::string activations = kActivationsToRun;
   std::string lm_head = "auto";
   std::string packed_weights;
@@ -123,8 +124,11 @@ void run_bench(const BenchArguments& arguments) {
     fail(ErrorKind::invalid_argument, "--kernels measures no model: leave {} out", arguments.model);
   }
   if (arguments.model.empty()) fail(ErrorKind::invalid_argument, "bench needs a model, or --kernels");
-  const auto backend =
-      make_backend({.activations = arguments.activations, .fuse_layers = arguments.fuse_layers});
+  const auto backend = make_backend({.device = arguments.device.device,
+                                     .activations = arguments.activations,
+                                     .fuse_layers = arguments.fuse_layers,
+                                     .kernel = arguments.device.kernel,
+                                     .on_note = print_note});
   BenchResult result{.device = backend->description()};
   const auto start = std::chrono::steady_clock::now();
   const Decoder decoder = Decoder::load(arguments.model, *backend,
@@ -155,8 +159,9 @@ void add_kernels_options(CLI::App& command, BenchArguments& arguments) {
   auto* kernels = command.add_flag("--kernels", arguments.kernels,
                                    "Measure products with int4 weights instead of a model: every instruction "
                                    "set and mode of activations, checked against the portable kernels");
-  for (const char* name : {"--batch-size", "--prefill-length", "--decode-length", "--activations",
-                           "--lm-head", "--kv-cache-dtype", "--packed-weights", "--fuse-layers"})
+  for (const char* name :
+       {"--batch-size", "--prefill-length", "--decode-length", "--device", "--kernel", "--activations",
+        "--lm-head", "--kv-cache-dtype", "--packed-weights", "--fuse-layers"})
     command.get_option(name)->excludes(kernels);
   BenchKernelsArguments& of_kernels = arguments.of_kernels;
   command
@@ -210,6 +215,7 @@ void add_bench_command(CLI::App& app) {
       ->add_option("--repeat", arguments->repeats,
                    "Runs of each row, of which the fastest counts (default 2)")
       ->check(CLI::Range(1, 1000));
+  add_device_options(*command, arguments->device);
   add_activations_option(*command, arguments->activations);
   add_kv_cache_option(*command, arguments->kv_type);
   add_lm_head_option(*command, arguments->lm_head);

@@ -9,6 +9,15 @@ namespace salient::cli {
 inline constexpr const char* kActivationsToRun = "int16";
 /// --activations of commands that run a model; what `activations` holds is the default.
 void add_activations_option(CLI::App& command, std::string& activations);
+/// What computes, see BackendChoice.
+struct DeviceOptions {
+  std::string device = "auto";
+  std::string kernel = "auto";
+};
+/// --device and --kernel of commands that run a model.
+void add_device_options(CLI::App& command, DeviceOptions& options);
+/// Onto standard error.
+void print_note(const std::string& note);
 /// --lm-head of such commands, likewise.
 void add_lm_head_option(CLI::App& command, std::string& lm_head);
 /// For CLI::Option::check: a value such as "$UNSET" is a mistake.

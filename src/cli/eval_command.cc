@@ -45,7 +45,10 @@ TokenWindows evaluation_windows(const EvaluationArguments& arguments, const Mode
 
 EvaluationResult evaluate(const EvaluationArguments& arguments) {
   const auto start = std::chrono::steady_clock::now();
-  const auto backend = make_backend({.activations = arguments.activations});
+  const auto backend = make_backend({.device = arguments.device.device,
+                                     .activations = arguments.activations,
+                                     .kernel = arguments.device.kernel,
+                                     .on_note = print_note});
   const ModelWeights weights(arguments.model);
   const TokenWindows windows = evaluation_windows(arguments, weights);
   EvaluationStatus status(arguments);
@@ -117,6 +120,7 @@ void add_eval_command(CLI::App& app) {
       ->check(CLI::Range(2, 1 << 20));
   command->add_option("--max-windows", arguments->max_windows, "Use only the first windows (default: all)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  add_device_options(*command, arguments->device);
   add_activations_option(*command, arguments->activations);
   add_kv_cache_option(*command, arguments->kv_type);
   add_lm_head_option(*command, arguments->lm_head);

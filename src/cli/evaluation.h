@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/json.h"
+#include "cli/commands.h"
 #include "evaluate/divergence.h"
 
 namespace salient::cli {
@@ -15,6 +16,7 @@ struct EvaluationArguments {
   std::string text;     ///< .txt or .jsonl
   std::string text_column = "text";
   size_t window = 512;
+  DeviceOptions device;
   std::string activations = "fp32";  ///< of both models
   std::string kv_type = "fp32";      ///< of the first
   std::string lm_head = "auto";      ///< of the model; a reference has its own as stored

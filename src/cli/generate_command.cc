@@ -30,6 +30,7 @@ struct GenerateArguments {
   std::string prompt;
   std::string prompts;  // a file of them
   GenerateOptions options{.max_tokens = 128};
+  DeviceOptions device;
   std::string activations = kActivationsToRun;
   std::string lm_head = "auto";
   std::string packed_weights;
@@ -232,11 +233,14 @@ void run_generate(GenerateArguments& arguments) {
     arguments.batch.kv_cache_memory_bytes =
         with_context("--kv-cache-memory-bytes", [&] { return parse_byte_size(*arguments.kv_cache_memory); });
   const std::vector<std::string> prompts = read_prompts(arguments);
-  const LoadOptions loading{.activations = arguments.activations,
+  const LoadOptions loading{.device = arguments.device.device,
+                            .activations = arguments.activations,
                             .lm_head = arguments.lm_head,
                             .packed_weights = arguments.packed_weights,
                             .kv_cache_dtype = arguments.kv_type,
-                            .cancelled = &interrupted()};
+                            .cancelled = &interrupted(),
+                            .kernel = arguments.device.kernel,
+                            .on_note = print_note};
   const Model model = Model::load(arguments.model, loading);
   std::optional<Model> draft;
   if (!arguments.draft.empty()) {
@@ -374,6 +378,7 @@ void add_generate_command(CLI::App& app) {
       ->add_option("--logprobs", options.logprobs,
                    "Report log-probabilities of each token and of so many of the likeliest; needs --json")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
+  add_device_options(*command, arguments->device);
   add_activations_option(*command, arguments->activations);
   add_kv_cache_option(*command, arguments->kv_type);
   add_lm_head_option(*command, arguments->lm_head);

@@ -97,7 +97,7 @@ Decoder Decoder::load(const std::string& directory, Backend& backend, const Deco
   decoder.backend_ = &backend;
   decoder.kv_type_ = options.kv_type;
   decoder.weights_ = std::make_unique<ModelWeights>(directory);
-  const PackedWeights packed = options.packed_weights.empty()
+  const PackedWeights packed = options.packed_weights.empty() || !backend.keeps_packed_weights()
                                    ? PackedWeights()
                                    : PackedWeights(backend, *decoder.weights_,
                                                    {.folder = options.packed_weights,

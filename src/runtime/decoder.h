@@ -50,7 +50,8 @@ struct ForwardOptions {
 using LogitConsumer = std::function<void(int64_t row, const Tensor& logits)>;
 
 struct DecoderOptions {
-  /// A folder where packed weights are kept, see PackedWeights; empty: they are packed in memory.
+  /// A folder where packed weights are kept, see PackedWeights; empty, or on a GPU: they are packed in
+  /// memory.
   std::string packed_weights{};
   /// How its caches keep keys and values.
   KvType kv_type = KvType::fp32;

@@ -206,7 +206,10 @@ Model::Model(Model&&) noexcept = default;
 Model& Model::operator=(Model&&) noexcept = default;
 
 Model Model::load(const std::string& path, const LoadOptions& options) {
-  auto backend = make_backend({options.device, options.activations});
+  auto backend = make_backend({.device = options.device,
+                               .activations = options.activations,
+                               .kernel = options.kernel,
+                               .on_note = options.on_note});
   auto tokenizer = Tokenizer::from_directory(path);
   auto decoder = Decoder::load(path, *backend,
                                {.packed_weights = options.packed_weights,

@@ -58,6 +58,7 @@ class CpuBackend final : public Backend {
   std::string arithmetic() const override;
   ActivationMode activations() const override { return activations_; }
   std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) override;
+  bool keeps_packed_weights() const override { return true; }
   std::optional<PackedWeight> packed_weight(const PreparedLinear& linear) override;
   std::unique_ptr<PreparedLinear> prepare(const PackedWeight& weight, const Tensor& bias) override;
   std::shared_ptr<const PreparedLinear> pack(const PreparedLinear& linear, TensorPool* pool) override;

@@ -65,6 +65,7 @@ class CudaBackend final : public Backend {
 
   std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) override;
   std::shared_ptr<const PreparedLinear> pack(const PreparedLinear&, TensorPool*) override { return nullptr; }
+  bool keeps_packed_weights() const override { return false; }
   std::optional<PackedWeight> packed_weight(const PreparedLinear&) override { return std::nullopt; }
   std::unique_ptr<PreparedLinear> prepare(const PackedWeight&, const Tensor&) override {
     fail(ErrorKind::bad_format, "cuda: it has not packed such a weight");

@@ -1,0 +1,112 @@
+#include "backend/cuda/self_check.h"
+
+#include <cmath>
+#include <random>
+
+#include "base/error.h"
+#include "quant/group_quantize.h"
+
+namespace salient::cuda {
+namespace {
+
+/// Halves have 8 bits or more, and errors of sums cancel in part.
+constexpr double kTolerance = 0.02;
+
+Tensor random_matrix(std::mt19937& generator, int64_t rows, int64_t columns) {
+  Tensor result = Tensor::empty(DType::f32, {rows, columns});
+  for (float& value : result.mutable_values<float>())
+    value = static_cast<float>(generator() % 2001) / 1000.0f - 1.0f;
+  return result;
+}
+
+/// Largest difference over the largest value.
+double difference(const Tensor& found, const Tensor& expected) {
+  const auto a = found.values<float>();
+  const auto b = expected.values<float>();
+  double most = 0;
+  double largest = 1e-30;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!std::isfinite(a[i])) return INFINITY;
+    most = std::max(most, std::abs(double{a[i]} - double{b[i]}));
+    largest = std::max(largest, std::abs(double{b[i]}));
+  }
+  return most / largest;
+}
+
+class Check {
+ public:
+  explicit Check(Backend& backend) : backend_(backend), cpu_(make_cpu_backend()) {}
+
+  std::string run() {
+    LinearWeight weight;
+    QuantizationScheme scheme;
+    scheme.num_bits = 4;
+    scheme.group_size = 128;
+    scheme.symmetric = false;
+    weight.quantized = quantize_to_nearest(random_matrix(generator_, 96, 512), {}, scheme, DType::f16);
+    for (const int64_t rows : {1, 20, 300}) product(weight, rows);
+    norm();
+    attention(1);
+    attention(80);
+    return wrong_;
+  }
+
+ private:
+  template <typename Operation>
+  void compare(const std::string& what, int64_t rows, int64_t columns, const Operation& operation) {
+    Tensor found = Tensor::empty(DType::f32, {rows, columns});
+    Tensor expected = Tensor::empty(DType::f32, {rows, columns});
+    operation(backend_, found);
+    operation(*cpu_, expected);
+    const double error = difference(found, expected);
+    if (error <= kTolerance || !wrong_.empty()) return;
+    wrong_ = fmt::format("{} is off by {:.2g} of the largest value", what, error);
+  }
+
+  void product(const LinearWeight& weight, int64_t rows) {
+    const Tensor x = random_matrix(generator_, rows, weight.in_features());
+    compare(fmt::format("a product of {} rows", rows), rows, weight.out_features(),
+            [&](Backend& backend, Tensor& y) { backend.linear(*backend.prepare(weight), x, y); });
+  }
+
+  void norm() {
+    const Tensor x = random_matrix(generator_, 3, 300);
+    const Tensor weight = random_matrix(generator_, 1, 300).reshape({300});
+    compare("a norm", 3, 300, [&](Backend& backend, Tensor& y) { backend.rms_norm(x, weight, 1e-5, y); });
+  }
+
+  void attention(int64_t queries) {
+    constexpr int64_t kHeads = 4;
+    constexpr int64_t kKvHeads = 2;
+    constexpr int64_t kDim = 64;
+    constexpr int64_t kBefore = 130;
+    const Tensor query = random_matrix(generator_, queries, kHeads * kDim);
+    const Tensor keys = random_matrix(generator_, kBefore + queries, kKvHeads * kDim);
+    const Tensor values = random_matrix(generator_, kBefore + queries, kKvHeads * kDim);
+    compare(fmt::format("attention of {} queries", queries), queries, kHeads * kDim,
+            [&](Backend& backend, Tensor& output) {
+              backend.attention({.query = query,
+                                 .keys = keys,
+                                 .values = values,
+                                 .output = output,
+                                 .heads = kHeads,
+                                 .kv_heads = kKvHeads,
+                                 .head_dim = kDim,
+                                 .value_dim = kDim,
+                                 .first_position = kBefore,
+                                 .window = 0,
+                                 .scale = 0.125f});
+            });
+  }
+
+  Backend& backend_;
+  std::unique_ptr<Backend> cpu_;
+  std::mt19937 generator_{1};
+  std::string wrong_;
+};
+
+}  // namespace
+
+std::string self_check(Backend& backend) { return Check(backend).run(); }
+
+}  // namespace salient::cuda

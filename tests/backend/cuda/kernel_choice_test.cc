@@ -1,0 +1,111 @@
+#include "backend/cuda/kernel_choice.h"
+
+#include <gtest/gtest.h>
+
+#include "backend/backend.h"
+#include "backend/backend_fixture.h"
+#include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/driver.h"
+#include "backend/cuda/self_check.h"
+#include "backend/cuda/simulator.h"
+
+namespace salient::test {
+namespace {
+
+using cuda::ProductFamily;
+
+TEST(KernelChoice, NamesOfOtherToolsStandForFamilies) {
+  EXPECT_EQ(cuda::kernel_by_name("auto").family, std::nullopt);
+  for (const char* name : {"gemm", "GEMM", "marlin", "Marlin"})
+    EXPECT_EQ(cuda::kernel_by_name(name).family, ProductFamily::gemm) << name;
+  for (const char* name : {"gemv", "GEMV", "gemv_fast", "GEMV_fast"})
+    EXPECT_EQ(cuda::kernel_by_name(name).family, ProductFamily::gemv) << name;
+  for (const char* name : {"exllama", "exllamav2"})
+    EXPECT_EQ(cuda::kernel_by_name(name).family, std::nullopt) << name;
+  EXPECT_EQ(cuda::kernel_by_name("GEMV").note,
+            "kernel gemv -> gemv: weights streamed once for up to 8 rows; more rows as with auto");
+}
+
+TEST(KernelChoice, OthersAreRefusedWithTheNames) {
+  const std::string message = error_of([] { cuda::kernel_by_name("triton"); }, ErrorKind::invalid_argument);
+  EXPECT_TRUE(message.starts_with("kernel \"triton\" is not known (auto, gemm, marlin,")) << message;
+  error_of([] { make_backend({.device = "cpu", .kernel = "triton"}); }, ErrorKind::invalid_argument);
+}
+
+TEST(BackendChoice, DevicesThatAreNotKnownAreRefused) {
+  for (const char* device : {"tpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", ""}) {
+    const std::string message =
+        error_of([&] { make_backend({.device = device}); }, ErrorKind::invalid_argument);
+    EXPECT_NE(message.find("is not known (auto, cpu, cuda, cuda:N)"), std::string::npos) << message;
+  }
+}
+
+TEST(BackendChoice, TheCpuTakesNoHalves) {
+  const std::string message =
+      error_of([] { make_backend({.device = "cpu", .activations = "fp16"}); }, ErrorKind::invalid_argument);
+  EXPECT_EQ(message, "activations \"fp16\" are for a GPU; the CPU takes fp32, int16 or int8");
+}
+
+TEST(BackendChoice, TheCpuSaysThatKernelsAreAGpus) {
+  std::string said;
+  make_backend(
+      {.device = "cpu", .kernel = "marlin", .on_note = [&](const std::string& text) { said = text; }});
+  EXPECT_EQ(said, "kernel marlin: of no effect, the CPU has its own");
+}
+
+TEST(BackendChoice, WithoutAGpuAutoIsTheCpuAndCudaSaysWhy) {
+  const auto status = cuda::query_cuda();
+  if (status.why_not.empty()) GTEST_SKIP() << "there is a GPU";
+  EXPECT_TRUE(make_backend({})->description().starts_with("cpu: "));
+  const std::string message = error_of([] { make_backend({.device = "cuda"}); }, ErrorKind::unsupported);
+  EXPECT_NE(message.find(status.why_not), std::string::npos) << message;
+}
+
+/// A device whose products come out wrong from some row on.
+class WrongDevice final : public cuda::Device {
+ public:
+  const cuda::DeviceProperties& properties() const override { return device_.properties(); }
+  size_t free_bytes() override { return device_.free_bytes(); }
+  void* allocate(size_t bytes) override { return device_.allocate(bytes); }
+  void release(void* memory) noexcept override { device_.release(memory); }
+  void copy_in(void* to, const void* from, size_t bytes) override { device_.copy_in(to, from, bytes); }
+  void copy_out(void* to, const void* from, size_t bytes) override { device_.copy_out(to, from, bytes); }
+  void copy(void* to, const void* from, size_t bytes) override { device_.copy(to, from, bytes); }
+  void fill_zero(void* to, size_t bytes) override { device_.fill_zero(to, bytes); }
+  void launch(const cuda::Launch& launch) override {
+    if (std::string_view(launch.kernel.name) != skipped) device_.launch(launch);
+  }
+  void synchronize() override {}
+  bool multiplies() const override { return false; }
+  void multiply(const cuda::HalfProduct&) override {}
+  std::unique_ptr<cuda::LaunchGraph> capture(std::span<const cuda::Launch> launches) override {
+    return device_.capture(launches);
+  }
+  void run(cuda::LaunchGraph& graph, std::span<const cuda::Launch> launches) override {
+    device_.run(graph, launches);
+  }
+
+  std::string_view skipped;
+
+ private:
+  SimulatedDevice device_;
+};
+
+TEST(SelfCheck, ADeviceThatWorksPasses) {
+  const auto backend = cuda::make_cuda_backend(std::make_unique<SimulatedDevice>(), {});
+  EXPECT_EQ(cuda::self_check(*backend), "");
+}
+
+TEST(SelfCheck, KernelsThatDoNotAreFound) {
+  const auto found = [](std::string_view skipped) {
+    auto device = std::make_unique<WrongDevice>();
+    device->skipped = skipped;
+    return cuda::self_check(*cuda::make_cuda_backend(std::move(device), {}));
+  };
+  EXPECT_TRUE(found("w4_gemv_f16").starts_with("a product of 1 rows is off by"));
+  EXPECT_TRUE(found("w4_gemm_f16_32").starts_with("a product of 20 rows is off by"));
+  EXPECT_TRUE(found("norm_of_warp").starts_with("a norm is off by"));
+}
+
+}  // namespace
+}  // namespace salient::test
