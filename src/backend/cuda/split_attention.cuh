@@ -55,15 +55,7 @@ struct ByteFeatures {
     words = {};
     scale_ = 0;
   }
-  /// A code plus 128 in the last bits of 2^23, or in the 8 before them, is a float that needs no conversion.
-  SALIENT_DEVICE void widen(float (&to)[kFeatures]) const {
-    constexpr uint32_t kTwo23 = 0x4b000000u;
-    SALIENT_UNROLL for (int i = 0; i < kFeatures; i += 2) {
-      const uint32_t pair = (words.word[i / 4] ^ 0x80808080u) >> (i % 4 * 8);
-      to[i] = simt::float_of_bits(simt::masked_or<0xffu, kTwo23>(pair)) - 8388736.0f;
-      to[i + 1] = simt::float_of_bits(simt::masked_or<0xff00u, kTwo23>(pair)) * (1.0f / 256) - 32896.0f;
-    }
-  }
+  SALIENT_DEVICE void widen(float (&to)[kFeatures]) const { widen_codes(words, to); }
   SALIENT_DEVICE float scale() const { return scale_; }
 };
 
@@ -101,7 +93,7 @@ class SplitWarp {
     SALIENT_UNROLL for (int r = 0; r < kRows; ++r) {
       const bool inside = first_row + r < a.rows;
       rows_[r] = attention_row(a, kv_head, kv_heads, inside ? first_row + r : first_row);
-      if (!inside) rows_[r].position = -1;  // sees nothing
+      if (!inside) rows_[r].position = -1;  // before all keys
       const float* from = a.query + rows_[r].head * a.keys.dim + kFeatures * lane_;
       SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) query_[r][i] =
           kFeatures * lane_ < a.keys.dim ? from[i] : 0.0f;
@@ -165,7 +157,7 @@ class SplitWarp {
   SALIENT_DEVICE void finish_scores(float scale, int key, int u, float (&scores)[kRows][kUnroll]) const {
     const float key_scale = simt::shuffle(scale, simt::lane() - lane_);
     SALIENT_UNROLL for (int r = 0; r < kRows; ++r) {
-      const bool seen = key <= rows_[r].position && key >= rows_[r].oldest;
+      const bool seen = sees(a_, rows_[r].position, key);
       const float score = score_of(a_, scores[r][u] * key_scale, rows_[r].slope, key - rows_[r].position);
       scores[r][u] = seen ? score : -INFINITY;
     }

@@ -1,5 +1,6 @@
 #include "backend/cuda/halves.cuh"
 #include "backend/cuda/kv_rows.cuh"
+#include "backend/cuda/row_attention.cuh"
 #include "backend/cuda/simulator.h"
 #include "backend/cuda/split_attention.cuh"
 #include "backend/cuda/tile_attention.cuh"
@@ -9,10 +10,10 @@ namespace salient::test {
 using namespace cuda;
 
 std::span<const SimulatedKernel> simulated_kernels() {
-  static const SimulatedKernel kernels[] = {SALIENT_HALVES_KERNELS(SALIENT_SIMULATED)
-                                                SALIENT_KV_ROWS_KERNELS(SALIENT_SIMULATED)
-                                                    SALIENT_SPLIT_ATTENTION_KERNELS(SALIENT_SIMULATED)
-                                                        SALIENT_TILE_ATTENTION_KERNELS(SALIENT_SIMULATED)};
+  static const SimulatedKernel kernels[] = {
+      SALIENT_HALVES_KERNELS(SALIENT_SIMULATED) SALIENT_KV_ROWS_KERNELS(SALIENT_SIMULATED)
+          SALIENT_SPLIT_ATTENTION_KERNELS(SALIENT_SIMULATED) SALIENT_TILE_ATTENTION_KERNELS(SALIENT_SIMULATED)
+              SALIENT_ROW_ATTENTION_KERNELS(SALIENT_SIMULATED)};
   return kernels;
 }
 
