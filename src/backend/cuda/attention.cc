@@ -127,7 +127,7 @@ int64_t seen_keys(const DeviceAttention& problem) {
   return problem.first_position + problem.count - first_key(problem);
 }
 
-/// Where what a plan needs stands in the workspace: halves, totals, mixtures.
+/// Where what a plan needs stands in the workspace, each on 16 bytes: halves, totals, mixtures.
 struct Workspace {
   size_t values = 0;  ///< halves of keys stand at 0
   size_t totals = 0;
@@ -145,7 +145,7 @@ Workspace workspace_of(const DeviceAttention& problem, const AttentionPlan& plan
     result.totals = result.values + rows * static_cast<size_t>(values.dim) * 2;
   }
   const int64_t softmaxes = plan.splits == 1 ? 0 : keys.heads * rows_of(problem) * plan.splits;
-  result.mixed = result.totals + static_cast<size_t>(2 * softmaxes) * sizeof(float);
+  result.mixed = result.totals + static_cast<size_t>(blocks_of(softmaxes, 2) * 4) * sizeof(float);
   result.bytes = result.mixed + static_cast<size_t>(softmaxes * values.dim) * sizeof(float);
   return result;
 }
@@ -252,6 +252,7 @@ void attend(Device& device, const DeviceAttention& problem, const AttentionPlan&
   if (plan.splits == 1) return;
   device.launch({.kernel = kMergeSplits,
                  .grid = {.x = arguments.rows, .y = plan.grid.y},
+                 .shared_bytes = static_cast<size_t>(4 * problem.values.format.dim) * sizeof(float),
                  .arguments = bytes_of(arguments)});
 }
 

@@ -40,11 +40,16 @@ SALIENT_DEVICE simt::Words4 halves_of(const float (&x)[8]) {
   return halves;
 }
 
+/// The same of codes, where it is enough that the largest code stays inside. A scale of NaN stays.
 SALIENT_DEVICE simt::Words4 halves_of(const simt::Words2& codes, float scale) {
+  constexpr float kLargestScale = simt::F16::kLargest / 127;
+  if (scale > kLargestScale) scale = kLargestScale;
   float x[8];
   widen_codes(codes, x);
-  SALIENT_UNROLL for (int i = 0; i < 8; ++i) x[i] *= scale;
-  return halves_of(x);
+  simt::Words4 halves;
+  SALIENT_UNROLL for (int i = 0; i < 4; ++i) halves.word[i] =
+      simt::pack_f16(x[2 * i] * scale, x[2 * i + 1] * scale);
+  return halves;
 }
 
 }  // namespace salient::cuda

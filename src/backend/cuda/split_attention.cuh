@@ -225,25 +225,52 @@ SALIENT_DEVICE void split_attention(const AttentionArguments& a) {
   store_rows_of_block(a, first_row, kRows);
 }
 
-/// Grid: rows, kv heads. Splits are joined in their order.
+/// The highest score of all splits of a row and their sum, the same in all lanes.
+SALIENT_DEVICE Total total_of_splits(const AttentionArguments& a, int64_t first) {
+  Total total;
+  for (int split = simt::lane(); split < a.splits; split += simt::kWarp)
+    total.highest = fmaxf(total.highest, a.totals[2 * (first + split)]);
+  total.highest = simt::warp_max(total.highest);
+  for (int split = simt::lane(); split < a.splits; split += simt::kWarp) {
+    const float* from = a.totals + 2 * (first + split);
+    total.sum += simt::power_of_two(from[0] - finite_highest(total.highest)) * from[1];
+  }
+  total.sum = simt::warp_sum(total.sum);
+  return total;
+}
+
+/// Grid: rows, kv heads. Each warp joins every fourth split, with the loads of eight on their way at once,
+/// four features to a lane; then the warps' are joined. The order is always the same.
 SALIENT_DEVICE void merge(const AttentionArguments& a) {
   const int row = simt::block_x();
   const int kv_head = simt::block_y();
   const int dim = a.values.dim;
   const int64_t first = split_index(a, kv_head, row, 0);
-  Total total;
-  for (int split = 0; split < a.splits; ++split)
-    total.highest = fmaxf(total.highest, a.totals[2 * (first + split)]);
-  const auto factor = [&](int split) {
-    return simt::power_of_two(a.totals[2 * (first + split)] - finite_highest(total.highest));
-  };
-  for (int split = 0; split < a.splits; ++split)
-    total.sum += factor(split) * a.totals[2 * (first + split) + 1];
+  const Total total = total_of_splits(a, first);
+  float* parts = simt::shared_memory<float>();  // [warps, dim]
+  for (int feature = 0; feature < dim; feature += 4 * simt::kWarp) {
+    const int own = feature + 4 * simt::lane();
+    float mixed[4] = {};
+    for (int begin = 0; begin < a.splits; begin += simt::kWarp) {
+      const int split = begin + simt::lane();
+      const float highest = split < a.splits ? a.totals[2 * (first + split)] : -INFINITY;
+      const float factor = simt::power_of_two(highest - finite_highest(total.highest));
+      SALIENT_UNROLL for (int i = 0; i < simt::kWarp; i += kAttentionWarps) {
+        const int from = begin + i + simt::warp();
+        const float weight = simt::shuffle(factor, i + simt::warp());
+        if (from >= a.splits || own >= dim) continue;
+        const auto four = *reinterpret_cast<const simt::Words4*>(a.mixed + (first + from) * dim + own);
+        SALIENT_UNROLL for (int j = 0; j < 4; ++j) mixed[j] += weight * simt::float_of_bits(four.word[j]);
+      }
+    }
+    if (own >= dim) continue;
+    SALIENT_UNROLL for (int j = 0; j < 4; ++j) parts[simt::warp() * dim + own + j] = mixed[j];
+  }
+  simt::sync_block();
   const int64_t head = attention_row(a, kv_head, simt::grid_y(), row).head;
   for (int feature = simt::thread(); feature < dim; feature += simt::block_threads()) {
     float mixed = 0;
-    for (int split = 0; split < a.splits; ++split)
-      mixed += factor(split) * a.mixed[(first + split) * dim + feature];
+    for (int warp = 0; warp < kAttentionWarps; ++warp) mixed += parts[warp * dim + feature];
     a.output[head * dim + feature] = mixed / total.sum;
   }
 }

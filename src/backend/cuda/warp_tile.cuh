@@ -42,8 +42,8 @@ class WarpTile {
   static constexpr int kBlockBytes = 8 * Tile::kRowBytes;
   using Scores = float[kRowTiles][kBlocks][4];
 
-  /// If queries are in shared memory, `query_offset` is where, and whoever shares them with the warp that
-  /// `writes` them has to wait for it.
+  /// If queries are in shared memory, `query_offset` is where. The warp that `writes` them and those that
+  /// share them with it wait for that before they multiply.
   SALIENT_DEVICE WarpTile(const AttentionArguments& a, int first_row, int query_offset, bool writes)
       : a_(a), first_row_(first_row), shared_queries_{query_offset} {
     SALIENT_UNROLL for (int tile = 0; tile < kRowTiles; ++tile) {
@@ -53,7 +53,6 @@ class WarpTile {
         if (!kQueriesInShared || writes) load_queries(tile, i, row);
       }
     }
-    if constexpr (kQueriesInShared) simt::sync_warp();
   }
 
   /// Whether any row sees any of the keys from `first` on.
@@ -230,9 +229,11 @@ class WarpTile {
     highest = fmaxf(highest, simt::shuffle_xor(highest, 2));
     Total& total = totals_[tile][i];
     const float rescale = raise(total, highest * factor);
-    SALIENT_UNROLL for (int block = 0; block < kDim / 8; ++block) {
-      mixed_[tile][block][2 * i] *= rescale;
-      mixed_[tile][block][2 * i + 1] *= rescale;
+    if (rescale != 1) {  // rarely but at first
+      SALIENT_UNROLL for (int block = 0; block < kDim / 8; ++block) {
+        mixed_[tile][block][2 * i] *= rescale;
+        mixed_[tile][block][2 * i + 1] *= rescale;
+      }
     }
     const float base = finite_highest(total.highest);
     SALIENT_UNROLL for (int block = 0; block < kBlocks; ++block) {

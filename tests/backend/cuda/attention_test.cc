@@ -213,10 +213,12 @@ TEST_F(DeviceAttentionTest, VeryManyQueries) {
 TEST_F(DeviceAttentionTest, Windows) {
   for (const int64_t window : {1, 2, 63, 64, 65, 128, 129, 1000}) {
     for (const int64_t count : {1, 3, 70}) {
-      for (const int64_t heads : {1, 4})
-        expect_close(
-            {.count = count, .first_position = 190, .heads = heads, .head_dim = 16, .window = window},
-            Source::fp16);
+      for (const int64_t heads : {1, 4}) {
+        for (const Source source : {Source::fp16, Source::int8})
+          expect_close(
+              {.count = count, .first_position = 190, .heads = heads, .head_dim = 16, .window = window},
+              source);
+      }
     }
   }
 }
@@ -268,6 +270,16 @@ TEST_F(DeviceAttentionTest, AnyNumberOfSplits) {
     }
     EXPECT_GE(most, 2) << c;
   }
+}
+
+/// A warp has the totals of 32 splits at once.
+TEST_F(DeviceAttentionTest, MoreSplitsThanLanes) {
+  multiprocessors_ = 100;
+  const Case c{.first_position = 2500, .head_dim = 8, .value_dim = 136};
+  const Inputs in = inputs_for(c);
+  const Outputs out = run(c, in, Source::fp16);
+  EXPECT_EQ(out.plan.splits, 40);
+  EXPECT_LT(distance(out.found, out.expected), bound(out.plan));
 }
 
 TEST_F(DeviceAttentionTest, AnyOrderOfThreads) {
