@@ -80,14 +80,14 @@ class RowAttention {
 
   /// Rows before the end; zeros behind it, as weights of 0 are multiplied with them.
   SALIENT_DEVICE void request_halves(const RowLayout& layout, std::byte* page, int first, Tile tile) const {
-    constexpr int kChunks = kDim / kChunk;
+    constexpr int kChunks = kDim / kChunkHalves;
     constexpr int kRowsAtOnce = simt::kWarp / kChunks;
     constexpr auto kRowsOfPage = static_cast<int>(kPageRows);
     const int chunk = simt::lane() % kChunks;
     const int first_row = simt::lane() / kChunks;
     if (chunk >= (layout.dim + 15) / 16 * 2) return;
     const std::byte* from = row_of_page(layout, page, first % kRowsOfPage + first_row) + 16 * chunk;
-    const int rows = chunk * kChunk < layout.dim ? keys_.end - first : 0;
+    const int rows = chunk * kChunkHalves < layout.dim ? keys_.end - first : 0;
     SALIENT_UNROLL for (int row = first_row; row < kKeys; row += kRowsAtOnce) {
       simt::copy_async(shared_at<std::byte>(tile.at(row, chunk)), row < rows ? from : page, row < rows);
       from += kRowsAtOnce * layout.row_stride;
@@ -112,19 +112,19 @@ class RowAttention {
   /// Codes of a slot become halves in the same place. The first half of the rows goes where no codes are, the
   /// second where they were, by way of registers.
   SALIENT_DEVICE void expand(int item) const {
-    constexpr int kChunks = kDim / kChunk;
+    constexpr int kChunks = kDim / kChunkHalves;
     constexpr int kRowsAtOnce = simt::kWarp / kChunks;
     constexpr int kTimes = kKeys / kRowsAtOnce / 2;
     const Tile tile = slot(item);
     const int dim = layout_of_item(item).dim;
     const int chunk = simt::lane() % kChunks;
-    const int rows = chunk * kChunk < dim ? keys_.end - first_key(item) : 0;
+    const int rows = chunk * kChunkHalves < dim ? keys_.end - first_key(item) : 0;
     SALIENT_UNROLL for (int half = 0; half < 2; ++half) {
       const int first_row = half * (kKeys / 2) + simt::lane() / kChunks;
       simt::Words2 codes[kTimes];
       SALIENT_UNROLL for (int i = 0; i < kTimes; ++i) {
-        const int from = (i * kRowsAtOnce + first_row) * dim + kChunk * chunk;
-        codes[i] = chunk * kChunk < dim ? *shared_at<simt::Words2>(tile.offset + kTileBytes / 2 + from)
+        const int from = (i * kRowsAtOnce + first_row) * dim + kChunkHalves * chunk;
+        codes[i] = chunk * kChunkHalves < dim ? *shared_at<simt::Words2>(tile.offset + kTileBytes / 2 + from)
                                         : simt::Words2{};
       }
       simt::sync_warp();

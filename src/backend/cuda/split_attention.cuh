@@ -4,7 +4,7 @@
 
 namespace salient::cuda {
 
-inline constexpr int kFeatures = 8;  // that a lane has of a key, and of a value
+inline constexpr int kLaneFeatures = 8;  // that a lane has of a key, and of a value
 
 /// Eight features as the types of pages keep them. kUnroll keys with their values are on their way to each
 /// lane at once: with four blocks on a multiprocessor of an H100, which needs 40 KiB on their way to read at
@@ -19,8 +19,9 @@ struct FloatFeatures {
     words[1] = simt::load_stream(at + 1);
   }
   SALIENT_DEVICE void clear() { words[0] = words[1] = {}; }
-  SALIENT_DEVICE void widen(float (&to)[kFeatures]) const {
-    SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) to[i] = simt::float_of_bits(words[i / 4].word[i % 4]);
+  SALIENT_DEVICE void widen(float (&to)[kLaneFeatures]) const {
+    SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; ++i) to[i] =
+        simt::float_of_bits(words[i / 4].word[i % 4]);
   }
   SALIENT_DEVICE float scale() const { return 1; }
 };
@@ -33,8 +34,8 @@ struct HalfFeatures {
     words = simt::load_stream(reinterpret_cast<const simt::Words4*>(from));
   }
   SALIENT_DEVICE void clear() { words = {}; }
-  SALIENT_DEVICE void widen(float (&to)[kFeatures]) const {
-    SALIENT_UNROLL for (int i = 0; i < kFeatures; i += 2) {
+  SALIENT_DEVICE void widen(float (&to)[kLaneFeatures]) const {
+    SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; i += 2) {
       to[i] = simt::F16::low(words.word[i / 2]);
       to[i + 1] = simt::F16::high(words.word[i / 2]);
     }
@@ -55,7 +56,7 @@ struct ByteFeatures {
     words = {};
     scale_ = 0;
   }
-  SALIENT_DEVICE void widen(float (&to)[kFeatures]) const { widen_codes(words, to); }
+  SALIENT_DEVICE void widen(float (&to)[kLaneFeatures]) const { widen_codes(words, to); }
   SALIENT_DEVICE float scale() const { return scale_; }
 };
 
@@ -63,10 +64,10 @@ struct ByteFeatures {
 template <int kRows>
 struct RowSums {
   Total total[kRows];
-  float mixed[kRows][kFeatures] = {};
+  float mixed[kRows][kLaneFeatures] = {};
 
   SALIENT_DEVICE void rescale(int row, float factor) {
-    SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) mixed[row][i] *= factor;
+    SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; ++i) mixed[row][i] *= factor;
   }
 
   /// Joins what the lanes `mask` further on have of other keys.
@@ -77,7 +78,7 @@ struct RowSums {
       const float own = raise(total[row], other_highest);
       const float other = simt::power_of_two(other_highest - finite_highest(total[row].highest));
       total[row].sum += other * other_sum;
-      SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) mixed[row][i] =
+      SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; ++i) mixed[row][i] =
           own * mixed[row][i] + other * simt::shuffle_xor(mixed[row][i], mask);
     }
   }
@@ -94,9 +95,9 @@ class SplitWarp {
       const bool inside = first_row + r < a.rows;
       rows_[r] = attention_row(a, kv_head, kv_heads, inside ? first_row + r : first_row);
       if (!inside) rows_[r].position = -1;  // before all keys
-      const float* from = a.query + rows_[r].head * a.keys.dim + kFeatures * lane_;
-      SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) query_[r][i] =
-          kFeatures * lane_ < a.keys.dim ? from[i] : 0.0f;
+      const float* from = a.query + rows_[r].head * a.keys.dim + kLaneFeatures * lane_;
+      SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; ++i) query_[r][i] =
+          kLaneFeatures * lane_ < a.keys.dim ? from[i] : 0.0f;
     }
   }
 
@@ -135,7 +136,7 @@ class SplitWarp {
     SALIENT_UNROLL for (int u = 0; u < kUnroll; ++u) {
       const int key = key_of(begin, u);
       const int row = key % kRowsOfPage;
-      if (key < end && kFeatures * lane_ < layout.dim) {
+      if (key < end && kLaneFeatures * lane_ < layout.dim) {
         to[u].load(layout, page, row_of_page(layout, page, row) + Features::kBytes * lane_, row);
       } else {
         to[u].clear();
@@ -144,11 +145,11 @@ class SplitWarp {
   }
 
   SALIENT_DEVICE void multiply(const Features& key, int u, float (&scores)[kRows][kUnroll]) const {
-    float features[kFeatures];
+    float features[kLaneFeatures];
     key.widen(features);
     SALIENT_UNROLL for (int r = 0; r < kRows; ++r) {
       float sum = 0;
-      SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) sum += query_[r][i] * features[i];
+      SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; ++i) sum += query_[r][i] * features[i];
       scores[r][u] = sum;
     }
   }
@@ -177,11 +178,11 @@ class SplitWarp {
 
   SALIENT_DEVICE void mix(const Features& value, int u, const float (&weights)[kRows][kUnroll],
                           RowSums<kRows>& sums) const {
-    float features[kFeatures];
+    float features[kLaneFeatures];
     value.widen(features);
     SALIENT_UNROLL for (int r = 0; r < kRows; ++r) {
       const float weight = weights[r][u] * value.scale();
-      SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) sums.mixed[r][i] += weight * features[i];
+      SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; ++i) sums.mixed[r][i] += weight * features[i];
     }
   }
 
@@ -190,7 +191,7 @@ class SplitWarp {
   int lane_;   // of the group
   int group_;  // of the warp
   AttentionRow rows_[kRows];
-  float query_[kRows][kFeatures];
+  float query_[kRows][kLaneFeatures];
 };
 
 template <int kRows>
@@ -202,8 +203,9 @@ SALIENT_DEVICE void lay_out(const AttentionArguments& a, const RowSums<kRows>& s
       to[0] = sums.total[r].highest;
       to[1] = sums.total[r].sum;
     }
-    if (lane >= a.key_lanes || kFeatures * lane >= a.values.dim) continue;
-    SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) to[2 + kFeatures * lane + i] = sums.mixed[r][i];
+    if (lane >= a.key_lanes || kLaneFeatures * lane >= a.values.dim) continue;
+    SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; ++i) to[2 + kLaneFeatures * lane + i] =
+        sums.mixed[r][i];
   }
 }
 

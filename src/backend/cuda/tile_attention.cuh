@@ -53,7 +53,7 @@ class TileAttention {
 
   /// Rows before the end; zeros behind it, as weights of 0 are multiplied with them.
   SALIENT_DEVICE void request(const RowLayout& layout, int first, Tile tile) const {
-    constexpr int kChunks = kDim / kChunk;
+    constexpr int kChunks = kDim / kChunkHalves;
     constexpr int kRowsAtOnce = kAttentionThreads / kChunks;
     constexpr auto kRowsOfPage = static_cast<int>(kPageRows);
     if (first >= keys_.end) return;
@@ -62,7 +62,7 @@ class TileAttention {
     if (chunk >= (layout.dim + 15) / 16 * 2) return;
     std::byte* page = head_of_page(layout, first / kRowsOfPage, simt::block_y());
     const std::byte* from = row_of_page(layout, page, first % kRowsOfPage + first_row) + 16 * chunk;
-    const int rows = chunk * kChunk < layout.dim ? keys_.end - first : 0;
+    const int rows = chunk * kChunkHalves < layout.dim ? keys_.end - first : 0;
     SALIENT_UNROLL for (int row = first_row; row < kTile; row += kRowsAtOnce) {
       simt::copy_async(shared_at<std::byte>(tile.at(row, chunk)), row < rows ? from : page, row < rows);
       from += kRowsAtOnce * layout.row_stride;

@@ -4,7 +4,7 @@
 
 namespace salient::cuda {
 
-inline constexpr int kChunk = 8;  // halves that move together, 16 bytes
+inline constexpr int kChunkHalves = 8;  // halves that move together, 16 bytes
 
 template <typename T>
 SALIENT_DEVICE T* shared_at(int offset) {
