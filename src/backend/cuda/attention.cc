@@ -24,6 +24,7 @@ struct KernelSizes {
   int64_t tiles;   ///< of keys that are worth a split
   size_t shared_bytes;
   const char* reason;
+  bool halves_alone = false;  ///< it reads no other keys and values
 };
 
 int64_t blocks_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
@@ -58,20 +59,34 @@ KernelSizes split_kernel(const DeviceAttention& problem) {
   return sizes;
 }
 
-/// 16 rows, tiles of 128 bytes for each feature: four of them, of the widest heads three.
+constexpr int64_t kRowsOfRowKernel = 16;
+
+/// Four parts of tiles to a warp, of the widest heads two: 16 keys, and where they are codes their scales.
+/// Behind them the queries, if registers have no room for them.
 KernelSizes row_kernel(int64_t features) {
-  constexpr const char* kReason = "a few rows of halves: the keys of a tile are shared out";
-  if (features <= 64) return {&kRowAttention64, 16, 3, 1, size_t{4} * 64 * 128, kReason};
-  if (features <= 128) return {&kRowAttention128, 16, 3, 1, size_t{4} * 128 * 128, kReason};
-  return {&kRowAttention256, 16, 1, 1, size_t{3} * 256 * 128, kReason};
+  constexpr const char* kReason = "a few rows of halves or codes: the keys of a tile are shared out";
+  const auto bytes = [](size_t slots, size_t width, size_t queries) {
+    return 4 * slots * (16 * 2 * width + 16 * sizeof(float)) + queries * 2 * width;
+  };
+  if (features <= 64) return {&kRowAttention64, kRowsOfRowKernel, 3, 1, bytes(4, 64, 0), kReason};
+  if (features <= 128) return {&kRowAttention128, kRowsOfRowKernel, 3, 1, bytes(4, 128, 16), kReason};
+  return {&kRowAttention256, kRowsOfRowKernel, 2, 1, bytes(2, 256, 16), kReason};
 }
 
-/// 64 rows, two tiles, and of the widest heads the queries.
+/// A tile of keys, one of values, and where registers have no room for them the queries.
 KernelSizes tile_kernel(int64_t features) {
   constexpr const char* kReason = "many rows: products of halves";
-  if (features <= 64) return {&kTileAttention64, 64, 3, 4, size_t{2} * 64 * 128, kReason};
-  if (features <= 128) return {&kTileAttention128, 64, 2, 4, size_t{2} * 128 * 128, kReason};
-  return {&kTileAttention256, 64, 2, 4, size_t{3} * 256 * 128, kReason};
+  const auto bytes = [](size_t rows, size_t width) { return rows * 2 * width; };
+  if (features <= 64) return {&kTileAttention64, 64, 3, 4, bytes(2 * 64, 64), kReason, true};
+  if (features <= 128) return {&kTileAttention128, 64, 2, 4, bytes(2 * 64, 128), kReason, true};
+  return {&kTileAttention256, 64, 2, 4, bytes(2 * 64 + 64, 256), kReason, true};
+}
+
+KernelSizes wide_tile_kernel(int64_t features) {
+  constexpr const char* kReason = "very many rows: products of halves, twice as many for what is loaded";
+  const auto bytes = [](size_t rows, size_t width) { return rows * 2 * width; };
+  if (features <= 64) return {&kTileAttention64Wide, 128, 2, 4, bytes(2 * 64, 64), kReason, true};
+  return {&kTileAttention128Wide, 128, 2, 4, bytes(2 * 32 + 128, 128), kReason, true};
 }
 
 const char* why_no_kernel(const DeviceAttention& problem) {
@@ -85,11 +100,20 @@ const char* why_no_kernel(const DeviceAttention& problem) {
   return nullptr;
 }
 
-KernelSizes kernel_for(const DeviceAttention& problem) {
-  const bool few = problem.count <= kFewQueries;
-  const bool worth = !few || (problem.keys.format.type != KvType::fp32 && rows_of(problem) >= kRowsForTiles);
-  if (problem.exact || !worth || !supports_tile_attention(problem)) return split_kernel(problem);
-  return few && rows_of(problem) <= 16 ? row_kernel(widest(problem)) : tile_kernel(widest(problem));
+KernelSizes kernel_for(const DeviceAttention& problem, const DeviceProperties& device) {
+  const KvType type = problem.keys.format.type;
+  const int64_t rows = rows_of(problem);
+  const int64_t features = widest(problem);
+  // f32 is kept by who wants it, as long as it is not the products that take the time.
+  const bool few = problem.count <= kFewQueries && (type == KvType::fp32 || rows < kRowsForTiles);
+  if (problem.exact || few || !supports_tile_attention(problem)) return split_kernel(problem);
+  // Making halves of codes takes as long as reading them some five times.
+  const int64_t most = type == KvType::int8 ? 4 * kRowsOfRowKernel : kRowsOfRowKernel;
+  if (type != KvType::fp32 && rows <= most) return row_kernel(features);
+  const KernelSizes wide = wide_tile_kernel(features);
+  const int64_t wide_blocks = blocks_of(rows, wide.rows) * problem.keys.format.heads;
+  const bool enough = features <= 128 && wide_blocks >= wide.blocks * device.multiprocessors;
+  return enough ? wide : tile_kernel(features);
 }
 
 int key_lanes(const DeviceAttention& problem) {
@@ -98,16 +122,56 @@ int key_lanes(const DeviceAttention& problem) {
   return lanes;
 }
 
-AttentionArguments arguments_of(const DeviceAttention& problem, const AttentionPlan& plan, void* workspace) {
-  const int64_t softmaxes = problem.keys.format.heads * rows_of(problem) * plan.splits;
-  auto* totals = static_cast<float*>(workspace);
+/// Positions that any query sees, from a tile's first on.
+int64_t seen_keys(const DeviceAttention& problem) {
+  return problem.first_position + problem.count - first_key(problem);
+}
+
+/// Where what a plan needs stands in the workspace, each on 16 bytes: halves, totals, mixtures.
+struct Workspace {
+  size_t values = 0;  ///< halves of keys stand at 0
+  size_t totals = 0;
+  size_t mixed = 0;
+  size_t bytes = 0;
+};
+
+Workspace workspace_of(const DeviceAttention& problem, const AttentionPlan& plan) {
+  const KvFormat& keys = problem.keys.format;
+  const KvFormat& values = problem.values.format;
+  Workspace result;
+  if (plan.halves) {
+    const auto rows = static_cast<size_t>(seen_keys(problem) * keys.heads);
+    result.values = rows * static_cast<size_t>(keys.dim) * 2;
+    result.totals = result.values + rows * static_cast<size_t>(values.dim) * 2;
+  }
+  const int64_t softmaxes = plan.splits == 1 ? 0 : keys.heads * rows_of(problem) * plan.splits;
+  result.mixed = result.totals + static_cast<size_t>(blocks_of(softmaxes, 2) * 4) * sizeof(float);
+  result.bytes = result.mixed + static_cast<size_t>(softmaxes * values.dim) * sizeof(float);
+  return result;
+}
+
+/// Of halves [heads, count, dim] whose first row is that of position `first`.
+RowLayout layout_of_halves(const KvFormat& format, const std::byte* memory, int64_t first, int64_t count) {
+  const int64_t row_bytes = 2 * format.dim;
+  return {.blocks = nullptr,
+          .rows = memory,
+          .offset = -first * row_bytes,
+          .head_stride = count * row_bytes,
+          .row_stride = row_bytes,
+          .dim = static_cast<int>(format.dim),
+          .type = KvType::fp16};
+}
+
+AttentionArguments arguments_of(const DeviceAttention& problem, const AttentionPlan& plan,
+                                std::byte* memory) {
+  const Workspace workspace = workspace_of(problem, plan);
   const bool capped = problem.softcap > 0;
-  return {
+  AttentionArguments result{
       .query = problem.query,
       .output = problem.output,
       .slopes = problem.slopes,
-      .totals = totals,
-      .mixed = plan.splits == 1 ? nullptr : totals + 2 * softmaxes,
+      .totals = reinterpret_cast<float*>(memory + workspace.totals),
+      .mixed = reinterpret_cast<float*>(memory + workspace.mixed),
       .keys = layout_of(problem.keys),
       .values = layout_of(problem.values),
       .rows = static_cast<int>(rows_of(problem)),
@@ -120,6 +184,26 @@ AttentionArguments arguments_of(const DeviceAttention& problem, const AttentionP
       .key_lanes = key_lanes(problem),
       .score_factor = capped ? problem.scale / problem.softcap : problem.scale * kLog2E,
       .cap = capped ? problem.softcap * kLog2E : 0.0f};
+  if (!plan.halves) return result;
+  const int64_t first = first_key(problem);
+  result.keys = layout_of_halves(problem.keys.format, memory, first, seen_keys(problem));
+  result.values =
+      layout_of_halves(problem.values.format, memory + workspace.values, first, seen_keys(problem));
+  return result;
+}
+
+void make_halves(Device& device, const DeviceAttention& problem, const AttentionPlan& plan,
+                 std::byte* memory) {
+  const HalfRowsArguments arguments{.from = {layout_of(problem.keys), layout_of(problem.values)},
+                                    .to = {memory, memory + workspace_of(problem, plan).values},
+                                    .heads = static_cast<int>(problem.keys.format.heads),
+                                    .first = static_cast<int>(first_key(problem)),
+                                    .count = static_cast<int>(seen_keys(problem))};
+  const int64_t pieces = seen_keys(problem) * widest(problem) / 8;
+  device.launch(
+      {.kernel = kHalfRows,
+       .grid = {.x = static_cast<int>(blocks_of(pieces, kHalfRows.threads)), .y = arguments.heads, .z = 2},
+       .arguments = bytes_of(arguments)});
 }
 
 }  // namespace
@@ -132,7 +216,7 @@ bool supports_tile_attention(const DeviceAttention& problem) {
 
 AttentionPlan plan_attention(const DeviceAttention& problem, const DeviceProperties& device) {
   if (const char* reason = why_no_kernel(problem)) return {.reason = reason};
-  const KernelSizes sizes = kernel_for(problem);
+  const KernelSizes sizes = kernel_for(problem, device);
   const int64_t kv_heads = problem.keys.format.heads;
   const int64_t blocks = blocks_of(rows_of(problem), sizes.rows);
   const int64_t end = problem.first_position + problem.count;
@@ -148,18 +232,19 @@ AttentionPlan plan_attention(const DeviceAttention& problem, const DevicePropert
       .shared_bytes = sizes.shared_bytes,
       .splits = splits,
       .split_keys = split_tiles * kTileKeys,
+      .halves = sizes.halves_alone && problem.keys.format.type != KvType::fp16,
       .reason = sizes.reason};
 }
 
 size_t attention_workspace_bytes(const DeviceAttention& problem, const AttentionPlan& plan) {
-  if (plan.splits == 1) return 0;
-  const int64_t softmaxes = problem.keys.format.heads * rows_of(problem) * plan.splits;
-  return static_cast<size_t>(softmaxes * (problem.values.format.dim + 2)) * sizeof(float);
+  return workspace_of(problem, plan).bytes;
 }
 
 void attend(Device& device, const DeviceAttention& problem, const AttentionPlan& plan, void* workspace) {
   if (plan.kernel == nullptr) fail(ErrorKind::internal, "attention on the device: {}", plan.reason);
-  const AttentionArguments arguments = arguments_of(problem, plan, workspace);
+  auto* memory = static_cast<std::byte*>(workspace);
+  if (plan.halves) make_halves(device, problem, plan, memory);
+  const AttentionArguments arguments = arguments_of(problem, plan, memory);
   device.launch({.kernel = *plan.kernel,
                  .grid = plan.grid,
                  .shared_bytes = plan.shared_bytes,
@@ -167,6 +252,7 @@ void attend(Device& device, const DeviceAttention& problem, const AttentionPlan&
   if (plan.splits == 1) return;
   device.launch({.kernel = kMergeSplits,
                  .grid = {.x = arguments.rows, .y = plan.grid.y},
+                 .shared_bytes = static_cast<size_t>(4 * problem.values.format.dim) * sizeof(float),
                  .arguments = bytes_of(arguments)});
 }
 

@@ -57,11 +57,13 @@ inline constexpr Kernel kSplitAttention4Fp32{"split_attention4_fp32", kAttention
 inline constexpr Kernel kSplitAttention4Fp16{"split_attention4_fp16", kAttentionThreads};
 inline constexpr Kernel kSplitAttention4Int8{"split_attention4_int8", kAttentionThreads};
 
-/// Products of halves, heads of up to so many features: 64 rows ...
+/// Products of halves, heads of up to so many features, keys and values as halves: 64 rows, or, wide, 128.
 inline constexpr Kernel kTileAttention64{"tile_attention_64", kAttentionThreads};
 inline constexpr Kernel kTileAttention128{"tile_attention_128", kAttentionThreads};
 inline constexpr Kernel kTileAttention256{"tile_attention_256", kAttentionThreads};
-/// ... or 16 rows, the keys of a tile shared out between the warps.
+inline constexpr Kernel kTileAttention64Wide{"tile_attention_64_wide", kAttentionThreads};
+inline constexpr Kernel kTileAttention128Wide{"tile_attention_128_wide", kAttentionThreads};
+/// The same of 16 rows, keys and values as halves or codes, too.
 inline constexpr Kernel kRowAttention64{"row_attention_64", kAttentionThreads};
 inline constexpr Kernel kRowAttention128{"row_attention_128", kAttentionThreads};
 inline constexpr Kernel kRowAttention256{"row_attention_256", kAttentionThreads};
@@ -82,13 +84,14 @@ struct AttentionPlan {
   size_t shared_bytes = 0;
   int64_t splits = 1;      ///< of the keys
   int64_t split_keys = 0;  ///< of each
+  bool halves = false;     ///< keys and values are made halves first
   std::string reason;
 };
 
 /// A pure function of the problem's sizes and the device.
 AttentionPlan plan_attention(const DeviceAttention& problem, const DeviceProperties& device);
 
-/// Of the workspace that `attend` needs for a plan.
+/// Of the workspace, on 16 bytes, that `attend` needs for a plan.
 size_t attention_workspace_bytes(const DeviceAttention& problem, const AttentionPlan& plan);
 
 void attend(Device& device, const DeviceAttention& problem, const AttentionPlan& plan, void* workspace);

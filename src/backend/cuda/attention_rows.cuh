@@ -10,23 +10,24 @@ namespace salient::cuda {
 inline constexpr int kAttentionWarps = kAttentionThreads / simt::kWarp;
 inline constexpr float kLog2E = 1.44269504088896341f;
 
-/// A row of queries: what it sees and where it goes.
+/// A row of queries: where it stands and where it goes.
 struct AttentionRow {
   int position;
-  int oldest;    ///< the first key that it sees
-  int64_t head;  ///< of all queries' heads, one after the other
   float slope;   ///< times log2 e
+  int64_t head;  ///< of all queries' heads, one after the other
 };
 
 SALIENT_DEVICE AttentionRow attention_row(const AttentionArguments& a, int kv_head, int kv_heads, int row) {
   const int query = row / a.group;
   const int head = kv_head * a.group + row % a.group;
-  const int position = a.first_position + query;
-  const int oldest = position - a.window + 1;
-  return {.position = position,
-          .oldest = oldest > 0 ? oldest : 0,
-          .head = int64_t{query} * kv_heads * a.group + head,
-          .slope = a.slopes == nullptr ? 0.0f : a.slopes[head] * kLog2E};
+  return {.position = a.first_position + query,
+          .slope = a.slopes == nullptr ? 0.0f : a.slopes[head] * kLog2E,
+          .head = int64_t{query} * kv_heads * a.group + head};
+}
+
+/// Keys behind a query's position come out as far more than any window.
+SALIENT_DEVICE bool sees(const AttentionArguments& a, int position, int key) {
+  return static_cast<unsigned>(position - key) < static_cast<unsigned>(a.window);
 }
 
 /// What the softmax reads, times log2 e.

@@ -114,6 +114,38 @@ SALIENT_DEVICE void rotate_and_store(const KvRowsArguments& a) {
   store_row(a.to_values, head, position, [&](int i) { return from[i]; });
 }
 
-#define SALIENT_KV_ROWS_KERNELS(X) X(kv_rows, KvRowsArguments, 128, 1, rotate_and_store)
+/// Grid: pieces of eight features / threads, heads, keys or values.
+SALIENT_DEVICE void halve_rows(const HalfRowsArguments& a) {
+  constexpr auto kRowsOfPage = static_cast<int>(kPageRows);
+  const int which = simt::block_z();
+  const RowLayout& layout = a.from[which];
+  const int chunks = layout.dim / 8;
+  const int64_t index = int64_t{simt::block_x()} * simt::block_threads() + simt::thread();
+  const auto row = static_cast<int>(index / chunks);
+  if (row >= a.count) return;
+  const int position = a.first + row;
+  const auto chunk = static_cast<int>(index % chunks);
+  std::byte* page = head_of_page(layout, position / kRowsOfPage, simt::block_y());
+  const std::byte* from = row_of_page(layout, page, position % kRowsOfPage);
+  simt::Words4 halves;
+  if (layout.type == KvType::int8) {
+    halves = halves_of(reinterpret_cast<const simt::Words2*>(from)[chunk],
+                       scales_of_page(layout, page)[position % kRowsOfPage]);
+  } else {
+    const auto* words = reinterpret_cast<const simt::Words4*>(from) + 2 * chunk;
+    const simt::Words4 low = simt::load_stream(words);
+    const simt::Words4 high = simt::load_stream(words + 1);
+    float x[8];
+    SALIENT_UNROLL for (int i = 0; i < 8; ++i) x[i] =
+        simt::float_of_bits(i < 4 ? low.word[i % 4] : high.word[i % 4]);
+    halves = halves_of(x);
+  }
+  const int64_t head_chunks = int64_t{a.count} * chunks;
+  static_cast<simt::Words4*>(a.to[which])[simt::block_y() * head_chunks + index] = halves;
+}
+
+#define SALIENT_KV_ROWS_KERNELS(X)                      \
+  X(kv_rows, KvRowsArguments, 128, 1, rotate_and_store) \
+  X(half_rows, HalfRowsArguments, 256, 1, halve_rows)
 
 }  // namespace salient::cuda

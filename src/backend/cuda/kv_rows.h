@@ -18,7 +18,7 @@ struct DeviceRows {
 /// The same as kernels read it: row r of page p of head h begins at (block of p) + offset + h head_stride + r
 /// row_stride, its scale, if it has one, behind the kPageRows rows of its head.
 struct RowLayout {
-  std::byte* const* blocks;
+  std::byte* const* blocks;  ///< null: `rows` are the pages, one behind the other
   const std::byte* rows;
   int64_t offset;
   int64_t head_stride;
@@ -87,5 +87,16 @@ struct KvRowsArguments {
 };
 
 inline constexpr Kernel kKvRows{"kv_rows", 128};
+
+/// Rows of positions [first, first + count) as halves [heads, count, dim], of keys and of values.
+struct HalfRowsArguments {
+  RowLayout from[2];
+  void* to[2];
+  int heads;
+  int first;
+  int count;
+};
+
+inline constexpr Kernel kHalfRows{"half_rows", 256};
 
 }  // namespace salient::cuda

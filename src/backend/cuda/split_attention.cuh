@@ -4,7 +4,7 @@
 
 namespace salient::cuda {
 
-inline constexpr int kFeatures = 8;  // that a lane has of a key, and of a value
+inline constexpr int kLaneFeatures = 8;  // that a lane has of a key, and of a value
 
 /// Eight features as the types of pages keep them. kUnroll keys with their values are on their way to each
 /// lane at once: with four blocks on a multiprocessor of an H100, which needs 40 KiB on their way to read at
@@ -19,8 +19,9 @@ struct FloatFeatures {
     words[1] = simt::load_stream(at + 1);
   }
   SALIENT_DEVICE void clear() { words[0] = words[1] = {}; }
-  SALIENT_DEVICE void widen(float (&to)[kFeatures]) const {
-    SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) to[i] = simt::float_of_bits(words[i / 4].word[i % 4]);
+  SALIENT_DEVICE void widen(float (&to)[kLaneFeatures]) const {
+    SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; ++i) to[i] =
+        simt::float_of_bits(words[i / 4].word[i % 4]);
   }
   SALIENT_DEVICE float scale() const { return 1; }
 };
@@ -33,8 +34,8 @@ struct HalfFeatures {
     words = simt::load_stream(reinterpret_cast<const simt::Words4*>(from));
   }
   SALIENT_DEVICE void clear() { words = {}; }
-  SALIENT_DEVICE void widen(float (&to)[kFeatures]) const {
-    SALIENT_UNROLL for (int i = 0; i < kFeatures; i += 2) {
+  SALIENT_DEVICE void widen(float (&to)[kLaneFeatures]) const {
+    SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; i += 2) {
       to[i] = simt::F16::low(words.word[i / 2]);
       to[i + 1] = simt::F16::high(words.word[i / 2]);
     }
@@ -55,15 +56,7 @@ struct ByteFeatures {
     words = {};
     scale_ = 0;
   }
-  /// A code plus 128 in the last bits of 2^23, or in the 8 before them, is a float that needs no conversion.
-  SALIENT_DEVICE void widen(float (&to)[kFeatures]) const {
-    constexpr uint32_t kTwo23 = 0x4b000000u;
-    SALIENT_UNROLL for (int i = 0; i < kFeatures; i += 2) {
-      const uint32_t pair = (words.word[i / 4] ^ 0x80808080u) >> (i % 4 * 8);
-      to[i] = simt::float_of_bits(simt::masked_or<0xffu, kTwo23>(pair)) - 8388736.0f;
-      to[i + 1] = simt::float_of_bits(simt::masked_or<0xff00u, kTwo23>(pair)) * (1.0f / 256) - 32896.0f;
-    }
-  }
+  SALIENT_DEVICE void widen(float (&to)[kLaneFeatures]) const { widen_codes(words, to); }
   SALIENT_DEVICE float scale() const { return scale_; }
 };
 
@@ -71,10 +64,10 @@ struct ByteFeatures {
 template <int kRows>
 struct RowSums {
   Total total[kRows];
-  float mixed[kRows][kFeatures] = {};
+  float mixed[kRows][kLaneFeatures] = {};
 
   SALIENT_DEVICE void rescale(int row, float factor) {
-    SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) mixed[row][i] *= factor;
+    SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; ++i) mixed[row][i] *= factor;
   }
 
   /// Joins what the lanes `mask` further on have of other keys.
@@ -85,7 +78,7 @@ struct RowSums {
       const float own = raise(total[row], other_highest);
       const float other = simt::power_of_two(other_highest - finite_highest(total[row].highest));
       total[row].sum += other * other_sum;
-      SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) mixed[row][i] =
+      SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; ++i) mixed[row][i] =
           own * mixed[row][i] + other * simt::shuffle_xor(mixed[row][i], mask);
     }
   }
@@ -101,10 +94,10 @@ class SplitWarp {
     SALIENT_UNROLL for (int r = 0; r < kRows; ++r) {
       const bool inside = first_row + r < a.rows;
       rows_[r] = attention_row(a, kv_head, kv_heads, inside ? first_row + r : first_row);
-      if (!inside) rows_[r].position = -1;  // sees nothing
-      const float* from = a.query + rows_[r].head * a.keys.dim + kFeatures * lane_;
-      SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) query_[r][i] =
-          kFeatures * lane_ < a.keys.dim ? from[i] : 0.0f;
+      if (!inside) rows_[r].position = -1;  // before all keys
+      const float* from = a.query + rows_[r].head * a.keys.dim + kLaneFeatures * lane_;
+      SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; ++i) query_[r][i] =
+          kLaneFeatures * lane_ < a.keys.dim ? from[i] : 0.0f;
     }
   }
 
@@ -143,7 +136,7 @@ class SplitWarp {
     SALIENT_UNROLL for (int u = 0; u < kUnroll; ++u) {
       const int key = key_of(begin, u);
       const int row = key % kRowsOfPage;
-      if (key < end && kFeatures * lane_ < layout.dim) {
+      if (key < end && kLaneFeatures * lane_ < layout.dim) {
         to[u].load(layout, page, row_of_page(layout, page, row) + Features::kBytes * lane_, row);
       } else {
         to[u].clear();
@@ -152,11 +145,11 @@ class SplitWarp {
   }
 
   SALIENT_DEVICE void multiply(const Features& key, int u, float (&scores)[kRows][kUnroll]) const {
-    float features[kFeatures];
+    float features[kLaneFeatures];
     key.widen(features);
     SALIENT_UNROLL for (int r = 0; r < kRows; ++r) {
       float sum = 0;
-      SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) sum += query_[r][i] * features[i];
+      SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; ++i) sum += query_[r][i] * features[i];
       scores[r][u] = sum;
     }
   }
@@ -165,7 +158,7 @@ class SplitWarp {
   SALIENT_DEVICE void finish_scores(float scale, int key, int u, float (&scores)[kRows][kUnroll]) const {
     const float key_scale = simt::shuffle(scale, simt::lane() - lane_);
     SALIENT_UNROLL for (int r = 0; r < kRows; ++r) {
-      const bool seen = key <= rows_[r].position && key >= rows_[r].oldest;
+      const bool seen = sees(a_, rows_[r].position, key);
       const float score = score_of(a_, scores[r][u] * key_scale, rows_[r].slope, key - rows_[r].position);
       scores[r][u] = seen ? score : -INFINITY;
     }
@@ -185,11 +178,11 @@ class SplitWarp {
 
   SALIENT_DEVICE void mix(const Features& value, int u, const float (&weights)[kRows][kUnroll],
                           RowSums<kRows>& sums) const {
-    float features[kFeatures];
+    float features[kLaneFeatures];
     value.widen(features);
     SALIENT_UNROLL for (int r = 0; r < kRows; ++r) {
       const float weight = weights[r][u] * value.scale();
-      SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) sums.mixed[r][i] += weight * features[i];
+      SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; ++i) sums.mixed[r][i] += weight * features[i];
     }
   }
 
@@ -198,7 +191,7 @@ class SplitWarp {
   int lane_;   // of the group
   int group_;  // of the warp
   AttentionRow rows_[kRows];
-  float query_[kRows][kFeatures];
+  float query_[kRows][kLaneFeatures];
 };
 
 template <int kRows>
@@ -210,8 +203,9 @@ SALIENT_DEVICE void lay_out(const AttentionArguments& a, const RowSums<kRows>& s
       to[0] = sums.total[r].highest;
       to[1] = sums.total[r].sum;
     }
-    if (lane >= a.key_lanes || kFeatures * lane >= a.values.dim) continue;
-    SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) to[2 + kFeatures * lane + i] = sums.mixed[r][i];
+    if (lane >= a.key_lanes || kLaneFeatures * lane >= a.values.dim) continue;
+    SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; ++i) to[2 + kLaneFeatures * lane + i] =
+        sums.mixed[r][i];
   }
 }
 
@@ -233,25 +227,52 @@ SALIENT_DEVICE void split_attention(const AttentionArguments& a) {
   store_rows_of_block(a, first_row, kRows);
 }
 
-/// Grid: rows, kv heads. Splits are joined in their order.
+/// The highest score of all splits of a row and their sum, the same in all lanes.
+SALIENT_DEVICE Total total_of_splits(const AttentionArguments& a, int64_t first) {
+  Total total;
+  for (int split = simt::lane(); split < a.splits; split += simt::kWarp)
+    total.highest = fmaxf(total.highest, a.totals[2 * (first + split)]);
+  total.highest = simt::warp_max(total.highest);
+  for (int split = simt::lane(); split < a.splits; split += simt::kWarp) {
+    const float* from = a.totals + 2 * (first + split);
+    total.sum += simt::power_of_two(from[0] - finite_highest(total.highest)) * from[1];
+  }
+  total.sum = simt::warp_sum(total.sum);
+  return total;
+}
+
+/// Grid: rows, kv heads. Each warp joins every fourth split, with the loads of eight on their way at once,
+/// four features to a lane; then the warps' are joined. The order is always the same.
 SALIENT_DEVICE void merge(const AttentionArguments& a) {
   const int row = simt::block_x();
   const int kv_head = simt::block_y();
   const int dim = a.values.dim;
   const int64_t first = split_index(a, kv_head, row, 0);
-  Total total;
-  for (int split = 0; split < a.splits; ++split)
-    total.highest = fmaxf(total.highest, a.totals[2 * (first + split)]);
-  const auto factor = [&](int split) {
-    return simt::power_of_two(a.totals[2 * (first + split)] - finite_highest(total.highest));
-  };
-  for (int split = 0; split < a.splits; ++split)
-    total.sum += factor(split) * a.totals[2 * (first + split) + 1];
+  const Total total = total_of_splits(a, first);
+  float* parts = simt::shared_memory<float>();  // [warps, dim]
+  for (int feature = 0; feature < dim; feature += 4 * simt::kWarp) {
+    const int own = feature + 4 * simt::lane();
+    float mixed[4] = {};
+    for (int begin = 0; begin < a.splits; begin += simt::kWarp) {
+      const int split = begin + simt::lane();
+      const float highest = split < a.splits ? a.totals[2 * (first + split)] : -INFINITY;
+      const float factor = simt::power_of_two(highest - finite_highest(total.highest));
+      SALIENT_UNROLL for (int i = 0; i < simt::kWarp; i += kAttentionWarps) {
+        const int from = begin + i + simt::warp();
+        const float weight = simt::shuffle(factor, i + simt::warp());
+        if (from >= a.splits || own >= dim) continue;
+        const auto four = *reinterpret_cast<const simt::Words4*>(a.mixed + (first + from) * dim + own);
+        SALIENT_UNROLL for (int j = 0; j < 4; ++j) mixed[j] += weight * simt::float_of_bits(four.word[j]);
+      }
+    }
+    if (own >= dim) continue;
+    SALIENT_UNROLL for (int j = 0; j < 4; ++j) parts[simt::warp() * dim + own + j] = mixed[j];
+  }
+  simt::sync_block();
   const int64_t head = attention_row(a, kv_head, simt::grid_y(), row).head;
   for (int feature = simt::thread(); feature < dim; feature += simt::block_threads()) {
     float mixed = 0;
-    for (int split = 0; split < a.splits; ++split)
-      mixed += factor(split) * a.mixed[(first + split) * dim + feature];
+    for (int warp = 0; warp < kAttentionWarps; ++warp) mixed += parts[warp * dim + feature];
     a.output[head * dim + feature] = mixed / total.sum;
   }
 }

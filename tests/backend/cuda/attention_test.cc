@@ -187,13 +187,38 @@ TEST_F(DeviceAttentionTest, ManyQueries) {
   }
 }
 
+/// With one multiprocessor they are enough for blocks of 128 rows.
+TEST_F(DeviceAttentionTest, VeryManyQueries) {
+  multiprocessors_ = 1;
+  const std::vector<Case> cases{
+      {.count = 129, .head_dim = 64},
+      {.count = 150, .first_position = 31, .heads = 2, .kv_heads = 2, .head_dim = 128},
+      {.count = 50, .first_position = 100, .heads = 7, .kv_heads = 1, .head_dim = 80, .window = 40},
+      {.count = 70,
+       .first_position = 60,
+       .heads = 4,
+       .kv_heads = 1,
+       .head_dim = 24,
+       .value_dim = 72,
+       .softcap = 2},
+  };
+  for (const Case& c : cases) {
+    for (const Source source : kSources) expect_close(c, source);
+  }
+  EXPECT_GT(device_.launches().at("tile_attention_64_wide"), 0);
+  EXPECT_GT(device_.launches().at("tile_attention_128_wide"), 0);
+  EXPECT_EQ(device_.counts().shared_conflicts, 0u);
+}
+
 TEST_F(DeviceAttentionTest, Windows) {
   for (const int64_t window : {1, 2, 63, 64, 65, 128, 129, 1000}) {
     for (const int64_t count : {1, 3, 70}) {
-      for (const int64_t heads : {1, 4})
-        expect_close(
-            {.count = count, .first_position = 190, .heads = heads, .head_dim = 16, .window = window},
-            Source::fp16);
+      for (const int64_t heads : {1, 4}) {
+        for (const Source source : {Source::fp16, Source::int8})
+          expect_close(
+              {.count = count, .first_position = 190, .heads = heads, .head_dim = 16, .window = window},
+              source);
+      }
     }
   }
 }
@@ -245,6 +270,16 @@ TEST_F(DeviceAttentionTest, AnyNumberOfSplits) {
     }
     EXPECT_GE(most, 2) << c;
   }
+}
+
+/// A warp has the totals of 32 splits at once.
+TEST_F(DeviceAttentionTest, MoreSplitsThanLanes) {
+  multiprocessors_ = 100;
+  const Case c{.first_position = 2500, .head_dim = 8, .value_dim = 136};
+  const Inputs in = inputs_for(c);
+  const Outputs out = run(c, in, Source::fp16);
+  EXPECT_EQ(out.plan.splits, 40);
+  EXPECT_LT(distance(out.found, out.expected), bound(out.plan));
 }
 
 TEST_F(DeviceAttentionTest, AnyOrderOfThreads) {
@@ -326,6 +361,48 @@ TEST(AttentionPlanTest, SaysWhatItCannotRun) {
     EXPECT_FALSE(plan.reason.empty());
     SimulatedDevice device;
     EXPECT_THROW(cuda::attend(device, problem(heads, dim), plan, nullptr), Error);
+  }
+}
+
+TEST(AttentionPlanTest, ChoosesByRowsTypesAndSizes) {
+  struct Choice {
+    KvType type;
+    int64_t count;
+    int64_t heads;  // of one kv head
+    int64_t dim;
+    const char* kernel;
+    bool exact = false;
+  };
+  const std::vector<Choice> choices{
+      {KvType::fp16, 1, 1, 128, "split_attention_fp16"},
+      {KvType::int8, 1, 1, 128, "split_attention_int8"},
+      {KvType::fp32, 1, 1, 128, "split_attention_fp32"},
+      {KvType::fp16, 1, 3, 128, "split_attention4_fp16"},
+      {KvType::fp32, 2, 8, 128, "split_attention4_fp32"},
+      {KvType::fp16, 1, 4, 64, "row_attention_64"},
+      {KvType::int8, 8, 8, 80, "row_attention_128"},
+      {KvType::fp16, 4, 4, 256, "row_attention_256"},
+      {KvType::fp16, 5, 4, 256, "tile_attention_256"},
+      {KvType::fp16, 8, 8, 96, "tile_attention_128"},
+      {KvType::int8, 9, 8, 64, "tile_attention_64"},
+      {KvType::fp32, 9, 1, 64, "tile_attention_64"},
+      {KvType::fp32, 2000, 8, 64, "tile_attention_64_wide"},
+      {KvType::fp16, 2000, 8, 112, "tile_attention_128_wide"},
+      {KvType::fp16, 2000, 8, 112, "split_attention4_fp16", true},
+  };
+  for (const Choice& c : choices) {
+    const KvFormat format{c.type, 1, c.dim};
+    const cuda::AttentionPlan plan = cuda::plan_attention({.keys = {.format = format},
+                                                           .values = {.format = format},
+                                                           .count = c.count,
+                                                           .heads = c.heads,
+                                                           .first_position = 0,
+                                                           .scale = 1,
+                                                           .exact = c.exact},
+                                                          {.multiprocessors = 20});
+    EXPECT_STREQ(plan.kernel->name, c.kernel);
+    EXPECT_LE(plan.shared_bytes, size_t{99} << 10);
+    EXPECT_FALSE(plan.reason.empty());
   }
 }
 

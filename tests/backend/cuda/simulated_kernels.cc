@@ -4,6 +4,7 @@
 #include "backend/cuda/largest.cuh"
 #include "backend/cuda/norms.cuh"
 #include "backend/cuda/product.cuh"
+#include "backend/cuda/row_attention.cuh"
 #include "backend/cuda/rows.cuh"
 #include "backend/cuda/simulator.h"
 #include "backend/cuda/split_attention.cuh"
@@ -22,6 +23,7 @@ std::span<const SimulatedKernel> simulated_kernels() {
       SALIENT_NORM_KERNELS(SALIENT_SIMULATED)             //
       SALIENT_PRODUCT_BF16_KERNELS(SALIENT_SIMULATED)     //
       SALIENT_PRODUCT_F16_KERNELS(SALIENT_SIMULATED)      //
+      SALIENT_ROW_ATTENTION_KERNELS(SALIENT_SIMULATED)    //
       SALIENT_ROW_KERNELS(SALIENT_SIMULATED)              //
       SALIENT_SPLIT_ATTENTION_KERNELS(SALIENT_SIMULATED)  //
       SALIENT_TILE_ATTENTION_KERNELS(SALIENT_SIMULATED)   //

@@ -320,15 +320,16 @@ uint32_t of_pairs(const To& to, const Read& read) {
                                                               << 16;
 }
 
-std::array<uint16_t, 8> row_of(const void* address) {
-  std::array<uint16_t, 8> row;
-  std::memcpy(row.data(), address, sizeof(row));
-  return row;
+/// What a lane finds when it comes: what another writes to shared memory before they meet may be missing.
+Slot slot_of_row(const void* row) {
+  Slot slot{.operation = "load_matrices", .address = row};
+  std::memcpy(slot.words.data(), row, 16);
+  return slot;
 }
 
 void load_four(uint32_t (&result)[4], const void* row, bool transposed) {
   check_shared(row, "a row of a matrix");
-  const auto& slots = current->block->exchange({.operation = "load_matrices", .address = row});
+  const auto& slots = current->block->exchange(slot_of_row(row));
   const auto lane = static_cast<size_t>(simt::lane());
   if (lane == 0) current->block->counts.shared_conflicts += conflicts_of(slots);
   for (size_t matrix = 0; matrix < 4; ++matrix) {
@@ -336,8 +337,9 @@ void load_four(uint32_t (&result)[4], const void* row, bool transposed) {
     for (size_t i = 0; i < 2; ++i) {
       const size_t outer = lane / 4;
       const size_t inner = lane % 4 * 2 + i;
-      pair[i] = transposed ? row_of(slots[matrix * 8 + inner].address)[outer]
-                           : row_of(slots[matrix * 8 + outer].address)[inner];
+      const size_t element = transposed ? outer : inner;
+      const uint32_t word = slots[matrix * 8 + (transposed ? inner : outer)].words[element / 2];
+      pair[i] = static_cast<uint16_t>(element % 2 == 0 ? word : word >> 16);
     }
     result[matrix] = uint32_t{pair[0]} | uint32_t{pair[1]} << 16;
   }
