@@ -2,6 +2,8 @@
 #include "backend/cuda/halves.cuh"
 #include "backend/cuda/largest.cuh"
 #include "backend/cuda/norms.cuh"
+#include "backend/cuda/products.cuh"
+#include "backend/cuda/rounding_errors.cuh"
 #include "backend/cuda/rows.cuh"
 #include "backend/cuda/simulator.h"
 
@@ -14,7 +16,9 @@ std::span<const SimulatedKernel> simulated_kernels() {
                                             SALIENT_ELEMENTWISE_KERNELS(SALIENT_SIMULATED)  //
                                             SALIENT_NORM_KERNELS(SALIENT_SIMULATED)         //
                                             SALIENT_ROW_KERNELS(SALIENT_SIMULATED)          //
-                                            SALIENT_LARGEST_KERNELS(SALIENT_SIMULATED)};
+                                            SALIENT_LARGEST_KERNELS(SALIENT_SIMULATED)      //
+                                            SALIENT_PRODUCT_KERNELS(SALIENT_SIMULATED)      //
+                                            SALIENT_ROUNDING_ERROR_KERNELS(SALIENT_SIMULATED)};
   return kernels;
 }
 
