@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "backend/cuda/rounding_errors.h"
+#include "backend/cuda/grid.h"
 #include "backend/cuda/simt.h"
 
 // The arithmetic of record of quant/group_quantize.cc, operation by operation: what is rounded on a device

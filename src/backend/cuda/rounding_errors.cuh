@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "backend/cuda/grid.cuh"
+#include "backend/cuda/rounding_errors.h"
 
 // Both kernels read W once from memory and write D once; the whole-row one reads it a second time from a
 // cache. The divisions are exact ones, some 20 instructions a weight together, which a multiprocessor does

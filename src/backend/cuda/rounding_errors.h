@@ -1,27 +1,13 @@
 #pragma once
 
 #include "backend/cuda/device.h"
+#include "backend/cuda/grid.h"
 
 namespace salient {
 struct RoundingRule;
 }
 
 namespace salient::cuda {
-
-enum class ScaleType { f32, f16, bf16 };
-
-/// A RoundingRule as kernels read it.
-struct GridRule {
-  int top;         ///< the largest code
-  int symmetric;   ///< 1: zeros are (top + 1) / 2
-  ScaleType type;  ///< in which scales are stored
-  float smallest;  ///< scale
-  float largest;   ///< scale
-  int fixed;       ///< 1: every group has the grid that follows
-  float scale;
-  float zero;
-};
-GridRule grid_rule(const RoundingRule& rule);
 
 /// D = Q(W s) / s - W of the rows 0, row_step, 2 row_step, ... of W: see Backend::rounding_loss.
 struct RoundingErrorArguments {

@@ -1,4 +1,6 @@
+#include "backend/cuda/column_rounding.cuh"
 #include "backend/cuda/elementwise.cuh"
+#include "backend/cuda/factor.cuh"
 #include "backend/cuda/halves.cuh"
 #include "backend/cuda/largest.cuh"
 #include "backend/cuda/norms.cuh"
@@ -18,7 +20,9 @@ std::span<const SimulatedKernel> simulated_kernels() {
                                             SALIENT_ROW_KERNELS(SALIENT_SIMULATED)          //
                                             SALIENT_LARGEST_KERNELS(SALIENT_SIMULATED)      //
                                             SALIENT_PRODUCT_KERNELS(SALIENT_SIMULATED)      //
-                                            SALIENT_ROUNDING_ERROR_KERNELS(SALIENT_SIMULATED)};
+                                            SALIENT_ROUNDING_ERROR_KERNELS(SALIENT_SIMULATED)
+                                                SALIENT_COLUMN_ROUNDING_KERNELS(SALIENT_SIMULATED)
+                                                    SALIENT_FACTOR_KERNELS(SALIENT_SIMULATED)};
   return kernels;
 }
 
