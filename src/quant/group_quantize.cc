@@ -36,20 +36,6 @@ inline float code_of(float value, float scale, float zero, float top) {
   return code > top ? top : code;
 }
 
-struct ScaleRange {
-  float smallest;
-  float largest;
-};
-
-/// The normal numbers of a type, as a reader may flush subnormals; above, no more than leaves every code's
-/// distance from the zero finite: 2^124 for 15 steps, 2^120 for 255. The scales of 8-bit codes are so small
-/// that f16 needs some of its subnormals, whose last bit is 2^-24: with max|w| below 0.008 precision would be
-/// lost.
-ScaleRange scale_range(DType dtype, int steps) {
-  if (dtype == DType::f16) return {steps > 15 ? 0x1p-20f : 0x1p-14f, 65504.0f};
-  return {std::numeric_limits<float>::min(), 0x1p127f / static_cast<float>(steps + 1) * 2};
-}
-
 /// `width` comes in double because the difference of two floats may leave their range.
 float stored_scale(DType dtype, double width, int steps) {
   const auto range = scale_range(dtype, steps);
@@ -212,6 +198,15 @@ class RowQuantizer {
 };
 
 }  // namespace
+
+/// The normal numbers of a type, as a reader may flush subnormals; above, no more than leaves every code's
+/// distance from the zero finite: 2^124 for 15 steps, 2^120 for 255. The scales of 8-bit codes are so small
+/// that f16 needs some of its subnormals, whose last bit is 2^-24: with max|w| below 0.008 precision would be
+/// lost.
+ScaleRange scale_range(DType dtype, int steps) {
+  if (dtype == DType::f16) return {steps > 15 ? 0x1p-20f : 0x1p-14f, 65504.0f};
+  return {std::numeric_limits<float>::min(), 0x1p127f / static_cast<float>(steps + 1) * 2};
+}
 
 float storable_scale(const QuantizationScheme& scheme, DType scale_dtype, double scale) {
   const int steps = max_code(scheme);

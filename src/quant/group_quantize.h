@@ -23,6 +23,13 @@ GroupGrid make_group_grid(const QuantizationScheme& scheme, DType scale_dtype, f
 /// The scale nearest to `scale` that may be stored as `dtype`: see make_group_grid.
 float storable_scale(const QuantizationScheme& scheme, DType scale_dtype, double scale);
 
+/// What scales are clamped to before they are rounded to their type; `steps` is the largest code.
+struct ScaleRange {
+  float smallest;
+  float largest;
+};
+ScaleRange scale_range(DType dtype, int steps);
+
 /// round(value / scale) + zero, clamped to [0, max_code]; ties to even.
 int quantize_value(const QuantizationScheme& scheme, const GroupGrid& grid, float value);
 

@@ -1,9 +1,13 @@
+#include "backend/cuda/column_rounding.cuh"
 #include "backend/cuda/elementwise.cuh"
+#include "backend/cuda/factor.cuh"
 #include "backend/cuda/halves.cuh"
 #include "backend/cuda/kv_rows.cuh"
 #include "backend/cuda/largest.cuh"
 #include "backend/cuda/norms.cuh"
 #include "backend/cuda/product.cuh"
+#include "backend/cuda/products.cuh"
+#include "backend/cuda/rounding_errors.cuh"
 #include "backend/cuda/row_attention.cuh"
 #include "backend/cuda/rows.cuh"
 #include "backend/cuda/simulator.h"
@@ -16,13 +20,17 @@ using namespace cuda;
 
 std::span<const SimulatedKernel> simulated_kernels() {
   static const SimulatedKernel kernels[] = {
+      SALIENT_COLUMN_ROUNDING_KERNELS(SALIENT_SIMULATED)  //
       SALIENT_ELEMENTWISE_KERNELS(SALIENT_SIMULATED)      //
+      SALIENT_FACTOR_KERNELS(SALIENT_SIMULATED)           //
       SALIENT_HALVES_KERNELS(SALIENT_SIMULATED)           //
       SALIENT_KV_ROWS_KERNELS(SALIENT_SIMULATED)          //
       SALIENT_LARGEST_KERNELS(SALIENT_SIMULATED)          //
       SALIENT_NORM_KERNELS(SALIENT_SIMULATED)             //
       SALIENT_PRODUCT_BF16_KERNELS(SALIENT_SIMULATED)     //
       SALIENT_PRODUCT_F16_KERNELS(SALIENT_SIMULATED)      //
+      SALIENT_PRODUCT_KERNELS(SALIENT_SIMULATED)          //
+      SALIENT_ROUNDING_ERROR_KERNELS(SALIENT_SIMULATED)   //
       SALIENT_ROW_ATTENTION_KERNELS(SALIENT_SIMULATED)    //
       SALIENT_ROW_KERNELS(SALIENT_SIMULATED)              //
       SALIENT_SPLIT_ATTENTION_KERNELS(SALIENT_SIMULATED)  //

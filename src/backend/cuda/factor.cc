@@ -1,0 +1,242 @@
+#include "backend/cuda/factor.h"
+
+#include <algorithm>
+
+#include "backend/cuda/launch.h"
+#include "backend/cuda/products.h"
+
+namespace salient::cuda {
+namespace {
+
+constexpr int64_t kInverseElements = int64_t{kFactorBlock} * kFactorBlock;
+
+/// Products are made for rows of a multiple of 4: others are padded with those of the unit matrix.
+int64_t padded(int64_t k) { return (k + 3) / 4 * 4; }
+int64_t blocks_of(int64_t k) { return (k + kFactorBlock - 1) / kFactorBlock; }
+
+/// Blocks are multiplied in place, which only kernels for such operands may do.
+void require_aligned(const void* matrix) {
+  if (reinterpret_cast<uintptr_t>(matrix) % 16 != 0)
+    fail(ErrorKind::internal, "cuda: a matrix for factoring does not stand on 16 bytes");
+}
+
+/// Memory that is handed out piece by piece, each on 16 bytes.
+class Pieces {
+ public:
+  explicit Pieces(void* memory) : memory_(static_cast<float*>(memory)) {}
+  float* take(int64_t count) {
+    float* result = memory_ + used_;
+    used_ += padded(count);
+    return result;
+  }
+
+ private:
+  float* memory_;
+  int64_t used_ = 0;
+};
+
+void copy_padded(Device& device, const PadArguments& arguments) {
+  launch(device, kPadMatrix, {.x = blocks_for(arguments.rows * arguments.columns, kFactorThreads)},
+         arguments);
+}
+
+/// S = R R^T for S [k, k], k a multiple of 4, from the last column to the first: each block of columns is
+/// final when it is reached, and what is before it loses its product with itself.
+class Factor {
+ public:
+  /// `inverses` has a block for each block of columns, or room for one that all use in turn.
+  struct Memory {
+    float* matrix;
+    float* reciprocals;  // [k]
+    float* inverses;
+    bool keeps_inverses;
+    uint32_t* failures;
+  };
+  Factor(Device& device, int64_t k, const Memory& memory) : device_(device), k_(k), memory_(memory) {}
+
+  bool run() {
+    device_.fill_zero(memory_.failures, sizeof(uint32_t));
+    for (int64_t block = blocks_of(k_) - 1; block >= 0; --block) {
+      const int64_t begin = block * kFactorBlock;
+      const int64_t size = std::min<int64_t>(kFactorBlock, k_ - begin);
+      factor_diagonal(begin, size);
+      solve_above(begin, size);
+      subtract_square(begin, size);
+    }
+    uint32_t failures = 0;
+    device_.copy_out(&failures, memory_.failures, sizeof(failures));
+    return failures == 0;
+  }
+  void divide_by_diagonal() {
+    launch(device_, kUnitTriangle, {.x = blocks_for(k_ * k_, kFactorThreads)},
+           UnitArguments{.matrix = memory_.matrix, .k = k_, .reciprocals = memory_.reciprocals});
+  }
+  /// values [rows, k] := values S^-1, by X R^T = values and Y R = X.
+  void solve(float* values, int64_t rows) {
+    for (int64_t block = blocks_of(k_) - 1; block >= 0; --block) solve_transposed(values, rows, block);
+    for (int64_t block = 0; block < blocks_of(k_); ++block) solve_plain(values, rows, block);
+  }
+
+ private:
+  float* at(int64_t row, int64_t column) const { return memory_.matrix + row * k_ + column; }
+  float* inverse_of(int64_t begin) const {
+    return memory_.inverses + (memory_.keeps_inverses ? begin / kFactorBlock * kInverseElements : 0);
+  }
+
+  void factor_diagonal(int64_t begin, int64_t size) {
+    launch(device_, kFactorDiagonal, {},
+           FactorBlockArguments{.matrix = memory_.matrix,
+                                .k = k_,
+                                .begin = static_cast<int>(begin),
+                                .size = static_cast<int>(size),
+                                .inverse = inverse_of(begin),
+                                .reciprocals = memory_.reciprocals,
+                                .failures = memory_.failures},
+           kFactorSharedBytes);
+  }
+  /// Columns of a block in place: a block of the product reads all of its rows before it writes them.
+  void multiply_in_place(float* values, int64_t rows, int64_t size, const ProductOperand& right,
+                         Layout layout) {
+    static_assert(kFactorBlock <= kProductTile);
+    multiply(device_, {.a = {values, k_},
+                       .b = right,
+                       .b_layout = layout,
+                       .c = values,
+                       .c_stride = k_,
+                       .m = rows,
+                       .n = size,
+                       .k = size});
+  }
+  void solve_above(int64_t begin, int64_t size) {
+    multiply_in_place(at(0, begin), begin, size, {inverse_of(begin), kFactorBlock}, Layout::transposed);
+  }
+  void subtract_square(int64_t begin, int64_t size) {
+    multiply(device_, {.a = {at(0, begin), k_},
+                       .b = {at(0, begin), k_},
+                       .b_layout = Layout::transposed,
+                       .c = memory_.matrix,
+                       .c_stride = k_,
+                       .m = begin,
+                       .n = begin,
+                       .k = size,
+                       .use = ProductUse::subtract,
+                       .part = ProductPart::upper});
+  }
+  void solve_transposed(float* values, int64_t rows, int64_t block) {
+    const int64_t begin = block * kFactorBlock;
+    const int64_t size = std::min<int64_t>(kFactorBlock, k_ - begin);
+    multiply_in_place(values + begin, rows, size, {inverse_of(begin), kFactorBlock}, Layout::transposed);
+    multiply(device_, {.a = {values + begin, k_},
+                       .b = {at(0, begin), k_},
+                       .b_layout = Layout::transposed,
+                       .c = values,
+                       .c_stride = k_,
+                       .m = rows,
+                       .n = begin,
+                       .k = size,
+                       .use = ProductUse::subtract});
+  }
+  void solve_plain(float* values, int64_t rows, int64_t block) {
+    const int64_t begin = block * kFactorBlock;
+    const int64_t size = std::min<int64_t>(kFactorBlock, k_ - begin);
+    const int64_t end = begin + size;
+    multiply_in_place(values + begin, rows, size, {inverse_of(begin), kFactorBlock}, Layout::plain);
+    multiply(device_, {.a = {values + begin, k_},
+                       .b = {at(begin, end), k_},
+                       .c = values + end,
+                       .c_stride = k_,
+                       .m = rows,
+                       .n = k_ - end,
+                       .k = size,
+                       .use = ProductUse::subtract});
+  }
+
+  Device& device_;
+  int64_t k_;
+  Memory memory_;
+};
+
+/// The matrix itself, or its padded copy in `pieces`.
+float* padded_copy(Device& device, float* matrix, int64_t rows, int64_t k, int64_t padded_rows,
+                   Pieces& pieces) {
+  if (k == padded(k)) return matrix;
+  float* copy = pieces.take(padded_rows * padded(k));
+  copy_padded(device, {.from = matrix,
+                       .to = copy,
+                       .from_stride = k,
+                       .from_rows = rows,
+                       .from_columns = k,
+                       .rows = padded_rows,
+                       .columns = padded(k)});
+  return copy;
+}
+
+void copy_back(Device& device, const float* copy, int64_t rows, int64_t k, float* matrix) {
+  if (copy == matrix) return;
+  copy_padded(device, {.from = copy,
+                       .to = matrix,
+                       .from_stride = padded(k),
+                       .from_rows = rows,
+                       .from_columns = k,
+                       .rows = rows,
+                       .columns = k});
+}
+
+int64_t square_elements(int64_t k) { return k == padded(k) ? 0 : padded(k) * padded(k); }
+
+}  // namespace
+
+size_t factorization_bytes(int64_t k) {
+  return static_cast<size_t>(padded(k) + kInverseElements + 4 + square_elements(k)) * sizeof(float);
+}
+
+bool factorize(Device& device, const Factorization& problem) {
+  require_aligned(problem.symmetric);
+  const int64_t k = padded(problem.k);
+  Pieces pieces(problem.workspace);
+  float* reciprocals = pieces.take(k);
+  float* inverses = pieces.take(kInverseElements);
+  auto* failures = reinterpret_cast<uint32_t*>(pieces.take(1));
+  float* matrix = padded_copy(device, problem.symmetric, problem.k, problem.k, k, pieces);
+  Factor factor(device, k,
+                {.matrix = matrix,
+                 .reciprocals = reciprocals,
+                 .inverses = inverses,
+                 .keeps_inverses = false,
+                 .failures = failures});
+  if (!factor.run()) return false;
+  factor.divide_by_diagonal();
+  copy_back(device, matrix, problem.k, problem.k, problem.symmetric);
+  return true;
+}
+
+size_t solution_bytes(int64_t rows, int64_t k) {
+  const int64_t values = k == padded(k) ? 0 : padded(rows * padded(k));
+  return static_cast<size_t>(padded(k) + blocks_of(padded(k)) * kInverseElements + 4 + square_elements(k) +
+                             values) *
+         sizeof(float);
+}
+
+bool solve(Device& device, const Solution& problem) {
+  require_aligned(problem.symmetric);
+  require_aligned(problem.values);
+  const int64_t k = padded(problem.k);
+  Pieces pieces(problem.workspace);
+  float* reciprocals = pieces.take(k);
+  float* inverses = pieces.take(blocks_of(k) * kInverseElements);
+  auto* failures = reinterpret_cast<uint32_t*>(pieces.take(1));
+  float* matrix = padded_copy(device, problem.symmetric, problem.k, problem.k, k, pieces);
+  Factor factor(device, k,
+                {.matrix = matrix,
+                 .reciprocals = reciprocals,
+                 .inverses = inverses,
+                 .keeps_inverses = true,
+                 .failures = failures});
+  if (!factor.run()) return false;
+  float* values = padded_copy(device, problem.values, problem.rows, problem.k, problem.rows, pieces);
+  factor.solve(values, problem.rows);
+  copy_back(device, values, problem.rows, problem.k, problem.values);
+  return true;
+}
+
+}  // namespace salient::cuda
