@@ -107,6 +107,11 @@ struct RoundingLossProblem {
   int64_t row_step = 1;  ///< only rows 0, row_step, 2 row_step, ... count
 };
 
+/// Rows of a RoundingLossProblem that count.
+inline int64_t rows_that_count(const RoundingLossProblem& problem) {
+  return (problem.weight.dim(0) + problem.row_step - 1) / problem.row_step;
+}
+
 /// See Backend::round_compensated.
 struct CompensationProblem {
   const Tensor& weight;            ///< f32 [out, in]
@@ -128,9 +133,11 @@ enum class ActivationMode {
   fp32,   ///< exact products, the reference
   int16,  ///< 16-bit integers with one scale per block: off by at most 1/65278 of its largest value
   int8,   ///< 8-bit integers: by at most 1/254
+  fp16,   ///< rounded to binary16: what tensor cores multiply, on GPUs alone
+  bf16,   ///< rounded to bfloat16, the same
 };
 
-/// "fp32", "int16", "int8".
+/// "fp32", "int16", "int8", "fp16", "bf16".
 std::string_view to_string(ActivationMode mode);
 /// Errors: invalid_argument.
 ActivationMode activation_mode_by_name(std::string_view name);

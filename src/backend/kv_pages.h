@@ -2,10 +2,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 
-#include "tensor/dtype.h"
+#include "tensor/tensor.h"
 
 namespace salient {
 
@@ -40,17 +41,26 @@ struct KvFormat {
   size_t page_bytes() const { return static_cast<size_t>(heads) * head_bytes(); }
 };
 
+/// Keys and values of kPageRows positions, u8, on a cache line: a page of each for every layer that has them.
+/// Whoever holds it keeps what it holds: it is written while it has one owner.
+using KvBlock = std::shared_ptr<Tensor>;
+
 /// Keys, or values, of one layer and sequence: position p is row p % kPageRows of page p / kPageRows. In a
 /// page every head has elements [kPageRows, dim], int8 then scales f32 [kPageRows].
 struct KvPages {
   KvFormat format;
-  std::span<std::byte* const> blocks;  ///< one for each page, on a cache line
-  size_t offset;                       ///< of the page in its block
+  std::span<const KvBlock> blocks;  ///< one for each page
+  size_t offset;                    ///< of the page in its block
 
   int64_t rows() const { return static_cast<int64_t>(blocks.size()) * kPageRows; }
-  std::byte* head(int64_t page, int64_t index) const {
-    return blocks[static_cast<size_t>(page)] + offset + static_cast<size_t>(index) * format.head_bytes();
+  const std::byte* head(int64_t page, int64_t index) const { return block(page).bytes() + offset_of(index); }
+  std::byte* mutable_head(int64_t page, int64_t index) const {
+    return block(page).mutable_bytes() + offset_of(index);
   }
+
+ private:
+  Tensor& block(int64_t page) const { return *blocks[static_cast<size_t>(page)]; }
+  size_t offset_of(int64_t head) const { return offset + static_cast<size_t>(head) * format.head_bytes(); }
 };
 
 /// What attention reads of a sequence's cache in one layer.

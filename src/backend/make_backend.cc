@@ -5,8 +5,11 @@
 namespace salient {
 namespace {
 
-constexpr NameTable<ActivationMode, 3> kActivationModes(
-    {{{ActivationMode::fp32, "fp32"}, {ActivationMode::int16, "int16"}, {ActivationMode::int8, "int8"}}});
+constexpr NameTable<ActivationMode, 5> kActivationModes({{{ActivationMode::fp32, "fp32"},
+                                                          {ActivationMode::int16, "int16"},
+                                                          {ActivationMode::int8, "int8"},
+                                                          {ActivationMode::fp16, "fp16"},
+                                                          {ActivationMode::bf16, "bf16"}}});
 
 }  // namespace
 
@@ -14,7 +17,7 @@ std::string_view to_string(ActivationMode mode) { return kActivationModes.name_o
 
 ActivationMode activation_mode_by_name(std::string_view name) {
   if (const auto mode = kActivationModes.find(name)) return *mode;
-  fail(ErrorKind::invalid_argument, "activations \"{}\" are not known (fp32, int16, int8)", name);
+  fail(ErrorKind::invalid_argument, "activations \"{}\" are not known (fp32, int16, int8, fp16, bf16)", name);
 }
 
 std::unique_ptr<Backend> make_backend(const BackendChoice& choice) {

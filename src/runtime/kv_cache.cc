@@ -1,7 +1,6 @@
 #include "runtime/kv_cache.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 
 #include "base/error.h"
@@ -9,26 +8,28 @@
 namespace salient {
 namespace {
 
-constexpr size_t kCacheLine = 64;
-
 int64_t pages_of(int64_t rows) { return (rows + kPageRows - 1) / kPageRows; }
 
-KvBlock new_block(size_t bytes) {
-  auto* memory = static_cast<std::byte*>(std::aligned_alloc(kCacheLine, std::max(bytes, kCacheLine)));
-  if (memory == nullptr) fail(ErrorKind::out_of_memory, "cannot allocate {} bytes of a kv cache", bytes);
-  return {memory, [](std::byte* p) { std::free(p); }};
-}
+/// `count` bytes that lie together, in a page and in a tensor of KvTensors.
+struct Run {
+  int64_t page;
+  int64_t head;
+  size_t at;  ///< behind the start of the head
+  const Tensor& tensor;
+  size_t position;  ///< in the tensor
+  size_t count;
+};
 
-/// Calls visit(bytes in the page, bytes in the tensor, count) for runs of a tensor [heads, rows, width bytes]
-/// that lie `at` bytes behind the start of each head of a page.
+/// Calls visit(Run) for the runs of a tensor [heads, rows, width bytes] that lie `at` bytes behind the start
+/// of each head of a page.
 template <typename Visit>
-void for_each_run(const KvPages& pages, size_t at, size_t width, const Tensor& tensor, const Visit& visit) {
+void for_each_run(const KvFormat& format, size_t at, size_t width, const Tensor& tensor, const Visit& visit) {
   const int64_t rows = tensor.dim(1);
   size_t position = 0;
-  for (int64_t head = 0; head < pages.format.heads; ++head) {
+  for (int64_t head = 0; head < format.heads; ++head) {
     for (int64_t row = 0; row < rows; row += kPageRows) {
       const size_t count = static_cast<size_t>(std::min(kPageRows, rows - row)) * width;
-      visit(pages.head(row / kPageRows, head) + at, position, count);
+      visit(Run{row / kPageRows, head, at, tensor, position, count});
       position += count;
     }
   }
@@ -36,15 +37,11 @@ void for_each_run(const KvPages& pages, size_t at, size_t width, const Tensor& t
 
 /// Of elements, and of what stands behind them in a head of a page.
 template <typename Visit>
-void for_each_part(const KvPages& pages, const KvTensors& tensors, const Visit& visit) {
-  const size_t width = static_cast<size_t>(pages.format.dim) * pages.format.element_bytes();
-  for_each_run(pages, 0, width, tensors.elements, [&](std::byte* page, size_t position, size_t count) {
-    visit(page, tensors.elements, position, count);
-  });
+void for_each_part(const KvFormat& format, const KvTensors& tensors, const Visit& visit) {
+  const size_t width = static_cast<size_t>(format.dim) * format.element_bytes();
+  for_each_run(format, 0, width, tensors.elements, visit);
   if (!tensors.scales.defined()) return;
-  for_each_run(
-      pages, kPageRows * width, sizeof(float), tensors.scales,
-      [&](std::byte* page, size_t position, size_t count) { visit(page, tensors.scales, position, count); });
+  for_each_run(format, kPageRows * width, sizeof(float), tensors.scales, visit);
 }
 
 }  // namespace
@@ -69,23 +66,17 @@ uint64_t KvCache::byte_size() const {
   return bytes;
 }
 
-void KvCache::set_block(size_t index, KvBlock block) {
-  pointers_[index] = block.get();
-  blocks_[index] = std::move(block);
-}
-
 /// Blocks for the positions [first, first + count), none of them shared.
 void KvCache::reserve(int64_t first, int64_t count) {
   const auto begin = static_cast<size_t>(first / kPageRows);
   const auto end = static_cast<size_t>(pages_of(first + count));
   if (begin > blocks_.size()) fail(ErrorKind::internal, "kv cache: row {} behind its blocks", first);
   blocks_.resize(std::max(end, blocks_.size()));
-  pointers_.resize(blocks_.size());
+  const Shape shape{static_cast<int64_t>(layout_->block_bytes)};
   for (size_t i = begin; i < end; ++i) {
-    if (blocks_[i].use_count() == 1) continue;
-    KvBlock own = new_block(layout_->block_bytes);
-    if (blocks_[i]) std::memcpy(own.get(), blocks_[i].get(), layout_->block_bytes);
-    set_block(i, std::move(own));
+    KvBlock& block = blocks_[i];
+    if (block.use_count() == 1) continue;
+    block = std::make_shared<Tensor>(block ? block->duplicate() : Tensor::empty(DType::u8, shape));
   }
 }
 
@@ -98,8 +89,8 @@ void KvCache::store(Backend& backend, int64_t layer, int64_t first, const Tensor
 }
 
 KvView KvCache::view(int64_t layer) const {
-  return {.keys = {layout_->keys, pointers_, layout_->keys_at(layer)},
-          .values = {layout_->values, pointers_, layout_->values_at(layer)}};
+  return {.keys = {layout_->keys, blocks_, layout_->keys_at(layer)},
+          .values = {layout_->values, blocks_, layout_->values_at(layer)}};
 }
 
 void KvCache::mark() {
@@ -120,7 +111,6 @@ void KvCache::truncate(int64_t length) {
   // Also where the length stays: layers may have run ahead of it when a pass failed.
   if (marked) states_ = marked_;
   blocks_.resize(std::min(blocks_.size(), static_cast<size_t>(pages_of(length))));
-  pointers_.resize(blocks_.size());
   length_ = length;
 }
 
@@ -132,8 +122,6 @@ void KvCache::begin_with(std::span<const KvBlock> blocks) {
   if (length_ > 0 || !states_.empty())
     fail(ErrorKind::internal, "kv cache: blocks for one that is not empty, or that has states");
   blocks_.assign(blocks.begin(), blocks.end());
-  pointers_.clear();
-  for (const KvBlock& block : blocks_) pointers_.push_back(block.get());
   length_ = std::ssize(blocks_) * kPageRows;
 }
 
@@ -141,21 +129,24 @@ KvTensors KvCache::gather(const KvFormat& format, size_t offset) const {
   KvTensors tensors;
   tensors.elements = Tensor::empty(format.element_type(), {format.heads, length_, format.dim});
   if (format.type == KvType::int8) tensors.scales = Tensor::empty(DType::f32, {format.heads, length_});
-  for_each_part({format, pointers_, offset}, tensors,
-                [](const std::byte* page, Tensor tensor, size_t position, size_t count) {
-                  std::memcpy(tensor.mutable_bytes() + position, page, count);
-                });
+  const KvPages pages{format, blocks_, offset};
+  for_each_part(format, tensors, [&](const Run& run) {
+    Tensor to = run.tensor;
+    std::memcpy(to.mutable_bytes() + run.position, pages.head(run.page, run.head) + run.at, run.count);
+  });
   return tensors;
 }
 
 void KvCache::restore(int64_t layer, const KvTensors& keys, const KvTensors& values) {
   reserve(0, keys.elements.dim(1));
   const KvView pages = view(layer);
-  const auto put = [](std::byte* page, const Tensor& tensor, size_t position, size_t count) {
-    std::memcpy(page, tensor.bytes() + position, count);
+  const auto put = [](const KvPages& to, const KvTensors& from) {
+    for_each_part(to.format, from, [&](const Run& run) {
+      std::memcpy(to.mutable_head(run.page, run.head) + run.at, run.tensor.bytes() + run.position, run.count);
+    });
   };
-  for_each_part(pages.keys, keys, put);
-  for_each_part(pages.values, values, put);
+  put(pages.keys, keys);
+  put(pages.values, values);
 }
 
 }  // namespace salient

@@ -16,9 +16,6 @@ struct RecurrentState {
   Tensor matrices;  ///< [value heads, key_dim, value_dim]
 };
 
-/// Keys (rotated) and values of kPageRows positions: a page of each for every layer that has them.
-using KvBlock = std::shared_ptr<std::byte>;
-
 /// Where the pages of a model lie in a block.
 class KvLayout {
  public:
@@ -85,12 +82,10 @@ class KvCache {
 
  private:
   void reserve(int64_t first, int64_t count);
-  void set_block(size_t index, KvBlock block);
   KvTensors gather(const KvFormat& format, size_t offset) const;
 
   std::shared_ptr<const KvLayout> layout_;
   std::vector<KvBlock> blocks_;
-  std::vector<std::byte*> pointers_;    // of blocks_
   std::vector<RecurrentState> states_;  // of each layer, empty without linear attention
   int64_t length_ = 0;
   std::vector<RecurrentState> marked_;  // empty before the first mark

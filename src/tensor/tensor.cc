@@ -1,25 +1,11 @@
 #include "tensor/tensor.h"
 
-#include <cstdlib>
 #include <cstring>
 
 #include "base/error.h"
 #include "base/parallel.h"
 
 namespace salient {
-namespace {
-
-constexpr size_t kAlignment = 64;  // a cache line and a zmm register
-
-std::shared_ptr<std::byte> allocate(size_t bytes) {
-  const size_t rounded = (std::max<size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
-  auto* memory = static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded));
-  if (memory == nullptr) fail(ErrorKind::out_of_memory, "cannot allocate {} bytes for a tensor", bytes);
-  return {memory, [](std::byte* p) { std::free(p); }};
-}
-
-}  // namespace
-
 std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 int64_t element_count(const Shape& shape) {
@@ -29,8 +15,13 @@ int64_t element_count(const Shape& shape) {
 }
 
 Tensor Tensor::empty(DType dtype, Shape shape) {
-  const size_t bytes = static_cast<size_t>(salient::element_count(shape)) * salient::byte_size(dtype);
-  return in(dtype, std::move(shape), allocate(bytes));
+  Tensor result;
+  result.dtype_ = dtype;
+  result.shape_ = std::move(shape);
+  result.memory_ = std::make_shared<TensorMemory>(result.byte_size());
+  result.data_ = result.memory_->host();
+  result.writable_ = true;
+  return result;
 }
 
 Tensor Tensor::in(DType dtype, Shape shape, std::shared_ptr<std::byte> memory) {
@@ -39,13 +30,14 @@ Tensor Tensor::in(DType dtype, Shape shape, std::shared_ptr<std::byte> memory) {
   result.shape_ = std::move(shape);
   result.data_ = memory.get();
   result.writable_ = true;
-  result.owner_ = std::move(memory);
+  result.memory_ = std::make_shared<TensorMemory>(result.data_, result.byte_size(), std::move(memory),
+                                                  TensorMemory::State::fresh);
   return result;
 }
 
 Tensor Tensor::zeros(DType dtype, Shape shape) {
   Tensor result = empty(dtype, std::move(shape));
-  std::memset(result.data_, 0, result.byte_size());
+  std::memset(result.mutable_bytes(), 0, result.byte_size());
   return result;
 }
 
@@ -54,13 +46,47 @@ Tensor Tensor::view(DType dtype, Shape shape, const void* data, std::shared_ptr<
   result.dtype_ = dtype;
   result.shape_ = std::move(shape);
   result.data_ = const_cast<std::byte*>(static_cast<const std::byte*>(data));
-  result.owner_ = std::move(owner);
+  result.memory_ = std::make_shared<TensorMemory>(result.data_, result.byte_size(), std::move(owner),
+                                                  TensorMemory::State::host);
   return result;
 }
 
 std::byte* Tensor::mutable_bytes() {
   require(dtype_, true);
+  memory_->write_on_host();
   return data_;
+}
+
+const void* Tensor::device_read(const std::shared_ptr<DeviceMemory>& device) const {
+  if (byte_size() == 0) return nullptr;
+  return static_cast<const std::byte*>(memory_->read_on(device)) + offset();
+}
+
+void* Tensor::device_update(const std::shared_ptr<DeviceMemory>& device) {
+  require(dtype_, true);
+  if (byte_size() == 0) return nullptr;
+  return static_cast<std::byte*>(memory_->update_on(device)) + offset();
+}
+
+void* Tensor::device_write(const std::shared_ptr<DeviceMemory>& device) {
+  require(dtype_, true);
+  if (byte_size() != memory_->byte_size()) return device_update(device);
+  return memory_->overwrite_on(device);
+}
+
+/// On the device where the bytes of one of the two are current there alone, so that none comes to the host.
+void Tensor::take_bytes(const Tensor& from) {
+  const size_t bytes = byte_size();
+  if (bytes == 0 || from.memory_->state() == TensorMemory::State::fresh) return;
+  auto device = from.memory_->only_on();
+  if (device == nullptr) device = memory_->only_on();
+  if (device == nullptr) {
+    std::memcpy(mutable_bytes(), from.bytes(), bytes);
+    return;
+  }
+  void* to = device_write(device);
+  if (from.memory_->is_current_on(device)) return device->copy(to, from.device_read(device), bytes);
+  device->upload(to, from.bytes(), bytes);
 }
 
 void copy_rows(const Tensor& from, Tensor& to, int64_t row) {
@@ -69,7 +95,13 @@ void copy_rows(const Tensor& from, Tensor& to, int64_t row) {
     fail(ErrorKind::internal, "rows {} {} for a tensor {} {}", to_string(from.dtype()),
          to_string(from.shape()), to_string(to.dtype()), to_string(to.shape()));
   }
-  std::memcpy(target.mutable_bytes(), from.bytes(), from.byte_size());
+  target.take_bytes(from);
+}
+
+Tensor Tensor::duplicate() const {
+  Tensor result = empty(dtype_, shape_);
+  result.take_bytes(*this);
+  return result;
 }
 
 Tensor Tensor::slice(int64_t begin, int64_t end) const {
@@ -93,17 +125,16 @@ Tensor Tensor::reshape(Shape shape) const {
 }
 
 Tensor Tensor::to(DType dtype) const {
+  if (dtype == dtype_) return duplicate();
   Tensor result = empty(dtype, shape_);
-  if (dtype == dtype_) {
-    std::memcpy(result.data_, data_, byte_size());
-    return result;
-  }
+  const std::byte* from = bytes();
+  std::byte* to = result.mutable_bytes();
   constexpr size_t kGrain = 1 << 16;
   const size_t from_bytes = salient::byte_size(dtype_);
   const size_t to_bytes = salient::byte_size(dtype);
   parallel_for(static_cast<size_t>(element_count()), kGrain, [&](size_t begin, size_t end) {
-    const std::byte* in = data_ + begin * from_bytes;
-    std::byte* out = result.data_ + begin * to_bytes;
+    const std::byte* in = from + begin * from_bytes;
+    std::byte* out = to + begin * to_bytes;
     if (dtype == DType::f32)
       return convert_to_float(dtype_, in, {reinterpret_cast<float*>(out), end - begin});
     std::vector<float> buffer(end - begin);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tensor/dtype.h"
+#include "tensor/tensor_memory.h"
 
 namespace salient {
 
@@ -58,7 +59,9 @@ struct DTypeOf<uint8_t> {
 };
 
 /// A contiguous row-major array that keeps its memory alive: owned (64-byte aligned, writable) or a read-only
-/// view into something else, such as a mapped file. Copies are shallow.
+/// view into something else, such as a mapped file. Copies are shallow. The memory may have a copy on a
+/// device; whoever reads, there or on the host, gets what was written last, and each access says for how long
+/// its address is good.
 class Tensor {
  public:
   Tensor() = default;
@@ -74,14 +77,19 @@ class Tensor {
   /// Read-only view; `owner` keeps `data` alive.
   static Tensor view(DType dtype, Shape shape, const void* data, std::shared_ptr<const void> owner);
 
-  bool defined() const { return data_ != nullptr || owner_ != nullptr; }
+  bool defined() const { return memory_ != nullptr; }
   DType dtype() const { return dtype_; }
   const Shape& shape() const { return shape_; }
   int64_t dim(size_t axis) const { return shape_.at(axis); }
   int64_t element_count() const { return salient::element_count(shape_); }
   size_t byte_size() const { return static_cast<size_t>(element_count()) * salient::byte_size(dtype_); }
 
-  const std::byte* bytes() const { return data_; }
+  /// Good until a device writes the memory.
+  const std::byte* bytes() const {
+    if (memory_ != nullptr) memory_->read_on_host();
+    return data_;
+  }
+  /// Good until a device reads or writes the memory. Errors: internal for a view.
   std::byte* mutable_bytes();
 
   /// Typed access; internal error when T is not the dtype (or, for mutable_values, the tensor is a view).
@@ -96,26 +104,41 @@ class Tensor {
   Tensor reshape(Shape shape) const;
   /// Owned copy converted between floating types (a plain copy when the type is the same).
   Tensor to(DType dtype) const;
+  /// Owned copy, on the device if the bytes are current there alone.
+  Tensor duplicate() const;
+
+  /// For back ends: where the first element lies on a device, current; null without elements. Good until the
+  /// host writes the memory.
+  const void* device_read(const std::shared_ptr<DeviceMemory>& device) const;
+  /// The same for elements that are changed; the host's are stale from now on. Errors: internal for a view.
+  void* device_update(const std::shared_ptr<DeviceMemory>& device);
+  /// The same where each element is written and none read: they need not be current. What a slice leaves of
+  /// its memory is kept.
+  void* device_write(const std::shared_ptr<DeviceMemory>& device);
 
  private:
   void require(DType dtype, bool writable) const;
+  size_t offset() const { return static_cast<size_t>(data_ - memory_->host()); }
+  void take_bytes(const Tensor& from);
+  friend void copy_rows(const Tensor& from, Tensor& to, int64_t row);
 
   DType dtype_ = DType::f32;
   Shape shape_;
-  std::byte* data_ = nullptr;
+  std::byte* data_ = nullptr;  // in the host's bytes of memory_, current or not
   bool writable_ = false;
-  std::shared_ptr<const void> owner_;
+  std::shared_ptr<TensorMemory> memory_;
 };
 
 template <typename T>
 std::span<const T> Tensor::values() const {
   require(DTypeOf<T>::value, false);
-  return {reinterpret_cast<const T*>(data_), static_cast<size_t>(element_count())};
+  return {reinterpret_cast<const T*>(bytes()), static_cast<size_t>(element_count())};
 }
 
 template <typename T>
 std::span<T> Tensor::mutable_values() {
   require(DTypeOf<T>::value, true);
+  memory_->write_on_host();
   return {reinterpret_cast<T*>(data_), static_cast<size_t>(element_count())};
 }
 

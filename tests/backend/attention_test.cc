@@ -75,9 +75,8 @@ class AttentionTest : public EveryIsa {
     const size_t offset = 64;
     blocks_.clear();
     for (int64_t page = 0; page * kPageRows < filled; ++page) {
-      memory_.push_back(
-          Tensor::zeros(DType::u8, {static_cast<int64_t>(offset + keys.page_bytes() + values.page_bytes())}));
-      blocks_.push_back(memory_.back().mutable_bytes());
+      blocks_.push_back(std::make_shared<Tensor>(Tensor::zeros(
+          DType::u8, {static_cast<int64_t>(offset + keys.page_bytes() + values.page_bytes())})));
     }
     const KvView view{.keys = {keys, blocks_, offset},
                       .values = {values, blocks_, offset + keys.page_bytes()}};
@@ -105,8 +104,7 @@ class AttentionTest : public EveryIsa {
     return result;
   }
 
-  std::vector<Tensor> memory_;
-  std::vector<std::byte*> blocks_;
+  std::vector<KvBlock> blocks_;
 
   static double score(const Case& c, const Inputs& in, int64_t query, int64_t head, int64_t key) {
     const int64_t kv = head / (c.heads / c.kv_heads);

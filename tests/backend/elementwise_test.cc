@@ -477,7 +477,7 @@ TEST_P(ElementwiseTest, WrongSizesAreInternalErrors) {
                   backend->embed(random({4, 5}), tokens, y);
                 },
                 ErrorKind::internal),
-            "cpu back end: token 4 of a table with 4 rows");
+            "back end: token 4 of a table with 4 rows");
   const std::vector<int32_t> negative{0, -1, 1, 2};
   error_of([&] { backend->embed(random({4, 5}), negative, y); }, ErrorKind::internal);
 }

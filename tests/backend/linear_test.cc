@@ -375,11 +375,11 @@ TEST_P(LinearTest, WrongSizesAreInternalErrors) {
   Tensor y = Tensor::empty(DType::f32, {2, 6});
   const Tensor narrow = random({2, 7});
   EXPECT_EQ(error_of([&] { backend->linear(*weight, narrow, y); }, ErrorKind::internal),
-            "cpu back end: x of a linear is F32 [2, 7], expected F32 [2, 8]");
+            "back end: x of a linear is F32 [2, 7], expected F32 [2, 8]");
   Tensor wrong = Tensor::empty(DType::f32, {3, 6});
   const Tensor x = random({2, 8});
   EXPECT_EQ(error_of([&] { backend->linear(*weight, x, wrong); }, ErrorKind::internal),
-            "cpu back end: y of a linear is F32 [3, 6], expected F32 [2, 6]");
+            "back end: y of a linear is F32 [3, 6], expected F32 [2, 6]");
   error_of([&] { backend->prepare({}); }, ErrorKind::internal);
   error_of(
       [&] {

@@ -235,7 +235,7 @@ TEST(Panels, ModesHaveNames) {
   for (const ActivationMode mode : {ActivationMode::fp32, ActivationMode::int16, ActivationMode::int8})
     EXPECT_EQ(activation_mode_by_name(to_string(mode)), mode);
   EXPECT_EQ(error_of([] { activation_mode_by_name("fp8"); }, ErrorKind::invalid_argument),
-            "activations \"fp8\" are not known (fp32, int16, int8)");
+            "activations \"fp8\" are not known (fp32, int16, int8, fp16, bf16)");
 }
 
 TEST_P(PanelTest, ExpandsToTheArithmeticOfRecord) {

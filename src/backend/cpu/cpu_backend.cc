@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "backend/checks.h"
 #include "backend/cpu/attention.h"
 #include "backend/cpu/code_sweeps.h"
 #include "backend/cpu/column_rounding.h"
@@ -26,42 +27,6 @@ namespace {
 
 /// Beyond most caches; where one is larger, what it gives is what weights of such a size find too.
 constexpr size_t kStreamBytes = size_t{1} << 30;
-
-void require(bool condition, const char* what) {
-  if (!condition) fail(ErrorKind::internal, "cpu back end: {}", what);
-}
-
-void require_shape(const char* what, const Tensor& tensor, const Shape& shape) {
-  if (tensor.dtype() == DType::f32 && tensor.shape() == shape) return;
-  fail(ErrorKind::internal, "cpu back end: {} is {} {}, expected F32 {}", what, to_string(tensor.dtype()),
-       to_string(tensor.shape()), to_string(shape));
-}
-
-void require_matrix(const char* what, const Tensor& tensor) {
-  if (tensor.dtype() == DType::f32 && tensor.shape().size() == 2) return;
-  fail(ErrorKind::internal, "cpu back end: {} is {} {}, expected an F32 matrix", what,
-       to_string(tensor.dtype()), to_string(tensor.shape()));
-}
-
-bool is_weight_type(DType dtype) {
-  return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
-}
-
-/// Positions whose keys and values an attention may read.
-int64_t keys_of(const AttentionProblem& problem) {
-  if (problem.cache != nullptr) {
-    const auto& [keys, values] = *problem.cache;
-    const bool fits = keys.format.heads == problem.kv_heads && values.format.heads == problem.kv_heads &&
-                      keys.format.dim == problem.head_dim && values.format.dim == problem.value_dim;
-    require(fits, "the cache of an attention holds other heads");
-    return std::min(keys.rows(), values.rows());
-  }
-  require_matrix("keys of an attention", problem.keys);
-  const int64_t capacity = problem.keys.dim(0);
-  require_shape("keys of an attention", problem.keys, {capacity, problem.kv_heads * problem.head_dim});
-  require_shape("values of an attention", problem.values, {capacity, problem.kv_heads * problem.value_dim});
-  return capacity;
-}
 
 /// Runs body(begin, end) over rows in pieces of about 16384 elements: a few microseconds each.
 template <typename Body>
@@ -170,17 +135,14 @@ std::string CpuBackend::description() const {
 std::string CpuBackend::arithmetic() const { return fmt::format("{}, {}", processor(), precision()); }
 
 std::unique_ptr<PreparedLinear> CpuBackend::prepare(const LinearWeight& weight) {
-  require(weight.defined(), "a linear without weight");
+  check_weight(weight);
   if (weight.quantized) {
     require_parts(*weight.quantized);
     if (repack_ && PanelWeight::takes(weight.quantized->scheme, weight.quantized->in_features))
       return std::make_unique<CpuLinear>(std::make_unique<PanelWeight>(*weight.quantized), weight.bias);
     return std::make_unique<CpuLinear>(std::make_unique<IntegerWeight>(*weight.quantized), weight.bias);
   }
-  const Tensor& dense = weight.dense;
-  require(is_weight_type(dense.dtype()) && dense.shape().size() == 2,
-          "a dense weight must be an F32, F16 or BF16 matrix");
-  return std::make_unique<CpuLinear>(std::make_unique<DenseWeight>(dense), weight.bias);
+  return std::make_unique<CpuLinear>(std::make_unique<DenseWeight>(weight.dense), weight.bias);
 }
 
 std::optional<PackedWeight> CpuBackend::packed_weight(const PreparedLinear& linear) {
@@ -206,9 +168,7 @@ std::shared_ptr<const PreparedLinear> CpuBackend::pack(const PreparedLinear& lin
 
 Product CpuBackend::product_of(const PreparedLinear& weight, const Tensor& x, Tensor& y) const {
   const CpuLinear& own = own_linear(weight);
-  require_matrix("x of a linear", x);
-  require_shape("x of a linear", x, {x.dim(0), weight.in_features()});
-  require_shape("y of a linear", y, {x.dim(0), weight.out_features()});
+  check_linear(weight, x, y);
   return {.weight = own.weight(),
           .x = x.values<float>().data(),
           .rows = x.dim(0),
@@ -231,14 +191,8 @@ void CpuBackend::linears(std::span<const LinearOutput> outputs, const Tensor& x)
 }
 
 void CpuBackend::embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) {
-  require(is_weight_type(table.dtype()) && table.shape().size() == 2,
-          "an embedding table must be an F32, F16 or BF16 matrix");
+  check_embed(table, tokens, y);
   const int64_t features = table.dim(1);
-  require_shape("y of an embedding", y, {static_cast<int64_t>(tokens.size()), features});
-  for (const int32_t token : tokens) {
-    if (token >= 0 && token < table.dim(0)) continue;
-    fail(ErrorKind::internal, "cpu back end: token {} of a table with {} rows", token, table.dim(0));
-  }
   float* out = y.mutable_values<float>().data();
   const size_t row_bytes = static_cast<size_t>(features) * byte_size(table.dtype());
   parallel_rows(y.dim(0), features, [&](int64_t begin, int64_t end) {
@@ -260,12 +214,8 @@ void CpuBackend::embed(const Tensor& table, std::span<const int32_t> tokens, Ten
 }
 
 void CpuBackend::rms_norm(const Tensor& x, const Tensor& weight, double epsilon, Tensor& y) {
-  require(weight.shape().size() == 1 && weight.dim(0) > 0, "a norm weight must be one row");
+  check_rms_norm(x, weight, y);
   const int64_t features = weight.dim(0);
-  require_shape("weight of a norm", weight, {features});
-  require_shape("y of a norm", y, x.shape());
-  require(x.dtype() == DType::f32 && !x.shape().empty() && x.shape().back() % features == 0,
-          "rows of a norm must be F32 and hold whole heads");
   const float* in = x.values<float>().data();
   const float* factors = weight.values<float>().data();
   float* out = y.mutable_values<float>().data();
@@ -277,10 +227,8 @@ void CpuBackend::rms_norm(const Tensor& x, const Tensor& weight, double epsilon,
 }
 
 void CpuBackend::add_rms_norm(const AddNormProblem& problem) {
+  check_add_rms_norm(problem);
   const int64_t features = problem.weight.dim(0);
-  require_shape("weight of a sum and norm", problem.weight, {features});
-  for (const Tensor* rows : std::initializer_list<const Tensor*>{&problem.x, &problem.sum, &problem.y})
-    require_shape("x, sum or y of a sum and norm", *rows, {problem.x.dim(0), features});
   const float* in = problem.x.values<float>().data();
   const float* gains = problem.weight.values<float>().data();
   float* sums = problem.sum.mutable_values<float>().data();
@@ -294,15 +242,10 @@ void CpuBackend::add_rms_norm(const AddNormProblem& problem) {
 }
 
 void CpuBackend::layer_norm(const Tensor& x, const NormWeights& weights, double epsilon, Tensor& y) {
+  check_layer_norm(x, weights, y);
   const Tensor& weight = weights.weight;
-  require_shape("weight of a norm", weight, weight.shape());
-  require(!weight.shape().empty() && weight.element_count() > 0, "a norm weight must not be empty");
-  if (weights.bias.defined()) require_shape("bias of a norm", weights.bias, weight.shape());
-  require_shape("y of a norm", y, x.shape());
   const int64_t features = weight.shape().back();
   const int64_t heads = weight.element_count() / features;
-  require(x.dtype() == DType::f32 && !x.shape().empty() && x.shape().back() % weight.element_count() == 0,
-          "rows of a norm must be F32 and hold whole heads");
   const float* in = x.values<float>().data();
   const float* factors = weight.values<float>().data();
   const float* offsets = weights.bias.defined() ? weights.bias.values<float>().data() : nullptr;
@@ -343,15 +286,9 @@ void CpuBackend::softcap(float cap, Tensor& x) {
 }
 
 void CpuBackend::rope(const RopeProblem& problem) {
-  require_matrix("x of a rotation", problem.x);
-  require_matrix("cosines of a rotation", problem.cosine);
+  check_rope(problem);
   const int64_t pairs = problem.cosine.dim(1);
   const int64_t width = problem.x.dim(1);
-  require_shape("cosines of a rotation", problem.cosine, {problem.x.dim(0), pairs});
-  require_shape("sines of a rotation", problem.sine, {problem.x.dim(0), pairs});
-  require(problem.head_dim > 0 && width % problem.head_dim == 0 && problem.first >= 0 &&
-              problem.first + 2 * pairs <= problem.head_dim,
-          "heads of a rotation do not fit");
   const float* cosines = problem.cosine.values<float>().data();
   const float* sines = problem.sine.values<float>().data();
   float* out = problem.x.mutable_values<float>().data();
@@ -366,25 +303,12 @@ void CpuBackend::rope(const RopeProblem& problem) {
 }
 
 void CpuBackend::store_rows(const KvStore& problem) {
-  const KvFormat& format = problem.pages.format;
-  require_shape("rows for a cache", problem.x, {problem.x.dim(0), format.heads * format.dim});
-  require(problem.first >= 0 && problem.first + problem.x.dim(0) <= problem.pages.rows(),
-          "rows for a cache stand past its pages");
+  check_store(problem);
   salient::store_rows(kernels_, problem);
 }
 
 void CpuBackend::attention(const AttentionProblem& problem) {
-  require(problem.head_dim > 0 && problem.kv_heads > 0 && problem.heads % problem.kv_heads == 0,
-          "query heads of an attention must be a multiple of its kv heads");
-  require(problem.window >= 0 && problem.first_position >= 0,
-          "window or position of an attention is negative");
-  require_matrix("query of an attention", problem.query);
-  const int64_t count = problem.query.dim(0);
-  require_shape("query of an attention", problem.query, {count, problem.heads * problem.head_dim});
-  require_shape("output of an attention", problem.output, {count, problem.heads * problem.value_dim});
-  require(problem.slopes.empty() || static_cast<int64_t>(problem.slopes.size()) == problem.heads,
-          "an attention has one slope per head");
-  require(keys_of(problem) >= problem.first_position + count, "queries of an attention stand past its keys");
+  check_attention(problem);
   attend(context(), problem, possible(asked_));
 }
 
@@ -405,8 +329,7 @@ GatedKernel* CpuBackend::gated_kernel(Activation activation) const {
 }
 
 void CpuBackend::gated_activation(Activation activation, const Tensor& gate, const Tensor& up, Tensor& y) {
-  require_shape("up of an activation", up, gate.shape());
-  require_shape("y of an activation", y, gate.shape());
+  check_gated_activation(gate, up, y);
   GatedKernel* kernel = gated_kernel(activation);
   const float* gates = gate.values<float>().data();
   const float* ups = up.values<float>().data();
@@ -433,9 +356,8 @@ void CpuBackend::activation(Activation activation, Tensor& x) {
 }
 
 void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) {
-  require_matrix("x of a gathering", x);
+  check_gather(x, rows, y);
   const int64_t features = x.dim(1);
-  require_shape("y of a gathering", y, {static_cast<int64_t>(rows.size()), features});
   const float* in = x.values<float>().data();
   float* out = y.mutable_values<float>().data();
   parallel_rows(y.dim(0), features, [&](int64_t begin, int64_t end) {
@@ -446,10 +368,8 @@ void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Ten
 
 void CpuBackend::scatter_add(const Tensor& x, std::span<const int32_t> rows, std::span<const float> factors,
                              Tensor& y) {
-  require_matrix("y of a scattering", y);
+  check_scatter(x, rows, factors, y);
   const int64_t features = y.dim(1);
-  require_shape("x of a scattering", x, {static_cast<int64_t>(rows.size()), features});
-  require(factors.size() == rows.size(), "a scattering has one factor per row");
   const float* in = x.values<float>().data();
   float* out = y.mutable_values<float>().data();
   parallel_rows(x.dim(0), features, [&](int64_t begin, int64_t end) {
@@ -471,20 +391,16 @@ bool CpuBackend::all_finite(const Tensor& x) {
 }
 
 void CpuBackend::accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) {
-  require_matrix("x of a Gram matrix", x);
-  const int64_t k = x.dim(1);
-  require_shape("Gram matrix", gram, {k, k});
+  check_gram(x, gram);
   salient::accumulate_gram(context(), {.x = x.values<float>().data(),
                                        .rows = x.dim(0),
-                                       .k = k,
+                                       .k = x.dim(1),
                                        .precision = possible(precision),
                                        .gram = gram.mutable_values<float>().data()});
 }
 
 void CpuBackend::quadratic_form(const Tensor& x, const Tensor& symmetric, std::span<double> result) {
-  require_matrix("x of a quadratic form", x);
-  require_shape("matrix of a quadratic form", symmetric, {x.dim(1), x.dim(1)});
-  require(static_cast<int64_t>(result.size()) == x.dim(0), "a quadratic form has one result per row");
+  check_quadratic_form(x, symmetric, result.size());
   salient::quadratic_form(context(), {.x = x.values<float>().data(),
                                       .rows = x.dim(0),
                                       .k = x.dim(1),
@@ -492,56 +408,33 @@ void CpuBackend::quadratic_form(const Tensor& x, const Tensor& symmetric, std::s
                                       .result = result.data()});
 }
 
-void require_loss_problem(const RoundingLossProblem& problem, size_t results, int64_t results_per_row) {
-  require_matrix("weight of a rounding loss", problem.weight);
-  const int64_t k = problem.weight.dim(1);
-  require_shape("Gram matrix of a rounding loss", problem.gram, {k, k});
-  require(problem.column_scales.empty() || static_cast<int64_t>(problem.column_scales.size()) == k,
-          "a rounding loss has one scale per column");
-  require(problem.rule.scheme.group_size != QuantizationScheme::kWholeMatrix || problem.rule.grid.has_value(),
-          "a rounding loss of a whole matrix needs its grid");
-  require(problem.row_step >= 1, "the row step of a rounding loss is not positive");
-  if (problem.clip.defined()) {
-    require_shape("clip of a rounding loss", problem.clip,
-                  {problem.weight.dim(0), group_count(problem.rule.scheme, k)});
-  }
-  require(static_cast<int64_t>(results) == rows_that_count(problem) * results_per_row,
-          "a rounding loss has one result per row, or per group");
-}
-
 void CpuBackend::rounding_loss(const RoundingLossProblem& problem, std::span<double> result) {
-  require_loss_problem(problem, result.size(), 1);
+  check_rounding_loss(problem, result.size(), 1);
   RoundingLossProblem possible_problem = problem;
   possible_problem.precision = possible(problem.precision);
   salient::rounding_loss(context(), possible_problem, result);
 }
 
 void CpuBackend::rounding_loss_by_group(const RoundingLossProblem& problem, std::span<double> result) {
-  require_loss_problem(problem, result.size(), group_count(problem.rule.scheme, problem.weight.dim(1)));
+  check_rounding_loss(problem, result.size(), group_count(problem.rule.scheme, problem.weight.dim(1)));
   salient::rounding_loss_by_group(context(), problem, result);
 }
 
 bool CpuBackend::factorize(Tensor& symmetric) {
-  require_matrix("matrix of a factorization", symmetric);
-  require_shape("matrix of a factorization", symmetric, {symmetric.dim(0), symmetric.dim(0)});
+  check_square("matrix of a factorization", symmetric);
   return salient::factorize(context(), symmetric.dim(0), symmetric.mutable_values<float>().data());
 }
 
 bool CpuBackend::solve(Tensor& symmetric, Tensor& rows) {
-  require_matrix("matrix of a solution", symmetric);
-  require_matrix("rows of a solution", rows);
+  check_solve(symmetric, rows);
   const int64_t k = rows.dim(1);
-  require_shape("matrix of a solution", symmetric, {k, k});
   return salient::solve(context(), k, symmetric.mutable_values<float>().data(), rows.dim(0),
                         rows.mutable_values<float>().data());
 }
 
 void CpuBackend::accumulate_product(const Tensor& a, const Tensor& b, MatmulPrecision precision,
                                     Tensor& result) {
-  require_matrix("left side of a product", a);
-  require_matrix("right side of a product", b);
-  require(a.dim(0) == b.dim(0), "both sides of a product have as many rows");
-  require_shape("product", result, {a.dim(1), b.dim(1)});
+  check_product(a, b, result);
   salient::accumulate_product(context(), {.a = a.values<float>().data(),
                                           .b = b.values<float>().data(),
                                           .rows = a.dim(0),
@@ -552,23 +445,12 @@ void CpuBackend::accumulate_product(const Tensor& a, const Tensor& b, MatmulPrec
 }
 
 void CpuBackend::round_compensated(const CompensationProblem& problem, QuantizedWeight& result) {
-  require_matrix("weight of a compensated rounding", problem.weight);
-  const int64_t k = problem.weight.dim(1);
-  require_shape("factor of a compensated rounding", problem.upper, {k, k});
-  require(static_cast<int64_t>(problem.order.size()) == k,
-          "a compensated rounding has one place in the order for each column");
-  require(result.out_features == problem.weight.dim(0) && result.in_features == k,
-          "a compensated rounding has as many codes as weights");
+  check_compensation(problem, result);
   salient::round_compensated(context(), problem, result);
 }
 
 void CpuBackend::sweep_codes(const CodeSweepProblem& problem, QuantizedWeight& result) {
-  require_matrix("weight of a code sweep", problem.weight);
-  const int64_t k = problem.weight.dim(1);
-  require_shape("Gram matrix of a code sweep", problem.gram, {k, k});
-  require(static_cast<int64_t>(problem.ridge.size()) == k, "a code sweep has a ridge for each column");
-  require(result.out_features == problem.weight.dim(0) && result.in_features == k,
-          "a code sweep has as many codes as weights");
+  check_sweep(problem, result);
   salient::sweep_codes(context(), problem, result);
 }
 

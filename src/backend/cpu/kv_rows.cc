@@ -12,20 +12,28 @@ namespace {
 /// Elements that are worth a piece of parallel work.
 constexpr int64_t kPieceElements = 16384;
 
-/// One head of one page.
+template <typename To, typename Byte>
+auto* as(Byte* bytes) {
+  return reinterpret_cast<std::conditional_t<std::is_const_v<Byte>, const To, To>*>(bytes);
+}
+
+/// One head of one page, to be read (const std::byte) or written.
+template <typename Byte>
 struct PageHead {
-  std::byte* bytes;
+  Byte* bytes;
   const KvFormat& format;
 
-  float* floats(int64_t row) const { return reinterpret_cast<float*>(bytes) + row * format.dim; }
-  uint16_t* halves(int64_t row) const { return reinterpret_cast<uint16_t*>(bytes) + row * format.dim; }
-  int8_t* codes(int64_t row) const { return reinterpret_cast<int8_t*>(bytes) + row * format.dim; }
-  float& scale(int64_t row) const {
-    return reinterpret_cast<float*>(bytes + kPageRows * format.dim)[row];  // behind the codes
+  auto* floats(int64_t row) const { return as<float>(bytes) + row * format.dim; }
+  auto* halves(int64_t row) const { return as<uint16_t>(bytes) + row * format.dim; }
+  auto* codes(int64_t row) const { return as<int8_t>(bytes) + row * format.dim; }
+  auto& scale(int64_t row) const {
+    return as<float>(bytes + kPageRows * format.dim)[row];  // behind the codes
   }
 };
+using PageSource = PageHead<const std::byte>;
+using PageTarget = PageHead<std::byte>;
 
-void expand(const CpuKernels& kernels, const PageHead& page, const KvRange& rows, float* out) {
+void expand(const CpuKernels& kernels, const PageSource& page, const KvRange& rows, float* out) {
   const int64_t dim = page.format.dim;
   switch (page.format.type) {
     case KvType::fp32:
@@ -40,7 +48,7 @@ void expand(const CpuKernels& kernels, const PageHead& page, const KvRange& rows
 }
 
 /// An infinity or NaN makes the scale NaN, and so the whole row.
-void store_int8(const CpuKernels& kernels, const float* x, const PageHead& page, int64_t row) {
+void store_int8(const CpuKernels& kernels, const float* x, const PageTarget& page, int64_t row) {
   const int64_t dim = page.format.dim;
   float least;
   float largest;
@@ -52,7 +60,7 @@ void store_int8(const CpuKernels& kernels, const float* x, const PageHead& page,
   std::memset(page.codes(row), 0, static_cast<size_t>(dim));
 }
 
-void store(const CpuKernels& kernels, const float* x, const PageHead& page, int64_t row) {
+void store(const CpuKernels& kernels, const float* x, const PageTarget& page, int64_t row) {
   const int64_t dim = page.format.dim;
   switch (page.format.type) {
     case KvType::fp32:
@@ -76,13 +84,11 @@ void prefetch_rows(const KvNext& next, int64_t row, int64_t count) {
   if (position / kPageRows >= std::ssize(next.pages->blocks)) return;
   const KvFormat& format = next.pages->format;
   const size_t row_bytes = static_cast<size_t>(format.dim) * format.element_bytes();
-  const std::byte* bytes = next.pages->head(position / kPageRows, next.head) +
-                           static_cast<size_t>(position % kPageRows) * row_bytes;
+  const PageSource page{next.pages->head(position / kPageRows, next.head), format};
+  const std::byte* bytes = page.bytes + static_cast<size_t>(position % kPageRows) * row_bytes;
   // Into the second-level cache: the first is full of what is worked on.
   for (size_t i = 0; i < static_cast<size_t>(count) * row_bytes; i += 64) __builtin_prefetch(bytes + i, 0, 2);
-  if (format.type != KvType::int8) return;
-  const PageHead page{next.pages->head(position / kPageRows, next.head), format};
-  __builtin_prefetch(&page.scale(position % kPageRows), 0, 2);
+  if (format.type == KvType::int8) __builtin_prefetch(&page.scale(position % kPageRows), 0, 2);
 }
 
 }  // namespace
@@ -93,7 +99,7 @@ KvRows rows_of(const CpuKernels& kernels, const KvPages& pages, const KvRange& r
   const int64_t end = range.first + range.count;
   const int64_t first_page = range.first / kPageRows;
   if (pages.format.type == KvType::fp32 && end <= (first_page + 1) * kPageRows) {
-    const PageHead page{pages.head(first_page, range.head), pages.format};
+    const PageSource page{pages.head(first_page, range.head), pages.format};
     return {page.floats(range.first % kPageRows), dim};
   }
   auto* out = scratch<float>(use, range.count * dim);
@@ -102,7 +108,7 @@ KvRows rows_of(const CpuKernels& kernels, const KvPages& pages, const KvRange& r
     const int64_t done = position - range.first;
     const int64_t count = std::min({kPageRows - row, end - position, kRowsAtOnce});
     prefetch_rows(next, done, count);
-    const PageHead page{pages.head(position / kPageRows, range.head), pages.format};
+    const PageSource page{pages.head(position / kPageRows, range.head), pages.format};
     expand(kernels, page, {range.head, row, count}, out + done * dim);
     position += count;
   }
@@ -119,7 +125,7 @@ void store_rows(const CpuKernels& kernels, const KvStore& problem) {
     for (auto i = static_cast<int64_t>(begin); i < static_cast<int64_t>(end); ++i) {
       const int64_t position = problem.first + i;
       for (int64_t head = 0; head < pages.format.heads; ++head) {
-        const PageHead page{pages.head(position / kPageRows, head), pages.format};
+        const PageTarget page{pages.mutable_head(position / kPageRows, head), pages.format};
         store(kernels, x + i * features + head * dim, page, position % kPageRows);
       }
     }

@@ -167,10 +167,6 @@ void tiled_form(const CpuContext& context, const float* errors, int64_t rows, in
 
 }  // namespace
 
-int64_t rows_that_count(const RoundingLossProblem& problem) {
-  return (problem.weight.dim(0) + problem.row_step - 1) / problem.row_step;
-}
-
 void rounding_loss(const CpuContext& context, const RoundingLossProblem& problem, std::span<double> result) {
   const ErrorRows error_rows(context.kernels, problem);
   const int64_t k = problem.weight.dim(1);

@@ -4,9 +4,6 @@
 
 namespace salient {
 
-/// Rows of a RoundingLossProblem that count.
-int64_t rows_that_count(const RoundingLossProblem& problem);
-
 /// See Backend. Each thread makes the errors of a few rows and multiplies them while they are in its cache.
 void rounding_loss(const CpuContext& context, const RoundingLossProblem& problem, std::span<double> result);
 void rounding_loss_by_group(const CpuContext& context, const RoundingLossProblem& problem,

@@ -10,7 +10,9 @@
 #if defined(__CUDACC__)
 #define SALIENT_DEVICE __device__ __forceinline__
 #define SALIENT_HOST_DEVICE __host__ __device__ __forceinline__
+#define SALIENT_PRAGMA(text) _Pragma(#text)
 #define SALIENT_UNROLL _Pragma("unroll")
+#define SALIENT_UNROLL_BY(times) SALIENT_PRAGMA(unroll times)
 /// A kernel that others launch by its name: X(name, type of its arguments, threads of a block, blocks that a
 /// multiprocessor must have room for, function).
 #define SALIENT_GLOBAL(name, Args, threads, blocks, ...)                                                  \
@@ -21,6 +23,7 @@
 #define SALIENT_DEVICE inline
 #define SALIENT_HOST_DEVICE inline
 #define SALIENT_UNROLL
+#define SALIENT_UNROLL_BY(times)
 #endif
 
 namespace salient::simt {
@@ -31,6 +34,9 @@ inline constexpr unsigned kAllLanes = 0xffffffffu;
 /// 16 bytes, what one lane moves at most at a time.
 struct alignas(16) Words4 {
   uint32_t word[4];
+};
+struct alignas(8) Words2 {
+  uint32_t word[2];
 };
 
 #if defined(__CUDACC__)
@@ -74,6 +80,12 @@ SALIENT_DEVICE Words4 load_shared_by_many(const Words4* from) {
   asm("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
       : "=r"(result.word[0]), "=r"(result.word[1]), "=r"(result.word[2]), "=r"(result.word[3])
       : "l"(__cvta_generic_to_global(from)));
+  return result;
+}
+/// What another block of the same launch has written.
+SALIENT_DEVICE float load_fresh(const float* from) {
+  float result;
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(result) : "l"(__cvta_generic_to_global(from)) : "memory");
   return result;
 }
 /// 16 bytes of shared memory.
@@ -180,6 +192,13 @@ SALIENT_DEVICE uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
 SALIENT_DEVICE float float_of_bits(uint32_t bits) { return __uint_as_float(bits); }
 SALIENT_DEVICE uint32_t bits_of_float(float value) { return __float_as_uint(value); }
 
+/// 2^x to 2 units in the last place; numbers that are not normal become 0.
+SALIENT_DEVICE float power_of_two(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
 /// What this thread wrote to global memory is seen by all before what it writes from here on.
 SALIENT_DEVICE void fence() { __threadfence(); }
 /// *counter += 1 as one step; what it was before.
@@ -207,6 +226,7 @@ uint32_t shuffle_xor(uint32_t value, int mask);
 float shuffle_xor(float value, int mask);
 Words4 load_stream(const Words4* from);
 Words4 load_shared_by_many(const Words4* from);
+inline float load_fresh(const float* from) { return *from; }
 Words4 load_shared(const Words4* from);
 void copy_async(void* shared, const void* from, bool inside = true);
 void copy_commit();
@@ -231,6 +251,7 @@ uint32_t fma_f16(uint32_t a, uint32_t b, uint32_t c);
 uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c);
 float float_of_bits(uint32_t bits);
 uint32_t bits_of_float(float value);
+float power_of_two(float x);
 void fence();
 uint32_t increment(uint32_t* counter);
 

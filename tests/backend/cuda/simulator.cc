@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <exception>
 #include <mutex>
@@ -574,6 +575,10 @@ uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
 }
 float float_of_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
 uint32_t bits_of_float(float value) { return std::bit_cast<uint32_t>(value); }
+float power_of_two(float x) {
+  const float result = std::exp2(x);
+  return result < 1.17549435e-38f ? 0.0f : result;
+}
 void fence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 uint32_t increment(uint32_t* counter) { return std::atomic_ref(*counter).fetch_add(1); }
 

@@ -1,0 +1,433 @@
+#include "backend/cuda/cuda_backend.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "backend/checks.h"
+#include "backend/cuda/attention.h"
+#include "backend/cuda/cuda_memory.h"
+#include "backend/cuda/elementwise.h"
+#include "backend/cuda/launch_queue.h"
+#include "backend/cuda/norms.h"
+#include "backend/cuda/page_tables.h"
+#include "backend/cuda/rows.h"
+#include "base/error.h"
+#include "base/stopwatch.h"
+
+namespace salient::cuda {
+namespace {
+
+/// What is copied to measure the bandwidth: many times the second-level cache.
+constexpr size_t kStreamBytes = size_t{1} << 30;
+
+class CudaLinear final : public PreparedLinear {
+ public:
+  explicit CudaLinear(ProductWeight weight) : weight_(std::move(weight)) {}
+  int64_t out_features() const override { return weight_.out; }
+  int64_t in_features() const override { return weight_.in; }
+  size_t byte_size() const override { return weight_.byte_size(); }
+  const ProductWeight& weight() const { return weight_; }
+
+ private:
+  ProductWeight weight_;
+};
+
+const ProductWeight& own_weight(const PreparedLinear& linear) {
+  const auto* own = dynamic_cast<const CudaLinear*>(&linear);
+  if (own == nullptr) fail(ErrorKind::internal, "cuda: a linear of another back end");
+  return own->weight();
+}
+
+bool fits_f16(const Tensor& dense) {
+  if (dense.dtype() == DType::f16) return true;
+  const Tensor values = dense.to(DType::f32);
+  return std::ranges::all_of(values.values<float>(),
+                             [](float value) { return std::abs(value) <= simt::F16::kLargest; });
+}
+
+class CudaBackend final : public Backend {
+ public:
+  CudaBackend(std::unique_ptr<Device> device, const CudaBackendOptions& options)
+      : half_(options.half),
+        memory_(std::make_shared<CudaMemory>(std::make_unique<LaunchQueue>(std::move(device)))),
+        products_(memory_->device()),
+        cpu_(make_cpu_backend()) {
+    products_.force(options.family);
+  }
+
+  std::string description() const override;
+  std::string arithmetic() const override;
+  int64_t rows_as_alone() const override { return kRowsAsAlone; }
+  double measure_bandwidth() override;
+  ActivationMode activations() const override {
+    return half_ == HalfType::f16 ? ActivationMode::fp16 : ActivationMode::bf16;
+  }
+
+  std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) override;
+  std::shared_ptr<const PreparedLinear> pack(const PreparedLinear&, TensorPool*) override { return nullptr; }
+  std::optional<PackedWeight> packed_weight(const PreparedLinear&) override { return std::nullopt; }
+  std::unique_ptr<PreparedLinear> prepare(const PackedWeight&, const Tensor&) override {
+    fail(ErrorKind::bad_format, "cuda: it has not packed such a weight");
+  }
+  void linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) override;
+  void linears(std::span<const LinearOutput> outputs, const Tensor& x) override;
+  void embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) override;
+  void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, Tensor& y) override;
+  void add_rms_norm(const AddNormProblem& problem) override;
+  void layer_norm(const Tensor& x, const NormWeights& weights, double epsilon, Tensor& y) override;
+  void add(const Tensor& x, Tensor& y) override;
+  void scale(float factor, Tensor& x) override;
+  void softcap(float cap, Tensor& x) override;
+  void rope(const RopeProblem& problem) override;
+  void store_rows(const KvStore& problem) override;
+  void attention(const AttentionProblem& problem) override;
+  void activation(Activation activation, Tensor& x) override;
+  void gated_activation(Activation activation, const Tensor& gate, const Tensor& up, Tensor& y) override;
+  void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;
+  void scatter_add(const Tensor& x, std::span<const int32_t> rows, std::span<const float> factors,
+                   Tensor& y) override;
+  bool all_finite(const Tensor& x) override;
+  void accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) override {
+    cpu_->accumulate_gram(x, precision, gram);
+  }
+  void quadratic_form(const Tensor& x, const Tensor& symmetric, std::span<double> result) override {
+    cpu_->quadratic_form(x, symmetric, result);
+  }
+  void rounding_loss(const RoundingLossProblem& problem, std::span<double> result) override {
+    cpu_->rounding_loss(problem, result);
+  }
+  void rounding_loss_by_group(const RoundingLossProblem& problem, std::span<double> result) override {
+    cpu_->rounding_loss_by_group(problem, result);
+  }
+  bool factorize(Tensor& symmetric) override { return cpu_->factorize(symmetric); }
+  bool solve(Tensor& symmetric, Tensor& rows) override { return cpu_->solve(symmetric, rows); }
+  void accumulate_product(const Tensor& a, const Tensor& b, MatmulPrecision precision,
+                          Tensor& result) override {
+    cpu_->accumulate_product(a, b, precision, result);
+  }
+  void round_compensated(const CompensationProblem& problem, QuantizedWeight& result) override {
+    cpu_->round_compensated(problem, result);
+  }
+  void sweep_codes(const CodeSweepProblem& problem, QuantizedWeight& result) override {
+    cpu_->sweep_codes(problem, result);
+  }
+
+ private:
+  // Addresses are taken before the device is: a tensor that has to be brought to it takes it, too.
+  const float* read(const Tensor& tensor) const {
+    return static_cast<const float*>(tensor.device_read(memory_));
+  }
+  float* update(Tensor& tensor) const { return static_cast<float*>(tensor.device_update(memory_)); }
+  float* write(Tensor& tensor) const { return static_cast<float*>(tensor.device_write(memory_)); }
+
+  /// Runs body(device) while no other thread uses it.
+  template <typename Body>
+  auto on_device(const Body& body) {
+    const std::lock_guard lock(memory_->mutex());
+    return body(memory_->device());
+  }
+  /// A copy of `values` for launches that follow. Behind them its memory may be given back.
+  template <typename T>
+  DeviceBuffer sent(Device& device, std::span<const T> values) {
+    DeviceBuffer buffer(device, values.size_bytes());
+    write_bytes(device, std::as_bytes(values), buffer.address());
+    return buffer;
+  }
+  bool attend_on_device(const AttentionProblem& problem);
+
+  HalfType half_;
+  std::shared_ptr<CudaMemory> memory_;
+  Products products_;
+  PageTables tables_;
+  DeviceBuffer workspace_;
+  std::unique_ptr<Backend> cpu_;
+};
+
+std::string CudaBackend::description() const {
+  const DeviceProperties& device = memory_->device().properties();
+  return fmt::format("cuda: {} (sm_{}), {} operands", device.name, device.compute_capability,
+                     half_ == HalfType::f16 ? "fp16" : "bf16");
+}
+
+std::string CudaBackend::arithmetic() const {
+  return fmt::format("cuda: sm_{}, {} operands", memory_->device().properties().compute_capability,
+                     half_ == HalfType::f16 ? "fp16" : "bf16");
+}
+
+double CudaBackend::measure_bandwidth() {
+  return on_device([](Device& device) {
+    const size_t bytes = std::min(kStreamBytes, device.free_bytes() / 4);
+    const DeviceBuffer from(device, bytes);
+    const DeviceBuffer to(device, bytes);
+    const auto copy = [&](int times) {
+      for (int i = 0; i < times; ++i) device.copy(to.address(), from.address(), bytes);
+      device.synchronize();
+    };
+    constexpr int kTimes = 20;
+    copy(2);
+    double seconds = 0;
+    {
+      const Stopwatch stopwatch(seconds);
+      copy(kTimes);
+    }
+    return 2.0 * kTimes * static_cast<double>(bytes) / seconds;  // read and written
+  });
+}
+
+std::unique_ptr<PreparedLinear> CudaBackend::prepare(const LinearWeight& weight) {
+  check_weight(weight);
+  const bool codes = weight.quantized && packs_codes(weight.quantized->scheme);
+  const Tensor dense = codes ? Tensor() : weight.quantized ? dequantize(*weight.quantized) : weight.dense;
+  const HalfType half = codes || fits_f16(dense) ? half_ : HalfType::bf16;
+  const PackedProduct packed = codes ? pack_codes(*weight.quantized) : pack_halves(dense, half);
+  return on_device([&](Device& device) {
+    ProductWeight prepared(device, packed, half);
+    if (weight.bias.defined()) {
+      const Tensor bias = weight.bias.to(DType::f32);
+      prepared.bias = DeviceBuffer::of(device, bias.values<float>());
+    }
+    return std::make_unique<CudaLinear>(std::move(prepared));
+  });
+}
+
+void CudaBackend::linear(const PreparedLinear& weight, const Tensor& x, Tensor& y) {
+  const LinearOutput output{weight, y};
+  linears({&output, 1}, x);
+}
+
+void CudaBackend::linears(std::span<const LinearOutput> outputs, const Tensor& x) {
+  const float* input = read(x);
+  std::vector<float*> addresses;
+  for (const LinearOutput& output : outputs) {
+    check_linear(output.weight, x, output.y);
+    addresses.push_back(write(output.y));
+  }
+  if (x.dim(0) == 0) return;
+  on_device([&](Device&) {
+    products_.set_input(input, static_cast<int>(x.dim(0)), static_cast<int>(x.dim(1)));
+    for (size_t i = 0; i < outputs.size(); ++i)
+      products_.multiply(own_weight(outputs[i].weight), addresses[i]);
+  });
+}
+
+void CudaBackend::embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) {
+  check_embed(table, tokens, y);
+  const void* rows = table.device_read(memory_);
+  float* to = write(y);
+  on_device([&](Device& device) {
+    const DeviceBuffer ids = sent(device, tokens);
+    cuda::embed(device, {.table = rows,
+                         .type = table.dtype(),
+                         .tokens = ids.as<int32_t>(),
+                         .y = to,
+                         .count = y.dim(0),
+                         .features = table.dim(1)});
+  });
+}
+
+void CudaBackend::rms_norm(const Tensor& x, const Tensor& weight, double epsilon, Tensor& y) {
+  check_rms_norm(x, weight, y);
+  const RmsNorm problem{.x = read(x),
+                        .weight = read(weight),
+                        .y = write(y),
+                        .rows = x.element_count() / weight.dim(0),
+                        .features = weight.dim(0),
+                        .epsilon = epsilon};
+  on_device([&](Device& device) { cuda::rms_norm(device, problem); });
+}
+
+void CudaBackend::add_rms_norm(const AddNormProblem& problem) {
+  check_add_rms_norm(problem);
+  const AddRmsNorm asked{.x = read(problem.x),
+                         .weight = read(problem.weight),
+                         .sum = update(problem.sum),
+                         .y = write(problem.y),
+                         .rows = problem.x.dim(0),
+                         .features = problem.weight.dim(0),
+                         .epsilon = problem.epsilon};
+  on_device([&](Device& device) { cuda::add_rms_norm(device, asked); });
+}
+
+void CudaBackend::layer_norm(const Tensor& x, const NormWeights& weights, double epsilon, Tensor& y) {
+  check_layer_norm(x, weights, y);
+  const int64_t features = weights.weight.shape().back();
+  const LayerNorm problem{.x = read(x),
+                          .weight = read(weights.weight),
+                          .bias = weights.bias.defined() ? read(weights.bias) : nullptr,
+                          .y = write(y),
+                          .rows = x.element_count() / features,
+                          .features = features,
+                          .heads = weights.weight.element_count() / features,
+                          .epsilon = epsilon};
+  on_device([&](Device& device) { cuda::layer_norm(device, problem); });
+}
+
+void CudaBackend::add(const Tensor& x, Tensor& y) {
+  require_shape("x of a sum", x, y.shape());
+  const float* from = read(x);
+  float* to = update(y);
+  on_device([&](Device& device) { cuda::add(device, from, to, y.element_count()); });
+}
+
+void CudaBackend::scale(float factor, Tensor& x) {
+  float* values = update(x);
+  on_device([&](Device& device) { cuda::scale(device, factor, values, x.element_count()); });
+}
+
+void CudaBackend::softcap(float cap, Tensor& x) {
+  float* values = update(x);
+  on_device([&](Device& device) { cuda::softcap(device, cap, values, x.element_count()); });
+}
+
+void CudaBackend::activation(Activation activation, Tensor& x) {
+  float* values = update(x);
+  on_device([&](Device& device) { cuda::activation(device, activation, values, x.element_count()); });
+}
+
+void CudaBackend::gated_activation(Activation activation, const Tensor& gate, const Tensor& up, Tensor& y) {
+  check_gated_activation(gate, up, y);
+  const GatedActivation problem{.activation = activation,
+                                .gate = read(gate),
+                                .up = read(up),
+                                .y = write(y),
+                                .count = y.element_count()};
+  on_device([&](Device& device) { cuda::gated_activation(device, problem); });
+}
+
+void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) {
+  check_gather(x, rows, y);
+  const float* from = read(x);
+  float* to = write(y);
+  if (rows.empty()) return;
+  on_device([&](Device& device) {
+    const DeviceBuffer places = sent(device, rows);
+    cuda::gather_rows(
+        device, {.x = from, .rows = places.as<int32_t>(), .y = to, .count = y.dim(0), .features = x.dim(1)});
+  });
+}
+
+void CudaBackend::scatter_add(const Tensor& x, std::span<const int32_t> rows, std::span<const float> factors,
+                              Tensor& y) {
+  check_scatter(x, rows, factors, y);
+  const float* from = read(x);
+  float* to = update(y);
+  if (rows.empty()) return;
+  on_device([&](Device& device) {
+    const DeviceBuffer places = sent(device, rows);
+    const DeviceBuffer weights = sent(device, factors);
+    cuda::scatter_add(device, {.x = from,
+                               .rows = places.as<int32_t>(),
+                               .factors = weights.as<float>(),
+                               .y = to,
+                               .count = x.dim(0),
+                               .features = y.dim(1)});
+  });
+}
+
+bool CudaBackend::all_finite(const Tensor& x) {
+  const float* values = read(x);
+  return on_device([&](Device& device) {
+    const DeviceBuffer flag(device, sizeof(uint32_t));
+    return cuda::all_finite(device, values, x.element_count(), flag.as<uint32_t>());
+  });
+}
+
+void CudaBackend::rope(const RopeProblem& problem) {
+  check_rope(problem);
+  const Rotation rotation{.cosine = read(problem.cosine),
+                          .sine = read(problem.sine),
+                          .pairs = problem.cosine.dim(1),
+                          .first = problem.first,
+                          .layout = problem.pairs};
+  const RotatedHeads heads{
+      .x = update(problem.x), .heads = problem.x.dim(1) / problem.head_dim, .head_dim = problem.head_dim};
+  on_device([&](Device& device) { cuda::rope(device, rotation, heads, problem.x.dim(0)); });
+}
+
+void CudaBackend::store_rows(const KvStore& problem) {
+  check_store(problem);
+  const KvFormat& format = problem.pages.format;
+  if (!supports_store(format)) return cpu_->store_rows(problem);
+  const float* rows = read(problem.x);
+  const int64_t count = problem.x.dim(0);
+  const auto addresses = addresses_of(problem.pages.blocks, memory_, {problem.first, problem.first + count});
+  on_device([&](Device& device) {
+    cuda::store_rows(device, {.count = count,
+                              .first = problem.first,
+                              .keys = rows,
+                              .to_keys = {.format = format,
+                                          .blocks = tables_.table(device, addresses),
+                                          .offset = problem.pages.offset}});
+  });
+}
+
+/// Several queries of few are each what they would be alone, see Backend::rows_as_alone.
+void CudaBackend::attention(const AttentionProblem& problem) {
+  check_attention(problem);
+  const int64_t count = problem.query.dim(0);
+  if (count == 1 || count > kRowsAsAlone) {
+    if (!attend_on_device(problem)) cpu_->attention(problem);
+    return;
+  }
+  for (int64_t row = 0; row < count; ++row) {
+    const Tensor query = problem.query.slice(row, row + 1);
+    Tensor output = problem.output.slice(row, row + 1);
+    attention({.query = query,
+               .cache = problem.cache,
+               .keys = problem.keys,
+               .values = problem.values,
+               .output = output,
+               .heads = problem.heads,
+               .kv_heads = problem.kv_heads,
+               .head_dim = problem.head_dim,
+               .value_dim = problem.value_dim,
+               .first_position = problem.first_position + row,
+               .window = problem.window,
+               .scale = problem.scale,
+               .softcap = problem.softcap,
+               .slopes = problem.slopes});
+  }
+}
+
+bool CudaBackend::attend_on_device(const AttentionProblem& problem) {
+  const bool paged = problem.cache != nullptr;
+  DeviceAttention asked{.query = read(problem.query),
+                        .keys = {.format = {KvType::fp32, problem.kv_heads, problem.head_dim}},
+                        .values = {.format = {KvType::fp32, problem.kv_heads, problem.value_dim}},
+                        .output = nullptr,
+                        .count = problem.query.dim(0),
+                        .heads = problem.heads,
+                        .first_position = problem.first_position,
+                        .window = problem.window,
+                        .scale = problem.scale,
+                        .softcap = problem.softcap};
+  std::vector<std::byte*> addresses;
+  if (paged) {
+    asked.keys = {.format = problem.cache->keys.format, .offset = problem.cache->keys.offset};
+    asked.values = {.format = problem.cache->values.format, .offset = problem.cache->values.offset};
+    addresses = addresses_of(problem.cache->keys.blocks, memory_, {});
+  } else {
+    asked.keys.rows = read(problem.keys);
+    asked.values.rows = read(problem.values);
+  }
+  const AttentionPlan plan = plan_attention(asked, memory_->device().properties());
+  if (plan.kernel == nullptr) return false;
+  asked.output = write(problem.output);
+  on_device([&](Device& device) {
+    if (paged) asked.keys.blocks = asked.values.blocks = tables_.table(device, addresses);
+    const DeviceBuffer slopes = problem.slopes.empty() ? DeviceBuffer() : sent(device, problem.slopes);
+    asked.slopes = slopes.as<float>();
+    workspace_.reserve(device, attention_workspace_bytes(asked, plan));
+    attend(device, asked, plan, workspace_.address());
+  });
+  return true;
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_backend(std::unique_ptr<Device> device,
+                                           const CudaBackendOptions& options) {
+  return std::make_unique<CudaBackend>(std::move(device), options);
+}
+
+}  // namespace salient::cuda

@@ -1,0 +1,131 @@
+#include "backend/cuda/launch_queue.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace salient::cuda {
+namespace {
+
+bool same(const Kernel& a, const Kernel& b) { return a.name == b.name || std::strcmp(a.name, b.name) == 0; }
+
+}  // namespace
+
+LaunchQueue::~LaunchQueue() { release_held(); }
+
+void* LaunchQueue::allocate(size_t bytes) { return device_->allocate(bytes); }
+
+void LaunchQueue::release(void* memory) noexcept {
+  if (memory == nullptr) return;
+  if (holding_ && !run_.empty()) {
+    releases_.push_back(memory);
+  } else {
+    device_->release(memory);
+  }
+}
+
+void LaunchQueue::release_held() noexcept {
+  for (void* memory : releases_) device_->release(memory);
+  releases_.clear();
+}
+
+void LaunchQueue::copy_in(void* to, const void* from, size_t bytes) {
+  end_run();
+  device_->copy_in(to, from, bytes);
+}
+
+void LaunchQueue::copy_out(void* to, const void* from, size_t bytes) {
+  end_run();
+  device_->copy_out(to, from, bytes);
+}
+
+void LaunchQueue::copy(void* to, const void* from, size_t bytes) {
+  end_run();
+  device_->copy(to, from, bytes);
+}
+
+void LaunchQueue::fill_zero(void* to, size_t bytes) {
+  end_run();
+  device_->fill_zero(to, bytes);
+}
+
+void LaunchQueue::multiply(const HalfProduct& product) {
+  end_run();
+  device_->multiply(product);
+}
+
+void LaunchQueue::synchronize() {
+  end_run();
+  device_->synchronize();
+}
+
+void LaunchQueue::launch(const Launch& launch) {
+  if (run_.empty()) {
+    candidates_.clear();
+    for (Known& known : known_)
+      if (known.graph) candidates_.push_back(&known);
+    holding_ = !candidates_.empty();
+  }
+  run_.push_back({.kernel = launch.kernel,
+                  .grid = launch.grid,
+                  .shared_bytes = launch.shared_bytes,
+                  .arguments = {launch.arguments.begin(), launch.arguments.end()}});
+  if (!holding_) return device_->launch(launch);
+  const size_t last = run_.size() - 1;
+  std::erase_if(candidates_, [&](const Known* known) {
+    return known->kernels.size() <= last || !same(known->kernels[last], launch.kernel);
+  });
+  if (candidates_.empty()) send_held();
+}
+
+/// What was held, one by one; the rest of the run goes straight on.
+void LaunchQueue::send_held() {
+  holding_ = false;
+  for (const Launch& launch : launches()) device_->launch(launch);
+  release_held();
+}
+
+std::vector<Launch> LaunchQueue::launches() const {
+  std::vector<Launch> result;
+  result.reserve(run_.size());
+  for (const Held& held : run_)
+    result.push_back({.kernel = held.kernel,
+                      .grid = held.grid,
+                      .shared_bytes = held.shared_bytes,
+                      .arguments = held.arguments});
+  return result;
+}
+
+void LaunchQueue::end_run() {
+  if (run_.empty()) return;
+  const auto whole =
+      std::ranges::find_if(candidates_, [&](const Known* known) { return is_complete(*known); });
+  if (holding_ && whole != candidates_.end()) {
+    holding_ = false;
+    device_->run(*(*whole)->graph, launches());
+    release_held();
+  } else {
+    if (holding_) send_held();
+    remember_run();
+  }
+  run_.clear();
+}
+
+void LaunchQueue::remember_run() {
+  if (run_.size() < kLeastLaunches || run_.size() > kMostLaunches) return;
+  const auto alike = [&](const Known& known) {
+    return known.kernels.size() == run_.size() &&
+           std::ranges::equal(known.kernels, run_,
+                              [](const Kernel& a, const Held& b) { return same(a, b.kernel); });
+  };
+  const auto found = std::ranges::find_if(known_, alike);
+  if (found != known_.end()) {
+    if (!found->graph) found->graph = device_->capture(launches());
+    known_.splice(known_.begin(), known_, found);
+    return;
+  }
+  Known& fresh = known_.emplace_front();
+  for (const Held& held : run_) fresh.kernels.push_back(held.kernel);
+  if (known_.size() > kMostGraphs) known_.pop_back();
+}
+
+}  // namespace salient::cuda

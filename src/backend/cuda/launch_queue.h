@@ -1,0 +1,70 @@
+#pragma once
+
+#include <list>
+#include <memory>
+#include <vector>
+
+#include "backend/cuda/device.h"
+
+namespace salient::cuda {
+
+/// A device whose launches repeat. Between two points where the host waits or copies lies a run of launches;
+/// a run of kernels that comes for the second time is captured, and from then on it is held back and given
+/// to the device as one graph, which spares the pauses between small kernels (for a token of a model of 8B
+/// parameters some 400 of them, each a few microseconds long). Nothing has to be told: launches are compared
+/// with those of the graphs, and the first that fits none sends all on their way as they are. Arguments and
+/// grids may differ from one run to the next.
+class LaunchQueue final : public Device {
+ public:
+  /// Shorter runs gain nothing, and of longer ones the host would hold back too much.
+  static constexpr size_t kLeastLaunches = 8;
+  static constexpr size_t kMostLaunches = 8192;
+  static constexpr size_t kMostGraphs = 16;
+
+  explicit LaunchQueue(std::unique_ptr<Device> device) : device_(std::move(device)) {}
+  ~LaunchQueue() override;
+
+  const DeviceProperties& properties() const override { return device_->properties(); }
+  size_t free_bytes() override { return device_->free_bytes(); }
+  void* allocate(size_t bytes) override;
+  void release(void* memory) noexcept override;
+  void copy_in(void* to, const void* from, size_t bytes) override;
+  void copy_out(void* to, const void* from, size_t bytes) override;
+  void copy(void* to, const void* from, size_t bytes) override;
+  void fill_zero(void* to, size_t bytes) override;
+  void launch(const Launch& launch) override;
+  void synchronize() override;
+  bool multiplies() const override { return device_->multiplies(); }
+  void multiply(const HalfProduct& product) override;
+  std::unique_ptr<LaunchGraph> capture(std::span<const Launch>) override { return nullptr; }
+  void run(LaunchGraph&, std::span<const Launch>) override {}
+
+ private:
+  struct Held {
+    Kernel kernel;
+    Grid grid;
+    size_t shared_bytes;
+    std::vector<std::byte> arguments;
+  };
+  /// A run of kernels that came, by their names, and its graph once it came again.
+  struct Known {
+    std::vector<Kernel> kernels;
+    std::unique_ptr<LaunchGraph> graph;
+  };
+
+  bool is_complete(const Known& known) const { return known.kernels.size() == run_.size(); }
+  void end_run();
+  void remember_run();
+  void send_held();
+  std::vector<Launch> launches() const;
+  void release_held() noexcept;
+
+  std::unique_ptr<Device> device_;
+  std::list<Known> known_;          // the last one that ran first
+  std::vector<Known*> candidates_;  // those with a graph that begin as the run does
+  std::vector<Held> run_;           // since the last point
+  bool holding_ = false;            // none of the run has been sent
+  std::vector<void*> releases_;     // of memory that what is held may use
+};
+
+}  // namespace salient::cuda

@@ -1,0 +1,102 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend/cuda/device_buffer.h"
+#include "backend/cuda/packed_product.h"
+#include "backend/cuda/product.h"
+
+namespace salient::cuda {
+
+/// A weight on a device, ready for Products.
+struct ProductWeight {
+  ProductWeight(Device& device, const PackedProduct& packed, HalfType half);
+
+  int out;
+  int in;
+  int row_blocks;
+  int tiles;
+  int groups;  ///< 0: halves
+  int columns_per_group;
+  HalfType half;
+  DeviceBuffer weight;
+  DeviceBuffer factors;
+  DeviceBuffer bias{};
+
+  /// That a product reads.
+  size_t byte_size() const { return weight.byte_size() + factors.byte_size() + bias.byte_size(); }
+};
+
+/// Families of kernels: for few rows, for more, and a library's product of dequantized halves.
+enum class ProductFamily { gemv, gemm, library };
+std::string_view to_string(ProductFamily family);
+
+/// How a product is computed, and why so.
+struct ProductPlan {
+  ProductFamily family;
+  Kernel kernel{};  ///< unless a library's
+  Grid grid{};      ///< y: shares of the columns
+  size_t shared_bytes = 0;
+  std::string reason{};
+};
+
+struct ProductShape {
+  int rows;
+  int out;
+  int tiles;
+  int columns_per_group;  ///< 0: halves
+  HalfType half;
+};
+
+/// What the device and its owner allow.
+struct ProductLimits {
+  int multiprocessors;
+  bool library;
+  std::optional<ProductFamily> forced{};
+};
+
+/// Errors: none; a family that cannot be forced for so many rows is not.
+ProductPlan plan_product(const ProductShape& shape, const ProductLimits& limits);
+
+/// Products of a device, with the memory that they need on the side.
+class Products {
+ public:
+  explicit Products(Device& device) : device_(device) {}
+
+  /// Begins with other rows of x f32 [rows, in], on the device, which must stay until the last `multiply`.
+  void set_input(const float* x, int rows, int in);
+  /// y [rows, out] = x W^T + bias. Errors: internal for a weight of other columns.
+  void multiply(const ProductWeight& weight, float* y);
+
+  void force(std::optional<ProductFamily> family) { forced_ = family; }
+  ProductPlan plan(const ProductWeight& weight, int rows) const;
+
+ private:
+  /// The input in the form that a kernel reads, made when it is asked for first.
+  struct Form {
+    DeviceBuffer memory{};
+    bool current = false;
+  };
+  const void* fragments(HalfType half);
+  const void* halves(HalfType half, int padded_rows, int padded_columns);
+  void multiply_by_kernel(const ProductWeight& weight, const ProductPlan& plan, float* y);
+  void multiply_by_library(const ProductWeight& weight, float* y);
+  void reserve_parts(const ProductWeight& weight, const ProductPlan& plan);
+
+  Device& device_;
+  std::optional<ProductFamily> forced_{};
+  const float* x_ = nullptr;
+  int rows_ = 0;
+  int in_ = 0;
+  Form fragments_[2];
+  Form halves_[2];
+  int halves_rows_[2] = {};
+  int halves_columns_[2] = {};
+  DeviceBuffer parts_{};
+  DeviceBuffer counters_{};
+  DeviceBuffer dequantized_{};
+};
+
+}  // namespace salient::cuda

@@ -1,0 +1,49 @@
+#include "backend/cuda/page_tables.h"
+
+#include <algorithm>
+
+#include "backend/cuda/elementwise.h"
+
+namespace salient::cuda {
+namespace {
+
+constexpr size_t kMostTables = 256;
+/// Tables grow by so many addresses at a time.
+constexpr size_t kTableStep = 64;
+
+}  // namespace
+
+std::vector<std::byte*> addresses_of(std::span<const KvBlock> blocks,
+                                     const std::shared_ptr<DeviceMemory>& memory,
+                                     const WrittenPositions& written) {
+  std::vector<std::byte*> addresses;
+  addresses.reserve(blocks.size());
+  for (int64_t page = 0; page < std::ssize(blocks); ++page) {
+    Tensor& block = *blocks[static_cast<size_t>(page)];
+    const bool writes = page * kPageRows < written.end && (page + 1) * kPageRows > written.begin;
+    void* address = writes ? block.device_update(memory) : const_cast<void*>(block.device_read(memory));
+    addresses.push_back(static_cast<std::byte*>(address));
+  }
+  return addresses;
+}
+
+std::byte* const* PageTables::table(Device& device, std::span<std::byte* const> addresses) {
+  const auto begins_alike = [&](const Table& table) { return table.addresses.front() == addresses.front(); };
+  auto found = std::ranges::find_if(tables_, begins_alike);
+  if (found == tables_.end()) {
+    tables_.emplace_front();
+    if (tables_.size() > kMostTables) tables_.pop_back();
+  } else {
+    tables_.splice(tables_.begin(), tables_, found);
+  }
+  Table& table = tables_.front();
+  if (!std::ranges::equal(table.addresses, addresses)) {
+    table.addresses.assign(addresses.begin(), addresses.end());
+    const size_t rounded = (addresses.size() + kTableStep - 1) / kTableStep * kTableStep;
+    table.buffer.reserve(device, rounded * sizeof(std::byte*));
+    write_bytes(device, std::as_bytes(addresses), table.buffer.address());
+  }
+  return table.buffer.as<std::byte*>();
+}
+
+}  // namespace salient::cuda

@@ -1,0 +1,268 @@
+#pragma once
+
+#include "backend/cuda/attention_rows.cuh"
+
+namespace salient::cuda {
+
+inline constexpr int kFeatures = 8;  // that a lane has of a key, and of a value
+
+/// Eight features as the types of pages keep them. kUnroll keys with their values are on their way to each
+/// lane at once: with four blocks on a multiprocessor of an H100, which needs 40 KiB on their way to read at
+/// the speed of its memory, that is 64 KiB or more.
+struct FloatFeatures {
+  static constexpr int kBytes = 32;
+  simt::Words4 words[2];
+
+  SALIENT_DEVICE void load(const RowLayout&, std::byte*, const std::byte* from, int) {
+    const auto* at = reinterpret_cast<const simt::Words4*>(from);
+    words[0] = simt::load_stream(at);
+    words[1] = simt::load_stream(at + 1);
+  }
+  SALIENT_DEVICE void clear() { words[0] = words[1] = {}; }
+  SALIENT_DEVICE void widen(float (&to)[kFeatures]) const {
+    SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) to[i] = simt::float_of_bits(words[i / 4].word[i % 4]);
+  }
+  SALIENT_DEVICE float scale() const { return 1; }
+};
+
+struct HalfFeatures {
+  static constexpr int kBytes = 16;
+  simt::Words4 words;
+
+  SALIENT_DEVICE void load(const RowLayout&, std::byte*, const std::byte* from, int) {
+    words = simt::load_stream(reinterpret_cast<const simt::Words4*>(from));
+  }
+  SALIENT_DEVICE void clear() { words = {}; }
+  SALIENT_DEVICE void widen(float (&to)[kFeatures]) const {
+    SALIENT_UNROLL for (int i = 0; i < kFeatures; i += 2) {
+      to[i] = simt::F16::low(words.word[i / 2]);
+      to[i + 1] = simt::F16::high(words.word[i / 2]);
+    }
+  }
+  SALIENT_DEVICE float scale() const { return 1; }
+};
+
+struct ByteFeatures {
+  static constexpr int kBytes = 8;
+  simt::Words2 words;
+  float scale_;
+
+  SALIENT_DEVICE void load(const RowLayout& layout, std::byte* page, const std::byte* from, int row) {
+    words = *reinterpret_cast<const simt::Words2*>(from);
+    scale_ = scales_of_page(layout, page)[row];
+  }
+  SALIENT_DEVICE void clear() {
+    words = {};
+    scale_ = 0;
+  }
+  /// A code plus 128 in the last bits of 2^23, or in the 8 before them, is a float that needs no conversion.
+  SALIENT_DEVICE void widen(float (&to)[kFeatures]) const {
+    constexpr uint32_t kTwo23 = 0x4b000000u;
+    SALIENT_UNROLL for (int i = 0; i < kFeatures; i += 2) {
+      const uint32_t pair = (words.word[i / 4] ^ 0x80808080u) >> (i % 4 * 8);
+      to[i] = simt::float_of_bits(simt::masked_or<0xffu, kTwo23>(pair)) - 8388736.0f;
+      to[i + 1] = simt::float_of_bits(simt::masked_or<0xff00u, kTwo23>(pair)) * (1.0f / 256) - 32896.0f;
+    }
+  }
+  SALIENT_DEVICE float scale() const { return scale_; }
+};
+
+/// What a group of lanes has of the rows after some of their keys: each lane eight features.
+template <int kRows>
+struct RowSums {
+  Total total[kRows];
+  float mixed[kRows][kFeatures] = {};
+
+  SALIENT_DEVICE void rescale(int row, float factor) {
+    SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) mixed[row][i] *= factor;
+  }
+
+  /// Joins what the lanes `mask` further on have of other keys.
+  SALIENT_DEVICE void join(int mask) {
+    SALIENT_UNROLL for (int row = 0; row < kRows; ++row) {
+      const float other_highest = simt::shuffle_xor(total[row].highest, mask);
+      const float other_sum = simt::shuffle_xor(total[row].sum, mask);
+      const float own = raise(total[row], other_highest);
+      const float other = simt::power_of_two(other_highest - finite_highest(total[row].highest));
+      total[row].sum += other * other_sum;
+      SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) mixed[row][i] =
+          own * mixed[row][i] + other * simt::shuffle_xor(mixed[row][i], mask);
+    }
+  }
+};
+
+/// A warp at work. A group of `key_lanes` lanes has a key to itself; its lane i has features [8i, 8i + 8) of
+/// the key and of its value.
+template <typename Features, int kRows, int kUnroll>
+class SplitWarp {
+ public:
+  SALIENT_DEVICE SplitWarp(const AttentionArguments& a, int kv_head, int kv_heads, int first_row)
+      : a_(a), kv_head_(kv_head), lane_(simt::lane() % a.key_lanes), group_(simt::lane() / a.key_lanes) {
+    SALIENT_UNROLL for (int r = 0; r < kRows; ++r) {
+      const bool inside = first_row + r < a.rows;
+      rows_[r] = attention_row(a, kv_head, kv_heads, inside ? first_row + r : first_row);
+      if (!inside) rows_[r].position = -1;  // sees nothing
+      const float* from = a.query + rows_[r].head * a.keys.dim + kFeatures * lane_;
+      SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) query_[r][i] =
+          kFeatures * lane_ < a.keys.dim ? from[i] : 0.0f;
+    }
+  }
+
+  SALIENT_DEVICE static int keys_at_once(const AttentionArguments& a) {
+    return kUnroll * (simt::kWarp / a.key_lanes);
+  }
+
+  /// Keys [begin, begin + keys_at_once()) as far as they are before `end`; none of them in another page.
+  SALIENT_DEVICE void add_keys(int begin, int end, RowSums<kRows>& sums) {
+    Features keys[kUnroll];
+    Features values[kUnroll];
+    load(a_.keys, begin, end, keys);
+    load(a_.values, begin, end, values);
+    float scores[kRows][kUnroll];
+    SALIENT_UNROLL for (int u = 0; u < kUnroll; ++u) multiply(keys[u], u, scores);
+    for (int mask = a_.key_lanes / 2; mask > 0; mask /= 2) {
+      SALIENT_UNROLL for (int r = 0; r < kRows; ++r) {
+        SALIENT_UNROLL for (int u = 0; u < kUnroll; ++u) scores[r][u] +=
+            simt::shuffle_xor(scores[r][u], mask);
+      }
+    }
+    SALIENT_UNROLL for (int u = 0; u < kUnroll; ++u)
+        finish_scores(keys[u].scale(), key_of(begin, u), u, scores);
+    SALIENT_UNROLL for (int r = 0; r < kRows; ++r) weigh(r, scores[r], sums);
+    SALIENT_UNROLL for (int u = 0; u < kUnroll; ++u) mix(values[u], u, scores, sums);
+  }
+
+ private:
+  SALIENT_DEVICE int key_of(int begin, int u) const {
+    return begin + u * (simt::kWarp / a_.key_lanes) + group_;
+  }
+
+  SALIENT_DEVICE void load(const RowLayout& layout, int begin, int end, Features (&to)[kUnroll]) const {
+    constexpr auto kRowsOfPage = static_cast<int>(kPageRows);
+    std::byte* page = head_of_page(layout, begin / kRowsOfPage, kv_head_);
+    SALIENT_UNROLL for (int u = 0; u < kUnroll; ++u) {
+      const int key = key_of(begin, u);
+      const int row = key % kRowsOfPage;
+      if (key < end && kFeatures * lane_ < layout.dim) {
+        to[u].load(layout, page, row_of_page(layout, page, row) + Features::kBytes * lane_, row);
+      } else {
+        to[u].clear();
+      }
+    }
+  }
+
+  SALIENT_DEVICE void multiply(const Features& key, int u, float (&scores)[kRows][kUnroll]) const {
+    float features[kFeatures];
+    key.widen(features);
+    SALIENT_UNROLL for (int r = 0; r < kRows; ++r) {
+      float sum = 0;
+      SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) sum += query_[r][i] * features[i];
+      scores[r][u] = sum;
+    }
+  }
+
+  /// Lanes without features of the key have no scale of it: they take that of the first lane.
+  SALIENT_DEVICE void finish_scores(float scale, int key, int u, float (&scores)[kRows][kUnroll]) const {
+    const float key_scale = simt::shuffle(scale, simt::lane() - lane_);
+    SALIENT_UNROLL for (int r = 0; r < kRows; ++r) {
+      const bool seen = key <= rows_[r].position && key >= rows_[r].oldest;
+      const float score = score_of(a_, scores[r][u] * key_scale, rows_[r].slope, key - rows_[r].position);
+      scores[r][u] = seen ? score : -INFINITY;
+    }
+  }
+
+  /// Scores become weights.
+  SALIENT_DEVICE void weigh(int r, float (&scores)[kUnroll], RowSums<kRows>& sums) const {
+    float highest = scores[0];
+    SALIENT_UNROLL for (int u = 1; u < kUnroll; ++u) highest = fmaxf(highest, scores[u]);
+    sums.rescale(r, raise(sums.total[r], highest));
+    const float base = finite_highest(sums.total[r].highest);
+    SALIENT_UNROLL for (int u = 0; u < kUnroll; ++u) {
+      scores[u] = simt::power_of_two(scores[u] - base);
+      sums.total[r].sum += scores[u];
+    }
+  }
+
+  SALIENT_DEVICE void mix(const Features& value, int u, const float (&weights)[kRows][kUnroll],
+                          RowSums<kRows>& sums) const {
+    float features[kFeatures];
+    value.widen(features);
+    SALIENT_UNROLL for (int r = 0; r < kRows; ++r) {
+      const float weight = weights[r][u] * value.scale();
+      SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) sums.mixed[r][i] += weight * features[i];
+    }
+  }
+
+  const AttentionArguments& a_;
+  int kv_head_;
+  int lane_;   // of the group
+  int group_;  // of the warp
+  AttentionRow rows_[kRows];
+  float query_[kRows][kFeatures];
+};
+
+template <int kRows>
+SALIENT_DEVICE void lay_out(const AttentionArguments& a, const RowSums<kRows>& sums) {
+  const int lane = simt::lane();
+  SALIENT_UNROLL for (int r = 0; r < kRows; ++r) {
+    float* to = warp_sums(a, kRows, simt::warp(), r);
+    if (lane == 0) {
+      to[0] = sums.total[r].highest;
+      to[1] = sums.total[r].sum;
+    }
+    if (lane >= a.key_lanes || kFeatures * lane >= a.values.dim) continue;
+    SALIENT_UNROLL for (int i = 0; i < kFeatures; ++i) to[2 + kFeatures * lane + i] = sums.mixed[r][i];
+  }
+}
+
+/// Grid: rows / kRows, kv heads, splits (Dao et al. 2023, "Flash-Decoding"). All heads that share a kv head
+/// are rows of one block as far as it has room for them, so that keys and values are read once for them.
+template <typename Features, int kRows, int kUnroll>
+SALIENT_DEVICE void split_attention(const AttentionArguments& a) {
+  using Worker = SplitWarp<Features, kRows, kUnroll>;
+  const int first_row = simt::block_x() * kRows;
+  const KeyRange keys = keys_of_split(a, simt::block_z(), first_row, first_row + kRows);
+  Worker worker(a, simt::block_y(), simt::grid_y(), first_row);
+  RowSums<kRows> sums;
+  const int step = Worker::keys_at_once(a);
+  for (int key = keys.begin + simt::warp() * step; key < keys.end; key += kAttentionWarps * step)
+    worker.add_keys(key, keys.end, sums);
+  for (int mask = a.key_lanes; mask < simt::kWarp; mask *= 2) sums.join(mask);
+  lay_out(a, sums);
+  simt::sync_block();
+  store_rows_of_block(a, first_row, kRows);
+}
+
+/// Grid: rows, kv heads. Splits are joined in their order.
+SALIENT_DEVICE void merge(const AttentionArguments& a) {
+  const int row = simt::block_x();
+  const int kv_head = simt::block_y();
+  const int dim = a.values.dim;
+  const int64_t first = split_index(a, kv_head, row, 0);
+  Total total;
+  for (int split = 0; split < a.splits; ++split)
+    total.highest = fmaxf(total.highest, a.totals[2 * (first + split)]);
+  const auto factor = [&](int split) {
+    return simt::power_of_two(a.totals[2 * (first + split)] - finite_highest(total.highest));
+  };
+  for (int split = 0; split < a.splits; ++split)
+    total.sum += factor(split) * a.totals[2 * (first + split) + 1];
+  const int64_t head = attention_row(a, kv_head, simt::grid_y(), row).head;
+  for (int feature = simt::thread(); feature < dim; feature += simt::block_threads()) {
+    float mixed = 0;
+    for (int split = 0; split < a.splits; ++split)
+      mixed += factor(split) * a.mixed[(first + split) * dim + feature];
+    a.output[head * dim + feature] = mixed / total.sum;
+  }
+}
+
+#define SALIENT_SPLIT_ATTENTION_KERNELS(X)                                                   \
+  X(split_attention_fp32, AttentionArguments, 128, 3, split_attention<FloatFeatures, 1, 4>)  \
+  X(split_attention_fp16, AttentionArguments, 128, 4, split_attention<HalfFeatures, 1, 8>)   \
+  X(split_attention_int8, AttentionArguments, 128, 4, split_attention<ByteFeatures, 1, 8>)   \
+  X(split_attention4_fp32, AttentionArguments, 128, 3, split_attention<FloatFeatures, 4, 4>) \
+  X(split_attention4_fp16, AttentionArguments, 128, 3, split_attention<HalfFeatures, 4, 4>)  \
+  X(split_attention4_int8, AttentionArguments, 128, 3, split_attention<ByteFeatures, 4, 8>)  \
+  X(merge_splits, AttentionArguments, 128, 1, merge)
+
+}  // namespace salient::cuda

@@ -1,0 +1,105 @@
+#include "backend/cuda/launch_queue.h"
+
+#include <gtest/gtest.h>
+
+#include "backend/cuda/device_buffer.h"
+#include "backend/cuda/product.h"
+#include "backend/cuda/simulator.h"
+
+namespace salient::test {
+namespace {
+
+using cuda::bytes_of;
+
+/// A queue over a simulated device, and a kernel that adds a bias again and again.
+class LaunchQueueTest : public testing::Test {
+ protected:
+  LaunchQueueTest() {
+    auto owned = std::make_unique<SimulatedDevice>();
+    device = owned.get();
+    queue = std::make_unique<cuda::LaunchQueue>(std::move(owned));
+    y = cuda::DeviceBuffer(*queue, 16);
+    const std::vector<float> ones(4, 1.0f);
+    bias = cuda::DeviceBuffer::of(*queue, std::span(ones));
+    queue->fill_zero(y.address(), 16);
+  }
+
+  void add(int count, int out = 4) {
+    for (int i = 0; i < count; ++i) {
+      const cuda::AddBiasArguments arguments{
+          .y = y.as<float>(), .bias = bias.as<float>(), .rows = 1, .out = out};
+      queue->launch({.kernel = cuda::kAddBias, .grid = {}, .arguments = bytes_of(arguments)});
+    }
+  }
+  std::vector<float> read() {
+    std::vector<float> values(4);
+    queue->copy_out(values.data(), y.address(), 16);
+    return values;
+  }
+
+  SimulatedDevice* device = nullptr;
+  std::unique_ptr<cuda::LaunchQueue> queue;
+  cuda::DeviceBuffer y;
+  cuda::DeviceBuffer bias;
+};
+
+TEST_F(LaunchQueueTest, ARunThatComesAgainBecomesAGraph) {
+  for (int run = 1; run <= 4; ++run) {
+    add(10);
+    EXPECT_EQ(read(), std::vector<float>(4, static_cast<float>(10 * run)));
+  }
+  EXPECT_EQ(device->graph_runs(), 2);  // the first is remembered, the second captured
+}
+
+TEST_F(LaunchQueueTest, WhatIsHeldBackRunsWithItsOwnArguments) {
+  for (int run = 0; run < 2; ++run) {
+    add(10);
+    read();
+  }
+  add(10, 2);
+  EXPECT_EQ(read(), (std::vector<float>{30, 30, 20, 20}));
+  EXPECT_EQ(device->graph_runs(), 1);
+}
+
+TEST_F(LaunchQueueTest, ARunThatGoesAnotherWayIsSentAsItIs) {
+  for (int run = 0; run < 2; ++run) {
+    add(10);
+    read();
+  }
+  add(7);
+  EXPECT_EQ(device->launches().at("product_bias"), 20);  // held
+  EXPECT_EQ(read(), std::vector<float>(4, 27.0f));
+  add(13);
+  EXPECT_EQ(read(), std::vector<float>(4, 40.0f));
+  EXPECT_EQ(device->graph_runs(), 0);
+}
+
+TEST_F(LaunchQueueTest, ShortRunsAreSentAtOnce) {
+  for (int run = 0; run < 4; ++run) {
+    add(3);
+    EXPECT_EQ(device->launches().at("product_bias"), 3 * (run + 1));
+    read();
+  }
+  EXPECT_EQ(device->graph_runs(), 0);
+}
+
+TEST_F(LaunchQueueTest, MemoryStaysUntilWhatUsesItHasRun) {
+  for (int run = 0; run < 2; ++run) {
+    add(10);
+    read();
+  }
+  const size_t before = device->used_bytes();
+  add(9);
+  {
+    const std::vector<float> twos(4, 2.0f);
+    cuda::DeviceBuffer other(*queue, 16);
+    const cuda::AddBiasArguments arguments{.y = y.as<float>(), .bias = bias.as<float>(), .rows = 1, .out = 4};
+    queue->launch({.kernel = cuda::kAddBias, .grid = {}, .arguments = bytes_of(arguments)});
+  }
+  EXPECT_EQ(device->used_bytes(), before + 16);
+  EXPECT_EQ(read(), std::vector<float>(4, 30.0f));
+  EXPECT_EQ(device->used_bytes(), before);
+}
+
+}  // namespace
+}  // namespace salient::test
