@@ -1,6 +1,6 @@
 #include "backend/cuda/driver_graph.h"
 
-#include <algorithm>
+#include <cstring>
 
 #include "base/error.h"
 
@@ -8,6 +8,9 @@ namespace salient::cuda {
 namespace {
 
 bool equal(const Grid& a, const Grid& b) { return a.x == b.x && a.y == b.y && a.z == b.z; }
+bool equal(std::span<const std::byte> a, std::span<const std::byte> b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
+}
 
 }  // namespace
 
@@ -46,7 +49,7 @@ void DriverGraph::update(Node& node, const Launch& launch) {
   if (node.kernel != launch.kernel.name)
     fail(ErrorKind::internal, "a graph with {} is run with {}", node.kernel, launch.kernel.name);
   if (equal(node.grid, launch.grid) && node.shared_bytes == launch.shared_bytes &&
-      std::ranges::equal(node.arguments, launch.arguments))
+      equal(node.arguments, launch.arguments))
     return;
   void* argument = nullptr;
   const driver::KernelNode parameters = kernels_.node(launch, argument);
