@@ -4,7 +4,7 @@
 #include <array>
 
 #include "backend/cuda/halves.h"
-#include "backend/cuda/product.cuh"
+#include "backend/cuda/linear.cuh"
 #include "base/error.h"
 #include "base/names.h"
 
@@ -35,13 +35,13 @@ std::array<KernelShape, 4> shapes_of(std::array<const char*, 4> names) {
   using Few = FewRows<Format>;
   const auto many = [&]<int tiles_n>(const char* name, int per_multiprocessor) {
     using Many = ManyRows<Format, tiles_n>;
-    return KernelShape{
-        {name, kProductThreads}, Many::kRowsW, Many::kRowsX, per_multiprocessor, 4, Many::kShared};
+    return KernelShape{{name, kLinearThreads}, Many::kRowsW, Many::kRowsX, per_multiprocessor, 4,
+                       Many::kShared};
   };
-  return {KernelShape{
-              {names[0], kProductThreads}, Few::kRows, kFewRows, 2, kProductWarps, kFewRowsShared<Format>},
-          many.template operator()<2>(names[1], 2), many.template operator()<4>(names[2], 1),
-          many.template operator()<8>(names[3], 1)};
+  return {
+      KernelShape{{names[0], kLinearThreads}, Few::kRows, kFewRows, 2, kLinearWarps, kFewRowsShared<Format>},
+      many.template operator()<2>(names[1], 2), many.template operator()<4>(names[2], 1),
+      many.template operator()<8>(names[3], 1)};
 }
 
 /// For few rows, up to 16, up to 32, and 64 at a time.
@@ -63,8 +63,8 @@ std::span<const KernelShape, 4> kernels_for(const ProductShape& shape) {
 
 const Kernel& dequantize_kernel(const ProductWeight& weight) {
   static constexpr Kernel kKernels[2][2] = {
-      {{"w4_dequantize_f16", kProductThreads}, {"w4_dequantize_bf16", kProductThreads}},
-      {{"w16_rows_f16", kProductThreads}, {"w16_rows_bf16", kProductThreads}}};
+      {{"w4_dequantize_f16", kLinearThreads}, {"w4_dequantize_bf16", kLinearThreads}},
+      {{"w16_rows_f16", kLinearThreads}, {"w16_rows_bf16", kLinearThreads}}};
   return kKernels[weight.groups > 0 ? 0 : 1][index_of(weight.half)];
 }
 
@@ -215,19 +215,19 @@ void Products::multiply_by_kernel(const ProductWeight& weight, const ProductPlan
                                 .rows;
   const void* x = few ? fragments(weight.half)
                       : halves(weight.half, plan.grid.z * rows_of_block, weight.tiles * kTileColumns);
-  const ProductArguments arguments{.weight = weight.weight.as<Words4>(),
-                                   .factors = weight.factors.as<uint32_t>(),
-                                   .x = static_cast<const Words4*>(x),
-                                   .y = y,
-                                   .bias = weight.bias.as<float>(),
-                                   .parts = parts_.as<float>(),
-                                   .counters = counters_.as<uint32_t>(),
-                                   .rows = rows_,
-                                   .out = weight.out,
-                                   .row_blocks = weight.row_blocks,
-                                   .tiles = weight.tiles,
-                                   .groups = weight.groups,
-                                   .tiles_per_group = std::max(1, weight.columns_per_group / kTileColumns)};
+  const LinearArguments arguments{.weight = weight.weight.as<Words4>(),
+                                  .factors = weight.factors.as<uint32_t>(),
+                                  .x = static_cast<const Words4*>(x),
+                                  .y = y,
+                                  .bias = weight.bias.as<float>(),
+                                  .parts = parts_.as<float>(),
+                                  .counters = counters_.as<uint32_t>(),
+                                  .rows = rows_,
+                                  .out = weight.out,
+                                  .row_blocks = weight.row_blocks,
+                                  .tiles = weight.tiles,
+                                  .groups = weight.groups,
+                                  .tiles_per_group = std::max(1, weight.columns_per_group / kTileColumns)};
   device_.launch({.kernel = plan.kernel,
                   .grid = plan.grid,
                   .shared_bytes = plan.shared_bytes,
@@ -245,7 +245,7 @@ void Products::multiply_by_library(const ProductWeight& weight, float* y) {
                                       .tiles = weight.tiles,
                                       .groups = weight.groups,
                                       .columns_per_group = weight.columns_per_group};
-  const Grid grid{.x = weight.tiles, .y = divided_up(weight.row_blocks, kProductWarps)};
+  const Grid grid{.x = weight.tiles, .y = divided_up(weight.row_blocks, kLinearWarps)};
   device_.launch({.kernel = dequantize_kernel(weight), .grid = grid, .arguments = bytes_of(arguments)});
   device_.multiply({.x = halves(weight.half, rows_, weight.in),
                     .w = dequantized_.address(),

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "backend/cuda/device_buffer.h"
+#include "backend/cuda/linear.h"
 #include "backend/cuda/packed_product.h"
-#include "backend/cuda/product.h"
 
 namespace salient::cuda {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "backend/cuda/product_layout.h"
+#include "backend/cuda/linear_layout.h"
 #include "base/error.h"
 #include "base/parallel.h"
 

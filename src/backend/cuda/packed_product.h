@@ -9,7 +9,7 @@
 
 namespace salient::cuda {
 
-/// A weight in the layout of product_layout.h, on the host.
+/// A weight in the layout of linear_layout.h, on the host.
 struct PackedProduct {
   int out;
   int in;

@@ -48,9 +48,7 @@ class RowAttention {
   SALIENT_DEVICE int first_key(int item) const {
     return keys_.begin + item / 2 * kTileKeys + simt::warp() * kKeys;
   }
-  SALIENT_DEVICE static Tile slot(int item) {
-    return {(simt::warp() * kSlots + item % kSlots) * kTileBytes};
-  }
+  SALIENT_DEVICE static Tile slot(int item) { return {(simt::warp() * kSlots + item % kSlots) * kTileBytes}; }
   SALIENT_DEVICE const RowLayout& layout_of_item(int item) const {
     return item % 2 == 0 ? a_.keys : a_.values;
   }
@@ -125,7 +123,7 @@ class RowAttention {
       SALIENT_UNROLL for (int i = 0; i < kTimes; ++i) {
         const int from = (i * kRowsAtOnce + first_row) * dim + kChunkHalves * chunk;
         codes[i] = chunk * kChunkHalves < dim ? *shared_at<simt::Words2>(tile.offset + kTileBytes / 2 + from)
-                                        : simt::Words2{};
+                                              : simt::Words2{};
       }
       simt::sync_warp();
       SALIENT_UNROLL for (int i = 0; i < kTimes; ++i) {
@@ -148,9 +146,9 @@ SALIENT_DEVICE void row_attention(const AttentionArguments& a) {
   RowAttention<kDim, kSlots>(a).run();
 }
 
-#define SALIENT_ROW_ATTENTION_KERNELS(X)                                   \
-  X(row_attention_64, AttentionArguments, 128, 3, row_attention<64, 4>)    \
-  X(row_attention_128, AttentionArguments, 128, 3, row_attention<128, 4>)  \
+#define SALIENT_ROW_ATTENTION_KERNELS(X)                                  \
+  X(row_attention_64, AttentionArguments, 128, 3, row_attention<64, 4>)   \
+  X(row_attention_128, AttentionArguments, 128, 3, row_attention<128, 4>) \
   X(row_attention_256, AttentionArguments, 128, 2, row_attention<256, 2>)
 
 }  // namespace salient::cuda

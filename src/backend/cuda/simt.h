@@ -192,19 +192,16 @@ SALIENT_DEVICE uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
 SALIENT_DEVICE float float_of_bits(uint32_t bits) { return __uint_as_float(bits); }
 SALIENT_DEVICE uint32_t bits_of_float(float value) { return __float_as_uint(value); }
 
-<<<<<<< HEAD
 /// 2^x to 2 units in the last place; numbers that are not normal become 0.
 SALIENT_DEVICE float power_of_two(float x) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 }
-=======
 /// a b, a + b and a / b as they are, where a compiler may not make one instruction of two operations.
 SALIENT_DEVICE float multiply_rounded(float a, float b) { return __fmul_rn(a, b); }
 SALIENT_DEVICE float add_rounded(float a, float b) { return __fadd_rn(a, b); }
 SALIENT_DEVICE float divide_rounded(float a, float b) { return __fdiv_rn(a, b); }
->>>>>>> cuda_C
 
 /// What this thread wrote to global memory is seen by all before what it writes from here on.
 SALIENT_DEVICE void fence() { __threadfence(); }
@@ -258,13 +255,10 @@ uint32_t fma_f16(uint32_t a, uint32_t b, uint32_t c);
 uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c);
 float float_of_bits(uint32_t bits);
 uint32_t bits_of_float(float value);
-<<<<<<< HEAD
 float power_of_two(float x);
-=======
 inline float multiply_rounded(float a, float b) { return a * b; }
 inline float add_rounded(float a, float b) { return a + b; }
 inline float divide_rounded(float a, float b) { return a / b; }
->>>>>>> cuda_C
 void fence();
 uint32_t increment(uint32_t* counter);
 

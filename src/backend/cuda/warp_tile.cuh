@@ -22,8 +22,8 @@ struct HalfTile {
   SALIENT_DEVICE int at(int row, int chunk) const {
     return offset + row * kRowBytes + ((chunk ^ (row % 8)) * 16);
   }
-  /// Of chunk c + 2 step from that of a chunk c < 2: one instruction and a constant, instead of an address for
-  /// each step, for which registers are missing.
+  /// Of chunk c + 2 step from that of a chunk c < 2: one instruction and a constant, instead of an address
+  /// for each step, for which registers are missing.
   SALIENT_DEVICE static const std::byte* at_step(int first, int step) {
     return simt::shared_memory<std::byte>() + (first ^ (step % 4 * 32)) + step / 4 * 128;
   }
@@ -143,7 +143,9 @@ class WarpTile {
   }
 
  private:
-  SALIENT_DEVICE int row_of(int tile, int i) const { return first_row_ + 16 * tile + simt::lane() / 4 + 8 * i; }
+  SALIENT_DEVICE int row_of(int tile, int i) const {
+    return first_row_ + 16 * tile + simt::lane() / 4 + 8 * i;
+  }
 
   /// Rows past the end are the last.
   SALIENT_DEVICE AttentionRow row_at(int tile, int i) const {
@@ -223,8 +225,8 @@ class WarpTile {
 
   SALIENT_DEVICE void weigh_row(int tile, int i, float factor, float (&scores)[kBlocks][4]) {
     float highest = -INFINITY;
-    SALIENT_UNROLL for (int block = 0; block < kBlocks; ++block)
-      highest = fmaxf(highest, fmaxf(scores[block][2 * i], scores[block][2 * i + 1]));
+    SALIENT_UNROLL for (int block = 0; block < kBlocks; ++block) highest =
+        fmaxf(highest, fmaxf(scores[block][2 * i], scores[block][2 * i + 1]));
     highest = fmaxf(highest, simt::shuffle_xor(highest, 1));
     highest = fmaxf(highest, simt::shuffle_xor(highest, 2));
     Total& total = totals_[tile][i];

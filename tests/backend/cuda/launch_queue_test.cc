@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "backend/cuda/device_buffer.h"
-#include "backend/cuda/product.h"
+#include "backend/cuda/linear.h"
 #include "backend/cuda/simulator.h"
 
 namespace salient::test {

@@ -1,4 +1,4 @@
-#include "backend/cuda/product.cuh"
+#include "backend/cuda/linear.cuh"
 
 #include <gtest/gtest.h>
 

@@ -4,8 +4,8 @@
 #include "backend/cuda/halves.cuh"
 #include "backend/cuda/kv_rows.cuh"
 #include "backend/cuda/largest.cuh"
+#include "backend/cuda/linear.cuh"
 #include "backend/cuda/norms.cuh"
-#include "backend/cuda/product.cuh"
 #include "backend/cuda/products.cuh"
 #include "backend/cuda/rounding_errors.cuh"
 #include "backend/cuda/row_attention.cuh"
@@ -26,9 +26,9 @@ std::span<const SimulatedKernel> simulated_kernels() {
       SALIENT_HALVES_KERNELS(SALIENT_SIMULATED)           //
       SALIENT_KV_ROWS_KERNELS(SALIENT_SIMULATED)          //
       SALIENT_LARGEST_KERNELS(SALIENT_SIMULATED)          //
+      SALIENT_LINEAR_BF16_KERNELS(SALIENT_SIMULATED)      //
+      SALIENT_LINEAR_F16_KERNELS(SALIENT_SIMULATED)       //
       SALIENT_NORM_KERNELS(SALIENT_SIMULATED)             //
-      SALIENT_PRODUCT_BF16_KERNELS(SALIENT_SIMULATED)     //
-      SALIENT_PRODUCT_F16_KERNELS(SALIENT_SIMULATED)      //
       SALIENT_PRODUCT_KERNELS(SALIENT_SIMULATED)          //
       SALIENT_ROUNDING_ERROR_KERNELS(SALIENT_SIMULATED)   //
       SALIENT_ROW_ATTENTION_KERNELS(SALIENT_SIMULATED)    //

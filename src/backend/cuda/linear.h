@@ -1,7 +1,7 @@
 #pragma once
 
 #include "backend/cuda/device.h"
-#include "backend/cuda/product_layout.h"
+#include "backend/cuda/linear_layout.h"
 
 namespace salient::cuda {
 
@@ -18,8 +18,8 @@ struct FragmentsArguments {
 };
 
 /// y [rows, out] = x W^T + bias.
-struct ProductArguments {
-  const simt::Words4* weight;  ///< see product_layout.h
+struct LinearArguments {
+  const simt::Words4* weight;  ///< see linear_layout.h
   const uint32_t* factors;     ///< [row blocks, groups, 16], see factor_place; null: the weight is in halves
   const simt::Words4* x;       ///< few rows: fragments; else halves [padded rows, padded columns]
   float* y;

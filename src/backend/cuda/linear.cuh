@@ -1,6 +1,6 @@
 #pragma once
 
-#include "backend/cuda/product.h"
+#include "backend/cuda/linear.h"
 #include "backend/cuda/simt.h"
 
 namespace salient::cuda {
@@ -9,8 +9,8 @@ using simt::BF16;
 using simt::F16;
 using simt::Words4;
 
-inline constexpr int kProductWarps = 8;
-inline constexpr int kProductThreads = kProductWarps * simt::kWarp;
+inline constexpr int kLinearWarps = 8;
+inline constexpr int kLinearThreads = kLinearWarps * simt::kWarp;
 
 /// Four registers of a left operand from the codes of one step, `code - zero` exactly. A code c is put below
 /// the exponent of a number whose last place is 1 (1024 for f16, 128 for bf16), or 16 where c stands four
@@ -113,13 +113,13 @@ SALIENT_DEVICE constexpr bool ends_group(int step) {
 
 /// Where the factors of a row block and group `group_of_tile` of a tile begin.
 template <typename Format>
-SALIENT_DEVICE int64_t factors_at(const ProductArguments& a, int row_block, int tile, int group_of_tile) {
+SALIENT_DEVICE int64_t factors_at(const LinearArguments& a, int row_block, int tile, int group_of_tile) {
   const int group = Format::kGroups > 1 ? tile * Format::kGroups + group_of_tile : tile / a.tiles_per_group;
   return (int64_t{row_block} * a.groups + group) * kTileRows;
 }
 
 /// Row blocks behind the last one read the last one: what comes of it is not stored.
-SALIENT_DEVICE int existing(const ProductArguments& a, int row_block) {
+SALIENT_DEVICE int existing(const LinearArguments& a, int row_block) {
   return row_block < a.row_blocks ? row_block : a.row_blocks - 1;
 }
 
@@ -145,7 +145,7 @@ struct OutputTile {
 
 /// Into y with the bias; with several splits into parts, and the block that comes last adds those of all, in
 /// their order, so that the result does not depend on which block that is.
-SALIENT_DEVICE void store_output(const ProductArguments& a, const OutputTile& tile) {
+SALIENT_DEVICE void store_output(const LinearArguments& a, const OutputTile& tile) {
   const int splits = simt::grid_y();
   const int64_t part = int64_t{a.rows} * a.out;
   const auto each = [&](const auto& body) {
@@ -187,7 +187,7 @@ struct FewRows {
   using Half = typename Format::Half;
   static constexpr int kRows = Format::kRowBlocks * kTileRows;
 
-  SALIENT_DEVICE static TilePart<Format> load(const ProductArguments& a, int row_block, int tile) {
+  SALIENT_DEVICE static TilePart<Format> load(const LinearArguments& a, int row_block, int tile) {
     TilePart<Format> part;
     const Words4* from = a.weight + (int64_t{row_block} * a.tiles + tile) * (Format::kWords * simt::kWarp);
     SALIENT_UNROLL
@@ -218,7 +218,7 @@ struct FewRows {
     }
   }
 
-  SALIENT_DEVICE static void sum_tiles(const ProductArguments& a, const TileRange& tiles, int first_block,
+  SALIENT_DEVICE static void sum_tiles(const LinearArguments& a, const TileRange& tiles, int first_block,
                                        float (&sums)[Format::kRowBlocks][4]) {
     // Columns of y that are not asked for compute what the last one does.
     const int row = simt::lane() / 4 < a.rows ? simt::lane() / 4 : a.rows - 1;
@@ -245,11 +245,11 @@ struct FewRows {
     }
   }
 
-  SALIENT_DEVICE static void run(const ProductArguments& a) {
+  SALIENT_DEVICE static void run(const LinearArguments& a) {
     const int first_block = simt::block_x() * Format::kRowBlocks;
     const TileRange own = share_of(0, a.tiles, simt::block_y(), simt::grid_y());
     float sums[Format::kRowBlocks][4] = {};
-    sum_tiles(a, share_of(own.begin, own.end, simt::warp(), kProductWarps), first_block, sums);
+    sum_tiles(a, share_of(own.begin, own.end, simt::warp(), kLinearWarps), first_block, sums);
     // [warp][column of y][row of W], then the sums over warps in their order.
     auto* shared = simt::shared_memory<float>() + 4;  // the first word is store_output's
     const int g = simt::lane() / 4;
@@ -262,9 +262,9 @@ struct FewRows {
             sums[r][i];
     }
     simt::sync_block();
-    for (int i = simt::thread(); i < kFewRows * kRows; i += kProductThreads) {
+    for (int i = simt::thread(); i < kFewRows * kRows; i += kLinearThreads) {
       float sum = 0;
-      for (int w = 0; w < kProductWarps; ++w) sum += shared[w * kFewRows * kRows + i];
+      for (int w = 0; w < kLinearWarps; ++w) sum += shared[w * kFewRows * kRows + i];
       shared[i] = sum;  // read by this thread alone so far
     }
     simt::sync_block();
@@ -278,7 +278,7 @@ struct FewRows {
 
 /// Shared memory that a block of FewRows asks for.
 template <typename Format>
-inline constexpr size_t kFewRowsShared = 16 + size_t{kProductWarps} * kFewRows* FewRows<Format>::kRows *
+inline constexpr size_t kFewRowsShared = 16 + size_t{kLinearWarps} * kFewRows* FewRows<Format>::kRows *
                                                   sizeof(float);
 
 /// More rows: kTilesN tiles of 8 rows of x at once, by mma in registers, with W and x arriving in shared
@@ -291,13 +291,13 @@ struct ManyRows {
   using Half = typename Format::Half;
   static constexpr int kTilesN = tiles_n;
   static constexpr int kRowsX = tiles_n * 8;
-  static constexpr int kRowsW = kProductWarps * Format::kRowBlocks * kTileRows;
+  static constexpr int kRowsW = kLinearWarps * Format::kRowBlocks * kTileRows;
   static constexpr int kStages = 4;
   static constexpr int kChunks = kTileColumns / kChunkColumns;
   /// Of a stage, in pieces of 16 bytes.
-  static constexpr int kWeightPieces = kProductWarps * Format::kRowBlocks * Format::kWords * simt::kWarp;
+  static constexpr int kWeightPieces = kLinearWarps * Format::kRowBlocks * Format::kWords * simt::kWarp;
   static constexpr int kFactorPieces =
-      Format::kScaled ? kProductWarps * Format::kRowBlocks * Format::kGroups * 4 : 0;
+      Format::kScaled ? kLinearWarps * Format::kRowBlocks * Format::kGroups * 4 : 0;
   static constexpr int kInputPieces = kRowsX * kChunks;
   static constexpr int kStagePieces = kWeightPieces + kFactorPieces + kInputPieces;
   static constexpr size_t kStageBytes = size_t{kStagePieces} * 16;
@@ -310,7 +310,7 @@ struct ManyRows {
     return simt::shared_memory<Words4>() + index % kStages * kStagePieces;
   }
 
-  SALIENT_DEVICE static void copy_weight(const ProductArguments& a, int tile, int warp_block, Words4* to) {
+  SALIENT_DEVICE static void copy_weight(const LinearArguments& a, int tile, int warp_block, Words4* to) {
     SALIENT_UNROLL
     for (int r = 0; r < Format::kRowBlocks; ++r) {
       const int row_block = existing(a, warp_block + r);
@@ -323,7 +323,7 @@ struct ManyRows {
   }
 
   /// Four pieces for each row block and group, by as many lanes.
-  SALIENT_DEVICE static void copy_factors(const ProductArguments& a, int tile, int warp_block, Words4* to) {
+  SALIENT_DEVICE static void copy_factors(const LinearArguments& a, int tile, int warp_block, Words4* to) {
     constexpr int kPieces = Format::kRowBlocks * Format::kGroups * 4;
     static_assert(kPieces <= simt::kWarp, "one piece a lane");
     if (simt::lane() >= kPieces) return;
@@ -333,10 +333,10 @@ struct ManyRows {
     simt::copy_async(to + kWeightPieces + simt::warp() * kPieces + simt::lane(), from);
   }
 
-  SALIENT_DEVICE static void copy_input(const ProductArguments& a, int tile, Words4* to) {
+  SALIENT_DEVICE static void copy_input(const LinearArguments& a, int tile, Words4* to) {
     const Words4* from = a.x + int64_t{simt::block_z()} * kRowsX * (a.tiles * kChunks) + tile * kChunks;
     SALIENT_UNROLL
-    for (int first = 0; first < kInputPieces; first += kProductThreads) {
+    for (int first = 0; first < kInputPieces; first += kLinearThreads) {
       const int i = first + simt::thread();
       if (i >= kInputPieces) break;
       const int row = i / kChunks;
@@ -346,7 +346,7 @@ struct ManyRows {
     }
   }
 
-  SALIENT_DEVICE static void begin_copies(const ProductArguments& a, const TileRange& tiles, int tile,
+  SALIENT_DEVICE static void begin_copies(const LinearArguments& a, const TileRange& tiles, int tile,
                                           int warp_block) {
     if (tile < tiles.end) {
       Words4* to = stage(tile - tiles.begin);
@@ -418,7 +418,7 @@ struct ManyRows {
       fold<Format>(part.factors[step * Format::kGroups / kTileSteps], products[n], sums[n]);
   }
 
-  SALIENT_DEVICE static void sum_tiles(const ProductArguments& a, const TileRange& tiles, int warp_block,
+  SALIENT_DEVICE static void sum_tiles(const LinearArguments& a, const TileRange& tiles, int warp_block,
                                        float (&sums)[Format::kRowBlocks][kTilesN][4]) {
     SALIENT_UNROLL
     for (int i = 0; i < kStages - 1; ++i) begin_copies(a, tiles, tiles.begin + i, warp_block);
@@ -432,7 +432,7 @@ struct ManyRows {
     simt::sync_block();  // shared memory is free for what comes out
   }
 
-  SALIENT_DEVICE static void run(const ProductArguments& a) {
+  SALIENT_DEVICE static void run(const LinearArguments& a) {
     const int first_block = simt::block_x() * (kRowsW / kTileRows);
     const int warp_block = first_block + simt::warp() * Format::kRowBlocks;
     float sums[Format::kRowBlocks][kTilesN][4] = {};
@@ -485,7 +485,7 @@ SALIENT_DEVICE void add_bias(const AddBiasArguments& a) {
 template <typename T>
 SALIENT_DEVICE void unpack_halves(const DequantizeArguments& a) {
   const int tile = simt::block_x();
-  const int row_block = simt::block_y() * kProductWarps + simt::warp();
+  const int row_block = simt::block_y() * kLinearWarps + simt::warp();
   if (row_block * kTileRows >= a.out) return;
   const Words4* from = a.weight + (int64_t{row_block} * a.tiles + tile) * (kTileSteps * simt::kWarp);
   SALIENT_UNROLL
@@ -504,7 +504,7 @@ SALIENT_DEVICE void unpack_halves(const DequantizeArguments& a) {
 template <typename T>
 SALIENT_DEVICE void dequantize(const DequantizeArguments& a) {
   const int tile = simt::block_x();
-  const int row_block = simt::block_y() * kProductWarps + simt::warp();
+  const int row_block = simt::block_y() * kLinearWarps + simt::warp();
   const int g = simt::lane() / 4;
   const int t = simt::lane() % 4;
   if (row_block * kTileRows >= a.out) return;
@@ -529,22 +529,22 @@ SALIENT_DEVICE void dequantize(const DequantizeArguments& a) {
   }
 }
 
-#define SALIENT_PRODUCT_MANY(X, name, ...)                                          \
-  X(name##_16, ProductArguments, kProductThreads, 2, ManyRows<__VA_ARGS__, 2>::run) \
-  X(name##_32, ProductArguments, kProductThreads, 1, ManyRows<__VA_ARGS__, 4>::run) \
-  X(name##_64, ProductArguments, kProductThreads, 1, ManyRows<__VA_ARGS__, 8>::run)
-#define SALIENT_PRODUCT_KERNELS_OF(X, half, T)                                             \
-  X(fragments_##half, FragmentsArguments, 256, 1, to_fragments<T>)                         \
-  X(w4_dequantize_##half, DequantizeArguments, kProductThreads, 1, dequantize<T>)          \
-  X(w16_rows_##half, DequantizeArguments, kProductThreads, 1, unpack_halves<T>)            \
-  X(w4_gemv_##half, ProductArguments, kProductThreads, 2, FewRows<FourBit<T, 1>>::run)     \
-  X(w4_gemv_g32_##half, ProductArguments, kProductThreads, 2, FewRows<FourBit<T, 2>>::run) \
-  X(w16_gemv_##half, ProductArguments, kProductThreads, 2, FewRows<SixteenBit<T>>::run)    \
-  SALIENT_PRODUCT_MANY(X, w4_gemm_##half, FourBit<T, 1>)                                   \
-  SALIENT_PRODUCT_MANY(X, w4_gemm_g32_##half, FourBit<T, 2>)                               \
-  SALIENT_PRODUCT_MANY(X, w16_gemm_##half, SixteenBit<T>)
-#define SALIENT_PRODUCT_F16_KERNELS(X) \
-  SALIENT_PRODUCT_KERNELS_OF(X, f16, F16) X(product_bias, AddBiasArguments, 256, 1, add_bias)
-#define SALIENT_PRODUCT_BF16_KERNELS(X) SALIENT_PRODUCT_KERNELS_OF(X, bf16, BF16)
+#define SALIENT_LINEAR_MANY(X, name, ...)                                         \
+  X(name##_16, LinearArguments, kLinearThreads, 2, ManyRows<__VA_ARGS__, 2>::run) \
+  X(name##_32, LinearArguments, kLinearThreads, 1, ManyRows<__VA_ARGS__, 4>::run) \
+  X(name##_64, LinearArguments, kLinearThreads, 1, ManyRows<__VA_ARGS__, 8>::run)
+#define SALIENT_LINEAR_KERNELS_OF(X, half, T)                                            \
+  X(fragments_##half, FragmentsArguments, 256, 1, to_fragments<T>)                       \
+  X(w4_dequantize_##half, DequantizeArguments, kLinearThreads, 1, dequantize<T>)         \
+  X(w16_rows_##half, DequantizeArguments, kLinearThreads, 1, unpack_halves<T>)           \
+  X(w4_gemv_##half, LinearArguments, kLinearThreads, 2, FewRows<FourBit<T, 1>>::run)     \
+  X(w4_gemv_g32_##half, LinearArguments, kLinearThreads, 2, FewRows<FourBit<T, 2>>::run) \
+  X(w16_gemv_##half, LinearArguments, kLinearThreads, 2, FewRows<SixteenBit<T>>::run)    \
+  SALIENT_LINEAR_MANY(X, w4_gemm_##half, FourBit<T, 1>)                                  \
+  SALIENT_LINEAR_MANY(X, w4_gemm_g32_##half, FourBit<T, 2>)                              \
+  SALIENT_LINEAR_MANY(X, w16_gemm_##half, SixteenBit<T>)
+#define SALIENT_LINEAR_F16_KERNELS(X) \
+  SALIENT_LINEAR_KERNELS_OF(X, f16, F16) X(product_bias, AddBiasArguments, 256, 1, add_bias)
+#define SALIENT_LINEAR_BF16_KERNELS(X) SALIENT_LINEAR_KERNELS_OF(X, bf16, BF16)
 
 }  // namespace salient::cuda

@@ -1,0 +1,5 @@
+#include "backend/cuda/linear.cuh"
+
+namespace salient::cuda {
+SALIENT_LINEAR_BF16_KERNELS(SALIENT_GLOBAL)
+}  // namespace salient::cuda
