@@ -10,9 +10,8 @@
 //
 // Tensor cores cut off what their sums cannot hold, always towards zero, and a long chain of them drifts
 // (Ootomo & Yokota 2022). So with three planes each step of 16 is summed up from zero and added by the
-// multiprocessor, which rounds to nearest: 4 additions beside 6 matrix products. The price of exactness is
-// then six times the products of bf16: at 60 % of the peak of mma.sync 30 TFLOP/s on an A100, whose f32 units
-// do 19 at most, and 60 on an H100.
+// multiprocessor, which rounds to nearest: 4 additions beside 6 matrix products. These six are the bound: a
+// sixth of the products of bf16, 52 TFLOP/s on an A100, whose f32 units do 19.
 //
 // A block of 8 warps has 128 x 128 results, 64 x 32 a warp. The next 32 columns and rows of a and b are on
 // their way into registers while the last ones are multiplied, and go as planes to the other half of shared
@@ -342,7 +341,8 @@ SALIENT_DEVICE void store_segment(const FormArguments& f, int row, int column, c
 template <int kPlanes>
 SALIENT_DEVICE void form_of_tile(const FormArguments& f) {
   const int row = simt::block_y() * kProductTile;
-  const int column = simt::block_x() * kProductTile;
+  // The last tiles have the longest way: they begin first.
+  const int column = (simt::grid_x() - 1 - simt::block_x()) * kProductTile;
   const DepthRange range = form_range(f, column);
   OperandTile<kPlanes, true> a({f.x, f.columns}, row, f.rows, range.begin, 0);
   OperandTile<kPlanes, true> b({f.symmetric, f.columns}, column, f.columns, range.begin, range.group);

@@ -6,8 +6,7 @@
 #include "backend/cuda/rounding_errors.h"
 
 // Both kernels read W once from memory and write D once; the whole-row one reads it a second time from a
-// cache. The divisions are exact ones, some 20 instructions a weight together, which a multiprocessor does
-// about as fast as memory brings the next weights.
+// cache. What they compute is mostly two exact divisions a weight. Memory is to be the bound.
 
 namespace salient::cuda {
 
