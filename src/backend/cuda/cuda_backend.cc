@@ -5,12 +5,13 @@
 
 #include "backend/checks.h"
 #include "backend/cuda/attention.h"
-#include "backend/cuda/cuda_memory.h"
 #include "backend/cuda/elementwise.h"
 #include "backend/cuda/launch_queue.h"
 #include "backend/cuda/norms.h"
 #include "backend/cuda/page_tables.h"
+#include "backend/cuda/quantizer.h"
 #include "backend/cuda/rows.h"
+#include "backend/cuda/tensor_access.h"
 #include "base/error.h"
 #include "base/stopwatch.h"
 
@@ -49,8 +50,8 @@ class CudaBackend final : public Backend {
  public:
   CudaBackend(std::unique_ptr<Device> device, const CudaBackendOptions& options)
       : half_(options.half),
-        memory_(std::make_shared<CudaMemory>(std::make_unique<LaunchQueue>(std::move(device)))),
-        products_(memory_->device()),
+        access_(std::make_unique<LaunchQueue>(std::move(device))),
+        products_(access_.memory()->device()),
         cpu_(make_cpu_backend()) {
     products_.force(options.family);
   }
@@ -89,55 +90,55 @@ class CudaBackend final : public Backend {
                    Tensor& y) override;
   bool all_finite(const Tensor& x) override;
   void accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) override {
-    cpu_->accumulate_gram(x, precision, gram);
+    check_gram(x, gram);
+    cuda::accumulate_gram(access_, x, precision, gram);
   }
   void quadratic_form(const Tensor& x, const Tensor& symmetric, std::span<double> result) override {
-    cpu_->quadratic_form(x, symmetric, result);
+    check_quadratic_form(x, symmetric, result.size());
+    cuda::quadratic_form(access_, x, symmetric, result);
   }
   void rounding_loss(const RoundingLossProblem& problem, std::span<double> result) override {
-    cpu_->rounding_loss(problem, result);
+    check_rounding_loss(problem, result.size(), 1);
+    cuda::rounding_loss(access_, problem, problem.weight.dim(1), result);
   }
   void rounding_loss_by_group(const RoundingLossProblem& problem, std::span<double> result) override {
-    cpu_->rounding_loss_by_group(problem, result);
+    const int64_t columns = problem.weight.dim(1);
+    check_rounding_loss(problem, result.size(), group_count(problem.rule.scheme, columns));
+    cuda::rounding_loss(access_, problem, group_width(problem.rule.scheme, columns), result);
   }
-  bool factorize(Tensor& symmetric) override { return cpu_->factorize(symmetric); }
-  bool solve(Tensor& symmetric, Tensor& rows) override { return cpu_->solve(symmetric, rows); }
+  bool factorize(Tensor& symmetric) override {
+    check_square("matrix of a factorization", symmetric);
+    return cuda::factorize(access_, symmetric);
+  }
+  bool solve(Tensor& symmetric, Tensor& rows) override {
+    check_solve(symmetric, rows);
+    return cuda::solve(access_, symmetric, rows);
+  }
   void accumulate_product(const Tensor& a, const Tensor& b, MatmulPrecision precision,
                           Tensor& result) override {
-    cpu_->accumulate_product(a, b, precision, result);
+    check_product(a, b, result);
+    cuda::accumulate_product(access_, {a, b}, precision, result);
   }
   void round_compensated(const CompensationProblem& problem, QuantizedWeight& result) override {
-    cpu_->round_compensated(problem, result);
+    check_compensation(problem, result);
+    cuda::round_compensated(access_, problem, result);
   }
   void sweep_codes(const CodeSweepProblem& problem, QuantizedWeight& result) override {
     cpu_->sweep_codes(problem, result);
   }
 
  private:
-  // Addresses are taken before the device is: a tensor that has to be brought to it takes it, too.
-  const float* read(const Tensor& tensor) const {
-    return static_cast<const float*>(tensor.device_read(memory_));
-  }
-  float* update(Tensor& tensor) const { return static_cast<float*>(tensor.device_update(memory_)); }
-  float* write(Tensor& tensor) const { return static_cast<float*>(tensor.device_write(memory_)); }
-
-  /// Runs body(device) while no other thread uses it.
+  const float* read(const Tensor& tensor) const { return access_.read(tensor); }
+  float* update(Tensor& tensor) const { return access_.update(tensor); }
+  float* write(Tensor& tensor) const { return access_.write(tensor); }
   template <typename Body>
-  auto on_device(const Body& body) {
-    const std::lock_guard lock(memory_->mutex());
-    return body(memory_->device());
-  }
-  /// A copy of `values` for launches that follow. Behind them its memory may be given back.
-  template <typename T>
-  DeviceBuffer sent(Device& device, std::span<const T> values) {
-    DeviceBuffer buffer(device, values.size_bytes());
-    write_bytes(device, std::as_bytes(values), buffer.address());
-    return buffer;
+  auto on_device(const Body& body) const {
+    return access_.run(body);
   }
   bool attend_on_device(const AttentionProblem& problem);
 
   HalfType half_;
-  std::shared_ptr<CudaMemory> memory_;
+  TensorAccess access_;
   Products products_;
   PageTables tables_;
   DeviceBuffer workspace_;
@@ -145,13 +146,13 @@ class CudaBackend final : public Backend {
 };
 
 std::string CudaBackend::description() const {
-  const DeviceProperties& device = memory_->device().properties();
+  const DeviceProperties& device = access_.properties();
   return fmt::format("cuda: {} (sm_{}), {} operands", device.name, device.compute_capability,
                      half_ == HalfType::f16 ? "fp16" : "bf16");
 }
 
 std::string CudaBackend::arithmetic() const {
-  return fmt::format("cuda: sm_{}, {} operands", memory_->device().properties().compute_capability,
+  return fmt::format("cuda: sm_{}, {} operands", access_.properties().compute_capability,
                      half_ == HalfType::f16 ? "fp16" : "bf16");
 }
 
@@ -213,7 +214,7 @@ void CudaBackend::linears(std::span<const LinearOutput> outputs, const Tensor& x
 
 void CudaBackend::embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) {
   check_embed(table, tokens, y);
-  const void* rows = table.device_read(memory_);
+  const void* rows = table.device_read(access_.memory());
   float* to = write(y);
   on_device([&](Device& device) {
     const DeviceBuffer ids = sent(device, tokens);
@@ -351,7 +352,8 @@ void CudaBackend::store_rows(const KvStore& problem) {
   if (!supports_store(format)) return cpu_->store_rows(problem);
   const float* rows = read(problem.x);
   const int64_t count = problem.x.dim(0);
-  const auto addresses = addresses_of(problem.pages.blocks, memory_, {problem.first, problem.first + count});
+  const auto addresses =
+      addresses_of(problem.pages.blocks, access_.memory(), {problem.first, problem.first + count});
   on_device([&](Device& device) {
     cuda::store_rows(device, {.count = count,
                               .first = problem.first,
@@ -406,12 +408,12 @@ bool CudaBackend::attend_on_device(const AttentionProblem& problem) {
   if (paged) {
     asked.keys = {.format = problem.cache->keys.format, .offset = problem.cache->keys.offset};
     asked.values = {.format = problem.cache->values.format, .offset = problem.cache->values.offset};
-    addresses = addresses_of(problem.cache->keys.blocks, memory_, {});
+    addresses = addresses_of(problem.cache->keys.blocks, access_.memory(), {});
   } else {
     asked.keys.rows = read(problem.keys);
     asked.values.rows = read(problem.values);
   }
-  const AttentionPlan plan = plan_attention(asked, memory_->device().properties());
+  const AttentionPlan plan = plan_attention(asked, access_.properties());
   if (plan.kernel == nullptr) return false;
   asked.output = write(problem.output);
   on_device([&](Device& device) {
