@@ -37,8 +37,7 @@ void HiddenStore::write(int64_t begin, const Tensor& rows) {
   const Tensor stored = storage_ == HiddenStates::f32 ? rows : rows.to(DType::bf16);
   if (file_) return file_->write(offset(begin), {stored.bytes(), stored.byte_size()});
   Tensor target = memory_.slice(begin, end);
-  if (target.bytes() != stored.bytes())
-    std::memcpy(target.mutable_bytes(), stored.bytes(), stored.byte_size());
+  if (!target.aliases(stored)) std::memcpy(target.mutable_bytes(), stored.bytes(), stored.byte_size());
 }
 
 Tensor HiddenStore::gather(std::span<const int32_t> chosen) const {
@@ -47,8 +46,7 @@ Tensor HiddenStore::gather(std::span<const int32_t> chosen) const {
     size_t end = begin + 1;
     while (end < chosen.size() && chosen[end] == chosen[end - 1] + 1) ++end;
     const Tensor run = read(chosen[begin], chosen[end - 1] + 1);
-    Tensor target = result.slice(static_cast<int64_t>(begin), static_cast<int64_t>(end));
-    std::memcpy(target.mutable_bytes(), run.bytes(), run.byte_size());
+    copy_rows(run, result, static_cast<int64_t>(begin));
     begin = end;
   }
   return result;

@@ -84,6 +84,9 @@ class Tensor {
   int64_t element_count() const { return salient::element_count(shape_); }
   size_t byte_size() const { return static_cast<size_t>(element_count()) * salient::byte_size(dtype_); }
 
+  /// Whether it begins at the same place of the same memory.
+  bool aliases(const Tensor& other) const { return data_ == other.data_; }
+
   /// Good until a device writes the memory.
   const std::byte* bytes() const {
     if (memory_ != nullptr) memory_->read_on_host();
@@ -113,7 +116,7 @@ class Tensor {
   /// The same for elements that are changed; the host's are stale from now on. Errors: internal for a view.
   void* device_update(const std::shared_ptr<DeviceMemory>& device);
   /// The same where each element is written and none read: they need not be current. What a slice leaves of
-  /// its memory is kept.
+  /// its memory is kept. A tensor that is read as well, under another name, is to be asked for that first.
   void* device_write(const std::shared_ptr<DeviceMemory>& device);
 
  private:

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "support/counting_device.h"
 #include "support/error_matcher.h"
 #include "support/random.h"
 #include "support/temporary_directory.h"
@@ -10,6 +11,7 @@
 namespace salient {
 namespace {
 
+using ::testing::Each;
 using ::testing::HasSubstr;
 
 bool same(const Tensor& a, const Tensor& b) {
@@ -48,6 +50,20 @@ TEST_P(HiddenStoreTest, BorrowedRowsAreWrittenBack) {
   store_.write(4, rows);
   EXPECT_TRUE(same(store_.read(4, 9), kept(changed)));
   EXPECT_FALSE(same(before, store_.read(4, 9)));
+  EXPECT_TRUE(same(store_.read(9, 20), kept(all.slice(9, 20))));
+}
+
+TEST_P(HiddenStoreTest, RowsThatADeviceChangedAreWrittenBack) {
+  const auto device = std::make_shared<CountingDevice>();
+  const Tensor all = random_tensor({20, 48}, 1);
+  store_.write(0, all);
+  Tensor rows = store_.borrow(4, 9);
+  std::fill_n(static_cast<float*>(rows.device_write(device)), rows.element_count(), 0.5f);
+  device->counts();
+  store_.write(4, rows);
+  const bool in_place = GetParam() == HiddenStates::f32;
+  EXPECT_EQ(device->counts(), (CountingDevice::Counts{.downloads = in_place ? 0 : 1}));
+  EXPECT_THAT(store_.read(4, 9).values<float>(), Each(0.5f));
   EXPECT_TRUE(same(store_.read(9, 20), kept(all.slice(9, 20))));
 }
 

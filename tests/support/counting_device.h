@@ -1,8 +1,10 @@
 #pragma once
 
+#include <chrono>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -32,11 +34,13 @@ class CountingDevice final : public DeviceMemory {
     allocated_.erase(address);
   }
   void upload(void* to, const std::byte* from, size_t bytes) override {
+    take_time();
     const std::lock_guard lock(mutex_);
     std::memcpy(to, from, bytes);
     ++counts_.uploads;
   }
   void download(std::byte* to, const void* from, size_t bytes) override {
+    take_time();
     const std::lock_guard lock(mutex_);
     std::memcpy(to, from, bytes);
     ++counts_.downloads;
@@ -52,6 +56,9 @@ class CountingDevice final : public DeviceMemory {
   size_t allocations() const { return allocated_.size(); }
 
  private:
+  /// So that threads which should wait for one another, and do not, meet here.
+  static void take_time() { std::this_thread::sleep_for(std::chrono::microseconds(100)); }
+
   std::mutex mutex_;
   std::map<void*, std::vector<std::byte>> allocated_;
   Counts counts_;

@@ -104,13 +104,15 @@ KvRows rows_of(const CpuKernels& kernels, const KvPages& pages, const KvRange& r
   }
   auto* out = scratch<float>(use, range.count * dim);
   for (int64_t position = range.first; position < end;) {
-    const int64_t row = position % kPageRows;
-    const int64_t done = position - range.first;
-    const int64_t count = std::min({kPageRows - row, end - position, kRowsAtOnce});
-    prefetch_rows(next, done, count);
     const PageSource page{pages.head(position / kPageRows, range.head), pages.format};
-    expand(kernels, page, {range.head, row, count}, out + done * dim);
-    position += count;
+    const int64_t page_end = std::min(end, (position / kPageRows + 1) * kPageRows);
+    while (position < page_end) {
+      const int64_t done = position - range.first;
+      const int64_t count = std::min(page_end - position, kRowsAtOnce);
+      prefetch_rows(next, done, count);
+      expand(kernels, page, {range.head, position % kPageRows, count}, out + done * dim);
+      position += count;
+    }
   }
   return {out, dim};
 }
@@ -124,8 +126,9 @@ void store_rows(const CpuKernels& kernels, const KvStore& problem) {
   parallel_for(static_cast<size_t>(problem.x.dim(0)), grain, [&](size_t begin, size_t end) {
     for (auto i = static_cast<int64_t>(begin); i < static_cast<int64_t>(end); ++i) {
       const int64_t position = problem.first + i;
+      std::byte* heads = pages.mutable_head(position / kPageRows, 0);
       for (int64_t head = 0; head < pages.format.heads; ++head) {
-        const PageTarget page{pages.mutable_head(position / kPageRows, head), pages.format};
+        const PageTarget page{heads + static_cast<size_t>(head) * pages.format.head_bytes(), pages.format};
         store(kernels, x + i * features + head * dim, page, position % kPageRows);
       }
     }
