@@ -208,6 +208,9 @@ struct OneshotOptions {
   /// rest: symmetry, groups, and with which number of bits the head is stored. Needs AWQ and pack_quantized.
   std::optional<double> target_bits{};
 
+  /// What runs the model, searches and rounds: "cpu", "cuda" (the first GPU), "cuda:N", or "auto": the first GPU
+  /// that works, else the CPU. What lies in between layers, and the checks of a layer, are the CPU's.
+  std::string device = "cpu";
   uint64_t shard_size = 5'000'000'000;
   bool overwrite = false;
 

@@ -457,6 +457,11 @@ void add_search_options(CLI::App& command, QuantizeArguments& arguments) {
           "Arithmetic of the calibration pass: auto (default; bf16 where the CPU multiplies it) or f32")
       ->check(CLI::IsMember({"auto", "f32"}));
   command
+      .add_option("--device", arguments.options.device,
+                  "What runs the model, searches and rounds: cpu (default), cuda (the first GPU), cuda:N, or "
+                  "auto: the first GPU that works, else the CPU")
+      ->check(not_empty);
+  command
       .add_option("--moe-calibrate", arguments.experts,
                   "Tokens that an expert's statistics come from: all (default) or those routed to it")
       ->check(CLI::IsMember({"all", "routed"}));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "backend/cuda/driver.h"
 #include "base/cancellation.h"
 #include "base/error.h"
 #include "quant/packing.h"
@@ -216,6 +217,18 @@ PlannedLayer plan_layer(const Job& job, int64_t layer) {
   return planned;
 }
 
+/// On a GPU products are of halves: more digits than bf16 has, fewer than f32.
+std::unique_ptr<Backend> calibration_backend(const OneshotOptions& options, MatmulPrecision precision) {
+  const bool perhaps = options.device == "auto";
+  const bool has_gpu = perhaps && cuda::query_cuda().why_not.empty();
+  if (options.device == "cpu" || (perhaps && !has_gpu))
+    return make_cpu_backend({.precision = precision, .repack = false});
+  if (options.calibration.precision == CalibrationPrecision::f32) {
+    fail(ErrorKind::invalid_argument, "precision f32 is for the CPU, not for device \"{}\"", options.device);
+  }
+  return make_backend({.device = perhaps ? "cuda" : options.device});
+}
+
 }  // namespace
 
 Job::Job(const OneshotOptions& options, SelfData self)
@@ -231,7 +244,7 @@ Job::Job(const OneshotOptions& options, SelfData self)
       self_memory(self_data_memory(options, weights)),
       precision(options.calibration.precision == CalibrationPrecision::f32 ? MatmulPrecision::f32
                                                                            : MatmulPrecision::bf16),
-      backend(make_cpu_backend({.precision = precision, .repack = false})),
+      backend(calibration_backend(options, precision)),
       exact(make_cpu_backend({.precision = MatmulPrecision::f32, .repack = false})) {}
 
 std::optional<DType> storage_type(const Job& job) {

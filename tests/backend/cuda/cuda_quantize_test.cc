@@ -1,0 +1,86 @@
+// A layer quantized on the simulated device, beside the CPU.
+#include <gtest/gtest.h>
+
+#include "awq/awq.h"
+#include "awq/mapping.h"
+#include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/simulator.h"
+#include "support/temporary_directory.h"
+#include "support/tiny_model.h"
+
+namespace salient {
+namespace {
+
+class CudaQuantizer : public testing::Test {
+ protected:
+  CudaQuantizer() {
+    TinyModel{}.write(directory());
+    weights_ = std::make_unique<ModelWeights>(directory());
+    for (const auto& slot : weights_->spec().linears(0))
+      linears_[slot.id] = {.scheme = {.symmetric = false, .group_size = 32}};
+    mappings_ = default_mappings(weights_->spec(), 0);
+  }
+  std::string directory() const { return (scratch_.path() / "model").string(); }
+
+  QuantizedLayer quantize(Backend& backend, const AwqModifier& settings) {
+    const LayerJob job{.backend = backend,
+                       .exact = *cpu_,
+                       .spec = weights_->spec(),
+                       .layer = 0,
+                       .linears = linears_,
+                       .mappings = mappings_};
+    LayerStream stream({.backend = backend, .weights = *weights_, .windows = windows_});
+    return quantize_layer(job, settings, weights_->layer(0), stream);
+  }
+
+  /// Share of codes that differ.
+  static double difference(const LayerWeights& a, const LayerWeights& b) {
+    double differing = 0;
+    double all = 0;
+    for (const auto& [id, linear] : a.linears) {
+      const QuantizedWeight& mine = *linear.quantized;
+      const QuantizedWeight& other = *b[id].quantized;
+      for (int64_t row = 0; row < mine.out_features; ++row) {
+        for (int64_t column = 0; column < mine.in_features; ++column, ++all)
+          differing += mine.code(row, column) != other.code(row, column) ? 1 : 0;
+      }
+    }
+    return differing / all;
+  }
+
+  void expect_alike(const AwqModifier& settings) {
+    auto device = std::make_unique<test::SimulatedDevice>();
+    const test::SimulatedDevice& counts = *device;
+    const auto cuda = cuda::make_cuda_backend(std::move(device), {});
+    const QuantizedLayer expected = quantize(*cpu_, settings);
+    const QuantizedLayer found = quantize(*cuda, settings);
+    ASSERT_EQ(found.report.mappings.size(), expected.report.mappings.size());
+    for (size_t i = 0; i < found.report.mappings.size(); ++i) {
+      const auto& mine = found.report.mappings[i];
+      const auto& other = expected.report.mappings[i];
+      EXPECT_NEAR(mine.loss_after, other.loss_after, 0.02 * other.loss_after) << mine.mapping;
+    }
+    EXPECT_NEAR(found.report.clip_loss_after, expected.report.clip_loss_after,
+                0.02 * expected.report.clip_loss_after);
+    EXPECT_LT(difference(found.weights, expected.weights), 0.05);
+    EXPECT_GT(counts.launches().count("errors_of_groups"), 0u);
+  }
+
+  TemporaryDirectory scratch_;
+  std::unique_ptr<Backend> cpu_ = make_cpu_backend();
+  std::unique_ptr<ModelWeights> weights_;
+  PerLinear<LinearRounding> linears_;
+  std::vector<ResolvedMapping> mappings_;
+  std::vector<std::vector<int32_t>> windows_ = random_windows(4, 20, 96);
+};
+
+TEST_F(CudaQuantizer, FindsTheScalesAndClipsOfTheCpu) { expect_alike({}); }
+
+TEST_F(CudaQuantizer, RoundsWithCompensationLikeTheCpu) {
+  AwqModifier settings;
+  settings.rounding = Rounding::compensated;
+  expect_alike(settings);
+}
+
+}  // namespace
+}  // namespace salient
