@@ -39,8 +39,9 @@ std::unique_ptr<Backend> make_cpu(const BackendChoice& choice, ActivationMode ac
 std::unique_ptr<Backend> make_cuda(const BackendChoice& choice, int ordinal, ActivationMode activations) {
   const cuda::KernelChoice kernel = cuda::kernel_by_name(choice.kernel);
   const auto half = activations == ActivationMode::bf16 ? cuda::HalfType::bf16 : cuda::HalfType::f16;
-  auto backend =
-      cuda::make_cuda_backend(cuda::open_cuda_device(ordinal), {.half = half, .family = kernel.family});
+  auto backend = cuda::make_cuda_backend(
+      cuda::open_cuda_device(ordinal),
+      {.half = half, .family = kernel.family, .measure = true, .table_file = cuda::default_table_file()});
   if (const std::string wrong = cuda::self_check(*backend); !wrong.empty())
     fail(ErrorKind::internal, "{}: {}", backend->description(), wrong);
   note(choice, backend->description() + ", " + kernel.note);

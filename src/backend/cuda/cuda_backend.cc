@@ -54,6 +54,12 @@ class CudaBackend final : public Backend {
         products_(access_.memory()->device()),
         cpu_(make_cpu_backend()) {
     products_.force(options.family);
+    if (!options.measure) return;
+    const DeviceProperties& properties = access_.properties();
+    table_.emplace(options.table_file,
+                   fmt::format("{}, sm_{}, {} multiprocessors", properties.name,
+                               properties.compute_capability, properties.multiprocessors));
+    products_.measure(&*table_);
   }
 
   std::string description() const override;
@@ -139,6 +145,7 @@ class CudaBackend final : public Backend {
 
   HalfType half_;
   TensorAccess access_;
+  std::optional<ProductTable> table_;
   Products products_;
   PageTables tables_;
   DeviceBuffer workspace_;

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "backend/backend.h"
 #include "backend/cuda/device.h"
@@ -15,6 +16,10 @@ struct CudaBackendOptions {
   HalfType half = HalfType::f16;
   /// The family of kernels of quantized weights, where it takes a product; else the plan's.
   std::optional<ProductFamily> family{};
+  /// Whether the fastest plan of each product is found by measuring, and where that is kept, see
+  /// ProductTable.
+  bool measure = false;
+  std::string table_file{};
 };
 
 /// Computes on a device. Tensors keep a copy there; what it has no kernel for runs on the CPU, on the host's

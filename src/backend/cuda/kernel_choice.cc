@@ -20,7 +20,8 @@ constexpr std::string_view kGemm =
     "gemm: tiles of 16 to 64 rows by mma, copies pipelined, for any number of rows";
 constexpr std::string_view kGemv = "gemv: weights streamed once for up to 8 rows; more rows as with auto";
 constexpr std::string_view kByRows =
-    "by the number of rows: gemv up to 8, gemm up to 256, cuBLASLt on dequantized weights above";
+    "by the number of rows: gemv up to 8, for more gemm or cuBLASLt on dequantized weights, whichever was "
+    "faster when it was measured here";
 
 constexpr std::array<NamedKernel, 13> kKernels{
     {{"auto", {}, kByRows},

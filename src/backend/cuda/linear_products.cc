@@ -6,60 +6,11 @@
 #include "backend/cuda/halves.h"
 #include "backend/cuda/linear.cuh"
 #include "base/error.h"
-#include "base/names.h"
 
 namespace salient::cuda {
 namespace {
 
-/// Rows from which a library's product of dequantized weights is used: there the time that dequantizing takes
-/// is small beside the product, and its tiles are larger than ours.
-constexpr int kLibraryRows = 257;
-
-constexpr NameTable<ProductFamily, 3> kFamilies(
-    {{{ProductFamily::gemv, "gemv"}, {ProductFamily::gemm, "gemm"}, {ProductFamily::library, "library"}}});
-
 size_t index_of(HalfType half) { return half == HalfType::f16 ? 0 : 1; }
-
-/// What a plan needs to know of a kernel.
-struct KernelShape {
-  Kernel kernel;
-  int out;                 ///< outputs of a block
-  int rows;                ///< of x, of a block
-  int per_multiprocessor;  ///< blocks at a time
-  int least_tiles;         ///< that a share of the columns is worth
-  size_t shared_bytes;
-};
-
-template <typename Format>
-std::array<KernelShape, 4> shapes_of(std::array<const char*, 4> names) {
-  using Few = FewRows<Format>;
-  const auto many = [&]<int tiles_n>(const char* name, int per_multiprocessor) {
-    using Many = ManyRows<Format, tiles_n>;
-    return KernelShape{{name, kLinearThreads}, Many::kRowsW, Many::kRowsX, per_multiprocessor, 4,
-                       Many::kShared};
-  };
-  return {
-      KernelShape{{names[0], kLinearThreads}, Few::kRows, kFewRows, 2, kLinearWarps, kFewRowsShared<Format>},
-      many.template operator()<2>(names[1], 2), many.template operator()<4>(names[2], 1),
-      many.template operator()<8>(names[3], 1)};
-}
-
-/// For few rows, up to 16, up to 32, and 64 at a time.
-std::span<const KernelShape, 4> kernels_for(const ProductShape& shape) {
-  static const std::array<std::array<KernelShape, 4>, 6> kTable = {
-      shapes_of<FourBit<F16, 1>>({"w4_gemv_f16", "w4_gemm_f16_16", "w4_gemm_f16_32", "w4_gemm_f16_64"}),
-      shapes_of<FourBit<F16, 2>>(
-          {"w4_gemv_g32_f16", "w4_gemm_g32_f16_16", "w4_gemm_g32_f16_32", "w4_gemm_g32_f16_64"}),
-      shapes_of<SixteenBit<F16>>({"w16_gemv_f16", "w16_gemm_f16_16", "w16_gemm_f16_32", "w16_gemm_f16_64"}),
-      shapes_of<FourBit<BF16, 1>>({"w4_gemv_bf16", "w4_gemm_bf16_16", "w4_gemm_bf16_32", "w4_gemm_bf16_64"}),
-      shapes_of<FourBit<BF16, 2>>(
-          {"w4_gemv_g32_bf16", "w4_gemm_g32_bf16_16", "w4_gemm_g32_bf16_32", "w4_gemm_g32_bf16_64"}),
-      shapes_of<SixteenBit<BF16>>(
-          {"w16_gemv_bf16", "w16_gemm_bf16_16", "w16_gemm_bf16_32", "w16_gemm_bf16_64"}),
-  };
-  const size_t format = shape.columns_per_group == 0 ? 2 : shape.columns_per_group < kTileColumns ? 1 : 0;
-  return kTable[index_of(shape.half) * 3 + format];
-}
 
 const Kernel& dequantize_kernel(const ProductWeight& weight) {
   static constexpr Kernel kKernels[2][2] = {
@@ -68,42 +19,7 @@ const Kernel& dequantize_kernel(const ProductWeight& weight) {
   return kKernels[weight.groups > 0 ? 0 : 1][index_of(weight.half)];
 }
 
-const KernelShape& kernel_for(const ProductShape& shape, ProductFamily family) {
-  const auto kernels = kernels_for(shape);
-  if (family == ProductFamily::gemv) return kernels[0];
-  for (const KernelShape& kernel : kernels.subspan<1>())
-    if (shape.rows <= kernel.rows) return kernel;
-  return kernels[3];
-}
-
-/// Shares of the columns that fill the device once, as far as that is worth the sums of parts.
-int splits_for(int blocks, int tiles, const KernelShape& kernel, int multiprocessors) {
-  const int room = multiprocessors * kernel.per_multiprocessor;
-  return std::clamp(room / std::max(blocks, 1), 1, std::max(1, tiles / kernel.least_tiles));
-}
-
-struct Choice {
-  ProductFamily family;
-  std::string reason;
-};
-
-Choice choose(const ProductShape& shape, const ProductLimits& limits) {
-  if (limits.forced) {
-    const bool too_many = *limits.forced == ProductFamily::gemv && shape.rows > kFewRows;
-    const bool missing = *limits.forced == ProductFamily::library && !limits.library;
-    if (!too_many && !missing) return {*limits.forced, "as asked for"};
-  }
-  if (shape.rows <= kFewRows)
-    return {ProductFamily::gemv, fmt::format("{} rows, at most {}", shape.rows, kFewRows)};
-  if (shape.rows < kLibraryRows)
-    return {ProductFamily::gemm, fmt::format("{} rows, fewer than {}", shape.rows, kLibraryRows)};
-  if (!limits.library) return {ProductFamily::gemm, "no cuBLASLt for many rows"};
-  return {ProductFamily::library, fmt::format("{} rows, {} or more", shape.rows, kLibraryRows)};
-}
-
 }  // namespace
-
-std::string_view to_string(ProductFamily family) { return kFamilies.name_of(family); }
 
 ProductWeight::ProductWeight(Device& device, const PackedProduct& packed, HalfType type)
     : out(packed.out),
@@ -116,18 +32,6 @@ ProductWeight::ProductWeight(Device& device, const PackedProduct& packed, HalfTy
       weight(DeviceBuffer::of(device, std::span(packed.weight))),
       factors(packed.groups > 0 ? DeviceBuffer::of(device, std::span(packed.factors)) : DeviceBuffer()) {}
 
-ProductPlan plan_product(const ProductShape& shape, const ProductLimits& limits) {
-  Choice choice = choose(shape, limits);
-  ProductPlan plan{.family = choice.family, .reason = std::move(choice.reason)};
-  if (plan.family == ProductFamily::library) return plan;
-  const KernelShape& kernel = kernel_for(shape, plan.family);
-  plan.kernel = kernel.kernel;
-  plan.shared_bytes = kernel.shared_bytes;
-  plan.grid = {.x = divided_up(shape.out, kernel.out), .z = divided_up(shape.rows, kernel.rows)};
-  plan.grid.y = splits_for(plan.grid.x * plan.grid.z, shape.tiles, kernel, limits.multiprocessors);
-  return plan;
-}
-
 void Products::set_input(const float* x, int rows, int in) {
   x_ = x;
   rows_ = rows;
@@ -136,22 +40,74 @@ void Products::set_input(const float* x, int rows, int in) {
   for (Form& form : halves_) form.current = false;
 }
 
+ProductShape Products::shape_of(const ProductWeight& weight, int rows) const {
+  return {.rows = rows,
+          .out = weight.out,
+          .tiles = weight.tiles,
+          .columns_per_group = weight.columns_per_group,
+          .half = weight.half};
+}
+
+ProductLimits Products::limits_for(const ProductWeight& weight) const {
+  return {.multiprocessors = device_.properties().multiprocessors,
+          .library = device_.multiplies() && weight.in % 2 == 0,
+          .forced = forced_};
+}
+
 ProductPlan Products::plan(const ProductWeight& weight, int rows) const {
-  return plan_product({.rows = rows,
-                       .out = weight.out,
-                       .tiles = weight.tiles,
-                       .columns_per_group = weight.columns_per_group,
-                       .half = weight.half},
-                      {.multiprocessors = device_.properties().multiprocessors,
-                       .library = device_.multiplies() && weight.in % 2 == 0,
-                       .forced = forced_});
+  const ProductShape shape = shape_of(weight, rows);
+  ProductLimits limits = limits_for(weight);
+  if (table_ != nullptr && !forced_) limits.measured = table_->find(measured_key(shape));
+  return plan_product(shape, limits);
 }
 
 void Products::multiply(const ProductWeight& weight, float* y) {
   if (weight.in != in_) fail(ErrorKind::internal, "cuda: a weight of {} columns for {}", weight.in, in_);
-  const ProductPlan chosen = plan(weight, rows_);
-  if (chosen.family == ProductFamily::library) return multiply_by_library(weight, y);
-  multiply_by_kernel(weight, chosen, y);
+  if (table_ != nullptr && !forced_) {
+    const std::string key = measured_key(shape_of(weight, rows_));
+    if (!table_->find(key)) measure_plans(weight, key, y);
+  }
+  run(weight, plan(weight, rows_), y);
+}
+
+void Products::run(const ProductWeight& weight, const ProductPlan& plan, float* y) {
+  if (plan.family == ProductFamily::library) return multiply_by_library(weight, y);
+  multiply_by_kernel(weight, plan, y);
+}
+
+/// The least of several times, each with weights that are in no cache, as in a pass over a model.
+double Products::seconds_of(const ProductWeight& weight, const ProductPlan& plan, float* y) {
+  constexpr int kTimes = 3;
+  constexpr size_t kMoreThanCaches = size_t{160} << 20;
+  const DeviceBuffer other(device_, std::min(kMoreThanCaches, device_.free_bytes() / 8));
+  run(weight, plan, y);
+  double least = 0;
+  for (int i = 0; i < kTimes; ++i) {
+    device_.fill_zero(other.address(), other.byte_size());
+    device_.synchronize();
+    const double start = table_->now();
+    run(weight, plan, y);
+    device_.synchronize();
+    const double seconds = table_->now() - start;
+    least = i == 0 ? seconds : std::min(least, seconds);
+  }
+  return least;
+}
+
+void Products::measure_plans(const ProductWeight& weight, const std::string& key, float* y) {
+  const ProductShape shape = shape_of(weight, rows_);
+  ProductLimits limits = limits_for(weight);
+  const std::vector<MeasuredPlan> plans = plans_to_measure(shape, limits);
+  std::optional<MeasuredPlan> best;
+  double least = 0;
+  for (const MeasuredPlan& tried : plans) {
+    limits.measured = tried;
+    const double seconds = seconds_of(weight, plan_product(shape, limits), y);
+    if (best && seconds >= least) continue;
+    best = tried;
+    least = seconds;
+  }
+  table_->add(key, *best);
 }
 
 const void* Products::fragments(HalfType half) {
@@ -206,15 +162,9 @@ void Products::reserve_parts(const ProductWeight& weight, const ProductPlan& pla
 void Products::multiply_by_kernel(const ProductWeight& weight, const ProductPlan& plan, float* y) {
   reserve_parts(weight, plan);
   const bool few = plan.family == ProductFamily::gemv;
-  const int rows_of_block = kernel_for({.rows = rows_,
-                                        .out = weight.out,
-                                        .tiles = weight.tiles,
-                                        .columns_per_group = weight.columns_per_group,
-                                        .half = weight.half},
-                                       plan.family)
-                                .rows;
-  const void* x = few ? fragments(weight.half)
-                      : halves(weight.half, plan.grid.z * rows_of_block, weight.tiles * kTileColumns);
+  const int rows = rows_of_block(shape_of(weight, rows_), plan.family);
+  const void* x =
+      few ? fragments(weight.half) : halves(weight.half, plan.grid.z * rows, weight.tiles * kTileColumns);
   const LinearArguments arguments{.weight = weight.weight.as<Words4>(),
                                   .factors = weight.factors.as<uint32_t>(),
                                   .x = static_cast<const Words4*>(x),

@@ -7,6 +7,8 @@
 #include "backend/cuda/device_buffer.h"
 #include "backend/cuda/linear.h"
 #include "backend/cuda/packed_product.h"
+#include "backend/cuda/product_plan.h"
+#include "backend/cuda/product_table.h"
 
 namespace salient::cuda {
 
@@ -29,37 +31,6 @@ struct ProductWeight {
   size_t byte_size() const { return weight.byte_size() + factors.byte_size() + bias.byte_size(); }
 };
 
-/// Families of kernels: for few rows, for more, and a library's product of dequantized halves.
-enum class ProductFamily { gemv, gemm, library };
-std::string_view to_string(ProductFamily family);
-
-/// How a product is computed, and why so.
-struct ProductPlan {
-  ProductFamily family;
-  Kernel kernel{};  ///< unless a library's
-  Grid grid{};      ///< y: shares of the columns
-  size_t shared_bytes = 0;
-  std::string reason{};
-};
-
-struct ProductShape {
-  int rows;
-  int out;
-  int tiles;
-  int columns_per_group;  ///< 0: halves
-  HalfType half;
-};
-
-/// What the device and its owner allow.
-struct ProductLimits {
-  int multiprocessors;
-  bool library;
-  std::optional<ProductFamily> forced{};
-};
-
-/// Errors: none; a family that cannot be forced for so many rows is not.
-ProductPlan plan_product(const ProductShape& shape, const ProductLimits& limits);
-
 /// Products of a device, with the memory that they need on the side.
 class Products {
  public:
@@ -71,6 +42,9 @@ class Products {
   void multiply(const ProductWeight& weight, float* y);
 
   void force(std::optional<ProductFamily> family) { forced_ = family; }
+  /// From here on products of a size that comes for the first time are timed, unless a family is forced, and
+  /// the fastest way is kept in the table, which must outlive this.
+  void measure(ProductTable* table) { table_ = table; }
   ProductPlan plan(const ProductWeight& weight, int rows) const;
 
  private:
@@ -81,6 +55,11 @@ class Products {
   };
   const void* fragments(HalfType half);
   const void* halves(HalfType half, int padded_rows, int padded_columns);
+  ProductShape shape_of(const ProductWeight& weight, int rows) const;
+  ProductLimits limits_for(const ProductWeight& weight) const;
+  void measure_plans(const ProductWeight& weight, const std::string& key, float* y);
+  double seconds_of(const ProductWeight& weight, const ProductPlan& plan, float* y);
+  void run(const ProductWeight& weight, const ProductPlan& plan, float* y);
   void multiply_by_kernel(const ProductWeight& weight, const ProductPlan& plan, float* y);
   void multiply_by_library(const ProductWeight& weight, float* y);
   void reserve_parts(const ProductWeight& weight, const ProductPlan& plan);
@@ -97,6 +76,7 @@ class Products {
   DeviceBuffer parts_{};
   DeviceBuffer counters_{};
   DeviceBuffer dequantized_{};
+  ProductTable* table_ = nullptr;
 };
 
 }  // namespace salient::cuda
