@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "backend/cuda/attention.h"
 #include "base/error.h"
 #include "gpu/random_data.h"
 #include "gpu/sections.h"
@@ -93,21 +92,11 @@ Tensor attend(Backend& backend, const AttentionCase& c, const Inputs& in, const 
   return output;
 }
 
-/// The kernel that is expected to run: its products are in f32, or of halves.
-const char* kernel_name(SectionRun& run, const AttentionCase& c) {
-  const KvFormat format{c.paged ? c.type : KvType::fp32, c.kv_heads, c.head_dim};
-  const auto plan = cuda::plan_attention({.query = nullptr,
-                                          .keys = {.format = format},
-                                          .values = {.format = format},
-                                          .output = nullptr,
-                                          .count = c.count,
-                                          .heads = c.heads,
-                                          .first_position = c.first_position,
-                                          .window = c.window,
-                                          .scale = 1,
-                                          .softcap = c.softcap},
-                                         run.device().properties());
-  return plan.kernel == nullptr ? "attention on the host" : plan.kernel->name;
+/// The kernel that made the scores: its products are in f32, or of halves.
+std::string kernel_name(const SectionRun& run) {
+  for (const std::string& kernel : run.device().kernels())
+    if (kernel.find("attention") != std::string::npos) return kernel;
+  return "attention on the host";
 }
 
 void check_pages(SectionRun& run, const Pages& got, const Pages& expected) {
@@ -132,7 +121,8 @@ void check_case(SectionRun& run, Backend& cuda, Backend& cpu, const AttentionCas
     const Tensor expected = attend(cpu, c, in, c.paged ? &cpu_view : nullptr);
     run.device().take_kernels();
     const Tensor got = attend(cuda, c, in, c.paged ? &device_view : nullptr);
-    const std::string kernel = kernel_name(run, c);
+    got.bytes();  // launches may have been held back
+    const std::string kernel = kernel_name(run);
     run.check(kernel, got, expected, {.bound = kernel.starts_with("split") ? kExactBound : kHalfBound});
     if (c.paged) check_pages(run, on_device, on_cpu);
     const Tensor again = attend(cuda, c, in, c.paged ? &device_view : nullptr);
@@ -194,6 +184,11 @@ std::vector<AttentionCase> special_cases(const SectionRun& run) {
     list.back().softcap = 2;
     list.push_back(c);
     list.back().slopes = true;
+    for (const KvType type : {KvType::fp16, KvType::fp32, KvType::int8}) {
+      list.push_back(c);
+      list.back().heads = 6;  // three to a kv head
+      list.back().type = type;
+    }
   }
   if (run.tiny()) return list;
   for (const KvType type : {KvType::fp16, KvType::int8}) {

@@ -89,8 +89,10 @@ void time_decoder(SectionRun& run) {
   const auto backend = run.make_backend();
   std::optional<Decoder> decoder;
   const int64_t before = run.device().used_bytes();
+  bool tried = false;
   const auto make = [&] {
     if (decoder) return;
+    if (std::exchange(tried, true)) salient::fail(ErrorKind::internal, "there is no model");
     double seconds = 0;
     {
       const Stopwatch watch(seconds);

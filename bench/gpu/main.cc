@@ -61,15 +61,13 @@ void make_section(const Arguments& arguments, const SectionEntry& section, Repor
 }
 
 int measure(const Arguments& arguments) {
-  Report report(arguments.out);
-  report.root() = {
-      {"format", 1}, {"salient", SALIENT_VERSION}, {"date", now_text()}, {"quick", arguments.quick}};
   if (const std::string why = why_no_device(); !why.empty()) {
-    report.root()["why_not"] = why;
-    report.save();
     fmt::print(stderr, "salient_gpu: {}\n", why);
     return kExitNoDevice;
   }
+  Report report(arguments.out);
+  report.root() = {
+      {"format", 1}, {"salient", SALIENT_VERSION}, {"date", now_text()}, {"quick", arguments.quick}};
   report.save();
   const auto chosen = chosen_sections(arguments);
   const auto start = std::chrono::steady_clock::now();

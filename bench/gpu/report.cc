@@ -31,9 +31,11 @@ int64_t failures(const Report& report) {
   int64_t count = 0;
   const auto sections = report.root().find("sections");
   if (sections == report.root().end()) return 0;
-  for (const Json& section : *sections)
+  for (const Json& section : *sections) {
     if (const auto found = section.find("failures"); found != section.end())
       count += static_cast<int64_t>(found->size());
+    count += section.value("more_failures", int64_t{0});
+  }
   return count;
 }
 

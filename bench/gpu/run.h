@@ -54,6 +54,7 @@ class SectionRun {
   SectionRun(cuda::Device& device, const Options& options, Report& report, const Settings& settings);
 
   TracedDevice& device() { return device_; }
+  const TracedDevice& device() const { return device_; }
   const Options& options() const { return options_; }
   Size size() const { return options_.size; }
   bool tiny() const { return options_.size == Size::tiny; }

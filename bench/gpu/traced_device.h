@@ -42,6 +42,7 @@ class TracedDevice final : public cuda::Device {
 
   /// Kernels, and "library", since the last call.
   std::set<std::string> take_kernels() { return std::exchange(kernels_, {}); }
+  const std::set<std::string>& kernels() const { return kernels_; }
   const DeviceWork& work() const { return work_; }
   int64_t used_bytes() const { return used_bytes_; }
   int64_t peak_bytes() const { return peak_bytes_; }
