@@ -97,6 +97,7 @@ Decoder Decoder::load(const std::string& directory, Backend& backend, const Deco
   decoder.backend_ = &backend;
   decoder.kv_type_ = options.kv_type;
   decoder.weights_ = std::make_unique<ModelWeights>(directory);
+  decoder.spec_ = std::make_unique<DecoderSpec>(decoder.weights_->spec());
   const PackedWeights packed = options.packed_weights.empty() || !backend.keeps_packed_weights()
                                    ? PackedWeights()
                                    : PackedWeights(backend, *decoder.weights_,
@@ -111,6 +112,17 @@ Decoder Decoder::load(const std::string& directory, Backend& backend, const Deco
   throw_if_cancelled(options.cancelled);
   decoder.embedding_ = prepare_embedding(*decoder.weights_);
   decoder.head_ = load_head(backend, *decoder.weights_, packed, options.lm_head);
+  return decoder;
+}
+
+Decoder Decoder::of(Backend& backend, DecoderParts parts, KvType kv_type) {
+  Decoder decoder;
+  decoder.backend_ = &backend;
+  decoder.kv_type_ = kv_type;
+  decoder.spec_ = std::make_unique<DecoderSpec>(std::move(parts.spec));
+  decoder.layers_ = std::move(parts.layers);
+  decoder.embedding_ = std::move(parts.embedding);
+  decoder.head_ = std::move(parts.head);
   return decoder;
 }
 

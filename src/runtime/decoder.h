@@ -69,6 +69,14 @@ struct SequencePart {
   int64_t logit_rows = 1;
 };
 
+/// What a decoder consists of, prepared by one back end.
+struct DecoderParts {
+  DecoderSpec spec;
+  std::vector<PreparedLayer> layers;
+  PreparedEmbedding embedding;
+  PreparedHead head;
+};
+
 /// A model with all its layers prepared, for generation.
 class Decoder {
  public:
@@ -76,7 +84,10 @@ class Decoder {
   /// ModelWeights, PackedWeights and rounded_head; cancelled, polled once per layer.
   static Decoder load(const std::string& directory, Backend& backend, const DecoderOptions& options = {});
 
-  const DecoderSpec& spec() const { return weights_->spec(); }
+  /// A model that is in no directory: it has no `weights`. The back end must outlive it.
+  static Decoder of(Backend& backend, DecoderParts parts, KvType kv_type = KvType::fp32);
+
+  const DecoderSpec& spec() const { return *spec_; }
   const ModelWeights& weights() const { return *weights_; }
   int64_t rows_as_alone() const { return backend_->rows_as_alone(); }
   /// Whether rows get the bytes that they would get alone in passes of any number: activations are integers
@@ -142,7 +153,8 @@ class Decoder {
   Tensor head(const Tensor& hidden) const { return final_logits(*backend_, spec(), head_, hidden); }
 
   Backend* backend_ = nullptr;
-  std::unique_ptr<ModelWeights> weights_;
+  std::unique_ptr<const DecoderSpec> spec_;
+  std::unique_ptr<ModelWeights> weights_;  // of a directory
   std::vector<PreparedLayer> layers_;
   PreparedEmbedding embedding_;
   PreparedHead head_;

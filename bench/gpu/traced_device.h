@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "backend/cuda/device.h"
+
+namespace salient::gpu {
+
+/// What a device was asked for.
+struct DeviceWork {
+  int64_t launches = 0;  ///< of kernels, those of graphs included
+  int64_t graphs = 0;
+  int64_t multiplications = 0;  ///< by the library
+  int64_t copies_in = 0;
+  int64_t copies_out = 0;
+  int64_t bytes_in = 0;
+  int64_t bytes_out = 0;
+};
+
+/// A launch with its arguments.
+struct RecordedLaunch {
+  cuda::Kernel kernel;
+  cuda::Grid grid;
+  size_t shared_bytes;
+  std::vector<std::byte> arguments;
+};
+
+/// Somebody else's device, watched: which kernels run, and how much travels between it and the host. Back
+/// ends own their device; this one they may own.
+class TracedDevice final : public cuda::Device {
+ public:
+  explicit TracedDevice(cuda::Device& device) : device_(device) {}
+  TracedDevice(const TracedDevice&) = delete;
+  TracedDevice& operator=(const TracedDevice&) = delete;
+
+  /// Kernels, and "library", since the last call.
+  std::set<std::string> take_kernels() { return std::exchange(kernels_, {}); }
+  const std::set<std::string>& kernels() const { return kernels_; }
+  const DeviceWork& work() const { return work_; }
+  int64_t used_bytes() const { return used_bytes_; }
+  int64_t peak_bytes() const { return peak_bytes_; }
+  void forget_peak() { peak_bytes_ = used_bytes_; }
+
+  /// The launches of `queue`, which do not run. Nothing where it asks for more than kernels.
+  std::vector<RecordedLaunch> record(const std::function<void()>& queue);
+
+  const cuda::DeviceProperties& properties() const override { return device_.properties(); }
+  size_t free_bytes() override { return device_.free_bytes(); }
+  void* allocate(size_t bytes) override;
+  void release(void* memory) noexcept override;
+  void copy_in(void* to, const void* from, size_t bytes) override;
+  void copy_out(void* to, const void* from, size_t bytes) override;
+  void copy(void* to, const void* from, size_t bytes) override;
+  void fill_zero(void* to, size_t bytes) override;
+  void launch(const cuda::Launch& launch) override;
+  void synchronize() override { device_.synchronize(); }
+  bool multiplies() const override { return device_.multiplies(); }
+  void multiply(const cuda::HalfProduct& product) override;
+  std::unique_ptr<cuda::LaunchGraph> capture(std::span<const cuda::Launch> launches) override {
+    return device_.capture(launches);
+  }
+  void run(cuda::LaunchGraph& graph, std::span<const cuda::Launch> launches) override;
+
+ private:
+  void note(const cuda::Launch& launch);
+  /// Whether what is asked for is to be left undone, as somebody records.
+  bool spoils_record();
+
+  cuda::Device& device_;
+  std::set<std::string> kernels_;
+  DeviceWork work_;
+  std::map<void*, size_t> sizes_;
+  int64_t used_bytes_ = 0;
+  int64_t peak_bytes_ = 0;
+  std::vector<RecordedLaunch>* record_ = nullptr;
+  bool record_is_whole_ = true;
+};
+
+}  // namespace salient::gpu
