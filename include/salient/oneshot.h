@@ -208,8 +208,8 @@ struct OneshotOptions {
   /// rest: symmetry, groups, and with which number of bits the head is stored. Needs AWQ and pack_quantized.
   std::optional<double> target_bits{};
 
-  /// What runs the model, searches and rounds: "cpu", "cuda" (the first GPU), "cuda:N", or "auto": the first GPU
-  /// that works, else the CPU. What lies in between layers, and the checks of a layer, are the CPU's.
+  /// What runs the model, searches and rounds: "cpu", "cuda" (the first GPU), "cuda:N", or "auto": the first
+  /// GPU that works, else the CPU. What lies in between layers, and the checks of a layer, are the CPU's.
   std::string device = "cpu";
   uint64_t shard_size = 5'000'000'000;
   bool overwrite = false;
@@ -222,6 +222,8 @@ struct OneshotOptions {
   /// Goes on with the job that a run with the same options left in `work`; without one there it starts.
   bool resume = false;
 
+  /// Told in a line which GPU computes, or why none does though there is one.
+  std::function<void(const std::string&)> on_note{};
   std::function<void(const Progress&)> on_progress;
   std::function<void(const SamplingProgress&)> on_sampling;
   /// With target_bits: told after each layer whose errors have been measured, before the first is quantized.

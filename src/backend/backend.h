@@ -270,6 +270,8 @@ struct BackendChoice {
   bool fuse_layers = true;  ///< see CpuBackendOptions
   /// Kernels of quantized weights on a GPU, see cuda/kernel_choice.h.
   std::string kernel = "auto";
+  /// Whether plans of a GPU's products may follow measurements; else they follow sizes alone.
+  bool measure = true;
   /// Told which kernels run and why, and why no GPU does where one is there.
   std::function<void(const std::string&)> on_note{};
 };
@@ -277,5 +279,10 @@ struct BackendChoice {
 /// Errors: invalid_argument for a name that is not known; for a GPU that is asked for by name unsupported
 /// with what is in its way, internal where it computes something else than the CPU.
 std::unique_ptr<Backend> make_backend(const BackendChoice& choice);
+/// The GPU that a choice stands for; null where it stands for the CPU: as "cpu", or as "auto" when no GPU
+/// works. Errors: as make_backend.
+std::unique_ptr<Backend> make_gpu_backend(const BackendChoice& choice);
+/// Errors: invalid_argument for a name of a device that is not known, whether it is there or not.
+void check_device_name(std::string_view name);
 
 }  // namespace salient

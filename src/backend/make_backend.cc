@@ -39,25 +39,30 @@ std::unique_ptr<Backend> make_cpu(const BackendChoice& choice, ActivationMode ac
 std::unique_ptr<Backend> make_cuda(const BackendChoice& choice, int ordinal, ActivationMode activations) {
   const cuda::KernelChoice kernel = cuda::kernel_by_name(choice.kernel);
   const auto half = activations == ActivationMode::bf16 ? cuda::HalfType::bf16 : cuda::HalfType::f16;
-  auto backend = cuda::make_cuda_backend(
-      cuda::open_cuda_device(ordinal),
-      {.half = half, .family = kernel.family, .measure = true, .table_file = cuda::default_table_file()});
+  auto backend =
+      cuda::make_cuda_backend(cuda::open_cuda_device(ordinal), {.half = half,
+                                                                .family = kernel.family,
+                                                                .measure = choice.measure,
+                                                                .table_file = cuda::default_table_file()});
   if (const std::string wrong = cuda::self_check(*backend); !wrong.empty())
     fail(ErrorKind::internal, "{}: {}", backend->description(), wrong);
   note(choice, backend->description() + ", " + kernel.note);
   return backend;
 }
 
-/// The GPU if there is one that works.
-std::unique_ptr<Backend> make_best(const BackendChoice& choice, ActivationMode activations) {
-  if (const auto status = cuda::query_cuda(); !status.why_not.empty()) return make_cpu(choice, activations);
-  try {
-    return make_cuda(choice, 0, activations);
-  } catch (const Error& error) {
-    if (is_for_gpu(activations)) throw;
-    note(choice, std::string(error.what()) + ": the CPU computes");
-    return make_cpu(choice, activations);
+/// The first GPU that works, or null; a note says what keeps those that are there.
+std::unique_ptr<Backend> first_gpu(const BackendChoice& choice, ActivationMode activations) {
+  const auto status = cuda::query_cuda();
+  if (!status.why_not.empty() && !status.devices.empty()) note(choice, "cuda: " + status.why_not);
+  if (!status.why_not.empty()) return nullptr;
+  for (size_t i = 0; i < status.devices.size(); ++i) {
+    try {
+      return make_cuda(choice, static_cast<int>(i), activations);
+    } catch (const Error& error) {
+      note(choice, fmt::format("cuda:{}: {}", i, error.what()));
+    }
   }
+  return nullptr;
 }
 
 /// "cuda" is the first one.
@@ -80,13 +85,23 @@ ActivationMode activation_mode_by_name(std::string_view name) {
   fail(ErrorKind::invalid_argument, "activations \"{}\" are not known (fp32, int16, int8, fp16, bf16)", name);
 }
 
-std::unique_ptr<Backend> make_backend(const BackendChoice& choice) {
+void check_device_name(std::string_view name) {
+  if (name == "auto" || name == "cpu" || cuda_ordinal(name)) return;
+  fail(ErrorKind::invalid_argument, "device \"{}\" is not known (auto, cpu, cuda, cuda:N)", name);
+}
+
+std::unique_ptr<Backend> make_gpu_backend(const BackendChoice& choice) {
+  check_device_name(choice.device);
   const ActivationMode activations = activation_mode_by_name(choice.activations);
   cuda::kernel_by_name(choice.kernel);  // refused on every device alike
-  if (choice.device == "auto") return make_best(choice, activations);
-  if (choice.device == "cpu") return make_cpu(choice, activations);
-  if (const auto ordinal = cuda_ordinal(choice.device)) return make_cuda(choice, *ordinal, activations);
-  fail(ErrorKind::invalid_argument, "device \"{}\" is not known (auto, cpu, cuda, cuda:N)", choice.device);
+  if (choice.device == "auto") return first_gpu(choice, activations);
+  const auto ordinal = cuda_ordinal(choice.device);
+  return ordinal ? make_cuda(choice, *ordinal, activations) : nullptr;
+}
+
+std::unique_ptr<Backend> make_backend(const BackendChoice& choice) {
+  if (auto gpu = make_gpu_backend(choice)) return gpu;
+  return make_cpu(choice, activation_mode_by_name(choice.activations));
 }
 
 }  // namespace salient

@@ -56,7 +56,9 @@ EvaluationResult evaluate(const EvaluationArguments& arguments) {
                                   .kv_type = kv_type_by_name(arguments.kv_type),
                                   .cancelled = &interrupted(),
                                   .lm_head = lm_head_by_name(arguments.lm_head)};
-  EvaluationResult result{.arguments = arguments, .windows = static_cast<int64_t>(windows.size())};
+  EvaluationResult result{.arguments = arguments,
+                          .activations = backend->activations(),
+                          .windows = static_cast<int64_t>(windows.size())};
   if (arguments.against.empty()) {
     result.model = measure_perplexity(*backend, weights, windows, options);
   } else {
@@ -73,7 +75,7 @@ Json to_json(const EvaluationResult& result) {
                {"text", result.arguments.text},
                {"window", result.arguments.window},
                {"windows", result.windows},
-               {"activations", result.arguments.activations},
+               {"activations", to_string(result.activations)},
                {"kv_cache_dtype", result.arguments.kv_type},
                {"lm_head", result.arguments.lm_head},
                {"seconds", result.seconds}};

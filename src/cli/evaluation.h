@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "backend/backend.h"
 #include "base/json.h"
 #include "cli/commands.h"
 #include "evaluate/divergence.h"
@@ -25,6 +26,7 @@ struct EvaluationArguments {
 
 struct EvaluationResult {
   EvaluationArguments arguments;
+  ActivationMode activations;  ///< that the device took
   Perplexity model;
   std::optional<Divergence> divergence;
   int64_t windows = 0;

@@ -360,6 +360,7 @@ OneshotReport quantize_with_progress(OneshotOptions& options) {
   OneshotReport report;
   StatusLine status;
   options.on_progress = [&](const Progress& progress) { show_progress(status, progress); };
+  options.on_note = print_note;
   options.on_sampling = [&](const SamplingProgress& progress) { show_sampling(status, progress); };
   show_measuring(status, options);
   tell_when_stopped(left_by(options), [&] { report = oneshot(options); });

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <set>
 
-#include "backend/cuda/driver.h"
 #include "base/cancellation.h"
 #include "base/error.h"
 #include "quant/packing.h"
@@ -116,6 +115,10 @@ void check_options(const OneshotOptions& options) {
   check_result(options);
   check_target_bits(options);
   check_calibration(options.calibration);
+  check_device_name(options.device);
+  const bool cpu = options.device == "cpu" || options.device == "auto";
+  if (options.calibration.precision == CalibrationPrecision::f32 && !cpu)
+    fail(ErrorKind::invalid_argument, "precision f32 is for the CPU, not for device \"{}\"", options.device);
 }
 
 void refuse_quantized_input(const ModelWeights& weights) {
@@ -217,16 +220,15 @@ PlannedLayer plan_layer(const Job& job, int64_t layer) {
   return planned;
 }
 
-/// On a GPU products are of halves: more digits than bf16 has, fewer than f32.
+/// On a GPU products are of halves: more digits than bf16 has, fewer than f32. Plans follow sizes there, so
+/// that another run gives the same bytes.
 std::unique_ptr<Backend> calibration_backend(const OneshotOptions& options, MatmulPrecision precision) {
-  const bool perhaps = options.device == "auto";
-  const bool has_gpu = perhaps && cuda::query_cuda().why_not.empty();
-  if (options.device == "cpu" || (perhaps && !has_gpu))
-    return make_cpu_backend({.precision = precision, .repack = false});
-  if (options.calibration.precision == CalibrationPrecision::f32) {
-    fail(ErrorKind::invalid_argument, "precision f32 is for the CPU, not for device \"{}\"", options.device);
+  const bool halves = options.calibration.precision != CalibrationPrecision::f32;
+  if (halves || options.device != "auto") {
+    auto gpu = make_gpu_backend({.device = options.device, .measure = false, .on_note = options.on_note});
+    if (gpu) return gpu;
   }
-  return make_backend({.device = perhaps ? "cuda" : options.device});
+  return make_cpu_backend({.precision = precision, .repack = false});
 }
 
 }  // namespace

@@ -89,7 +89,7 @@ TEST_F(Usage, MistakesGetOneLineAndNoOutput) {
       {quantize({"--eval", "/nowhere.txt"}), 1, "/nowhere.txt"},
       {{"quantize", kModel, "-o", "", "--method", "rtn"}, 2, "no name"},
       {{"generate", kModel, "-p", "x", "--temperature", "-1"}, 2, "temperature"},
-      {{"generate", kModel, "-p", "x", "--activations", "int4"}, 2, "int4 not in {fp32,int16,int8}"},
+      {{"generate", kModel, "-p", "x", "--activations", "int4"}, 2, "int4 not in {fp32,int16,int8,fp16,bf16}"},
       {{"generate", kModel, "-p", "x", "--lm-head", "int4"}, 2, "int4 not in {auto,int8,stored}"},
       {{"bench", "/nowhere"}, 1, "/nowhere"},
       {{"bench", kModel, "--prefill-length", "500", "--decode-length", "13"}, 2, "512 positions"},

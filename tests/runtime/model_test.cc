@@ -33,7 +33,7 @@ TEST(Model, RefusesAnUnknownDevice) {
     Model::load("anywhere", {.device = "tpu"});
     FAIL() << "nothing was thrown";
   } catch (const Error& error) {
-    EXPECT_STREQ(error.what(), "device \"tpu\" is not known (auto, cpu)");
+    EXPECT_STREQ(error.what(), "device \"tpu\" is not known (auto, cpu, cuda, cuda:N)");
   }
 }
 

@@ -94,8 +94,8 @@ const char* why_no_kernel(const DeviceAttention& problem) {
   const KvFormat& values = problem.values.format;
   if (keys.type != values.type || keys.heads != values.heads) return "keys and values differ";
   if (problem.heads % keys.heads != 0) return "heads are no multiple of the kv heads";
-  if (widest(problem) > kMostFeatures) return "heads of more than 256 features";
-  if (keys.dim % 8 != 0 || values.dim % 8 != 0) return "heads of features that are no multiple of 8";
+  if (!supports_heads(keys.dim) || !supports_heads(values.dim))
+    return "heads of more than 256 features or of no multiple of 8";
   if (problem.first_position + problem.count > INT_MAX - kTileKeys) return "too many positions";
   return nullptr;
 }
@@ -207,6 +207,8 @@ void make_halves(Device& device, const DeviceAttention& problem, const Attention
 }
 
 }  // namespace
+
+bool supports_heads(int64_t features) { return features <= kMostFeatures && features % 8 == 0; }
 
 bool supports_split_attention(const DeviceAttention& problem) { return why_no_kernel(problem) == nullptr; }
 

@@ -71,7 +71,9 @@ inline constexpr Kernel kRowAttention256{"row_attention_256", kAttentionThreads}
 /// Splits become one.
 inline constexpr Kernel kMergeSplits{"merge_splits", kAttentionThreads};
 
-/// Heads of up to 256 features, a multiple of 8. f32 through and through.
+/// Whether attention takes heads of so many features: up to 256, a multiple of 8.
+bool supports_heads(int64_t features);
+/// Such heads. f32 through and through.
 bool supports_split_attention(const DeviceAttention& problem);
 /// The same heads, and a positive scale. Queries, keys, values and weights are rounded to f16, which they
 /// must not exceed.

@@ -23,14 +23,20 @@ constexpr size_t kStreamBytes = size_t{1} << 30;
 
 class CudaLinear final : public PreparedLinear {
  public:
-  explicit CudaLinear(ProductWeight weight) : weight_(std::move(weight)) {}
-  int64_t out_features() const override { return weight_.out; }
-  int64_t in_features() const override { return weight_.in; }
-  size_t byte_size() const override { return weight_.byte_size(); }
-  const ProductWeight& weight() const { return weight_; }
+  CudaLinear(std::shared_ptr<CudaMemory> memory, ProductWeight weight)
+      : memory_(std::move(memory)), weight_(std::move(weight)) {}
+  ~CudaLinear() override {
+    const std::lock_guard lock(memory_->mutex());
+    weight_.reset();
+  }
+  int64_t out_features() const override { return weight_->out; }
+  int64_t in_features() const override { return weight_->in; }
+  size_t byte_size() const override { return weight_->byte_size(); }
+  const ProductWeight& weight() const { return *weight_; }
 
  private:
-  ProductWeight weight_;
+  std::shared_ptr<CudaMemory> memory_;
+  std::optional<ProductWeight> weight_;
 };
 
 const ProductWeight& own_weight(const PreparedLinear& linear) {
@@ -50,6 +56,7 @@ class CudaBackend final : public Backend {
  public:
   CudaBackend(std::unique_ptr<Device> device, const CudaBackendOptions& options)
       : half_(options.half),
+        family_(options.family),
         access_(std::make_unique<LaunchQueue>(std::move(device))),
         products_(access_.memory()->device()),
         cpu_(make_cpu_backend()) {
@@ -144,6 +151,7 @@ class CudaBackend final : public Backend {
   bool attend_on_device(const AttentionProblem& problem);
 
   HalfType half_;
+  std::optional<ProductFamily> family_;
   TensorAccess access_;
   std::optional<ProductTable> table_;
   Products products_;
@@ -158,9 +166,16 @@ std::string CudaBackend::description() const {
                      half_ == HalfType::f16 ? "fp16" : "bf16");
 }
 
+/// How sums are shared out depends on the number of multiprocessors, and on plans.
 std::string CudaBackend::arithmetic() const {
-  return fmt::format("cuda: sm_{}, {} operands", access_.properties().compute_capability,
-                     half_ == HalfType::f16 ? "fp16" : "bf16");
+  const DeviceProperties& device = access_.properties();
+  return fmt::format("cuda: sm_{}, {} multiprocessors, {} operands, {} kernels, {}",
+                     device.compute_capability, device.multiprocessors,
+                     half_ == HalfType::f16 ? "fp16" : "bf16",
+                     family_  ? to_string(*family_)
+                     : table_ ? "measured"
+                              : "planned",
+                     access_.memory()->device().multiplies() ? "cuBLASLt" : "no cuBLASLt");
 }
 
 double CudaBackend::measure_bandwidth() {
@@ -189,13 +204,12 @@ std::unique_ptr<PreparedLinear> CudaBackend::prepare(const LinearWeight& weight)
   const Tensor dense = codes ? Tensor() : weight.quantized ? dequantize(*weight.quantized) : weight.dense;
   const HalfType half = codes || fits_f16(dense) ? half_ : HalfType::bf16;
   const PackedProduct packed = codes ? pack_codes(*weight.quantized) : pack_halves(dense, half);
+  const Tensor bias = weight.bias.defined() ? weight.bias.to(DType::f32) : Tensor();
+  const auto offsets = bias.defined() ? bias.values<float>() : std::span<const float>();
   return on_device([&](Device& device) {
     ProductWeight prepared(device, packed, half);
-    if (weight.bias.defined()) {
-      const Tensor bias = weight.bias.to(DType::f32);
-      prepared.bias = DeviceBuffer::of(device, bias.values<float>());
-    }
-    return std::make_unique<CudaLinear>(std::move(prepared));
+    if (!offsets.empty()) prepared.bias = DeviceBuffer::of(device, offsets);
+    return std::make_unique<CudaLinear>(access_.memory(), std::move(prepared));
   });
 }
 
@@ -221,7 +235,7 @@ void CudaBackend::linears(std::span<const LinearOutput> outputs, const Tensor& x
 
 void CudaBackend::embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) {
   check_embed(table, tokens, y);
-  const void* rows = table.device_read(access_.memory());
+  const void* rows = access_.read_bytes(table);
   float* to = write(y);
   on_device([&](Device& device) {
     const DeviceBuffer ids = sent(device, tokens);
@@ -356,7 +370,8 @@ void CudaBackend::rope(const RopeProblem& problem) {
 void CudaBackend::store_rows(const KvStore& problem) {
   check_store(problem);
   const KvFormat& format = problem.pages.format;
-  if (!supports_store(format)) return cpu_->store_rows(problem);
+  // What attention does not take on the device had better not be brought there.
+  if (!supports_store(format) || !supports_heads(format.dim)) return cpu_->store_rows(problem);
   const float* rows = read(problem.x);
   const int64_t count = problem.x.dim(0);
   const auto addresses =
@@ -401,7 +416,7 @@ void CudaBackend::attention(const AttentionProblem& problem) {
 
 bool CudaBackend::attend_on_device(const AttentionProblem& problem) {
   const bool paged = problem.cache != nullptr;
-  DeviceAttention asked{.query = read(problem.query),
+  DeviceAttention asked{.query = nullptr,
                         .keys = {.format = {KvType::fp32, problem.kv_heads, problem.head_dim}},
                         .values = {.format = {KvType::fp32, problem.kv_heads, problem.value_dim}},
                         .output = nullptr,
@@ -411,21 +426,24 @@ bool CudaBackend::attend_on_device(const AttentionProblem& problem) {
                         .window = problem.window,
                         .scale = problem.scale,
                         .softcap = problem.softcap};
-  std::vector<std::byte*> addresses;
   if (paged) {
     asked.keys = {.format = problem.cache->keys.format, .offset = problem.cache->keys.offset};
     asked.values = {.format = problem.cache->values.format, .offset = problem.cache->values.offset};
+  }
+  const AttentionPlan plan = plan_attention(asked, access_.properties());
+  if (plan.kernel == nullptr) return false;
+  asked.query = read(problem.query);
+  std::vector<std::byte*> addresses;
+  if (paged) {
     addresses = addresses_of(problem.cache->keys.blocks, access_.memory(), {});
   } else {
     asked.keys.rows = read(problem.keys);
     asked.values.rows = read(problem.values);
   }
-  const AttentionPlan plan = plan_attention(asked, access_.properties());
-  if (plan.kernel == nullptr) return false;
   asked.output = write(problem.output);
   on_device([&](Device& device) {
     if (paged) asked.keys.blocks = asked.values.blocks = tables_.table(device, addresses);
-    const DeviceBuffer slopes = problem.slopes.empty() ? DeviceBuffer() : sent(device, problem.slopes);
+    const DeviceBuffer slopes = sent(device, problem.slopes);
     asked.slopes = slopes.as<float>();
     workspace_.reserve(device, attention_workspace_bytes(asked, plan));
     attend(device, asked, plan, workspace_.address());

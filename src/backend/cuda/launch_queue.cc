@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/error.h"
+
 namespace salient::cuda {
 namespace {
 
@@ -12,7 +14,16 @@ bool same(const Kernel& a, const Kernel& b) { return a.name == b.name || std::st
 
 LaunchQueue::~LaunchQueue() { release_held(); }
 
-void* LaunchQueue::allocate(size_t bytes) { return device_->allocate(bytes); }
+void* LaunchQueue::allocate(size_t bytes) {
+  if (releases_.empty()) return device_->allocate(bytes);
+  try {
+    return device_->allocate(bytes);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::out_of_memory) throw;
+  }
+  send_held();
+  return device_->allocate(bytes);
+}
 
 void LaunchQueue::release(void* memory) noexcept {
   if (memory == nullptr) return;
@@ -61,8 +72,8 @@ void LaunchQueue::synchronize() {
 void LaunchQueue::launch(const Launch& launch) {
   if (run_.empty()) {
     candidates_.clear();
-    for (Known& known : known_)
-      if (known.graph) candidates_.push_back(&known);
+    for (Place known = known_.begin(); known != known_.end(); ++known)
+      if (known->graph) candidates_.push_back(known);
     holding_ = !candidates_.empty();
   }
   run_.push_back({.kernel = launch.kernel,
@@ -71,7 +82,7 @@ void LaunchQueue::launch(const Launch& launch) {
                   .arguments = {launch.arguments.begin(), launch.arguments.end()}});
   if (!holding_) return device_->launch(launch);
   const size_t last = run_.size() - 1;
-  std::erase_if(candidates_, [&](const Known* known) {
+  std::erase_if(candidates_, [&](const Place& known) {
     return known->kernels.size() <= last || !same(known->kernels[last], launch.kernel);
   });
   if (candidates_.empty()) send_held();
@@ -97,17 +108,32 @@ std::vector<Launch> LaunchQueue::launches() const {
 
 void LaunchQueue::end_run() {
   if (run_.empty()) return;
+  // Whatever fails on the way, the next run begins anew.
+  struct Ending {
+    LaunchQueue& queue;
+    ~Ending() {
+      queue.holding_ = false;
+      queue.run_.clear();
+      queue.release_held();
+    }
+  } const ending{*this};
   const auto whole =
-      std::ranges::find_if(candidates_, [&](const Known* known) { return is_complete(*known); });
+      std::ranges::find_if(candidates_, [&](const Place& known) { return is_complete(*known); });
   if (holding_ && whole != candidates_.end()) {
-    holding_ = false;
-    device_->run(*(*whole)->graph, launches());
-    release_held();
-  } else {
-    if (holding_) send_held();
-    remember_run();
+    known_.splice(known_.begin(), known_, *whole);
+    return device_->run(*known_.front().graph, launches());
   }
-  run_.clear();
+  if (holding_) send_held();
+  remember_run();
+}
+
+/// Launches have gone their way already: a run without a graph is slower, no more.
+void LaunchQueue::capture(Known& known) {
+  try {
+    known.graph = device_->capture(launches());
+  } catch (const Error&) {
+    known.refused = true;
+  }
 }
 
 void LaunchQueue::remember_run() {
@@ -119,7 +145,7 @@ void LaunchQueue::remember_run() {
   };
   const auto found = std::ranges::find_if(known_, alike);
   if (found != known_.end()) {
-    if (!found->graph) found->graph = device_->capture(launches());
+    if (!found->graph && !found->refused) capture(*found);
     known_.splice(known_.begin(), known_, found);
     return;
   }

@@ -26,6 +26,7 @@ class LaunchQueue final : public Device {
 
   const DeviceProperties& properties() const override { return device_->properties(); }
   size_t free_bytes() override { return device_->free_bytes(); }
+  /// Memory whose release is held back with launches that use it comes free where there is no other.
   void* allocate(size_t bytes) override;
   void release(void* memory) noexcept override;
   void copy_in(void* to, const void* from, size_t bytes) override;
@@ -50,21 +51,24 @@ class LaunchQueue final : public Device {
   struct Known {
     std::vector<Kernel> kernels;
     std::unique_ptr<LaunchGraph> graph;
+    bool refused = false;  ///< to be captured
   };
+  using Place = std::list<Known>::iterator;
 
   bool is_complete(const Known& known) const { return known.kernels.size() == run_.size(); }
   void end_run();
   void remember_run();
+  void capture(Known& known);
   void send_held();
   std::vector<Launch> launches() const;
   void release_held() noexcept;
 
   std::unique_ptr<Device> device_;
-  std::list<Known> known_;          // the last one that ran first
-  std::vector<Known*> candidates_;  // those with a graph that begin as the run does
-  std::vector<Held> run_;           // since the last point
-  bool holding_ = false;            // none of the run has been sent
-  std::vector<void*> releases_;     // of memory that what is held may use
+  std::list<Known> known_;         // the last one that ran first
+  std::vector<Place> candidates_;  // those with a graph that begin as the run does
+  std::vector<Held> run_;          // since the last point
+  bool holding_ = false;           // none of the run has been sent
+  std::vector<void*> releases_;    // of memory that what is held may use
 };
 
 }  // namespace salient::cuda

@@ -63,7 +63,7 @@ ProductPlan Products::plan(const ProductWeight& weight, int rows) const {
 
 void Products::multiply(const ProductWeight& weight, float* y) {
   if (weight.in != in_) fail(ErrorKind::internal, "cuda: a weight of {} columns for {}", weight.in, in_);
-  if (table_ != nullptr && !forced_) {
+  if (table_ != nullptr && !forced_ && weight.byte_size() >= least_measured_) {
     const std::string key = measured_key(shape_of(weight, rows_));
     if (!table_->find(key)) measure_plans(weight, key, y);
   }
@@ -155,8 +155,9 @@ void Products::reserve_parts(const ProductWeight& weight, const ProductPlan& pla
   const size_t counters =
       static_cast<size_t>(plan.grid.x) * static_cast<size_t>(plan.grid.z) * sizeof(uint32_t);
   if (counters <= counters_.byte_size()) return;
-  counters_.reserve(device_, counters);
-  device_.fill_zero(counters_.address(), counters_.byte_size());
+  DeviceBuffer zeros(device_, counters);
+  device_.fill_zero(zeros.address(), counters);
+  counters_ = std::move(zeros);
 }
 
 void Products::multiply_by_kernel(const ProductWeight& weight, const ProductPlan& plan, float* y) {

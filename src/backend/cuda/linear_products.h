@@ -34,6 +34,9 @@ struct ProductWeight {
 /// Products of a device, with the memory that they need on the side.
 class Products {
  public:
+  /// Smaller weights are read in no time.
+  static constexpr size_t kLeastMeasured = size_t{1} << 20;
+
   explicit Products(Device& device) : device_(device) {}
 
   /// Begins with other rows of x f32 [rows, in], on the device, which must stay until the last `multiply`.
@@ -43,8 +46,11 @@ class Products {
 
   void force(std::optional<ProductFamily> family) { forced_ = family; }
   /// From here on products of a size that comes for the first time are timed, unless a family is forced, and
-  /// the fastest way is kept in the table, which must outlive this.
-  void measure(ProductTable* table) { table_ = table; }
+  /// the fastest way is kept in the table, which must outlive this. Weights of fewer bytes are not worth it.
+  void measure(ProductTable* table, size_t least_bytes = kLeastMeasured) {
+    table_ = table;
+    least_measured_ = least_bytes;
+  }
   ProductPlan plan(const ProductWeight& weight, int rows) const;
 
  private:
@@ -77,6 +83,7 @@ class Products {
   DeviceBuffer counters_{};
   DeviceBuffer dequantized_{};
   ProductTable* table_ = nullptr;
+  size_t least_measured_ = kLeastMeasured;
 };
 
 }  // namespace salient::cuda

@@ -28,8 +28,12 @@ std::vector<std::byte*> addresses_of(std::span<const KvBlock> blocks,
 }
 
 std::byte* const* PageTables::table(Device& device, std::span<std::byte* const> addresses) {
-  const auto begins_alike = [&](const Table& table) { return table.addresses.front() == addresses.front(); };
-  auto found = std::ranges::find_if(tables_, begins_alike);
+  if (addresses.empty()) return nullptr;
+  // The last block is a sequence's own as soon as it is written; those before may be shared.
+  const auto ends_alike = [&](const Table& table) {
+    return !table.addresses.empty() && table.addresses.back() == addresses.back();
+  };
+  const auto found = std::ranges::find_if(tables_, ends_alike);
   if (found == tables_.end()) {
     tables_.emplace_front();
     if (tables_.size() > kMostTables) tables_.pop_back();
@@ -38,10 +42,11 @@ std::byte* const* PageTables::table(Device& device, std::span<std::byte* const> 
   }
   Table& table = tables_.front();
   if (!std::ranges::equal(table.addresses, addresses)) {
-    table.addresses.assign(addresses.begin(), addresses.end());
+    table.addresses.clear();  // of no use until all is written
     const size_t rounded = (addresses.size() + kTableStep - 1) / kTableStep * kTableStep;
     table.buffer.reserve(device, rounded * sizeof(std::byte*));
     write_bytes(device, std::as_bytes(addresses), table.buffer.address());
+    table.addresses.assign(addresses.begin(), addresses.end());
   }
   return table.buffer.as<std::byte*>();
 }

@@ -93,7 +93,8 @@ bool takes(const ProductShape& shape, const ProductLimits& limits, const Measure
 Choice choose(const ProductShape& shape, const ProductLimits& limits) {
   if (limits.forced) {
     const bool too_many = *limits.forced == ProductFamily::gemv && shape.rows > kFewRows;
-    const bool missing = *limits.forced == ProductFamily::library && !limits.library;
+    const bool missing =
+        *limits.forced == ProductFamily::library && (!limits.library || shape.rows <= kFewRows);
     if (!too_many && !missing) return {*limits.forced, "as asked for"};
   } else if (limits.measured && takes(shape, limits, *limits.measured)) {
     return {limits.measured->family, "measured", std::clamp(limits.measured->splits, 1, shape.tiles)};

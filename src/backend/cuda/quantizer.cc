@@ -127,10 +127,10 @@ void round_compensated(const TensorAccess& access, const CompensationProblem& pr
                        QuantizedWeight& result) {
   const float* weight = access.read(problem.weight);
   const float* upper = access.read(problem.upper);
-  const void* scales = access.read(result.scales);
+  const void* scales = access.read_bytes(result.scales);
   const bool zeros = result.zeros.defined();
-  const void* stored_zeros = zeros ? access.read(result.zeros) : nullptr;
-  void* codes = access.write(result.codes);
+  const void* stored_zeros = zeros ? access.read_bytes(result.zeros) : nullptr;
+  void* codes = access.write_bytes(result.codes);
   const std::vector<int32_t> order(problem.order.begin(), problem.order.end());
   access.run([&](Device& device) {
     const DeviceBuffer places = sent(device, std::span<const int32_t>(order));

@@ -3,24 +3,10 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/parallel.h"
-
 namespace salient::cuda {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kGrain = size_t{256} << 10;
-
-/// A single thread copies slower than the device reads.
-void copy_bytes(std::byte* to, const std::byte* from, size_t bytes) {
-  if (bytes < 2 * kGrain) {
-    std::memcpy(to, from, bytes);
-    return;
-  }
-  parallel_for(bytes, kGrain,
-               [&](size_t begin, size_t end) { std::memcpy(to + begin, from + begin, end - begin); });
-}
-
 }  // namespace
 
 Staging::Staging(const driver::Driver& driver, driver::Stream stream) : driver_(driver), stream_(stream) {}
@@ -61,7 +47,7 @@ void Staging::copy_in(driver::Address to, const std::byte* from, size_t bytes) {
     if (kBufferBytes - buffers_[current_].used_bytes < wanted) next_buffer();
     Buffer& buffer = buffers_[current_];
     std::byte* staged = buffer.memory + buffer.used_bytes;
-    copy_bytes(staged, from, wanted);
+    std::memcpy(staged, from, wanted);
     driver_.call(driver_.copy_in, to, static_cast<const void*>(staged), wanted, stream_);
     buffer.used_bytes += (wanted + kAlignment - 1) / kAlignment * kAlignment;
     to += wanted;
@@ -83,7 +69,7 @@ void Staging::end_copy_out(std::byte* to, size_t piece, size_t bytes) {
   const Buffer& buffer = buffers_[piece % kBuffers];
   const size_t begin = piece * kBufferBytes;
   driver_.call(driver_.synchronize_event, buffer.event);
-  copy_bytes(to + begin, buffer.memory, std::min(kBufferBytes, bytes - begin));
+  std::memcpy(to + begin, buffer.memory, std::min(kBufferBytes, bytes - begin));
 }
 
 void Staging::copy_out(std::byte* to, driver::Address from, size_t bytes) {

@@ -7,6 +7,7 @@
 #include "backend/cuda/cuda_memory.h"
 #include "backend/cuda/device_buffer.h"
 #include "backend/cuda/elementwise.h"
+#include "base/error.h"
 #include "tensor/tensor.h"
 
 namespace salient::cuda {
@@ -18,11 +19,21 @@ class TensorAccess {
   explicit TensorAccess(std::unique_ptr<Device> device)
       : memory_(std::make_shared<CudaMemory>(std::move(device))) {}
 
+  // Errors: internal for tensors of another type.
   const float* read(const Tensor& tensor) const {
-    return static_cast<const float*>(tensor.device_read(memory_));
+    require_floats(tensor);
+    return static_cast<const float*>(read_bytes(tensor));
   }
-  float* update(Tensor& tensor) const { return static_cast<float*>(tensor.device_update(memory_)); }
-  float* write(Tensor& tensor) const { return static_cast<float*>(tensor.device_write(memory_)); }
+  float* update(Tensor& tensor) const {
+    require_floats(tensor);
+    return static_cast<float*>(tensor.device_update(memory_));
+  }
+  float* write(Tensor& tensor) const {
+    require_floats(tensor);
+    return static_cast<float*>(write_bytes(tensor));
+  }
+  const void* read_bytes(const Tensor& tensor) const { return tensor.device_read(memory_); }
+  void* write_bytes(Tensor& tensor) const { return tensor.device_write(memory_); }
   const std::shared_ptr<CudaMemory>& memory() const { return memory_; }
   const DeviceProperties& properties() const { return memory_->device().properties(); }
 
@@ -34,6 +45,12 @@ class TensorAccess {
   }
 
  private:
+  static void require_floats(const Tensor& tensor) {
+    if (tensor.defined() && tensor.dtype() == DType::f32) return;
+    fail(ErrorKind::internal, "cuda: a tensor {} {} where F32 was expected",
+         salient::to_string(tensor.dtype()), salient::to_string(tensor.shape()));
+  }
+
   std::shared_ptr<CudaMemory> memory_;
 };
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <optional>
 
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/simulator.h"
@@ -64,6 +65,91 @@ TEST_P(CudaModel, TokenByTokenToo) {
     astray += rows_astray(logits, expected.slice(i, i + 1));
   }
   EXPECT_LE(astray, rows_that_may_stray(decoder.spec(), kSteps));
+}
+
+/// Llama's golden model with room for more positions.
+class CudaDecoder : public testing::Test {
+ protected:
+  CudaDecoder() : golden_("llama_gqa") {
+    golden_.widen_context(400);
+    decoder_.emplace(Decoder::load(golden_.directory().string(), *cuda_.backend, {.kv_type = KvType::fp16}));
+    for (int32_t i = 0; i < 400; ++i)
+      tokens_.push_back(i * 37 % static_cast<int32_t>(decoder_->spec().vocab_size));
+  }
+  std::span<const int32_t> tokens(size_t begin, size_t count) const {
+    return std::span(tokens_).subspan(begin, count);
+  }
+  static bool same(const Tensor& a, const Tensor& b) {
+    return a.shape() == b.shape() && std::memcmp(a.bytes(), b.bytes(), a.byte_size()) == 0;
+  }
+
+  GoldenModel golden_;
+  OnSimulator cuda_;
+  std::optional<Decoder> decoder_;
+  std::vector<int32_t> tokens_;
+};
+
+TEST_F(CudaDecoder, TokensAreOneGraphEachAndWhatTheCpuGives) {
+  const auto cpu = make_cpu_backend();
+  const Decoder reference = Decoder::load(golden_.directory().string(), *cpu, {.kv_type = KvType::fp16});
+  KvCache cache = decoder_->make_cache();
+  KvCache expected = reference.make_cache();
+  decoder_->forward(tokens(0, 120), cache, {});
+  reference.forward(tokens(0, 120), expected, {});
+  for (size_t i = 120; i < 140; ++i) {  // into the second page
+    const Tensor logits = decoder_->forward(tokens(i, 1), cache, {});
+    EXPECT_EQ(rows_astray(logits, reference.forward(tokens(i, 1), expected, {})), 0) << i;
+  }
+  EXPECT_GE(cuda_.device->graph_runs(), 14);
+}
+
+TEST_F(CudaDecoder, SequencesSideBySideAreWhatEachIsAlone) {
+  std::vector<KvCache> caches;
+  std::vector<KvCache> alone;
+  for (size_t i = 0; i < 3; ++i) {
+    caches.push_back(decoder_->make_cache());
+    decoder_->forward(tokens(10 * i, 30 + 70 * i), caches.back(), {});
+    alone.push_back(caches.back());
+  }
+  const std::vector<int32_t> next{5, 6, 7};
+  const Tensor together = decoder_->step(next, caches, nullptr);
+  for (size_t i = 0; i < 3; ++i) {
+    const auto row = static_cast<int64_t>(i);
+    const Tensor one = decoder_->forward({&next[i], 1}, alone[i], {});
+    EXPECT_TRUE(same(together.slice(row, row + 1), one)) << i;
+  }
+}
+
+TEST_F(CudaDecoder, SeveralTokensInOnePassAreWhatTheyAreOneByOne) {
+  KvCache cache = decoder_->make_cache();
+  decoder_->forward(tokens(0, 125), cache, {});
+  KvCache other = cache;
+  const Tensor together = decoder_->forward_each(tokens(125, 6), cache, nullptr);
+  for (int64_t i = 0; i < 6; ++i) {
+    const Tensor one = decoder_->forward(tokens(125 + static_cast<size_t>(i), 1), other, {});
+    EXPECT_TRUE(same(together.slice(i, i + 1), one)) << i;
+  }
+}
+
+TEST_F(CudaDecoder, CopiesOfASequenceGoTheirOwnWays) {
+  KvCache cache = decoder_->make_cache();
+  decoder_->forward(tokens(0, 50), cache, {});
+  KvCache fork = cache;
+  const Tensor first = decoder_->forward(tokens(50, 1), cache, {});
+  decoder_->forward(tokens(200, 1), fork, {});  // writes where the first has written
+  cache.truncate(50);
+  EXPECT_TRUE(same(decoder_->forward(tokens(50, 1), cache, {}), first));
+}
+
+TEST_F(CudaDecoder, ACacheThatWasReadOnTheHostGoesOn) {
+  KvCache cache = decoder_->make_cache();
+  decoder_->forward(tokens(0, 140), cache, {});
+  KvCache restored = decoder_->make_cache();
+  for (int64_t layer = 0; layer < decoder_->spec().layers; ++layer)
+    restored.restore(layer, cache.keys(layer), cache.values(layer));
+  restored.advance(140);
+  const Tensor expected = decoder_->forward(tokens(140, 1), cache, {});
+  EXPECT_TRUE(same(decoder_->forward(tokens(140, 1), restored, {}), expected));
 }
 
 std::vector<std::string> golden_names() {

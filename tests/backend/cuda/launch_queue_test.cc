@@ -5,6 +5,7 @@
 #include "backend/cuda/device_buffer.h"
 #include "backend/cuda/linear.h"
 #include "backend/cuda/simulator.h"
+#include "base/error.h"
 
 namespace salient::test {
 namespace {
@@ -99,6 +100,46 @@ TEST_F(LaunchQueueTest, MemoryStaysUntilWhatUsesItHasRun) {
   EXPECT_EQ(device->used_bytes(), before + 16);
   EXPECT_EQ(read(), std::vector<float>(4, 30.0f));
   EXPECT_EQ(device->used_bytes(), before);
+}
+
+TEST_F(LaunchQueueTest, MemoryThatWaitsIsFoundWhereThereIsNoOther) {
+  for (int run = 0; run < 2; ++run) {
+    add(10);
+    read();
+  }
+  const size_t free = device->properties().total_bytes - device->used_bytes();
+  add(5);
+  queue->release(queue->allocate(free));  // held: what comes next may use it
+  EXPECT_EQ(device->launches().at("product_bias"), 20);
+  cuda::DeviceBuffer all(*queue, free);
+  EXPECT_EQ(device->launches().at("product_bias"), 25);
+  EXPECT_EQ(read(), std::vector<float>(4, 25.0f));
+}
+
+TEST_F(LaunchQueueTest, GraphsThatRunStay) {
+  for (int run = 0; run < 2; ++run) {
+    add(10);
+    read();
+  }
+  for (int count = 11; count < 11 + 2 * static_cast<int>(cuda::LaunchQueue::kMostGraphs); ++count) {
+    add(count);
+    read();
+    add(10);
+    read();
+  }
+  EXPECT_EQ(device->graph_runs(), 2 * static_cast<int>(cuda::LaunchQueue::kMostGraphs));
+}
+
+TEST_F(LaunchQueueTest, ARunBehindAFailureBeginsAnew) {
+  add(10);
+  const cuda::Kernel unknown{"no_such_kernel", 256};
+  EXPECT_THROW(queue->launch({.kernel = unknown, .grid = {}, .arguments = {}}), Error);
+  EXPECT_EQ(read(), std::vector<float>(4, 10.0f));
+  for (int run = 0; run < 3; ++run) {
+    add(10);
+    read();
+  }
+  EXPECT_EQ(device->graph_runs(), 1);
 }
 
 }  // namespace

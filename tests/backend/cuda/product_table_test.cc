@@ -94,7 +94,7 @@ class MeasuredProducts : public ProductTableTest {
                                                        {.symmetric = false, .group_size = 128}, DType::f16);
     const Tensor x = random_tensor(generator_, {rows, 1024});
     cuda::Products products(device_);
-    products.measure(&table);
+    products.measure(&table, 0);
     const cuda::ProductWeight prepared(device_, cuda::pack_codes(weight), cuda::HalfType::f16);
     const auto input = cuda::DeviceBuffer::of(device_, x.values<float>());
     Tensor y = Tensor::empty(DType::f32, {rows, 32});
