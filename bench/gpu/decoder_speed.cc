@@ -44,6 +44,29 @@ void describe_step(SectionRun& run, const Decoder& decoder) {
   run.json()["work_per_token"] = work_json(before, run.device().work(), kSteps);
 }
 
+/// Which kernels a step of so many texts, or a piece of a prompt, consists of, and what each takes.
+void profile_step(SectionRun& run, const Decoder& decoder, const std::string& name, int64_t texts,
+                  int64_t tokens) {
+  std::vector<KvCache> caches;
+  std::vector<SequencePart> parts;
+  const std::vector<int32_t> prompt(run.tiny() ? 2 : 128, 5);
+  const std::vector<int32_t> next(static_cast<size_t>(tokens), 6);
+  for (int64_t i = 0; i < texts; ++i)
+    decoder.forward(prompt, caches.emplace_back(decoder.make_cache()), {LogitRows::last});
+  for (KvCache& cache : caches) parts.push_back({.tokens = next, .cache = cache});
+  const auto step = [&] { decoder.run(parts, nullptr).bytes(); };
+  for (int i = 0; i < 2; ++i) step();
+  double seconds = 0;
+  {
+    const Stopwatch watch(seconds);
+    step();
+  }
+  run.device().watch(step, [&](const Recording& recording) {
+    run.json()["profiles"].push_back(
+        {{"of", name}, {"us", number(seconds * 1e6)}, {"kernels", profile(run, recording)}});
+  });
+}
+
 /// One sequence's cache is shared by all its layers; rows of logits are a step's result.
 Json speed_json(const SectionRun& run, const Speed& speed) {
   const double bytes = speed.weight_bytes_per_step + speed.cache_bytes_per_step;
@@ -122,6 +145,21 @@ void time_decoder(SectionRun& run) {
       Json row = speed_json(run, speed);
       row["device_bytes"] = run.device().peak_bytes();
       run.json()["rows"].push_back(std::move(row));
+    });
+  }
+  struct Step {
+    const char* name;
+    int64_t texts;
+    int64_t tokens;
+  };
+  for (const auto [name, texts, tokens] : {Step{"a token", 1, 1},
+                                           {"tokens of 8 texts", 8, 1},
+                                           {"tokens of 32 texts", 32, 1},
+                                           {"512 of a prompt", 1, 512}}) {
+    run.attempt(fmt::format("profile of {}", name), [&] {
+      make();
+      profile_step(run, *decoder, name, run.tiny() ? std::min<int64_t>(texts, 2) : texts,
+                   run.tiny() ? std::min<int64_t>(tokens, 9) : tokens);
     });
   }
   if (!run.tiny()) run.json()["nvidia_smi"] = smi_line();

@@ -19,6 +19,7 @@ constexpr int kExitNoDevice = 2;
 struct Arguments {
   std::string out = "gpu.json";
   bool quick = false;
+  double seconds = 540;
   std::vector<std::string> sections;
   Options options;
 };
@@ -56,7 +57,8 @@ std::string now_text() {
 
 void make_section(const Arguments& arguments, const SectionEntry& section, Report& report, double seconds) {
   const auto device = cuda::open_cuda_device(arguments.options.device);
-  SectionRun run(*device, arguments.options, report, {.section = section.name, .seconds = seconds});
+  SectionRun run(*device, arguments.options, report,
+                 {.section = section.name, .seconds = seconds, .case_seconds = section.case_seconds});
   section.run(run);
 }
 
@@ -75,6 +77,7 @@ int measure(const Arguments& arguments) {
                       .sections = chosen,
                       .make = [&](const SectionEntry& section, Report& into,
                                   double seconds) { make_section(arguments, section, into, seconds); },
+                      .seconds = arguments.seconds,
                       .say =
                           [](const std::string& line) {
                             fmt::print("{}\n", line);
@@ -99,6 +102,9 @@ void add_options(CLI::App& app, Arguments& arguments) {
                  "Where the demo's model and texts lie (default examples/demo)");
   std::vector<std::string> names;
   for (const SectionEntry& section : sections()) names.emplace_back(section.name);
+  app.add_option("--seconds", arguments.seconds,
+                 "Of the whole run; what there is no time for is left out (default 540)")
+      ->check(CLI::PositiveNumber);
   app.add_option("--section", arguments.sections, "Only these; several, separated by commas")
       ->delimiter(',')
       ->check(CLI::IsMember(names));

@@ -1,5 +1,7 @@
 #include "gpu/run.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -67,7 +69,8 @@ SectionRun::SectionRun(cuda::Device& device, const Options& options, Report& rep
       options_(options),
       report_(report),
       section_(settings.section),
-      limit_(settings.seconds) {
+      limit_(settings.seconds),
+      case_limit_(settings.case_seconds) {
   Json& section = json();
   if (!section.contains("cases")) section["cases"] = 0;
   if (!section.contains("failures")) section["failures"] = Json::array();
@@ -84,9 +87,11 @@ void SectionRun::begin_case(const std::string& name) {
   json()["running"] = name;
   report_.save();
   device_.take_kernels();
+  if (case_limit_ > 0) ::alarm(case_limit_);  // whose signal nobody handles
 }
 
 void SectionRun::end_case() {
+  if (case_limit_ > 0) ::alarm(0);
   json().erase("running");
   json()["cases"] = begun_;
 }

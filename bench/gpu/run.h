@@ -50,6 +50,8 @@ class SectionRun {
   struct Settings {
     std::string section;
     double seconds;  ///< cases that would begin later are left out
+    /// A case that takes longer ends the process: a kernel that never ends holds the host, too. 0: no limit.
+    unsigned case_seconds = 0;
   };
   SectionRun(cuda::Device& device, const Options& options, Report& report, const Settings& settings);
 
@@ -99,6 +101,7 @@ class SectionRun {
   Report& report_;
   std::string section_;
   double limit_;
+  unsigned case_limit_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   int64_t begun_ = 0;  // cases so far
   std::string case_;
@@ -108,7 +111,8 @@ class SectionRun {
 struct SectionEntry {
   const char* name;
   void (*run)(SectionRun& run);
-  double seconds;  ///< that it may take
+  double seconds;         ///< that it may take
+  unsigned case_seconds;  ///< that a case of it may take
 };
 std::span<const SectionEntry> sections();
 

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <thread>
@@ -37,6 +38,12 @@ void note_end(Report& report, const std::string& name, const ChildEnd& end) {
   if (!running.empty()) section["cases"] = section.value("cases", int64_t{0}) + 1;
 }
 
+void leave_out(const Supervision& how, const SectionEntry& section) {
+  Report report = Report::read(how.path);
+  report.section(section.name) = {{"cases", 0}, {"failures", Json::array()}, {"left_out", {"all of it"}}};
+  report.save();
+}
+
 /// Runs a section in this process.
 int make_section(const Supervision& how, const SectionEntry& section, double seconds) {
   Report report = Report::read(how.path);
@@ -55,10 +62,10 @@ int make_section(const Supervision& how, const SectionEntry& section, double sec
   return 0;
 }
 
-void supervise_section(const Supervision& how, const SectionEntry& section) {
+void supervise_section(const Supervision& how, const SectionEntry& section, double seconds) {
   const auto start = Clock::now();
   for (int tries = 1; tries <= kMostTries; ++tries) {
-    const double left = section.seconds - seconds_since(start);
+    const double left = seconds - seconds_since(start);
     if (tries > 1 && left <= 0) break;
     const ChildEnd end =
         run_in_child([&] { return make_section(how, section, left); }, left + kSecondsBeside);
@@ -82,9 +89,10 @@ std::string ChildEnd::text() const {
     case Kind::exited:
       return number == kDeviceLost ? "the device was lost" : fmt::format("status {}", number);
     case Kind::killed:
+      if (number == SIGALRM) return "the case did not end in time";
       return fmt::format("killed by signal {}", number);
     case Kind::out_of_time:
-      return "did not end in time";
+      return "the process did not end in time";
   }
   return {};
 }
@@ -117,10 +125,16 @@ ChildEnd run_in_child(const std::function<int()>& body, double seconds) {
 }
 
 Report supervise(const Supervision& how) {
+  const auto begin = Clock::now();
   for (const SectionEntry& section : how.sections) {
+    const double left = how.seconds - seconds_since(begin);
+    if (left <= 0) {
+      leave_out(how, section);
+      continue;
+    }
     const auto start = Clock::now();
     const int64_t before = failures(Report::read(how.path));
-    supervise_section(how, section);
+    supervise_section(how, section, std::min(section.seconds, left));
     const Report report = Report::read(how.path);
     how.say(fmt::format("{:<18} {:6.1f} s, {} failed", section.name, seconds_since(start),
                         failures(report) - before));

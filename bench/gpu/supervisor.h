@@ -28,6 +28,8 @@ struct Supervision {
   std::span<const SectionEntry> sections;
   /// Makes a section in this process.
   std::function<void(const SectionEntry& section, Report& report, double seconds)> make;
+  /// Of all sections; those that no time is left for are left out.
+  double seconds = 1e9;
   std::function<void(const std::string& line)> say = [](const std::string&) {};
 };
 Report supervise(const Supervision& how);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
+#include <map>
 
 #include "base/stopwatch.h"
 
@@ -12,17 +14,7 @@ namespace {
 /// A repeat is at least so long: what the host does before and behind it is no hundredth of that.
 constexpr double kRepeatSeconds = 3e-3;
 constexpr int kRepeats = 7;
-
-std::vector<cuda::Launch> launches_of(std::span<const RecordedLaunch> recorded) {
-  std::vector<cuda::Launch> launches;
-  launches.reserve(recorded.size());
-  for (const RecordedLaunch& launch : recorded)
-    launches.push_back({.kernel = launch.kernel,
-                        .grid = launch.grid,
-                        .shared_bytes = launch.shared_bytes,
-                        .arguments = launch.arguments});
-  return launches;
-}
+constexpr double kWarmSeconds = 10e-3;
 
 /// All pieces, as a graph if they can be one.
 class Round {
@@ -109,8 +101,9 @@ Json Timing::to_json() const {
 
 Timing measure(SectionRun& run, int pieces, const std::function<void(int piece)>& work) {
   Round round(run, pieces, work);
-  seconds_of(run, round, 1);
-  const double once = seconds_of(run, round, 1);
+  double once = seconds_of(run, round, 1);
+  // Clocks come up while it works.
+  for (double warm = once; !run.tiny() && warm < kWarmSeconds; warm += once) once = seconds_of(run, round, 1);
   const int rounds = run.tiny() ? 1 : static_cast<int>(std::clamp(kRepeatSeconds / once, 1.0, 1000.0)) + 1;
   std::vector<double> repeats;
   for (int i = 0; i < (run.tiny() ? 1 : kRepeats); ++i)
@@ -120,6 +113,26 @@ Timing measure(SectionRun& run, int pieces, const std::function<void(int piece)>
           .least = repeats.front(),
           .most = repeats.back(),
           .graph = round.is_graph()};
+}
+
+Json profile(SectionRun& run, const Recording& recording) {
+  std::map<std::string, std::vector<RecordedLaunch>> by_name;
+  for (const RecordedLaunch& launch : recording.launches) by_name[launch.kernel.name].push_back(launch);
+  std::vector<Json> rows;
+  const auto add = [&](const std::string& name, size_t count, const std::function<void(int)>& work) {
+    rows.push_back(
+        {{"kernel", name}, {"launches", count}, {"us", number(measure(run, 1, work).seconds * 1e6)}});
+  };
+  for (const auto& [name, launches] : by_name)
+    add(name, launches.size(), [&](int) {
+      for (const cuda::Launch& launch : launches_of(launches)) run.device().launch(launch);
+    });
+  if (!recording.products.empty())
+    add("library", recording.products.size(), [&](int) {
+      for (const cuda::HalfProduct& product : recording.products) run.device().multiply(product);
+    });
+  std::ranges::sort(rows, std::greater(), [](const Json& row) { return row["us"].get<double>(); });
+  return rows;
 }
 
 Peak peak_of(const cuda::DeviceProperties& properties) {

@@ -26,6 +26,9 @@ struct Timing {
 /// wait for the host then.
 Timing measure(SectionRun& run, int pieces, const std::function<void(int piece)>& work);
 
+/// What each kernel took of something that ran, the slowest first: those of a name run again, alone.
+Json profile(SectionRun& run, const Recording& recording);
+
 /// What a device's maker says of its memory and, of halves summed in f32, its tensor cores; 0: not known.
 struct Peak {
   double bytes_per_second = 0;

@@ -3,20 +3,71 @@
 #include <algorithm>
 
 namespace salient::gpu {
+namespace {
+
+RecordedLaunch recorded(const cuda::Launch& launch) {
+  return {.kernel = launch.kernel,
+          .grid = launch.grid,
+          .shared_bytes = launch.shared_bytes,
+          .arguments = {launch.arguments.begin(), launch.arguments.end()}};
+}
+
+/// Sets a pointer while it lives.
+template <typename T>
+class Pointed {
+ public:
+  Pointed(T*& pointer, T* to) : pointer_(pointer) { pointer_ = to; }
+  ~Pointed() { pointer_ = nullptr; }
+  Pointed(const Pointed&) = delete;
+  Pointed& operator=(const Pointed&) = delete;
+
+ private:
+  T*& pointer_;
+};
+
+}  // namespace
+
+std::vector<cuda::Launch> launches_of(std::span<const RecordedLaunch> recorded) {
+  std::vector<cuda::Launch> launches;
+  launches.reserve(recorded.size());
+  for (const RecordedLaunch& launch : recorded)
+    launches.push_back({.kernel = launch.kernel,
+                        .grid = launch.grid,
+                        .shared_bytes = launch.shared_bytes,
+                        .arguments = launch.arguments});
+  return launches;
+}
 
 std::vector<RecordedLaunch> TracedDevice::record(const std::function<void()>& queue) {
   std::vector<RecordedLaunch> launches;
-  record_ = &launches;
   record_is_whole_ = true;
-  try {
+  {
+    const Pointed scope(record_, &launches);
     queue();
-  } catch (...) {
-    record_ = nullptr;
-    throw;
   }
-  record_ = nullptr;
   if (!record_is_whole_) launches.clear();
   return launches;
+}
+
+void TracedDevice::watch(const std::function<void()>& queue,
+                         const std::function<void(const Recording&)>& use) {
+  Recording recording;
+  std::vector<void*> kept;
+  const auto give_back = [&] {
+    for (void* memory : std::exchange(kept, {})) release(memory);
+  };
+  try {
+    const Pointed keeping(kept_, &kept);
+    {
+      const Pointed watching(watched_, &recording);
+      queue();
+    }
+    use(recording);
+  } catch (...) {
+    give_back();
+    throw;
+  }
+  give_back();
 }
 
 bool TracedDevice::spoils_record() {
@@ -34,6 +85,7 @@ void* TracedDevice::allocate(size_t bytes) {
 }
 
 void TracedDevice::release(void* memory) noexcept {
+  if (kept_ != nullptr) return kept_->push_back(memory);
   if (const auto found = sizes_.find(memory); found != sizes_.end()) {
     used_bytes_ -= static_cast<int64_t>(found->second);
     sizes_.erase(found);
@@ -66,14 +118,12 @@ void TracedDevice::fill_zero(void* to, size_t bytes) {
 void TracedDevice::note(const cuda::Launch& launch) {
   ++work_.launches;
   kernels_.insert(launch.kernel.name);
+  if (watched_ != nullptr) watched_->launches.push_back(recorded(launch));
 }
 
 void TracedDevice::launch(const cuda::Launch& launch) {
   if (record_ != nullptr) {
-    record_->push_back({.kernel = launch.kernel,
-                        .grid = launch.grid,
-                        .shared_bytes = launch.shared_bytes,
-                        .arguments = {launch.arguments.begin(), launch.arguments.end()}});
+    record_->push_back(recorded(launch));
     return;
   }
   note(launch);
@@ -84,6 +134,7 @@ void TracedDevice::multiply(const cuda::HalfProduct& product) {
   if (spoils_record()) return;
   ++work_.multiplications;
   kernels_.insert("library");
+  if (watched_ != nullptr) watched_->products.push_back(product);
   device_.multiply(product);
 }
 

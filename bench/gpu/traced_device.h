@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,6 +33,13 @@ struct RecordedLaunch {
   std::vector<std::byte> arguments;
 };
 
+/// What was queued, in order of its kind.
+struct Recording {
+  std::vector<RecordedLaunch> launches;
+  std::vector<cuda::HalfProduct> products;
+};
+std::vector<cuda::Launch> launches_of(std::span<const RecordedLaunch> recorded);
+
 /// Somebody else's device, watched: which kernels run, and how much travels between it and the host. Back
 /// ends own their device; this one they may own.
 class TracedDevice final : public cuda::Device {
@@ -50,6 +58,9 @@ class TracedDevice final : public cuda::Device {
 
   /// The launches of `queue`, which do not run. Nothing where it asks for more than kernels.
   std::vector<RecordedLaunch> record(const std::function<void()>& queue);
+  /// Runs `queue` and shows `use` what ran. Memory that was released meanwhile is still there, so that it may
+  /// run again.
+  void watch(const std::function<void()>& queue, const std::function<void(const Recording&)>& use);
 
   const cuda::DeviceProperties& properties() const override { return device_.properties(); }
   size_t free_bytes() override { return device_.free_bytes(); }
@@ -80,6 +91,8 @@ class TracedDevice final : public cuda::Device {
   int64_t used_bytes_ = 0;
   int64_t peak_bytes_ = 0;
   std::vector<RecordedLaunch>* record_ = nullptr;
+  Recording* watched_ = nullptr;
+  std::vector<void*>* kept_ = nullptr;  // released while somebody watches
   bool record_is_whole_ = true;
 };
 

@@ -222,19 +222,20 @@ TEST(GpuChild, ItsEndIsKnown) {
 
 class Supervised : public testing::Test {
  protected:
-  Json run(void (*body)(SectionRun&), double seconds = 100) {
+  Json run(void (*body)(SectionRun&)) {
     const std::string path = (folder.path() / "gpu.json").string();
     Report fresh(path);
     fresh.save();
-    const SectionEntry section{"some", body, seconds};
-    const Report report = supervise({.path = path,
-                                     .sections = {&section, 1},
-                                     .make = [](const SectionEntry& entry, Report& into, double left) {
-                                       test::SimulatedDevice device;
-                                       const Options options = tiny_options();
-                                       SectionRun inner(device, options, into, {entry.name, left});
-                                       entry.run(inner);
-                                     }});
+    const SectionEntry section{"some", body, 100, 1};
+    const Report report =
+        supervise({.path = path,
+                   .sections = {&section, 1},
+                   .make = [](const SectionEntry& entry, Report& into, double left) {
+                     test::SimulatedDevice device;
+                     const Options options = tiny_options();
+                     SectionRun inner(device, options, into, {entry.name, left, entry.case_seconds});
+                     entry.run(inner);
+                   }});
     return report.root()["sections"]["some"];
   }
   TemporaryDirectory folder;
@@ -245,17 +246,20 @@ TEST_F(Supervised, ASectionGoesOnBehindWhatKilledIt) {
     run.attempt("good", [&] { run.check("sum", 0.5, 1); });
     run.attempt("deadly", [] { ::raise(SIGKILL); });
     run.attempt("lost", [] { throw DeviceLost("gone"); });
+    run.attempt("endless", [] { ::pause(); });
     run.attempt("wrong", [&] { run.check("sum", 2, 1); });
   });
   EXPECT_EQ(section["complete"], true);
-  EXPECT_EQ(section["cases"], 4);
-  EXPECT_EQ(section["processes"], 3);
+  EXPECT_EQ(section["cases"], 5);
+  EXPECT_EQ(section["processes"], 4);
   EXPECT_EQ(section["checks"]["sum"]["cases"], 2);
-  ASSERT_EQ(section["failures"].size(), 3u);
+  ASSERT_EQ(section["failures"].size(), 4u);
   EXPECT_EQ(section["failures"][0]["case"], "deadly");
   EXPECT_EQ(section["failures"][0]["text"], "killed by signal 9");
   EXPECT_EQ(section["failures"][1]["case"], "lost");
-  EXPECT_EQ(section["failures"][2]["case"], "wrong");
+  EXPECT_EQ(section["failures"][2]["case"], "endless");
+  EXPECT_EQ(section["failures"][2]["text"], "the case did not end in time");
+  EXPECT_EQ(section["failures"][3]["case"], "wrong");
 }
 
 TEST_F(Supervised, WhatASectionCannotBeginWithIsSaid) {
