@@ -190,6 +190,10 @@ std::vector<AttentionCase> special_cases(const SectionRun& run) {
       list.back().type = type;
     }
   }
+  // So many rows that two blocks of 128 are there for each multiprocessor.
+  for (const int64_t dim : {64, 128})
+    list.push_back(
+        {.count = run.tiny() ? 64 : 2048, .heads = 32, .kv_heads = 8, .head_dim = dim, .type = KvType::fp16});
   if (run.tiny()) return list;
   for (const KvType type : {KvType::fp16, KvType::int8}) {
     list.push_back({.first_position = 8191, .heads = 32, .type = type});

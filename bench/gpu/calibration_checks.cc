@@ -156,23 +156,15 @@ void check_losses(SectionRun& run, const Backends& on, const Problem& problem) {
   }
 }
 
-void check_search(SectionRun& run, const Backends& on, const Problem& problem) {
-  ActivationStatistics statistics(problem.x.dim(1));
-  statistics.add(on.cpu, MatmulPrecision::f32, problem.x);
-  std::vector<int64_t> channels(static_cast<size_t>(problem.x.dim(1)));
-  std::iota(channels.begin(), channels.end(), int64_t{0});
-  const BalanceLayer layer{.weight = [&] { return problem.weight; },
-                           .rounding = RoundingRule{.scheme = schemes().front()}};
-  compare(run, on, "scale search", "scale search", kLossBound, [&](Backend& backend) {
-    const ScaleSearchResult found = search_scales({.backend = backend,
-                                                   .layers = {&layer, 1},
-                                                   .input = statistics,
-                                                   .channel_of = channels,
-                                                   .channels = std::ssize(channels),
-                                                   .make_representable = [](std::span<float>) {},
-                                                   .n_grid = run.tiny() ? 3 : 20});
-    const double numbers[] = {found.loss_identity, found.loss};
-    return floats_of(numbers);
+/// Operands rounded to bf16, as calibration asks for.
+void check_rounded_losses(SectionRun& run, const Backends& on, const Problem& problem) {
+  const RoundingRule rule{.scheme = schemes().front()};
+  const RoundingLossProblem loss{
+      .rule = rule, .weight = problem.weight, .gram = problem.gram, .precision = MatmulPrecision::bf16};
+  compare(run, on, "rounding loss bf16", "rounding loss bf16", kBf16Rounding, [&](Backend& backend) {
+    std::vector<double> result(static_cast<size_t>(rows_that_count(loss)));
+    backend.rounding_loss(loss, result);
+    return floats_of(result);
   });
 }
 
@@ -204,6 +196,42 @@ void check_solving(SectionRun& run, const Backends& on, const Problem& problem) 
     Tensor rows = problem.x.slice(0, 16).duplicate();
     if (!backend.solve(symmetric, rows)) salient::fail(ErrorKind::internal, "it is said not to be definite");
     return rows;
+  });
+}
+
+/// Columns that stand on no 16 bytes, in rows of one group.
+void check_odd_columns(SectionRun& run, const Backends& on) {
+  const Problem problem(Sizes{.rows = 40, .in = 258, .out = 24});
+  check_statistics(run, on, problem);
+  const QuantizationScheme scheme{
+      .num_bits = 4, .symmetric = false, .group_size = QuantizationScheme::kWholeRow};
+  const RoundingRule rule{.scheme = scheme};
+  const RoundingLossProblem loss{.rule = rule, .weight = problem.weight, .gram = problem.gram};
+  compare(run, on, "rounding loss", "rounding loss, odd columns", kLossBound, [&](Backend& backend) {
+    std::vector<double> result(static_cast<size_t>(rows_that_count(loss)));
+    backend.rounding_loss(loss, result);
+    return floats_of(result);
+  });
+  check_solving(run, on, problem);
+}
+
+void check_search(SectionRun& run, const Backends& on, const Problem& problem) {
+  ActivationStatistics statistics(problem.x.dim(1));
+  statistics.add(on.cpu, MatmulPrecision::f32, problem.x);
+  std::vector<int64_t> channels(static_cast<size_t>(problem.x.dim(1)));
+  std::iota(channels.begin(), channels.end(), int64_t{0});
+  const BalanceLayer layer{.weight = [&] { return problem.weight; },
+                           .rounding = RoundingRule{.scheme = schemes().front()}};
+  compare(run, on, "scale search", "scale search", kLossBound, [&](Backend& backend) {
+    const ScaleSearchResult found = search_scales({.backend = backend,
+                                                   .layers = {&layer, 1},
+                                                   .input = statistics,
+                                                   .channel_of = channels,
+                                                   .channels = std::ssize(channels),
+                                                   .make_representable = [](std::span<float>) {},
+                                                   .n_grid = run.tiny() ? 3 : 20});
+    const double numbers[] = {found.loss_identity, found.loss};
+    return floats_of(numbers);
   });
 }
 
@@ -260,6 +288,8 @@ void check_calibration(SectionRun& run) {
   const Problem problem(sizes);
   check_statistics(run, on, problem);
   check_losses(run, on, problem);
+  check_rounded_losses(run, on, problem);
+  check_odd_columns(run, on);
   check_search(run, on, problem);
   check_solving(run, on, problem);
   check_rounding(run, on, problem);
