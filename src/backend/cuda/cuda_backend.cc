@@ -169,13 +169,14 @@ std::string CudaBackend::description() const {
 /// How sums are shared out depends on the number of multiprocessors, and on plans.
 std::string CudaBackend::arithmetic() const {
   const DeviceProperties& device = access_.properties();
+  const bool library = access_.run([](Device& own) { return own.multiplies(); });
   return fmt::format("cuda: sm_{}, {} multiprocessors, {} operands, {} kernels, {}",
                      device.compute_capability, device.multiprocessors,
                      half_ == HalfType::f16 ? "fp16" : "bf16",
                      family_  ? to_string(*family_)
                      : table_ ? "measured"
                               : "planned",
-                     access_.memory()->device().multiplies() ? "cuBLASLt" : "no cuBLASLt");
+                     library ? "cuBLASLt" : "no cuBLASLt");
 }
 
 double CudaBackend::measure_bandwidth() {

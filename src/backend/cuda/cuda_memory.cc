@@ -22,7 +22,8 @@ void CudaMemory::release(void* address) noexcept {
 
 void CudaMemory::upload(void* to, const std::byte* from, size_t bytes) {
   const std::lock_guard lock(mutex_);
-  if (bytes <= kBytesOfLaunches) return write_bytes(*device_, {from, bytes}, to);
+  const bool words = reinterpret_cast<uintptr_t>(to) % sizeof(uint32_t) == 0;
+  if (words && bytes <= kBytesOfLaunches) return write_bytes(*device_, {from, bytes}, to);
   device_->copy_in(to, from, bytes);
 }
 

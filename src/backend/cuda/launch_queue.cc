@@ -76,6 +76,7 @@ void LaunchQueue::launch(const Launch& launch) {
       if (known->graph) candidates_.push_back(known);
     holding_ = !candidates_.empty();
   }
+  if (!holding_ && run_.size() > kMostLaunches) return device_->launch(launch);  // too long to come again
   run_.push_back({.kernel = launch.kernel,
                   .grid = launch.grid,
                   .shared_bytes = launch.shared_bytes,

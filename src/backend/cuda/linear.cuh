@@ -114,7 +114,7 @@ SALIENT_DEVICE constexpr bool ends_group(int step) {
 /// Where the factors of a row block and group `group_of_tile` of a tile begin.
 template <typename Format>
 SALIENT_DEVICE int64_t factors_at(const LinearArguments& a, int row_block, int tile, int group_of_tile) {
-  const int group = Format::kGroups > 1 ? tile * Format::kGroups + group_of_tile : tile / a.tiles_per_group;
+  const int group = Format::kGroups > 1 ? tile * Format::kGroups + group_of_tile : tile >> a.group_shift;
   return (int64_t{row_block} * a.groups + group) * kTileRows;
 }
 
@@ -136,31 +136,66 @@ SALIENT_DEVICE TileRange share_of(int begin, int end, int part, int parts) {
 
 /// What a block has computed, in shared memory: `columns` rows of y, `rows` outputs each.
 struct OutputTile {
-  const float* sums;  ///< [columns, rows]
+  const float* sums;  ///< [columns, rows], `stride` from column to column
+  int stride;         ///< rows + 4: what a warp stores at a time then lies on different banks
   int rows;
   int columns;
   int first_out;
   int first_row;  ///< of y
 };
 
-/// Into y with the bias; with several splits into parts, and the block that comes last adds those of all, in
-/// their order, so that the result does not depend on which block that is.
+/// Elements of a tile that a thread has under way at a time: a read of what other blocks have written takes
+/// some 700 cycles.
+inline constexpr int kElementsAtOnce = 8;
+
+/// Where element `index` of a tile goes in y, or -1.
+SALIENT_DEVICE int64_t place_of(const LinearArguments& a, const OutputTile& tile, int index) {
+  const int out = tile.first_out + index % tile.rows;
+  const int row = tile.first_row + index / tile.rows;
+  const bool inside = index < tile.rows * tile.columns && out < a.out && row < a.rows;
+  return inside ? int64_t{row} * a.out + out : -1;
+}
+
+SALIENT_DEVICE void store_biased(const LinearArguments& a, int64_t at, float sum) {
+  a.y[at] = a.bias == nullptr ? sum : sum + a.bias[at % a.out];
+}
+
+/// y = the parts of all splits, in their order.
+SALIENT_DEVICE void store_sums(const LinearArguments& a, const OutputTile& tile) {
+  const int64_t part = int64_t{a.rows} * a.out;
+  const int step = simt::block_threads();
+  for (int first = simt::thread(); first < tile.rows * tile.columns; first += kElementsAtOnce * step) {
+    int64_t at[kElementsAtOnce];
+    float sums[kElementsAtOnce] = {};
+    SALIENT_UNROLL
+    for (int e = 0; e < kElementsAtOnce; ++e) at[e] = place_of(a, tile, first + e * step);
+    for (int split = 0; split < simt::grid_y(); ++split) {
+      SALIENT_UNROLL
+      for (int e = 0; e < kElementsAtOnce; ++e)
+        sums[e] += simt::load_fresh(a.parts + split * part + (at[e] < 0 ? 0 : at[e]));
+    }
+    SALIENT_UNROLL
+    for (int e = 0; e < kElementsAtOnce; ++e)
+      if (at[e] >= 0) store_biased(a, at[e], sums[e]);
+  }
+}
+
+/// Into y with the bias; with several splits into parts, and the block that comes last adds those of all, so
+/// that the result does not depend on which block that is.
 SALIENT_DEVICE void store_output(const LinearArguments& a, const OutputTile& tile) {
   const int splits = simt::grid_y();
-  const int64_t part = int64_t{a.rows} * a.out;
-  const auto each = [&](const auto& body) {
-    for (int i = simt::thread(); i < tile.rows * tile.columns; i += simt::block_threads()) {
-      const int out = tile.first_out + i % tile.rows;
-      const int row = tile.first_row + i / tile.rows;
-      if (out < a.out && row < a.rows) body(i, out, int64_t{row} * a.out + out);
+  float* parts = splits == 1 ? nullptr : a.parts + simt::block_y() * (int64_t{a.rows} * a.out);
+  for (int i = simt::thread(); i < tile.rows * tile.columns; i += simt::block_threads()) {
+    const int64_t at = place_of(a, tile, i);
+    if (at < 0) continue;
+    const float sum = tile.sums[i / tile.rows * tile.stride + i % tile.rows];
+    if (splits == 1) {
+      store_biased(a, at, sum);
+    } else {
+      parts[at] = sum;
     }
-  };
-  const auto biased = [&](float sum, int out) { return a.bias == nullptr ? sum : sum + a.bias[out]; };
-  if (splits == 1) {
-    each([&](int i, int out, int64_t at) { a.y[at] = biased(tile.sums[i], out); });
-    return;
   }
-  each([&](int i, int, int64_t at) { a.parts[simt::block_y() * part + at] = tile.sums[i]; });
+  if (splits == 1) return;
   simt::fence();
   simt::sync_block();
   uint32_t* counter = a.counters + simt::block_z() * simt::grid_x() + simt::block_x();
@@ -170,11 +205,7 @@ SALIENT_DEVICE void store_output(const LinearArguments& a, const OutputTile& til
   if (*ticket != static_cast<uint32_t>(splits - 1)) return;
   simt::fence();
   if (simt::thread() == 0) *counter = 0;
-  each([&](int, int out, int64_t at) {
-    float sum = 0;
-    for (int split = 0; split < splits; ++split) sum += simt::load_fresh(a.parts + split * part + at);
-    a.y[at] = biased(sum, out);
-  });
+  store_sums(a, tile);
 }
 
 /// Up to 8 rows of x: what limits it is how fast W comes from memory. A block has kRowBlocks row blocks; its
@@ -186,6 +217,7 @@ template <typename Format>
 struct FewRows {
   using Half = typename Format::Half;
   static constexpr int kRows = Format::kRowBlocks * kTileRows;
+  static constexpr int kStride = kRows + 4;
 
   SALIENT_DEVICE static TilePart<Format> load(const LinearArguments& a, int row_block, int tile) {
     TilePart<Format> part;
@@ -197,8 +229,9 @@ struct FewRows {
       SALIENT_UNROLL
       for (int group = 0; group < Format::kGroups; ++group) {
         const uint32_t* factors = a.factors + factors_at<Format>(a, row_block, tile, group);
-        SALIENT_UNROLL
-        for (int i = 0; i < 2; ++i) part.factors[group][i] = factors[simt::lane() / 4 * 2 + i];
+        const auto own = *reinterpret_cast<const simt::Words2*>(factors + simt::lane() / 4 * 2);
+        part.factors[group][0] = own.word[0];
+        part.factors[group][1] = own.word[1];
       }
     }
     return part;
@@ -262,13 +295,14 @@ struct FewRows {
             sums[r][i];
     }
     simt::sync_block();
-    for (int i = simt::thread(); i < kFewRows * kRows; i += kLinearThreads) {
+    for (int i = simt::thread(); i < kFewRows * kStride; i += kLinearThreads) {
       float sum = 0;
-      for (int w = 0; w < kLinearWarps; ++w) sum += shared[w * kFewRows * kRows + i];
+      for (int w = 0; w < kLinearWarps; ++w) sum += shared[w * kFewRows * kStride + i];
       shared[i] = sum;  // read by this thread alone so far
     }
     simt::sync_block();
     store_output(a, {.sums = shared,
+                     .stride = kStride,
                      .rows = kRows,
                      .columns = kFewRows,
                      .first_out = first_block * kTileRows,
@@ -292,6 +326,7 @@ struct ManyRows {
   static constexpr int kTilesN = tiles_n;
   static constexpr int kRowsX = tiles_n * 8;
   static constexpr int kRowsW = kLinearWarps * Format::kRowBlocks * kTileRows;
+  static constexpr int kStride = kRowsW + 4;
   static constexpr int kStages = 4;
   static constexpr int kChunks = kTileColumns / kChunkColumns;
   /// Of a stage, in pieces of 16 bytes.
@@ -301,7 +336,7 @@ struct ManyRows {
   static constexpr int kInputPieces = kRowsX * kChunks;
   static constexpr int kStagePieces = kWeightPieces + kFactorPieces + kInputPieces;
   static constexpr size_t kStageBytes = size_t{kStagePieces} * 16;
-  static constexpr size_t kOutputBytes = 16 + size_t{kRowsX} * kRowsW * sizeof(float);
+  static constexpr size_t kOutputBytes = 16 + size_t{kRowsX} * kStride * sizeof(float);
   static constexpr size_t kShared =
       kStages * kStageBytes > kOutputBytes ? kStages* kStageBytes : kOutputBytes;
   static_assert(kShared <= (size_t{99} << 10), "sm_86 has no more");
@@ -447,12 +482,13 @@ struct ManyRows {
         SALIENT_UNROLL
         for (int i = 0; i < 4; ++i) {
           const int row = (simt::warp() * Format::kRowBlocks + r) * kTileRows + g + i / 2 * 8;
-          shared[(n * 8 + 2 * t + i % 2) * kRowsW + row] = sums[r][n][i];
+          shared[(n * 8 + 2 * t + i % 2) * kStride + row] = sums[r][n][i];
         }
       }
     }
     simt::sync_block();
     store_output(a, {.sums = shared,
+                     .stride = kStride,
                      .rows = kRowsW,
                      .columns = kRowsX,
                      .first_out = first_block * kTileRows,

@@ -29,9 +29,9 @@ struct LinearArguments {
   int rows;
   int out;
   int row_blocks;
-  int tiles;            ///< along a row
-  int groups;           ///< of a row
-  int tiles_per_group;  ///< for groups of 64 columns or more
+  int tiles;        ///< along a row
+  int groups;       ///< of a row
+  int group_shift;  ///< of groups of 64 columns or more: their tiles are 2^group_shift
 };
 
 /// W in halves, row-major [out, columns] for a library's product.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "backend/cuda/halves.h"
 #include "backend/cuda/linear.cuh"
@@ -10,6 +11,9 @@
 namespace salient::cuda {
 namespace {
 
+/// Of the time of a plan before it: by less, clocks are not to be trusted.
+constexpr double kClearlyLess = 0.95;
+
 size_t index_of(HalfType half) { return half == HalfType::f16 ? 0 : 1; }
 
 const Kernel& dequantize_kernel(const ProductWeight& weight) {
@@ -17,6 +21,12 @@ const Kernel& dequantize_kernel(const ProductWeight& weight) {
       {{"w4_dequantize_f16", kLinearThreads}, {"w4_dequantize_bf16", kLinearThreads}},
       {{"w16_rows_f16", kLinearThreads}, {"w16_rows_bf16", kLinearThreads}}};
   return kKernels[weight.groups > 0 ? 0 : 1][index_of(weight.half)];
+}
+
+/// Groups are powers of two, but for whole rows, all tiles of which are of group 0.
+int group_shift_of(const ProductWeight& weight) {
+  if (weight.groups <= 1) return 31;
+  return std::bit_width(static_cast<unsigned>(std::max(1, weight.columns_per_group / kTileColumns))) - 1;
 }
 
 }  // namespace
@@ -48,15 +58,21 @@ ProductShape Products::shape_of(const ProductWeight& weight, int rows) const {
           .half = weight.half};
 }
 
-ProductLimits Products::limits_for(const ProductWeight& weight) const {
+/// The library is loaded when it may be of use; rows on 16 bytes are what it always takes.
+bool Products::wants_library(const ProductWeight& weight, int rows) const {
+  const bool many = rows >= kLeastLibraryRows || forced_ == ProductFamily::library;
+  return many && weight.in % 8 == 0;
+}
+
+ProductLimits Products::limits_for(const ProductWeight& weight, int rows) const {
   return {.multiprocessors = device_.properties().multiprocessors,
-          .library = device_.multiplies() && weight.in % 2 == 0,
+          .library = wants_library(weight, rows) && device_.multiplies(),
           .forced = forced_};
 }
 
 ProductPlan Products::plan(const ProductWeight& weight, int rows) const {
   const ProductShape shape = shape_of(weight, rows);
-  ProductLimits limits = limits_for(weight);
+  ProductLimits limits = limits_for(weight, rows);
   if (table_ != nullptr && !forced_) limits.measured = table_->find(measured_key(shape));
   return plan_product(shape, limits);
 }
@@ -96,18 +112,22 @@ double Products::seconds_of(const ProductWeight& weight, const ProductPlan& plan
 
 void Products::measure_plans(const ProductWeight& weight, const std::string& key, float* y) {
   const ProductShape shape = shape_of(weight, rows_);
-  ProductLimits limits = limits_for(weight);
+  ProductLimits limits = limits_for(weight, rows_);
   const std::vector<MeasuredPlan> plans = plans_to_measure(shape, limits);
   std::optional<MeasuredPlan> best;
   double least = 0;
   for (const MeasuredPlan& tried : plans) {
     limits.measured = tried;
-    const double seconds = seconds_of(weight, plan_product(shape, limits), y);
-    if (best && seconds >= least) continue;
-    best = tried;
-    least = seconds;
+    try {
+      const double seconds = seconds_of(weight, plan_product(shape, limits), y);
+      if (best && seconds >= kClearlyLess * least) continue;
+      best = tried;
+      least = seconds;
+    } catch (const Error& error) {  // what has no room is no plan
+      if (error.kind() != ErrorKind::out_of_memory) throw;
+    }
   }
-  table_->add(key, *best);
+  table_->add(key, best.value_or(plans.front()));
 }
 
 const void* Products::fragments(HalfType half) {
@@ -178,7 +198,7 @@ void Products::multiply_by_kernel(const ProductWeight& weight, const ProductPlan
                                   .row_blocks = weight.row_blocks,
                                   .tiles = weight.tiles,
                                   .groups = weight.groups,
-                                  .tiles_per_group = std::max(1, weight.columns_per_group / kTileColumns)};
+                                  .group_shift = group_shift_of(weight)};
   device_.launch({.kernel = plan.kernel,
                   .grid = plan.grid,
                   .shared_bytes = plan.shared_bytes,

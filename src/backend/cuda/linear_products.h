@@ -62,7 +62,8 @@ class Products {
   const void* fragments(HalfType half);
   const void* halves(HalfType half, int padded_rows, int padded_columns);
   ProductShape shape_of(const ProductWeight& weight, int rows) const;
-  ProductLimits limits_for(const ProductWeight& weight) const;
+  bool wants_library(const ProductWeight& weight, int rows) const;
+  ProductLimits limits_for(const ProductWeight& weight, int rows) const;
   void measure_plans(const ProductWeight& weight, const std::string& key, float* y);
   double seconds_of(const ProductWeight& weight, const ProductPlan& plan, float* y);
   void run(const ProductWeight& weight, const ProductPlan& plan, float* y);

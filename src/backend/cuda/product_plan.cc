@@ -14,8 +14,6 @@ namespace {
 /// Rows from which a library's product of dequantized weights is used: there the time that dequantizing takes
 /// is small beside the product, and its tiles are larger than ours.
 constexpr int kLibraryRows = 257;
-/// From so many on it may be faster.
-constexpr int kLeastLibraryRows = 65;
 
 constexpr NameTable<ProductFamily, 3> kFamilies(
     {{{ProductFamily::gemv, "gemv"}, {ProductFamily::gemm, "gemm"}, {ProductFamily::library, "library"}}});

@@ -30,6 +30,9 @@ struct ProductShape {
   HalfType half;
 };
 
+/// Rows from which a library's product may be faster than ours.
+inline constexpr int kLeastLibraryRows = 65;
+
 /// What was the fastest when it was tried.
 struct MeasuredPlan {
   ProductFamily family;
