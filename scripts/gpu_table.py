@@ -99,6 +99,17 @@ def decoder_table(report):
     return table(["texts x prompt + tokens", "prompt tokens/s", "tokens/s", "ms a step", "of the roofline", "GPU memory"], rows)
 
 
+def profile_table(report):
+    """The kernels of a step that take most, alone, one launch behind the other."""
+    rows = []
+    for profile in report.get("sections", {}).get("decoder_speed", {}).get("profiles", []):
+        kernels = profile["kernels"]
+        total = sum(kernel["us"] for kernel in kernels)
+        rows.append([f"**{profile['of']}**: {number(profile['us'], 0)} us, with the host", sum(k["launches"] for k in kernels), number(total, 0)])
+        rows.extend([kernel["kernel"], kernel["launches"], number(kernel["us"], 0)] for kernel in kernels[:6])
+    return table(["kernel", "launches", "us"], rows)
+
+
 def check_table(report):
     rows = []
     for name, section in report.get("sections", {}).items():
@@ -139,6 +150,7 @@ def render(report):
         ("Products", product_table(report)),
         ("Attention", attention_table(report)),
         ("Llama 3 8B's shape, random weights", decoder_table(report)),
+        ("Where a step's time goes", profile_table(report)),
         ("What was checked", check_table(report)),
     ):
         if content:
