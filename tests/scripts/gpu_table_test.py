@@ -48,6 +48,11 @@ class GpuTable(unittest.TestCase):
     def test_nothing_measured_is_no_goal_met(self):
         self.assertEqual({goal[3] for goal in gpu_table.goals({})}, {""})
 
+    def test_what_was_given_up_is_a_goal_missed(self):
+        slow = report()
+        slow["sections"]["quantization_speed"] = {"given_up_after_seconds": 75.0}
+        self.assertEqual(list(gpu_table.goals(slow))[-1][2:], ("more than 40.0", "no"))
+
     def test_tables_have_the_figures(self):
         text = gpu_table.render(report())
         self.assertIn("## NVIDIA H100, 2026-01-02\n", text)
