@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- gpu:begin -->", "<!-- gpu:end -->"
 NOTHING = "The kernels have not run on a GPU yet: there are no figures.\n"
 MOST_FAILURES = 30
+LAYERS = 32  # of the model of which quantization_speed runs one
 
 
 def number(value, digits=1):
@@ -54,7 +55,8 @@ def ratio(a, b):
 def goals(report):
     """(what, wanted, measured or None, its text, whether it is met) for each."""
     one, sixteen = product(report, 1).get("us"), product(report, 16).get("us")
-    minutes = ratio(report.get("sections", {}).get("quantization_speed", {}).get("seconds_of_model"), 60)
+    quantization = report.get("sections", {}).get("quantization_speed", {})
+    minutes = ratio(quantization.get("seconds_of_model"), 60)
     asked = [
         ("one row, 8192 x 8192: of the memory's peak", "at least", 0.75, product(report, 1).get("share_of_peak"), percent),
         ("16 rows, 8192 x 8192: times as long as one", "at most", 1.15, ratio(sixteen, one), lambda v: number(v, 2)),
@@ -66,6 +68,9 @@ def goals(report):
     for what, bound, wanted, measured, text in asked:
         known = isinstance(measured, (int, float))
         met = known and (measured >= wanted if bound == "at least" else measured <= wanted)
+        if what.startswith("quantizing") and "given_up_after_seconds" in quantization:
+            yield what, f"{bound} {text(wanted)}", f"more than {number(LAYERS * quantization['given_up_after_seconds'] / 60)}", "no"
+            continue
         yield what, f"{bound} {text(wanted)}", text(measured) if known else "not measured", "yes" if met else "no" if known else ""
 
 
@@ -97,6 +102,17 @@ def decoder_table(report):
         for r in rows_of(report, "decoder_speed")
     ]  # fmt: skip
     return table(["texts x prompt + tokens", "prompt tokens/s", "tokens/s", "ms a step", "of the roofline", "GPU memory"], rows)
+
+
+def profile_table(report):
+    """The kernels of a step that take most, alone, one launch behind the other."""
+    rows = []
+    for profile in report.get("sections", {}).get("decoder_speed", {}).get("profiles", []):
+        kernels = profile["kernels"]
+        total = sum(kernel["us"] for kernel in kernels)
+        rows.append([f"**{profile['of']}**: {number(profile['us'], 0)} us, with the host", sum(k["launches"] for k in kernels), number(total, 0)])
+        rows.extend([kernel["kernel"], kernel["launches"], number(kernel["us"], 0)] for kernel in kernels[:6])
+    return table(["kernel", "launches", "us"], rows)
 
 
 def check_table(report):
@@ -139,6 +155,7 @@ def render(report):
         ("Products", product_table(report)),
         ("Attention", attention_table(report)),
         ("Llama 3 8B's shape, random weights", decoder_table(report)),
+        ("Where a step's time goes", profile_table(report)),
         ("What was checked", check_table(report)),
     ):
         if content:

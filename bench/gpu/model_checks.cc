@@ -18,7 +18,7 @@ namespace {
 
 /// Of the largest logit: inputs and weights of products are rounded to 11 bits, layer after layer.
 constexpr double kLogitBound = 2e-2;
-constexpr double kPerplexityBound = 0.01;
+constexpr double kPerplexityBound = 0.002;
 
 struct BothDecoders {
   const Decoder& cuda;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "backend/cuda/linear_layout.h"
@@ -42,23 +43,36 @@ Tensor random_floats(Shape shape, uint64_t seed, float deviation) {
 
 Tensor random_halves(Shape shape, DType dtype, uint64_t seed, float deviation) {
   Tensor result = Tensor::empty(dtype, std::move(shape));
-  std::byte* bytes = result.mutable_bytes();
   const float factor = deviation * std::sqrt(3.0f);
-  auto* halves = reinterpret_cast<uint16_t*>(bytes);
-  for_each_index(static_cast<size_t>(result.element_count()), [&](size_t i) {
-    const float value = factor * even(random_bits(seed, i));
-    halves[i] = dtype == DType::f16 ? to_half(value).bits : to_bfloat16(value).bits;
+  std::vector<uint16_t> table(size_t{1} << 16);  // of all that 16 bits may mean
+  for (size_t bits = 0; bits < table.size(); ++bits) {
+    const float value = factor * even(uint64_t{bits} << 48);
+    table[bits] = dtype == DType::f16 ? to_half(value).bits : to_bfloat16(value).bits;
+  }
+  auto* halves = reinterpret_cast<uint16_t*>(result.mutable_bytes());
+  const auto count = static_cast<size_t>(result.element_count());
+  for_each_index((count + 3) / 4, [&](size_t i) {
+    uint64_t bits = random_bits(seed, i);
+    for (size_t at = 4 * i; at < std::min(count, 4 * i + 4); ++at, bits >>= 16)
+      halves[at] = table[bits & 0xffff];
   });
   return result;
 }
 
-QuantizedWeight random_weight(const QuantizationScheme& scheme, int64_t out, int64_t in, uint64_t seed,
-                              float deviation) {
-  QuantizedWeight weight = allocate_quantized_weight(scheme, out, in, DType::f16);
+namespace {
+
+void fill_codes(QuantizedWeight& weight, uint64_t seed) {
   const auto codes = weight.codes.mutable_values<uint8_t>();
-  const auto mask = static_cast<uint8_t>(max_code(scheme));
+  const auto columns = static_cast<size_t>(weight.in_features);
+  if (weight.scheme.num_bits == 4 && columns % 16 == 0) {  // all bits are codes
+    for_each_index(codes.size() / 8, [&](size_t i) {
+      const uint64_t bits = random_bits(seed, i);
+      std::memcpy(&codes[8 * i], &bits, sizeof bits);
+    });
+    return;
+  }
+  const auto mask = static_cast<uint8_t>(max_code(weight.scheme));
   const auto row_bytes = static_cast<size_t>(weight.row_bytes());
-  const auto columns = static_cast<size_t>(in);
   const bool nibbles = weight.code_bits() == 4;
   for_each_index(codes.size(), [&](size_t i) {
     const auto bits = static_cast<uint8_t>(random_bits(seed, i) >> 56);
@@ -67,20 +81,34 @@ QuantizedWeight random_weight(const QuantizationScheme& scheme, int64_t out, int
     const auto high = static_cast<uint8_t>(nibbles && at + 1 < columns ? bits >> 4 & mask : 0);
     codes[i] = static_cast<uint8_t>(low | (nibbles ? high << 4 : 0));
   });
-  if (weight.zeros.defined()) {
-    const auto zeros = weight.zeros.mutable_values<uint8_t>();
-    const auto middle = static_cast<uint64_t>(max_code(scheme) + 1) / 4;
-    for_each_index(zeros.size(), [&](size_t i) {
-      zeros[i] = static_cast<uint8_t>(middle + random_bits(seed + 1, i) % (2 * middle));
-    });
-  }
+}
+
+void fill_zeros(QuantizedWeight& weight, uint64_t seed) {
+  const auto zeros = weight.zeros.mutable_values<uint8_t>();
+  const auto middle = static_cast<uint64_t>(max_code(weight.scheme) + 1) / 4;
+  for_each_index(zeros.size(), [&](size_t i) {
+    zeros[i] = static_cast<uint8_t>(middle + random_bits(seed, i) % (2 * middle));
+  });
+}
+
+void fill_scales(QuantizedWeight& weight, uint64_t seed, float deviation) {
   // Even codes of n values deviate by n / sqrt(12).
-  const double unit = deviation * std::sqrt(12.0) / (max_code(scheme) + 1);
+  const double unit = deviation * std::sqrt(12.0) / (max_code(weight.scheme) + 1);
   auto* scales = reinterpret_cast<uint16_t*>(weight.scales.mutable_bytes());
   for_each_index(static_cast<size_t>(weight.scales.element_count()), [&](size_t i) {
-    const double factor = std::exp2(2 * random_uniform(seed + 2, i) - 1);
+    const double factor = std::exp2(2 * random_uniform(seed, i) - 1);
     scales[i] = to_half(static_cast<float>(unit * factor)).bits;
   });
+}
+
+}  // namespace
+
+QuantizedWeight random_weight(const QuantizationScheme& scheme, int64_t out, int64_t in, uint64_t seed,
+                              float deviation) {
+  QuantizedWeight weight = allocate_quantized_weight(scheme, out, in, DType::f16);
+  fill_codes(weight, seed);
+  if (weight.zeros.defined()) fill_zeros(weight, seed + 1);
+  fill_scales(weight, seed + 2, deviation);
   return weight;
 }
 
@@ -94,9 +122,9 @@ cuda::PackedProduct random_packed(int64_t out, int64_t in, int bits, uint64_t se
   for_each_index(packed.weight.size(), [&](size_t i) {
     for (size_t w = 0; w < 4; ++w) {
       const size_t at = 4 * i + w;
-      packed.weight[i].word[w] =
-          bits == 4 ? random_word(seed, at)
-                    : uint32_t{random_half(seed, 2 * at)} | uint32_t{random_half(seed, 2 * at + 1)} << 16;
+      const uint32_t word = random_word(seed, at);
+      // Halves from 1/4 to 1/2 of either sign.
+      packed.weight[i].word[w] = bits == 4 ? word : (word & 0x83ff83ffu) | 0x34003400u;
     }
   });
   if (bits != 4) return packed;

@@ -1,8 +1,10 @@
 #include "gpu/report.h"
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 
-#include "base/file.h"
+#include "base/error.h"
 
 namespace salient::gpu {
 
@@ -24,7 +26,13 @@ Json& Report::section(const std::string& name) {
 }
 
 void Report::save() const {
-  if (!path_.empty()) write_file_atomically(path_, root_.dump(1) + "\n");
+  if (path_.empty()) return;
+  const std::string partial = path_ + ".partial";
+  std::ofstream stream(partial, std::ios::binary | std::ios::trunc);
+  stream << root_.dump(1) << "\n";
+  stream.close();
+  if (!stream) fail(ErrorKind::io, "{}: cannot write", path_);
+  std::filesystem::rename(partial, path_);
 }
 
 int64_t failures(const Report& report) {

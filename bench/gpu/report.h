@@ -22,7 +22,7 @@ class Report {
   const Json& root() const { return root_; }
   /// Made when it is asked for first.
   Json& section(const std::string& name);
-  /// Errors: io.
+  /// Whole or not at all. A thousand times in a run: it does not wait for the disk. Errors: io.
   void save() const;
 
  private:

@@ -191,8 +191,7 @@ void SectionRun::check_bytes(const std::string& name, std::span<const std::byte>
 }
 
 std::unique_ptr<Backend> SectionRun::make_backend(const cuda::CudaBackendOptions& options) {
-  return cuda::make_cuda_backend(std::make_unique<TracedDevice>(static_cast<cuda::Device&>(device_)),
-                                 options);
+  return cuda::make_cuda_backend(borrowed(device_), options);
 }
 
 double SectionRun::bandwidth() const {

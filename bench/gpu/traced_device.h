@@ -40,8 +40,7 @@ struct Recording {
 };
 std::vector<cuda::Launch> launches_of(std::span<const RecordedLaunch> recorded);
 
-/// Somebody else's device, watched: which kernels run, and how much travels between it and the host. Back
-/// ends own their device; this one they may own.
+/// A device that others own, watched: which kernels run, and how much travels between it and the host.
 class TracedDevice final : public cuda::Device {
  public:
   explicit TracedDevice(cuda::Device& device) : device_(device) {}
@@ -49,8 +48,12 @@ class TracedDevice final : public cuda::Device {
   TracedDevice& operator=(const TracedDevice&) = delete;
 
   /// Kernels, and "library", since the last call.
-  std::set<std::string> take_kernels() { return std::exchange(kernels_, {}); }
-  const std::set<std::string>& kernels() const { return kernels_; }
+  std::set<std::string> take_kernels() {
+    const std::set<std::string> names = kernels();
+    kernels_.clear();
+    return names;
+  }
+  std::set<std::string> kernels() const { return {kernels_.begin(), kernels_.end()}; }
   const DeviceWork& work() const { return work_; }
   int64_t used_bytes() const { return used_bytes_; }
   int64_t peak_bytes() const { return peak_bytes_; }
@@ -85,7 +88,7 @@ class TracedDevice final : public cuda::Device {
   bool spoils_record();
 
   cuda::Device& device_;
-  std::set<std::string> kernels_;
+  std::set<const char*> kernels_;  // by address: thousands of launches a second come by
   DeviceWork work_;
   std::map<void*, size_t> sizes_;
   int64_t used_bytes_ = 0;
@@ -95,5 +98,8 @@ class TracedDevice final : public cuda::Device {
   std::vector<void*>* kept_ = nullptr;  // released while somebody watches
   bool record_is_whole_ = true;
 };
+
+/// What stands for a device where somebody wants to own one.
+std::unique_ptr<cuda::Device> borrowed(cuda::Device& device);
 
 }  // namespace salient::gpu

@@ -27,7 +27,9 @@ def report():
             "product_speed": {"rows": [product(1, 12.0, 0.8, 4.0), product(16, 15.0, 0.7, 3.0), product(64, 30.0, 0.3, 2.5)], "left_out": ["2048 rows"]},
             "decoder_speed": {"rows": [{"batch": 1, "prompt": 128, "decoded": 64, "prefill_tokens_per_second": 9000.0, "device_bytes": 2**33,
                                         "decode_tokens_per_second": 400.0, "ms_per_step": 2.5, "share_of_roofline": 0.65},
-                                       {"batch": 1, "prompt": 2048, "decoded": 0, "prefill_tokens_per_second": 20000.0, "device_bytes": 2**33}]},
+                                       {"batch": 1, "prompt": 2048, "decoded": 0, "prefill_tokens_per_second": 20000.0, "device_bytes": 2**33}],
+                              "profiles": [{"of": "a token", "us": 2500.0, "kernels": [{"kernel": "w4_gemv_f16", "launches": 224, "us": 1500.4},
+                                                                                       {"kernel": "kv_rows", "launches": 128, "us": 300.0}]}]},
             "quantization_speed": {"seconds_of_model": 150.0},
         },
     }  # fmt: skip
@@ -46,6 +48,11 @@ class GpuTable(unittest.TestCase):
     def test_nothing_measured_is_no_goal_met(self):
         self.assertEqual({goal[3] for goal in gpu_table.goals({})}, {""})
 
+    def test_what_was_given_up_is_a_goal_missed(self):
+        slow = report()
+        slow["sections"]["quantization_speed"] = {"given_up_after_seconds": 75.0}
+        self.assertEqual(list(gpu_table.goals(slow))[-1][2:], ("more than 40.0", "no"))
+
     def test_tables_have_the_figures(self):
         text = gpu_table.render(report())
         self.assertIn("## NVIDIA H100, 2026-01-02\n", text)
@@ -53,6 +60,7 @@ class GpuTable(unittest.TestCase):
         self.assertIn("| 8192 x 8192, 4 bits | 16 | w4_gemv_f16 | 15.0 | 16.0 | 2000 | 60 % | 70 % | 3.0 | 45.0 | 3.00 |\n", text)
         self.assertIn("| 1 x 128 + 64 | 9000 | 400.0 | 2.50 | 65 % | 8.0 GiB |\n", text)
         self.assertIn("| 1 x 2048 + 0 | 20000 |  |  |  | 8.0 GiB |\n", text)
+        self.assertIn("| **a token**: 2500 us, with the host | 352 | 1800 |\n| w4_gemv_f16 | 224 | 1500 |\n| kv_rows | 128 | 300 |\n", text)
         self.assertIn("| products: w4_gemv_f16 | 12 | 0 | 1.5e-07 | 5e-06 |\n", text)
         self.assertIn("No check failed.\n", text)
         self.assertNotIn("### Attention", text)

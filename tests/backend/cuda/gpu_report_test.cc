@@ -14,6 +14,9 @@
 #include "support/temporary_directory.h"
 
 namespace salient::gpu {
+
+void PrintTo(const SectionEntry& section, std::ostream* out) { *out << section.name; }
+
 namespace {
 
 using ::testing::Contains;
