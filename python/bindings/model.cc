@@ -9,6 +9,8 @@
 #include <deque>
 #include <utility>
 
+#include "backend/cuda/driver.h"
+#include "backend/cuda/kernel_choice.h"
 #include "base/error.h"
 #include "bindings/arrays.h"
 #include "bindings/interruptible.h"
@@ -82,15 +84,19 @@ class LoadedModel {
 
 void load(LoadedModel* place, const std::filesystem::path& path, const std::string& device,
           const std::string& activations, const std::filesystem::path& packed_weights, bool fuse_layers,
-          const std::string& kv_cache_dtype, const std::string& lm_head) {
+          const std::string& kv_cache_dtype, const std::string& lm_head, const std::string& kernel,
+          const nb::object& on_note) {
   Interruptible job;
+  BackendChoice choice{
+      .device = device, .activations = activations, .fuse_layers = fuse_layers, .kernel = kernel};
+  if (!on_note.is_none())
+    choice.on_note = [&](const std::string& text) { job.call_back([&] { on_note(text); }); };
   job.run([&] {
-    new (place)
-        LoadedModel(path.string(), {.device = device, .activations = activations, .fuse_layers = fuse_layers},
-                    {.packed_weights = packed_weights.string(),
-                     .kv_type = kv_type_by_name(kv_cache_dtype),
-                     .lm_head = lm_head_by_name(lm_head),
-                     .cancelled = job.flag()});
+    new (place) LoadedModel(path.string(), choice,
+                            {.packed_weights = packed_weights.string(),
+                             .kv_type = kv_type_by_name(kv_cache_dtype),
+                             .lm_head = lm_head_by_name(lm_head),
+                             .cancelled = job.flag()});
   });
 }
 
@@ -316,12 +322,24 @@ void finish_together(const std::vector<TextInTheMaking*>& texts, const nb::kwarg
   job.run([&] { batch.finish(job.flag()); });
 }
 
+std::string why_no_gpu() { return cuda::query_cuda().why_not; }
+
+/// Opens no GPU: where there is one, only `load` tells whether it can do what is asked of it.
+void check_choice(const BackendChoice& choice) {
+  activation_mode_by_name(choice.activations);
+  cuda::kernel_by_name(choice.kernel);
+  const bool may_be_gpu = choice.device == "auto" || choice.device.starts_with("cuda");
+  if (!may_be_gpu || !why_no_gpu().empty()) make_backend(choice);
+}
+
 /// Errors: TypeError and invalid_argument for values that `load` would refuse.
 void check_running(const nb::kwargs& arguments) {
   Keywords given(arguments);
-  const auto activations = given.take<std::string>("activations");
-  if (activations) activation_mode_by_name(*activations);
-  if (const auto device = given.take<std::string>("device")) make_backend({.device = *device});
+  BackendChoice choice;
+  given.take("device", choice.device);
+  given.take("activations", choice.activations);
+  given.take("kernel", choice.kernel);
+  check_choice(choice);
   if (const auto lm_head = given.take<std::string>("lm_head")) lm_head_by_name(*lm_head);
   if (const auto type = given.take<std::string>("kv_cache_dtype")) kv_type_by_name(*type);
   given.take<std::filesystem::path>("packed_weights");
@@ -333,8 +351,10 @@ void bind_helpers(nb::module_& module) {
   module.def("check_running", &check_running, nb::arg("arguments"),
              nb::sig("def check_running(*, device: str = ..., activations: str = ..., lm_head: str = ..., "
                      "packed_weights: str | os.PathLike[str] = ..., fuse_layers: bool = ..., "
-                     "kv_cache_dtype: str = ...) -> None"),
+                     "kv_cache_dtype: str = ..., kernel: str = ...) -> None"),
              "Refuses values that `Model` would refuse.");
+  module.def("why_no_gpu", &why_no_gpu, nb::call_guard<nb::gil_scoped_release>(),
+             "Why no GPU can run models, in a line; nothing where one can.");
   module.def("check_state_target", &check_state_target, nb::arg("path"),
              nb::sig("def check_state_target(path: str | os.PathLike[str]) -> None"),
              "Refuses a file for a state that has no folder, or that exists and is no state.");
@@ -393,13 +413,15 @@ void bind_model(nb::module_& module) {
       .def(
           "__init__", &load, nb::arg("path"), nb::arg("device") = "auto", nb::arg("activations") = "fp32",
           nb::arg("packed_weights") = "", nb::arg("fuse_layers") = true, nb::arg("kv_cache_dtype") = "fp32",
-          nb::arg("lm_head") = "auto",
+          nb::arg("lm_head") = "auto", nb::arg("kernel") = "auto", nb::arg("on_note") = nb::none(),
           nb::sig("def __init__(self, path: str | os.PathLike[str], device: str = 'auto', activations: str = "
                   "'fp32', packed_weights: str | os.PathLike[str] = '', fuse_layers: bool = True, "
-                  "kv_cache_dtype: str = 'fp32', lm_head: str = 'auto') -> None"))
+                  "kv_cache_dtype: str = 'fp32', lm_head: str = 'auto', kernel: str = 'auto', on_note: "
+                  "collections.abc.Callable[[str], None] | None = None) -> None"),
+          "`on_note` is told which kernels run and why, in a line.")
       .def_prop_ro("fuse_layers", &LoadedModel::fuse_layers,
                    "Whether linears that read one input are one product.")
-      .def_prop_ro("device", &LoadedModel::device, "What computes: \"cpu, avx512, 8 threads\".")
+      .def_prop_ro("device", &LoadedModel::device, "What computes: \"cpu: avx512 (vnni, amx), 2 threads\".")
       .def_prop_ro("bos_token_id", &begin_token, nb::sig("def bos_token_id(self) -> int | None"))
       .def_prop_ro(
           "eos_token_ids", [](const LoadedModel& model) { return model.decoder().spec().eos_tokens; },

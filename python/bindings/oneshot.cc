@@ -85,6 +85,7 @@ OneshotOptions job_options(Keywords& keywords) {
     take_effort("effort", static_cast<Effort>(index), options);
   }
   if (const auto bits = keywords.take<double>("target_bits")) options.target_bits = *bits;
+  keywords.take("device", options.device);
   take_calibration(keywords, options.calibration);
   return options;
 }
@@ -203,7 +204,7 @@ void bind_oneshot(nb::module_& module) {
   constexpr const char* kSignature =
       "(*, model: str, recipe: str, recipe_source: str, format: str | None = None, effort: str | None = "
       "None, "
-      "target_bits: float | None = None, "
+      "target_bits: float | None = None, device: str = 'cpu', "
       "dataset: str = '', text_column: str = 'text', "
       "sequences: collections.abc.Sequence[numpy.typing.NDArray[numpy.int32]] | None = None, "
       "masks: collections.abc.Sequence[numpy.typing.NDArray[numpy.uint8]] | None = None, seed: int | None = "

@@ -1,4 +1,4 @@
-"""What all functions with keywords of other packages say about them: nearest names, devices that are not there."""
+"""What all functions with keywords of other packages say about them: nearest names, warnings."""
 
 from __future__ import annotations
 
@@ -6,22 +6,13 @@ import difflib
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
-__all__ = [
-    "check_device_map",
-    "is_accelerator",
-    "nearest_name",
-    "reject_unknown",
-    "unknown_argument",
-    "warn_user",
-]
+__all__ = ["nearest_name", "reject_unknown", "unknown_argument", "warn_user"]
 
 _FEW: Final = 12
 _PACKAGE = os.path.join(os.path.dirname(__file__), "")
-_PLACEMENTS: Final = ("auto", "balanced", "balanced_low_0", "sequential", "cpu", "disk")
-_ACCELERATORS: Final = ("cuda", "mps", "xpu", "npu", "hpu")
 
 
 def warn_user(text: str) -> None:
@@ -52,23 +43,3 @@ def reject_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> No
     for name in given:
         if name not in names:
             raise unknown_argument(where, name, names)
-
-
-def is_accelerator(device: str) -> bool:
-    """Whether it names one: "cuda:0", "0"."""
-    return device.isdigit() or device.startswith(_ACCELERATORS)
-
-
-def check_device_map(where: str, device_map: Any) -> None:
-    """Warns where an accelerator is named; of a mapping once.
-
-    Errors: ValueError for a word that is no device and no way to place a model.
-    """
-    for device in device_map.values() if isinstance(device_map, Mapping) else [device_map]:
-        name = str(device).lower()
-        if device is None or name in _PLACEMENTS:
-            continue
-        if not is_accelerator(name):
-            raise ValueError(f"{where}: device {name!r} is not known, nor one of {', '.join(_PLACEMENTS)}")
-        warn_user(f"{where}: device {name} is not used: this build of Salient computes on the CPU")
-        return

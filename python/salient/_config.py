@@ -32,8 +32,14 @@ _SETTINGS = (
     *("bits", "group_size", "zero_point", "version", "backend"),
     *("do_fuse", "fuse_max_seq_len", "modules_to_fuse", "modules_to_not_convert", "exllama_config"),
 )
-# What a checkpoint says of itself; the others choose how to run it.
-_STORED = ("bits", "group_size", "zero_point", "version")
+# What a checkpoint says of itself; the others choose how to run it. So does a version that a user names: every kernel
+# runs every layout.
+_STORED = ("bits", "group_size", "zero_point")
+# Words for kernels under which `salient.load` does not know them.
+_KERNELS = {
+    **dict.fromkeys(("autoawq", "auto_trainable", "torch_awq", "torch_fused_awq", "ipex"), "auto"),
+    "gemm_triton": "gemm",
+}
 
 
 def _word(value: object, known: Sequence[str], name: str) -> str:
@@ -77,8 +83,10 @@ class AwqConfig:
         bits: of a weight (also ``w_bit``).
         group_size: columns that share a scale; -1 is a whole row (also ``q_group_size``).
         zero_point: whether groups have a zero of their own.
-        version: the layout, "gemm" (also ``format``). Salient writes and reads "gemm".
-        backend, exllama_config: choose kernels of transformers; without effect here, where the processor decides.
+        version: of what is quantized the layout, "gemm" (also ``format``), which is the one that Salient writes and
+            reads; of what is loaded, where it is given, the kernels of a GPU ("gemv", "marlin", "exllama", ...).
+        backend: of what is loaded, the kernels of a GPU, which counts more than version; see ``kernel``.
+        exllama_config: without effect.
         do_fuse: whether linears that read one input are one product; what is not said leaves it at True, as Salient
             runs every model. modules_to_fuse, where given, says True.
         fuse_max_seq_len: with do_fuse, tokens of prompt and answer together beyond which `generate` raises ValueError.
@@ -92,6 +100,7 @@ class AwqConfig:
 
     quant_method = "awq"
     _given: frozenset[str]
+    _stored_version: str | None = None
 
     def __new__(cls, *args: Any, **keywords: Any) -> Self:
         """Remembers which settings are the user's: only those can contradict a checkpoint."""
@@ -168,6 +177,16 @@ class AwqConfig:
         return SequenceLimit(self.fuse_max_seq_len, "fuse_max_seq_len")
 
     @property
+    def kernel(self) -> str:
+        """What `salient.load` calls the kernels that backend or, without one, version names; "auto" where neither was
+        given. The version that a checkpoint has of itself names none."""
+        said = self.said()
+        backend = _KERNELS.get(self.backend, self.backend) if "backend" in said else "auto"
+        if backend != "auto" or "version" not in said or self.version == self._stored_version:
+            return backend
+        return _KERNELS.get(self.version, self.version)
+
+    @property
     def w_bit(self) -> int:
         """AutoAWQ's name of ``bits``."""
         return self.bits
@@ -190,7 +209,9 @@ class AwqConfig:
     def of_checkpoint(cls, block: Mapping[str, Any] | None) -> AwqConfig:
         """From the quantization_config of a config.json, of which what other programs keep there too is left out."""
         known = {*_SETTINGS, *_OTHER_NAMES, "quant_method"}
-        return cls.from_dict({name: value for name, value in (block or {}).items() if name in known})
+        config = cls.from_dict({name: value for name, value in (block or {}).items() if name in known})
+        config._stored_version = config.version
+        return config
 
     @classmethod
     def from_pretrained(cls, save_dir: str | os.PathLike[str], **download: Any) -> AwqConfig:
@@ -270,12 +291,13 @@ def as_awq_config(config: object) -> AwqConfig:
 
 def loading_config(wanted: object) -> AwqConfig:
     """What a quantization_config says of how to load; of another method, and of nothing, nothing. An object of
-    transformers does not know whether its do_fuse=False was said, so there it is the default."""
+    transformers does not know which of its settings were said, so there those are that are no default."""
     if wanted is None or _meant(wanted)["quant_method"] != AwqConfig.quant_method:
         return AwqConfig()
     config = as_awq_config(wanted)
-    if not isinstance(wanted, (Mapping, AwqConfig)) and not config.do_fuse:
-        object.__setattr__(config, "_given", config._given - {"do_fuse"})
+    if not isinstance(wanted, (Mapping, AwqConfig)):
+        object.__setattr__(config, "_given", frozenset())
+        config._stored_version = None
     return config
 
 

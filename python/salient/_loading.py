@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict
 
 from salient import _core
-from salient._arguments import check_device_map, is_accelerator, reject_unknown, unknown_argument, warn_user
+from salient._arguments import reject_unknown, unknown_argument, warn_user
+from salient._devices import device_of, is_accelerator, runs_on_gpu
 from salient._hub import DOWNLOAD_OPTIONS, find_model
 
 _PROCESSOR: Final = "the kernels are those of the processor"
+_OWN: Final = "the kernels are Salient's own"
+# AutoAWQ's arguments that ask for kernels of a GPU, and what those are called.
+_KERNELS: Final = {"use_exllama": "exllama", "use_exllama_v2": "exllamav2", "use_marlin": "marlin"}
 
 
 class Running(TypedDict, total=False):
@@ -23,6 +27,14 @@ class Running(TypedDict, total=False):
     packed_weights: str | os.PathLike[str] | None
     fuse_layers: bool
     kv_cache_dtype: str
+    kernel: str
+
+
+class Place(TypedDict):
+    """The part of it that says where."""
+
+    device: str
+    kernel: str
 
 
 def checked_running(where: str, running: Running) -> dict[str, Any]:
@@ -51,15 +63,15 @@ UNUSED: Final[Mapping[str, Unused]] = {
     "offload_buffers": Unused("weights stay in their files until a layer is at work"),
     "use_safetensors": Unused("Salient reads safetensors only"),
     "tp_plan": Unused("there is one device"),
-    "use_kernels": Unused(_PROCESSOR),
+    "use_kernels": Unused(_OWN),
     "batch_size": Unused("caches grow with what they hold; none is reserved for a batch"),
-    "attn_implementation": Unused(_PROCESSOR),
-    "use_flash_attention_2": Unused(_PROCESSOR, warns=True),
+    "attn_implementation": Unused(_OWN),
+    "use_flash_attention_2": Unused(_OWN, warns=True),
     "use_exllama": Unused(_PROCESSOR, warns=True),
     "use_exllama_v2": Unused(_PROCESSOR, warns=True),
     "use_marlin": Unused(_PROCESSOR, warns=True),
-    "use_ipex": Unused(_PROCESSOR, warns=True),
-    "use_qbits": Unused(_PROCESSOR, warns=True),
+    "use_ipex": Unused(_OWN, warns=True),
+    "use_qbits": Unused(_OWN, warns=True),
     "resume_download": Unused("downloads resume by themselves"),
     "ignore_patterns": Unused("only what a model needs is fetched"),
     "allow_patterns": Unused("only what a model needs is fetched"),
@@ -80,18 +92,31 @@ def located(
     options: Mapping[str, Any],
     *,
     known: Iterable[str],
-    device_map: object = None,
 ) -> str:
     """The directory of a model that is asked for by a path or an id of the hub with the keywords `options`; `known` are
     the other arguments of the function `where`.
 
     Raises:
         FileNotFoundError: there is no such model.
-        ValueError: device_map names no device.
         TypeError, NotImplementedError: those of `take_extras`.
     """
-    check_device_map(where, device_map)
     return find_model(path, **take_extras(where, options, known))
+
+
+def placed(where: str, options: MutableMapping[str, Any], device_map: object, kernel: str) -> Place:
+    """On which device and with which kernels a model is to run. Arguments of AutoAWQ that name kernels are taken from
+    `options`; `kernel` counts more. They warn unless a GPU will run the model.
+
+    Raises:
+        ValueError: device_map names no device.
+    """
+    device = device_of(where, device_map)
+    asked = {name: options.pop(name) for name in _KERNELS if name in options}
+    if not runs_on_gpu(device):
+        note_unused(where, asked)
+    if kernel == "auto":
+        kernel = next((_KERNELS[name] for name, value in asked.items() if value), kernel)
+    return {"device": device, "kernel": kernel}
 
 
 def note_unused(where: str, options: Mapping[str, Any]) -> None:

@@ -82,6 +82,7 @@ def oneshot(
     format: str | None = None,
     effort: Literal["fast", "default", "best"] | None = None,
     target_bits: float | None = None,
+    device: str = "cpu",
     overwrite: bool = True,
     shard_size: int | str | None = None,
     max_shard_size: int | str | None = None,
@@ -102,7 +103,8 @@ def oneshot(
     docs/coming-from-llm-compressor.md. output_dir: where the model is written when it is whole; it takes the place of a
     model there unless overwrite=False. None: a temporary one, until save_pretrained. log_dir: gets the recipe and the
     report. format: "pack-quantized" or "autoawq-gemm". effort: "fast", "default" or "best", where the recipe leaves it
-    open. target_bits: bits per weight at most, in the mean of linears of 2 to 8. shard_size (or max_shard_size): bytes
+    open. target_bits: bits per weight at most, in the mean of linears of 2 to 8. device: what computes: "cpu", "cuda"
+    (the first GPU), "cuda:N" or "auto" (a GPU if there is one). shard_size (or max_shard_size): bytes
     per file, or "5GB". progress: False for no bar, or a function of layers done, layers, seconds elapsed and left (NaN
     until known). max_memory: bytes that the process may have resident, or "4GiB". work: a directory that keeps finished
     layers; resume=True goes on with what an earlier call left there. Errors: ValueError and NotImplementedError for
@@ -148,7 +150,7 @@ def _handle(given: Mapping[str, Any]) -> CausalLM:
 def _settings(given: Mapping[str, Any], said: Mapping[str, Any], text: str, source: str) -> dict[str, Any]:
     """The arguments of _core.oneshot, but for data and files."""
     settings = {"recipe": text, "recipe_source": source}
-    settings |= {name: given[name] for name in ("format", "effort", "target_bits")}
+    settings |= {name: given[name] for name in ("format", "effort", "target_bits", "device")}
     if not said["needs_data"]:
         return settings
     calibration = {"propagate_error": "propagate_error", "calibrate_all_experts": "moe_calibrate_all_experts"}

@@ -87,6 +87,7 @@ ARGUMENTS: dict[str, Argument] = {
     "format": Argument(),
     "effort": Argument(),
     "target_bits": Argument(),
+    "device": Argument("cpu"),
     "overwrite": Argument(True),
     "shard_size": Argument(),
     "max_shard_size": Argument(),

@@ -96,7 +96,8 @@ class SalientLM(TemplateLM):  # type: ignore[misc]
         add_bos_token: True puts the begin token in front of every text, False leaves out special tokens. Default:
             as the tokenizer does it.
         prefix_token_id: the token before texts without context. Default: the begin token, else the end token.
-        device: where to compute, as in `salient.load`. "cuda:0", which lm_eval's command line says unasked, is "auto".
+        device: where to compute, as in `salient.load`. "cuda:0", which lm_eval's command line says unasked, is "auto":
+            the first GPU, or the CPU.
         batch_size: accepted for the sake of scripts; requests run one by one.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from salient import _core, _hub
-from salient._arguments import check_device_map, is_accelerator, unknown_argument
+from salient._arguments import unknown_argument
 from salient._config import check_agreement, loading_config
+from salient._devices import device_of, full_name, is_accelerator, runs_on_gpu
 from salient._files import Scratch
 from salient._files import save_directory as write_directory
 from salient._fusing import SequenceLimit, check_sizes_to_fuse
 from salient._ids import Ids, id_masks, id_rows, like, one_row, pad_rows
-from salient._loading import Running, check_dtype, check_memory, checked_running, located
+from salient._loading import Running, check_dtype, check_memory, checked_running, located, placed
 from salient._making import BegunText, Maker
 from salient.generation import (
     GenerationOptions,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AutoModelForCausalLM", "CausalLM", "Config", "inspect", "load", "model_handle"]
 
+_LOG = logging.getLogger("salient")
 _ASKING_NOTHING = ("use_cache", "return_dict", "token_type_ids")  # of a call
 
 
@@ -81,9 +84,10 @@ class CausalLM:
         sequence_limit: tokens of prompt and answer together that `generate` accepts; None: what the model can.
 
     running: device, activations ("fp32", exact; the commands that run a model: "int16"), lm_head, packed_weights,
-    fuse_layers and kv_cache_dtype ("fp32"; the commands that run a model: "fp16"), as `load` has them.
+    fuse_layers, kv_cache_dtype ("fp32"; the commands that run a model: "fp16") and kernel, as `load` has them.
 
-    Errors: FileNotFoundError; salient.FormatError; ValueError for an unknown device, activations or lm_head.
+    Errors: FileNotFoundError; salient.FormatError; ValueError for an unknown device, activations, lm_head or kernel;
+    NotImplementedError for a GPU where there is none.
     """
 
     def __init__(
@@ -126,11 +130,15 @@ class CausalLM:
     @cached_property
     def core(self) -> _core.Model:
         """The loaded weights."""
-        return _core.Model(self.directory, **self._running)
+        return _core.Model(self.directory, on_note=lambda text: _LOG.info("%s", text), **self._running)
 
     @property
     def device(self) -> str:
-        return "cpu"
+        """Where it runs, or will once its weights are read: "cpu", "cuda:0"."""
+        device = self._running.get("device", "auto")
+        core = self.__dict__.get("core")
+        on_gpu = runs_on_gpu(device) if core is None else core.device.startswith("cuda")
+        return full_name(device) if on_gpu else "cpu"
 
     def num_parameters(self) -> int:
         return int(self.info["parameters"])
@@ -397,17 +405,25 @@ class CausalLM:
         return self
 
     def to(self, *where: Any, **options: Any) -> Self:
-        """The model itself, which stays on the CPU; a warning says so where another device is named."""
+        """The model itself, which from now on runs there; its weights are read anew when they are needed. It stays
+        where it is, and a warning says so, where an accelerator is named that is not there."""
         for place in (*where, options.get("device")):
-            if is_accelerator(str(place)):
-                check_device_map("to", str(place))
+            name = str(place).lower()
+            if name == "cpu" or is_accelerator(name):
+                self._move(device_of("to", name))
         return self
+
+    def _move(self, device: str) -> None:
+        if device in ("auto", self.device):
+            return
+        self._running = checked_running("to", {**self._running, "device": device})  # type: ignore[typeddict-item]
+        self.__dict__.pop("core", None)
 
     def cuda(self, device: Any = None) -> Self:
-        return self.to("cuda")
+        return self.to("cuda" if device is None else device)
 
     def cpu(self) -> Self:
-        return self
+        return self.to("cpu")
 
     def half(self) -> Self:
         return self
@@ -423,17 +439,19 @@ class CausalLM:
         quantization_config: Any = None,
         activations: str = "fp32",
         packed_weights: str | os.PathLike[str] | None = None,
+        kernel: str = "auto",
         **options: Any,
     ) -> Self:
         """A model from a directory or an id of the hub, dense or quantized.
 
-        device_map: anything; the model runs on the CPU, and a warning says so where another device is named.
+        device_map: a GPU ("cuda", "cuda:1", 1, or a mapping to one) where there is one, "cpu", or "auto":
+        a GPU if there is one, else the CPU; a warning where another device is named.
         torch_dtype, dtype: change nothing, which a warning says unless they are "auto" or the checkpoint's; weights
         stay as they are stored, sums are float32. quantization_config: an AwqConfig or dict, which must agree with
-        what the checkpoint says; its do_fuse=False leaves linears apart, its fuse_max_seq_len bounds `generate`.
-        activations, packed_weights: as `load`. options: revision, cache_dir, token, local_files_only, force_download
-        for the hub; max_memory, of which the entry "cpu" must hold the weights; for others see ``UNUSED`` in
-        salient._loading.
+        what the checkpoint says; its do_fuse=False leaves linears apart, its fuse_max_seq_len bounds `generate`, its
+        version and backend name the kernels of a GPU. activations, packed_weights, kernel: as `load`. options:
+        revision, cache_dir, token, local_files_only, force_download for the hub; max_memory, of which the entry "cpu"
+        must hold the weights; for others see ``UNUSED`` in salient._loading.
 
         Errors: FileNotFoundError; salient.FormatError; NotImplementedError; TypeError for an unknown option;
         ValueError when quantization_config contradicts the checkpoint.
@@ -442,17 +460,19 @@ class CausalLM:
         max_memory = options.pop("max_memory", None)
         known = (
             *("device_map", "torch_dtype", "dtype", "quantization_config", "max_memory"),
-            *("activations", "packed_weights"),
+            *("activations", "packed_weights", "kernel"),
         )
-        directory = located(where, pretrained_model_name_or_path, options, known=known, device_map=device_map)
-        check_memory(where, directory, max_memory)
         loading = loading_config(quantization_config)
+        running = placed(where, options, device_map, loading.kernel if kernel == "auto" else kernel)
+        directory = located(where, pretrained_model_name_or_path, options, known=known)
+        check_memory(where, directory, max_memory)
         model = cls(
             directory,
             activations=activations,
             packed_weights=packed_weights,
             fuse_layers=loading.fuses(),
             name_or_path=os.fspath(pretrained_model_name_or_path),
+            **running,
         )
         stored = str(model.config.get("dtype") or model.config.get("torch_dtype"))
         check_dtype(where, torch_dtype if dtype == "auto" else dtype, (stored,))
@@ -482,13 +502,16 @@ def load(
     packed_weights: str | os.PathLike[str] | None = None,
     fuse_layers: bool = True,
     kv_cache_dtype: str = "fp32",
+    kernel: str = "auto",
 ) -> CausalLM:
-    """Loads a model directory, dense or quantized, or one of the hub. device: "auto" or "cpu".
+    """Loads a model directory, dense or quantized, or one of the hub. The logger "salient" is told at level INFO which
+    kernels of a GPU run it and why, or why none does where there is a GPU.
 
     Args:
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto": the first GPU that works, else the CPU.
         activations: what quantized linears make of their inputs: "fp32", the default in Python, exact products;
             "int16", the default of the commands that run a model, or "int8", integers with a scale for each group of
-            weights, faster.
+            weights, faster. A GPU multiplies "fp16", whichever of these is named, or "bf16".
         lm_head: what becomes of a projection to the vocabulary in floating point: "int8", rounded; "stored", as it is;
             "auto", int8 in quantized models with activations "int8".
         packed_weights: a folder that keeps quantized weights as they are packed for the processor: made by the
@@ -497,10 +520,13 @@ def load(
             same, bit by bit.
         kv_cache_dtype: how keys and values of attention are kept: "fp32", the default in Python; "fp16", the default
             of the commands that run a model; or "int8", integers with a scale for each head and position.
+        kernel: of quantized weights on a GPU, by the names of AutoAWQ, transformers and vLLM: "auto" (by the number of
+            rows), "gemm" or "marlin", "gemv" or "gemv_fast", "exllama", "exllamav2". Every checkpoint has all of them;
+            the CPU has its own.
 
-    Errors: FileNotFoundError; salient.FormatError; NotImplementedError for an architecture that is not there;
-    ValueError for an unknown device, activations, lm_head or kv_cache_dtype; OSError where packed_weights cannot be
-    written.
+    Errors: FileNotFoundError; salient.FormatError; NotImplementedError for an architecture that is not there, and for a
+    GPU where there is none, with what is in its way; ValueError for an unknown device, activations, lm_head,
+    kv_cache_dtype or kernel; OSError where packed_weights cannot be written.
     """
     model = CausalLM(
         _hub.find_model(path),
@@ -510,6 +536,7 @@ def load(
         packed_weights=packed_weights,
         fuse_layers=fuse_layers,
         kv_cache_dtype=kv_cache_dtype,
+        kernel=kernel,
         name_or_path=os.fspath(path),
     )
     model.core

@@ -18,11 +18,11 @@ def dispatch_model(
     extra_memory: int | None = None,
     no_split_modules: Container[str] | None = None,
 ) -> Model:
-    """The model itself, ready to generate: it stays on the processor, and its weights are read when they are needed.
+    """The model itself, ready to generate: it stays where it is, and its weights are read when they are needed.
 
     A UserWarning for device_memory; extra_memory and no_split_modules have nothing to bound or to keep together.
     """
     del extra_memory, no_split_modules
     if device_memory is not None:
-        warn_user(f"dispatch_model: device_memory={device_memory!r} has no effect: the model runs on the processor")
+        warn_user(f"dispatch_model: device_memory={device_memory!r} has no effect: all of a model runs on one device")
     return model

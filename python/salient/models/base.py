@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from salient._arguments import unknown_argument, warn_user
 from salient._config import AwqConfig, as_awq_config, module_names
 from salient._fusing import SequenceLimit, check_modules_to_fuse, check_sizes_to_fuse
-from salient._loading import check_dtype, check_filename, check_memory, located, note_unused
+from salient._loading import check_dtype, check_filename, check_memory, located, note_unused, placed
 from salient._values import check_positive
 from salient.model import CausalLM
 from salient.models._names import parts_present
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _OWN_MAPPINGS = "get_layers_for_scaling"
+_OWN_ARGUMENTS = frozenset({"device", "propagate_error"})  # of quantize
 _LAYOUT_DTYPES = ("float16", "bfloat16")  # what stays dense becomes float16 in AutoAWQ's layout
 
 
@@ -86,6 +87,7 @@ class BaseAWQForCausalLM:
         use_cache: bool = False,
         activations: str = "fp32",
         packed_weights: str | os.PathLike[str] | None = None,
+        kernel: str = "auto",
         **model_init_kwargs: Any,
     ) -> Self:
         """A model to quantize, from a directory or an id of the hub. Its weights are read when they are needed.
@@ -94,9 +96,11 @@ class BaseAWQForCausalLM:
             model_path: directory with config.json and safetensors, or "owner/name".
             model_type: has to be that of config.json where it is given.
             torch_dtype: "auto", float16 or bfloat16; a warning for float32, which changes nothing.
-            device_map: anything; the model runs on the processor, and a warning says so where another is named.
+            device_map: a GPU ("cuda", "cuda:1", 1, or a mapping to one) where there is one, "cpu", or "auto" and its
+                like: a GPU if there is one, else the processor; a warning where another device is named.
             download_kwargs: for the hub (``revision``, ``token``, ``cache_dir``, ...); also among the last arguments.
-            activations, packed_weights: as ``salient.load`` has them, for `generate`, before and behind `quantize`.
+            activations, packed_weights, kernel: as ``salient.load`` has them, for `generate`, before and behind
+                `quantize`.
             trust_remote_code, safetensors, low_cpu_mem_usage, use_cache, model_init_kwargs: see ``UNUSED`` in
                 salient._loading.
 
@@ -109,9 +113,10 @@ class BaseAWQForCausalLM:
         extras = dict(model_init_kwargs)
         check_dtype(where, extras.pop("dtype", torch_dtype), _LAYOUT_DTYPES)
         max_memory = extras.pop("max_memory", None)
-        directory = cls._find(where, model_path, safetensors, device_map, download_kwargs, extras)
+        running: Any = placed(where, extras, device_map, kernel)
+        running |= {"activations": activations, "packed_weights": packed_weights}
+        directory = cls._find(where, model_path, safetensors, download_kwargs, extras)
         check_memory(where, directory, max_memory)
-        running: Any = {"activations": activations, "packed_weights": packed_weights}
         handle = cls._wrap(CausalLM(directory, name_or_path=os.fspath(model_path), **running))
         handle._check_model_type(model_type)
         return handle
@@ -138,6 +143,7 @@ class BaseAWQForCausalLM:
         packed_weights: str | os.PathLike[str] | None = None,
         fuse_max_seq_len: int | None = None,
         modules_to_fuse: Mapping[str, Any] | None = None,
+        kernel: str = "auto",
         **config_kwargs: Any,
     ) -> Self:
         """A quantized model to run, from a directory or an id of the hub.
@@ -151,8 +157,10 @@ class BaseAWQForCausalLM:
                 the same, bit by bit.
             fuse_max_seq_len: transformers' name of max_seq_len, which counts more where both are given.
             modules_to_fuse: transformers' mapping, checked in shape and sizes; Salient finds what to fuse by itself.
-            activations, packed_weights: as ``salient.load`` has them.
-            use_exllama, use_exllama_v2, use_ipex, offload_folder, config_kwargs: see ``UNUSED`` in salient._loading.
+            activations, packed_weights, kernel: as ``salient.load`` has them.
+            use_exllama, use_exllama_v2, use_marlin (among the last arguments): on a GPU, the kernel of that name;
+                elsewhere without effect, which a warning says of True.
+            use_ipex, offload_folder, config_kwargs: see ``UNUSED`` in salient._loading.
 
         Raises:
             ValueError: the weights are not quantized, modules_to_fuse is no mapping for them, or is given with
@@ -163,14 +171,15 @@ class BaseAWQForCausalLM:
         where = f"{cls.__name__}.from_quantized"
         extras = dict(config_kwargs)
         check_dtype(where, extras.pop("dtype", torch_dtype), _LAYOUT_DTYPES)
-        kernels = {"use_exllama": use_exllama, "use_exllama_v2": use_exllama_v2, "use_ipex": use_ipex}
-        note_unused(where, kernels)
+        note_unused(where, {"use_ipex": use_ipex})
+        extras |= {"use_exllama": use_exllama, "use_exllama_v2": use_exllama_v2}
+        running: Any = placed(where, extras, device_map, kernel)
+        running |= {"activations": activations, "packed_weights": packed_weights, "fuse_layers": fuse_layers}
         limit = _sequence_limit(where, max_seq_len, extras.pop("max_new_tokens", None), fuse_max_seq_len)
         _check_fusing(where, fuse_layers, modules_to_fuse)
-        directory = cls._find(where, model_path, safetensors, device_map, download_kwargs, extras)
+        directory = cls._find(where, model_path, safetensors, download_kwargs, extras)
         check_filename(where, directory, model_filename)
         check_memory(where, directory, max_memory)
-        running: Any = {"activations": activations, "packed_weights": packed_weights, "fuse_layers": fuse_layers}
         handle = cls._wrap(CausalLM(directory, name_or_path=os.fspath(model_path), **running))
         handle._check_model_type(model_type)
         if not handle.is_quantized:
@@ -186,14 +195,13 @@ class BaseAWQForCausalLM:
         where: str,
         path: str | os.PathLike[str],
         safetensors: bool,
-        device_map: object,
         download_kwargs: Mapping[str, Any] | None,
         extras: Mapping[str, Any],
     ) -> str:
         if not safetensors:
             warn_user(f"{where}: safetensors=False has no effect: Salient reads safetensors only")
         options = {**(download_kwargs or {}), **extras}
-        return located(where, path, options, known=_LOADING_ARGUMENTS, device_map=device_map)
+        return located(where, path, options, known=_LOADING_ARGUMENTS)
 
     @classmethod
     def _wrap(cls, model: CausalLM) -> Self:
@@ -241,22 +249,25 @@ class BaseAWQForCausalLM:
 
     @property
     def device(self) -> str:
-        """Where it runs: "cpu"."""
-        return "cpu"
+        """Where it runs: "cpu", "cuda:0"."""
+        return self.model.device
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r})"
 
     def to(self, device: object = None, *args: object, **options: object) -> Self:
-        """The model itself: it stays where it is, and a warning says so where another device is named."""
+        """The model itself, which from now on runs there; see ``CausalLM.to``."""
         self.model.to(device, *args, **options)
         return self
 
     def cuda(self, device: object = None) -> Self:
         """As ``to("cuda")``."""
-        return self.to("cuda")
+        self.model.cuda(device)
+        return self
 
     def cpu(self) -> Self:
+        """As ``to("cpu")``."""
+        self.model.cpu()
         return self
 
     def half(self) -> Self:
@@ -303,7 +314,8 @@ class BaseAWQForCausalLM:
             quantizer_cls: AwqQuantizer or a subclass.
             modules_to_not_convert: stay dense beside those of quant_config and of the class.
             kwargs: ``propagate_error``, Salient's own: calibrate each layer on the quantized outputs of those before it
-                (True, the default) or on the original ones (False, as AutoAWQ does).
+                (True, the default) or on the original ones (False, as AutoAWQ does); and ``device``: what computes,
+                "cpu" (the default), "cuda", "cuda:N" or "auto".
 
         Raises:
             ValueError, NotImplementedError: the settings make no sense, or not for this model.
@@ -312,8 +324,8 @@ class BaseAWQForCausalLM:
         """
         where = f"{type(self).__name__}.quantize"
         self._check_subclass(where)
-        if quantizer_cls is AwqQuantizer and not kwargs.keys() <= {"propagate_error"}:
-            unknown = next(name for name in kwargs if name != "propagate_error")
+        if quantizer_cls is AwqQuantizer and not kwargs.keys() <= _OWN_ARGUMENTS:
+            unknown = next(name for name in kwargs if name not in _OWN_ARGUMENTS)
             raise unknown_argument(where, unknown, _QUANTIZE_ARGUMENTS)
         config = as_awq_config(quant_config)
         config.modules_to_not_convert = self._dense_modules(config, modules_to_not_convert)
@@ -444,4 +456,4 @@ _LOADING_ARGUMENTS = (
     *_keyword_names(BaseAWQForCausalLM.from_quantized.__func__),  # type: ignore[attr-defined]
     "dtype",
 )
-_QUANTIZE_ARGUMENTS = (*_keyword_names(BaseAWQForCausalLM.quantize), "propagate_error")
+_QUANTIZE_ARGUMENTS = (*_keyword_names(BaseAWQForCausalLM.quantize), *sorted(_OWN_ARGUMENTS))

@@ -61,6 +61,7 @@ class AwqQuantizer:
         n_parallel_calib_samples, max_chunk_memory: without effect, memory is bounded by one layer.
         propagate_error: Salient's own: calibrate each layer on the quantized outputs of those before it (True and None)
             or on the original ones (False, as AutoAWQ does).
+        device: Salient's own: what computes, "cpu", "cuda", "cuda:N" or "auto".
 
     Raises:
         NotImplementedError: a subclass replaces a step that is not done in Python.
@@ -87,6 +88,7 @@ class AwqQuantizer:
         max_calib_seq_len: int = 512,
         max_chunk_memory: int = 1 << 30,
         propagate_error: bool | None = None,
+        device: str = "cpu",
     ) -> None:
         _check_steps(type(self))
         self.awq_model = awq_model
@@ -108,6 +110,7 @@ class AwqQuantizer:
         self.max_calib_seq_len = max_calib_seq_len
         self.max_chunk_memory = max_chunk_memory
         self.propagate_error = propagate_error
+        self.device = device
         self.report: dict[str, Any] = {}
         self.output: str | None = None
 
@@ -142,6 +145,7 @@ class AwqQuantizer:
             recipe_source=_SOURCE,
             sequences=[np.zeros(1, dtype=np.int32)],
             scaled_only=self.export_compatible,
+            device=self.device,
         )
 
     def pack(self) -> None:
@@ -204,6 +208,7 @@ class AwqQuantizer:
                     output=output,
                     recipe=recipe,
                     recipe_source=_SOURCE,
+                    device=self.device,
                     progress=lambda done, *_: bar.update(done),
                     **options,
                 )

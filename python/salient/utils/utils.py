@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 
+from salient._devices import first_device
+
 
 def get_best_device() -> str:
-    """The device that models run on: "cpu"."""
-    return "cpu"
+    """The device that models run on: "cuda:0" where there is a GPU that works, else "cpu"."""
+    return first_device()
 
 
 def clear_memory(weight: object = None) -> None:
