@@ -103,11 +103,10 @@ def oneshot(
     docs/coming-from-llm-compressor.md. output_dir: where the model is written when it is whole; it takes the place of a
     model there unless overwrite=False. None: a temporary one, until save_pretrained. log_dir: gets the recipe and the
     report. format: "pack-quantized" or "autoawq-gemm". effort: "fast", "default" or "best", where the recipe leaves it
-    open. target_bits: bits per weight at most, in the mean of linears of 2 to 8. device: what computes: "cpu", "cuda"
-    (the first GPU), "cuda:N" or "auto" (a GPU if there is one). shard_size (or max_shard_size): bytes
-    per file, or "5GB". progress: False for no bar, or a function of layers done, layers, seconds elapsed and left (NaN
-    until known). max_memory: bytes that the process may have resident, or "4GiB". work: a directory that keeps finished
-    layers; resume=True goes on with what an earlier call left there. Errors: ValueError and NotImplementedError for
+    open. target_bits: bits per weight at most, in the mean of linears of 2 to 8. device: "cpu", "cuda" (the first GPU),
+    "cuda:N" or "auto". shard_size (or max_shard_size): bytes per file, or "5GB". progress: False for no bar, or a
+    function of layers done, layers, seconds elapsed and left (NaN until known). max_memory: resident bytes, or "4GiB".
+    work: a directory that keeps finished layers; resume=True goes on there. Errors: ValueError, NotImplementedError for
     what cannot be run; OSError; MemoryError with the smallest max_memory."""
     given = dict(locals())
     reject_unknown("oneshot", given.pop("unknown"), ARGUMENTS)

@@ -291,7 +291,7 @@ struct FewRows {
     for (int r = 0; r < Format::kRowBlocks; ++r) {
       SALIENT_UNROLL
       for (int i = 0; i < 4; ++i)
-        shared[(simt::warp() * kFewRows + 2 * t + i % 2) * kRows + r * kTileRows + g + i / 2 * 8] =
+        shared[(simt::warp() * kFewRows + 2 * t + i % 2) * kStride + r * kTileRows + g + i / 2 * 8] =
             sums[r][i];
     }
     simt::sync_block();
@@ -312,7 +312,7 @@ struct FewRows {
 
 /// Shared memory that a block of FewRows asks for.
 template <typename Format>
-inline constexpr size_t kFewRowsShared = 16 + size_t{kLinearWarps} * kFewRows* FewRows<Format>::kRows *
+inline constexpr size_t kFewRowsShared = 16 + size_t{kLinearWarps} * kFewRows* FewRows<Format>::kStride *
                                                   sizeof(float);
 
 /// More rows: kTilesN tiles of 8 rows of x at once, by mma in registers, with W and x arriving in shared

@@ -28,6 +28,7 @@ namespace fibers = boost::context::detail;
 
 constexpr size_t kStackBytes = size_t{96} << 10;
 constexpr size_t kGuardBytes = 256;
+constexpr size_t kSharedGuard = 8192;
 constexpr std::byte kGuard{0xa5};
 constexpr int kBanks = 32;  // of 4 bytes each
 
@@ -82,7 +83,7 @@ class Block {
         threads_(static_cast<size_t>(grid.threads)),
         warps_((static_cast<size_t>(grid.threads) + simt::kWarp - 1) / simt::kWarp),
         stacks_(new std::byte[threads_.size() * kStackBytes]),
-        shared_((grid.shared_bytes + 127) / 128 + 1) {
+        shared_((grid.shared_bytes + kSharedGuard) / sizeof(Line) + 1) {
     for (size_t i = 0; i < threads_.size(); ++i) {
       threads_[i].block = this;
       threads_[i].index = static_cast<int>(i);
@@ -97,7 +98,8 @@ class Block {
     while (true) {
       const bool some = run_warps();
       if (error_) std::rethrow_exception(error_);
-      if (std::ranges::all_of(threads_, [](const Thread& t) { return t.waiting == Waiting::done; })) return;
+      if (std::ranges::all_of(threads_, [](const Thread& t) { return t.waiting == Waiting::done; }))
+        return check_guard();
       if (std::ranges::all_of(threads_, [](const Thread& t) { return t.waiting == Waiting::block; })) {
         for (Thread& thread : threads_) thread.waiting = Waiting::none;
       } else if (!some) {
@@ -163,6 +165,16 @@ class Block {
     }
     current->waiting = Waiting::done;
     block.leave();
+  }
+
+  /// Behind the shared memory that was asked for.
+  void check_guard() const {
+    const auto* begin = reinterpret_cast<const std::byte*>(shared_.data());
+    const bool whole = std::all_of(begin + grid_.shared_bytes, begin + shared_.size() * sizeof(Line),
+                                   [](std::byte b) { return b == std::byte{0xff}; });
+    if (whole) return;
+    fail(ErrorKind::internal, "simulator: block ({}, {}, {}) writes behind its {} bytes of shared memory",
+         place_[0], place_[1], place_[2], grid_.shared_bytes);
   }
 
   void start(Thread& thread) {

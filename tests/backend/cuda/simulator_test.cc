@@ -98,6 +98,11 @@ TEST_F(Simulator, CopiesArriveWhenTheyAreWaitedFor) {
   for (size_t i = 0; i < 32; ++i) EXPECT_EQ(y[i], x[4 * i]);
 }
 
+TEST_F(Simulator, WhatIsWrittenBehindSharedMemoryIsFound) {
+  const auto kernel = +[](const Sums&) { simt::shared_memory<float>()[16 + simt::lane()] = 1; };
+  EXPECT_THROW(run(kernel, Sums{x.data(), y.data()}, {.grid = {}, .threads = 32, .shared_bytes = 64}), Error);
+}
+
 TEST_F(Simulator, RowsOnTheSameBanksAreCounted) {
   const auto kernel = +[](const Sums& a) {
     const auto stride = static_cast<int>(a.x[0]);
