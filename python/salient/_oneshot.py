@@ -106,8 +106,8 @@ def oneshot(
     open. target_bits: bits per weight at most, in the mean of linears of 2 to 8. device: "cpu", "cuda" (the first GPU),
     "cuda:N" or "auto". shard_size (or max_shard_size): bytes per file, or "5GB". progress: False for no bar, or a
     function of layers done, layers, seconds elapsed and left (NaN until known). max_memory: resident bytes, or "4GiB".
-    work: a directory that keeps finished layers; resume=True goes on there. Errors: ValueError, NotImplementedError for
-    what cannot be run; OSError; MemoryError with the smallest max_memory."""
+    work: keeps finished layers; resume=True goes on there. Errors: ValueError, NotImplementedError for what cannot be
+    run; OSError; MemoryError with the smallest max_memory."""
     given = dict(locals())
     reject_unknown("oneshot", given.pop("unknown"), ARGUMENTS)
     return _run(given)
