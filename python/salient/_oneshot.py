@@ -95,19 +95,18 @@ def oneshot(
     """Quantizes a model by a recipe. The handle that is returned is the quantized model from then on.
 
     model: a path, an id of the hub, a handle (which is returned) or a model of transformers (which stays as it is).
-    recipe: modifiers, a document as dict, YAML or JSON as text, or a file of such. dataset: a file, texts, token
-    ids, a data set of the datasets package or its name, a torch DataLoader; "self", a list of {"data": one of
-    these, "weight": 0.7}; None: the recipe's. Ids whose "token_mask" (with use_loss_mask "loss_mask") is 0 are left
-    out of statistics. num_calibration_samples: sequences at most, None for all. max_seq_length: tokens of each at
-    most, None for as many as the model takes. propagate_error, min_tokens_per_module and what else is not here:
-    docs/coming-from-llm-compressor.md. output_dir: where the model is written when whole, in place of one there
-    unless overwrite=False. None: a temporary one, until save_pretrained. log_dir: gets the recipe and the report.
-    format: "pack-quantized" or "autoawq-gemm". effort: "fast", "default" or "best", where the recipe leaves it
-    open. target_bits: bits per weight at most, in the mean of linears of 2 to 8. device: "cpu", "cuda", "cuda:N" or
-    "auto". shard_size (or max_shard_size): bytes per file, or "5GB". progress: False for no bar, or a function of
-    layers done, layers, seconds elapsed and left (NaN until known). max_memory: resident bytes, or "4GiB". work:
-    keeps finished layers; resume=True goes on there. Errors: ValueError, NotImplementedError for what cannot be
-    run; OSError; MemoryError with the smallest max_memory."""
+    recipe: modifiers, a document as dict, YAML or JSON as text, or a file of such. dataset: a file, texts, token ids,
+    a data set of the datasets package or its name, a torch DataLoader; "self", a list of {"data": one of these,
+    "weight": 0.7}; None: the recipe's. Ids whose "token_mask" (with use_loss_mask "loss_mask") is 0 do not count.
+    num_calibration_samples: sequences at most, None for all. max_seq_length: tokens of each at most, None for as many
+    as the model takes. What is not here: docs/coming-from-llm-compressor.md. output_dir: where the model is written
+    when whole, in place of one there unless overwrite=False. None: a temporary one, until save_pretrained. log_dir:
+    gets the recipe and the report. format: "pack-quantized" or "autoawq-gemm". effort: "fast", "default" or "best",
+    where the recipe leaves it open. target_bits: bits per weight at most, in the mean of linears of 2 to 8. device:
+    "cpu", "cuda", "cuda:N" or "auto". shard_size (or max_shard_size): bytes per file, or "5GB". progress: False for no
+    bar, or a function of layers done, layers, seconds elapsed and left (NaN until known). max_memory: resident bytes,
+    or "4GiB". work: keeps finished layers; resume=True goes on there. Errors: ValueError, NotImplementedError for what
+    cannot be run; OSError; MemoryError with the smallest max_memory."""
     given = dict(locals())
     reject_unknown("oneshot", given.pop("unknown"), ARGUMENTS)
     return _run(given)
