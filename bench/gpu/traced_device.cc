@@ -25,36 +25,10 @@ class Pointed {
   T*& pointer_;
 };
 
-class BorrowedDevice final : public cuda::Device {
- public:
-  explicit BorrowedDevice(cuda::Device& device) : device_(device) {}
-  const cuda::DeviceProperties& properties() const override { return device_.properties(); }
-  size_t free_bytes() override { return device_.free_bytes(); }
-  void* allocate(size_t bytes) override { return device_.allocate(bytes); }
-  void release(void* memory) noexcept override { device_.release(memory); }
-  void copy_in(void* to, const void* from, size_t bytes) override { device_.copy_in(to, from, bytes); }
-  void copy_out(void* to, const void* from, size_t bytes) override { device_.copy_out(to, from, bytes); }
-  void copy(void* to, const void* from, size_t bytes) override { device_.copy(to, from, bytes); }
-  void fill_zero(void* to, size_t bytes) override { device_.fill_zero(to, bytes); }
-  void launch(const cuda::Launch& launch) override { device_.launch(launch); }
-  void synchronize() override { device_.synchronize(); }
-  bool multiplies() const override { return device_.multiplies(); }
-  void multiply(const cuda::HalfProduct& product) override { device_.multiply(product); }
-  std::unique_ptr<cuda::LaunchGraph> capture(std::span<const cuda::Launch> launches) override {
-    return device_.capture(launches);
-  }
-  void run(cuda::LaunchGraph& graph, std::span<const cuda::Launch> launches) override {
-    device_.run(graph, launches);
-  }
-
- private:
-  cuda::Device& device_;
-};
-
 }  // namespace
 
 std::unique_ptr<cuda::Device> borrowed(cuda::Device& device) {
-  return std::make_unique<BorrowedDevice>(device);
+  return std::make_unique<cuda::ForwardingDevice>(device);
 }
 
 std::vector<cuda::Launch> launches_of(std::span<const RecordedLaunch> recorded) {

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "backend/cuda/device.h"
+#include "backend/cuda/forwarding_device.h"
 
 namespace salient::gpu {
 
@@ -41,9 +41,9 @@ struct Recording {
 std::vector<cuda::Launch> launches_of(std::span<const RecordedLaunch> recorded);
 
 /// A device that others own, watched: which kernels run, and how much travels between it and the host.
-class TracedDevice final : public cuda::Device {
+class TracedDevice final : public cuda::ForwardingDevice {
  public:
-  explicit TracedDevice(cuda::Device& device) : device_(device) {}
+  explicit TracedDevice(cuda::Device& device) : ForwardingDevice(device) {}
   TracedDevice(const TracedDevice&) = delete;
   TracedDevice& operator=(const TracedDevice&) = delete;
 
@@ -65,8 +65,6 @@ class TracedDevice final : public cuda::Device {
   /// run again.
   void watch(const std::function<void()>& queue, const std::function<void(const Recording&)>& use);
 
-  const cuda::DeviceProperties& properties() const override { return device_.properties(); }
-  size_t free_bytes() override { return device_.free_bytes(); }
   void* allocate(size_t bytes) override;
   void release(void* memory) noexcept override;
   void copy_in(void* to, const void* from, size_t bytes) override;
@@ -74,12 +72,7 @@ class TracedDevice final : public cuda::Device {
   void copy(void* to, const void* from, size_t bytes) override;
   void fill_zero(void* to, size_t bytes) override;
   void launch(const cuda::Launch& launch) override;
-  void synchronize() override { device_.synchronize(); }
-  bool multiplies() const override { return device_.multiplies(); }
   void multiply(const cuda::HalfProduct& product) override;
-  std::unique_ptr<cuda::LaunchGraph> capture(std::span<const cuda::Launch> launches) override {
-    return device_.capture(launches);
-  }
   void run(cuda::LaunchGraph& graph, std::span<const cuda::Launch> launches) override;
 
  private:
@@ -87,7 +80,6 @@ class TracedDevice final : public cuda::Device {
   /// Whether what is asked for is to be left undone, as somebody records.
   bool spoils_record();
 
-  cuda::Device& device_;
   std::set<const char*> kernels_;  // by address: thousands of launches a second come by
   DeviceWork work_;
   std::map<void*, size_t> sizes_;

@@ -96,7 +96,9 @@ std::unique_ptr<Backend> make_gpu_backend(const BackendChoice& choice) {
   cuda::kernel_by_name(choice.kernel);  // refused on every device alike
   if (choice.device == "auto") return first_gpu(choice, activations);
   const auto ordinal = cuda_ordinal(choice.device);
-  return ordinal ? make_cuda(choice, *ordinal, activations) : nullptr;
+  if (!ordinal) return nullptr;
+  return with_context(fmt::format("device \"{}\"", choice.device),
+                      [&] { return make_cuda(choice, *ordinal, activations); });
 }
 
 std::unique_ptr<Backend> make_backend(const BackendChoice& choice) {

@@ -40,53 +40,68 @@ void LaunchQueue::release_held() noexcept {
 }
 
 void LaunchQueue::copy_in(void* to, const void* from, size_t bytes) {
-  end_run();
+  stop();
   device_->copy_in(to, from, bytes);
 }
 
 void LaunchQueue::copy_out(void* to, const void* from, size_t bytes) {
-  end_run();
+  stop();
   device_->copy_out(to, from, bytes);
 }
 
 void LaunchQueue::copy(void* to, const void* from, size_t bytes) {
-  end_run();
+  stop();
   device_->copy(to, from, bytes);
 }
 
 void LaunchQueue::fill_zero(void* to, size_t bytes) {
-  end_run();
+  stop();
   device_->fill_zero(to, bytes);
 }
 
 void LaunchQueue::multiply(const HalfProduct& product) {
-  end_run();
+  stop();
   device_->multiply(product);
 }
 
 void LaunchQueue::synchronize() {
-  end_run();
+  stop();
   device_->synchronize();
 }
 
 void LaunchQueue::launch(const Launch& launch) {
   if (run_.empty()) {
     candidates_.clear();
-    for (Place known = known_.begin(); known != known_.end(); ++known)
-      if (known->graph) candidates_.push_back(known);
+    for (KnownRun known = known_.begin(); known != known_.end(); ++known)
+      if (known->graph && known->place == place_) candidates_.push_back(known);
     holding_ = !candidates_.empty();
   }
-  if (!holding_ && run_.size() > kMostLaunches) return device_->launch(launch);  // too long to come again
   run_.push_back({.kernel = launch.kernel,
                   .grid = launch.grid,
                   .shared_bytes = launch.shared_bytes,
                   .arguments = {launch.arguments.begin(), launch.arguments.end()}});
-  if (!holding_) return device_->launch(launch);
+  if (holding_) {
+    keep_candidates(launch.kernel);
+  } else {
+    device_->launch(launch);
+  }
+  if (run_.size() < kMostLaunches) return;
+  end_run();
+  ++place_;
+}
+
+/// Those whose next kernel is this one; without any all goes its way.
+void LaunchQueue::keep_candidates(const Kernel& kernel) {
   const size_t last = run_.size() - 1;
-  std::erase_if(candidates_, [&](const Place& known) {
-    return known->kernels.size() <= last || !same(known->kernels[last], launch.kernel);
+  std::erase_if(candidates_, [&](const KnownRun& known) {
+    return known->kernels.size() <= last || !same(known->kernels[last], kernel);
   });
   if (candidates_.empty()) send_held();
+}
+
+void LaunchQueue::stop() {
+  end_run();
+  place_ = 0;
 }
 
 /// What was held, one by one; the rest of the run goes straight on.
@@ -119,7 +134,7 @@ void LaunchQueue::end_run() {
     }
   } const ending{*this};
   const auto whole =
-      std::ranges::find_if(candidates_, [&](const Place& known) { return is_complete(*known); });
+      std::ranges::find_if(candidates_, [&](const KnownRun& known) { return is_complete(*known); });
   if (holding_ && whole != candidates_.end()) {
     known_.splice(known_.begin(), known_, *whole);
     return device_->run(*known_.front().graph, launches());
@@ -138,9 +153,9 @@ void LaunchQueue::capture(Known& known) {
 }
 
 void LaunchQueue::remember_run() {
-  if (run_.size() < kLeastLaunches || run_.size() > kMostLaunches) return;
+  if (run_.size() < kLeastLaunches) return;
   const auto alike = [&](const Known& known) {
-    return known.kernels.size() == run_.size() &&
+    return known.place == place_ && known.kernels.size() == run_.size() &&
            std::ranges::equal(known.kernels, run_,
                               [](const Kernel& a, const Held& b) { return same(a, b.kernel); });
   };
@@ -151,6 +166,7 @@ void LaunchQueue::remember_run() {
     return;
   }
   Known& fresh = known_.emplace_front();
+  fresh.place = place_;
   for (const Held& held : run_) fresh.kernels.push_back(held.kernel);
   if (known_.size() > kMostGraphs) known_.pop_back();
 }

@@ -8,18 +8,19 @@
 
 namespace salient::cuda {
 
-/// A device whose launches repeat. Between two points where the host waits or copies lies a run of launches;
-/// a run of kernels that comes for the second time is captured, and from then on it is held back and given
-/// to the device as one graph, which spares the pauses between small kernels (for a token of a model of 8B
-/// parameters some 400 of them, each a few microseconds long). Nothing has to be told: launches are compared
-/// with those of the graphs, and the first that fits none sends all on their way as they are. Arguments and
-/// grids may differ from one run to the next.
+/// A device whose launches repeat. Between two points where the host waits or copies lie launches, cut into
+/// runs of kMostLaunches; a run of kernels that comes for the second time at its place is captured, and from
+/// then on it is held back and given to the device as one graph, which spares the pauses between small
+/// kernels (for a token of a model of 8B parameters some 400 of them, each a few microseconds long), while
+/// the host prepares the next run. Nothing has to be told: launches are compared with those of the graphs,
+/// and the first that fits none sends all on their way as they are. Arguments and grids may differ from one
+/// time to the next.
 class LaunchQueue final : public Device {
  public:
-  /// Shorter runs gain nothing, and of longer ones the host would hold back too much.
+  /// Shorter runs gain nothing; longer ones would keep the device waiting, and memory from being used again.
   static constexpr size_t kLeastLaunches = 8;
-  static constexpr size_t kMostLaunches = 8192;
-  static constexpr size_t kMostGraphs = 16;
+  static constexpr size_t kMostLaunches = 64;
+  static constexpr size_t kMostGraphs = 128;
 
   explicit LaunchQueue(std::unique_ptr<Device> device) : device_(std::move(device)) {}
   ~LaunchQueue() override;
@@ -49,26 +50,31 @@ class LaunchQueue final : public Device {
   };
   /// A run of kernels that came, by their names, and its graph once it came again.
   struct Known {
+    int place;  ///< among the runs since the host waited
     std::vector<Kernel> kernels;
     std::unique_ptr<LaunchGraph> graph;
     bool refused = false;  ///< to be captured
   };
-  using Place = std::list<Known>::iterator;
+  using KnownRun = std::list<Known>::iterator;
 
   bool is_complete(const Known& known) const { return known.kernels.size() == run_.size(); }
+  /// The host waits or copies.
+  void stop();
   void end_run();
   void remember_run();
   void capture(Known& known);
+  void keep_candidates(const Kernel& kernel);
   void send_held();
   std::vector<Launch> launches() const;
   void release_held() noexcept;
 
   std::unique_ptr<Device> device_;
-  std::list<Known> known_;         // the last one that ran first
-  std::vector<Place> candidates_;  // those with a graph that begin as the run does
-  std::vector<Held> run_;          // since the last point
-  bool holding_ = false;           // none of the run has been sent
-  std::vector<void*> releases_;    // of memory that what is held may use
+  std::list<Known> known_;            // the last one that ran first
+  std::vector<KnownRun> candidates_;  // those with a graph that begin as the run does
+  std::vector<Held> run_;             // since the last point
+  int place_ = 0;
+  bool holding_ = false;         // none of the run has been sent
+  std::vector<void*> releases_;  // of memory that what is held may use
 };
 
 }  // namespace salient::cuda

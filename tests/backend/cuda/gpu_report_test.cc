@@ -6,6 +6,7 @@
 
 #include <cstring>
 
+#include "backend/cuda/forwarding_device.h"
 #include "backend/cuda/simulator.h"
 #include "base/error.h"
 #include "gpu/sections.h"
@@ -62,23 +63,17 @@ TEST(GpuReport, EveryKernelOfTheBackEndIsRun) {
 }
 
 /// A device of which a kernel is broken.
-class BrokenDevice final : public cuda::Device {
+class BrokenDevice final : public cuda::ForwardingDevice {
  public:
   enum class Fault { none, wrong, error, lost };
-  BrokenDevice(std::string kernel, Fault fault) : kernel_(std::move(kernel)), fault_(fault) {}
+  BrokenDevice(std::string kernel, Fault fault)
+      : ForwardingDevice(simulated_), kernel_(std::move(kernel)), fault_(fault) {}
 
-  const cuda::DeviceProperties& properties() const override { return device_.properties(); }
-  size_t free_bytes() override { return device_.free_bytes(); }
-  void* allocate(size_t bytes) override { return device_.allocate(bytes); }
-  void release(void* memory) noexcept override { device_.release(memory); }
-  void copy_in(void* to, const void* from, size_t bytes) override { device_.copy_in(to, from, bytes); }
   void copy_out(void* to, const void* from, size_t bytes) override {
     synchronize();
     device_.copy_out(to, from, bytes);
     if (std::exchange(spoil_, false)) static_cast<std::byte*>(to)[bytes - 1] ^= std::byte{0x40};
   }
-  void copy(void* to, const void* from, size_t bytes) override { device_.copy(to, from, bytes); }
-  void fill_zero(void* to, size_t bytes) override { device_.fill_zero(to, bytes); }
   void launch(const cuda::Launch& launch) override {
     if (launch.kernel.name == kernel_) {
       if (fault_ == Fault::error) fail(ErrorKind::internal, "kernel {}: too large", kernel_);
@@ -91,12 +86,10 @@ class BrokenDevice final : public cuda::Device {
     if (lost_) fail(ErrorKind::internal, "an illegal address");
   }
   bool multiplies() const override { return false; }
-  void multiply(const cuda::HalfProduct&) override {}
   std::unique_ptr<cuda::LaunchGraph> capture(std::span<const cuda::Launch>) override { return nullptr; }
-  void run(cuda::LaunchGraph&, std::span<const cuda::Launch>) override {}
 
  private:
-  test::SimulatedDevice device_;
+  test::SimulatedDevice simulated_;
   std::string kernel_;
   Fault fault_;
   bool spoil_ = false;

@@ -6,6 +6,7 @@
 #include "backend/backend_fixture.h"
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/driver.h"
+#include "backend/cuda/forwarding_device.h"
 #include "backend/cuda/self_check.h"
 #include "backend/cuda/simulator.h"
 
@@ -61,34 +62,19 @@ TEST(BackendChoice, WithoutAGpuAutoIsTheCpuAndCudaSaysWhy) {
   EXPECT_NE(message.find(status.why_not), std::string::npos) << message;
 }
 
-/// A device whose products come out wrong from some row on.
-class WrongDevice final : public cuda::Device {
+/// A device that leaves a kernel out.
+class WrongDevice final : public cuda::ForwardingDevice {
  public:
-  const cuda::DeviceProperties& properties() const override { return device_.properties(); }
-  size_t free_bytes() override { return device_.free_bytes(); }
-  void* allocate(size_t bytes) override { return device_.allocate(bytes); }
-  void release(void* memory) noexcept override { device_.release(memory); }
-  void copy_in(void* to, const void* from, size_t bytes) override { device_.copy_in(to, from, bytes); }
-  void copy_out(void* to, const void* from, size_t bytes) override { device_.copy_out(to, from, bytes); }
-  void copy(void* to, const void* from, size_t bytes) override { device_.copy(to, from, bytes); }
-  void fill_zero(void* to, size_t bytes) override { device_.fill_zero(to, bytes); }
+  WrongDevice() : ForwardingDevice(simulated_) {}
   void launch(const cuda::Launch& launch) override {
     if (std::string_view(launch.kernel.name) != skipped) device_.launch(launch);
   }
-  void synchronize() override {}
   bool multiplies() const override { return false; }
-  void multiply(const cuda::HalfProduct&) override {}
-  std::unique_ptr<cuda::LaunchGraph> capture(std::span<const cuda::Launch> launches) override {
-    return device_.capture(launches);
-  }
-  void run(cuda::LaunchGraph& graph, std::span<const cuda::Launch> launches) override {
-    device_.run(graph, launches);
-  }
 
   std::string_view skipped;
 
  private:
-  SimulatedDevice device_;
+  SimulatedDevice simulated_;
 };
 
 TEST(SelfCheck, ADeviceThatWorksPasses) {

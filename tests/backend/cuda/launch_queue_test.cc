@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "backend/cuda/device_buffer.h"
+#include "backend/cuda/halves.h"
 #include "backend/cuda/linear.h"
 #include "backend/cuda/simulator.h"
 #include "base/error.h"
@@ -107,6 +108,7 @@ TEST_F(LaunchQueueTest, MemoryThatWaitsIsFoundWhereThereIsNoOther) {
     add(10);
     read();
   }
+  device->set_total_bytes(1 << 20);
   const size_t free = device->properties().total_bytes - device->used_bytes();
   add(5);
   queue->release(queue->allocate(free));  // held: what comes next may use it
@@ -116,18 +118,48 @@ TEST_F(LaunchQueueTest, MemoryThatWaitsIsFoundWhereThereIsNoOther) {
   EXPECT_EQ(read(), std::vector<float>(4, 25.0f));
 }
 
+/// Ten launches of two kernels, in the order of the bits.
+void launch_pattern(cuda::Device& queue, unsigned bits, const cuda::AddBiasArguments& add) {
+  const cuda::HalvesArguments nothing{};
+  for (int i = 0; i < 10; ++i, bits /= 2) {
+    if (bits % 2 == 0) {
+      queue.launch({.kernel = cuda::kAddBias, .grid = {}, .arguments = bytes_of(add)});
+    } else {
+      queue.launch({.kernel = cuda::kHalvesF16, .grid = {}, .arguments = bytes_of(nothing)});
+    }
+  }
+  queue.synchronize();
+}
+
 TEST_F(LaunchQueueTest, GraphsThatRunStay) {
-  for (int run = 0; run < 2; ++run) {
-    add(10);
-    read();
+  const cuda::AddBiasArguments arguments{.y = y.as<float>(), .bias = bias.as<float>(), .rows = 1, .out = 4};
+  for (int run = 0; run < 2; ++run) launch_pattern(*queue, 0, arguments);
+  constexpr auto kOthers = static_cast<unsigned>(2 * cuda::LaunchQueue::kMostGraphs);
+  for (unsigned other = 1; other <= kOthers; ++other) {
+    launch_pattern(*queue, other, arguments);
+    launch_pattern(*queue, 0, arguments);
   }
-  for (int count = 11; count < 11 + 2 * static_cast<int>(cuda::LaunchQueue::kMostGraphs); ++count) {
+  EXPECT_EQ(device->graph_runs(), static_cast<int>(kOthers));
+  launch_pattern(*queue, 1, arguments);  // forgotten: it counts as new
+  launch_pattern(*queue, 1, arguments);
+  EXPECT_EQ(device->graph_runs(), static_cast<int>(kOthers));
+}
+
+TEST_F(LaunchQueueTest, LongRunsAreCutSoThatTheDeviceNeedNotWait) {
+  constexpr int kMost = static_cast<int>(cuda::LaunchQueue::kMostLaunches);
+  const int count = 2 * kMost + 20;
+  for (int run = 1; run <= 2; ++run) {
     add(count);
-    read();
-    add(10);
-    read();
+    EXPECT_EQ(read(), std::vector<float>(4, static_cast<float>(run * count)));
   }
-  EXPECT_EQ(device->graph_runs(), 2 * static_cast<int>(cuda::LaunchQueue::kMostGraphs));
+  EXPECT_EQ(device->graph_runs(), 0);
+  add(kMost - 1);
+  EXPECT_EQ(device->graph_runs(), 0);
+  add(1);
+  EXPECT_EQ(device->graph_runs(), 1);  // before the host waits
+  add(count - kMost);
+  EXPECT_EQ(read(), std::vector<float>(4, static_cast<float>(3 * count)));
+  EXPECT_EQ(device->graph_runs(), 3);
 }
 
 TEST_F(LaunchQueueTest, ARunBehindAFailureBeginsAnew) {

@@ -82,6 +82,7 @@ class SimulatedDevice final : public cuda::Device {
   bool guards_held() const { return guards_held_; }
   void set_multiplies(bool multiplies) { multiplies_ = multiplies; }
   void set_seed(uint32_t seed) { seed_ = seed; }
+  void set_total_bytes(size_t bytes) { properties_.total_bytes = bytes; }
 
  private:
   cuda::DeviceProperties properties_;
