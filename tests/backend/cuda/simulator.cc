@@ -435,9 +435,15 @@ void SimulatedDevice::release(void* memory) noexcept {
   ::operator delete[](begin, std::align_val_t{256});
 }
 
-void SimulatedDevice::copy_in(void* to, const void* from, size_t bytes) { std::memcpy(to, from, bytes); }
-void SimulatedDevice::copy_out(void* to, const void* from, size_t bytes) { std::memcpy(to, from, bytes); }
-void SimulatedDevice::copy(void* to, const void* from, size_t bytes) { std::memmove(to, from, bytes); }
+void SimulatedDevice::copy_in(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+void SimulatedDevice::copy_out(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+void SimulatedDevice::copy(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) std::memmove(to, from, bytes);
+}
 void SimulatedDevice::fill_zero(void* to, size_t bytes) { std::memset(to, 0, bytes); }
 
 void SimulatedDevice::launch(const cuda::Launch& launch) {
