@@ -7,9 +7,9 @@
 #include "evaluate/perplexity.h"
 #include "evaluate/speed.h"
 #include "gpu/sections.h"
-#include "gpu/temporary_folder.h"
 #include "runtime/decoder.h"
 #include "salient/oneshot.h"
+#include "support/temporary_directory.h"
 #include "text/dataset.h"
 #include "text/tokenizer.h"
 
@@ -178,7 +178,7 @@ void check_models(SectionRun& run) {
     for (const std::string& model : run.options().models) check_model(run, {model, model});
     return;
   }
-  const TemporaryFolder folder;
+  const TemporaryDirectory folder;
   const auto groups_of_128 = folder.path() / "g128";
   const auto groups_of_32 = folder.path() / "g32";
   quantize_demo(run, groups_of_128, 128);

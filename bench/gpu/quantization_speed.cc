@@ -10,9 +10,9 @@
 #include "calibrate/layer_stream.h"
 #include "gpu/sections.h"
 #include "gpu/synthetic_model.h"
-#include "gpu/temporary_folder.h"
 #include "recipe/effort.h"
 #include "recipe/resolve.h"
+#include "support/temporary_directory.h"
 
 namespace salient::gpu {
 namespace {
@@ -108,7 +108,7 @@ void time_quantization(SectionRun& run) {
           .length = 4,
           .seconds = 600};
   run.attempt("one layer", [&] {
-    const TemporaryFolder folder;
+    const TemporaryDirectory folder;
     const auto checkpoint = (folder.path() / "model").string();
     write_random_checkpoint(of.shape, checkpoint);
     const ModelWeights weights(checkpoint);

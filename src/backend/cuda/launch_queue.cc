@@ -15,14 +15,14 @@ bool same(const Kernel& a, const Kernel& b) { return a.name == b.name || std::st
 LaunchQueue::~LaunchQueue() { release_held(); }
 
 void* LaunchQueue::allocate(size_t bytes) {
-  if (releases_.empty()) return device_->allocate(bytes);
+  if (releases_.empty()) return device_.allocate(bytes);
   try {
-    return device_->allocate(bytes);
+    return device_.allocate(bytes);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::out_of_memory) throw;
   }
   send_held();
-  return device_->allocate(bytes);
+  return device_.allocate(bytes);
 }
 
 void LaunchQueue::release(void* memory) noexcept {
@@ -30,43 +30,48 @@ void LaunchQueue::release(void* memory) noexcept {
   if (holding_ && !run_.empty()) {
     releases_.push_back(memory);
   } else {
-    device_->release(memory);
+    device_.release(memory);
   }
 }
 
 void LaunchQueue::release_held() noexcept {
-  for (void* memory : releases_) device_->release(memory);
+  for (void* memory : releases_) device_.release(memory);
   releases_.clear();
 }
 
 void LaunchQueue::copy_in(void* to, const void* from, size_t bytes) {
   stop();
-  device_->copy_in(to, from, bytes);
+  device_.copy_in(to, from, bytes);
 }
 
 void LaunchQueue::copy_out(void* to, const void* from, size_t bytes) {
   stop();
-  device_->copy_out(to, from, bytes);
+  device_.copy_out(to, from, bytes);
 }
 
 void LaunchQueue::copy(void* to, const void* from, size_t bytes) {
   stop();
-  device_->copy(to, from, bytes);
+  device_.copy(to, from, bytes);
 }
 
 void LaunchQueue::fill_zero(void* to, size_t bytes) {
   stop();
-  device_->fill_zero(to, bytes);
+  device_.fill_zero(to, bytes);
 }
 
 void LaunchQueue::multiply(const HalfProduct& product) {
   stop();
-  device_->multiply(product);
+  device_.multiply(product);
+}
+
+void LaunchQueue::run(LaunchGraph& graph, std::span<const Launch> launches) {
+  stop();
+  device_.run(graph, launches);
 }
 
 void LaunchQueue::synchronize() {
   stop();
-  device_->synchronize();
+  device_.synchronize();
 }
 
 void LaunchQueue::launch(const Launch& launch) {
@@ -83,7 +88,7 @@ void LaunchQueue::launch(const Launch& launch) {
   if (holding_) {
     keep_candidates(launch.kernel);
   } else {
-    device_->launch(launch);
+    device_.launch(launch);
   }
   if (run_.size() < kMostLaunches) return;
   end_run();
@@ -107,7 +112,7 @@ void LaunchQueue::stop() {
 /// What was held, one by one; the rest of the run goes straight on.
 void LaunchQueue::send_held() {
   holding_ = false;
-  for (const Launch& launch : launches()) device_->launch(launch);
+  for (const Launch& launch : launches()) device_.launch(launch);
   release_held();
 }
 
@@ -137,7 +142,7 @@ void LaunchQueue::end_run() {
       std::ranges::find_if(candidates_, [&](const KnownRun& known) { return is_complete(*known); });
   if (holding_ && whole != candidates_.end()) {
     known_.splice(known_.begin(), known_, *whole);
-    return device_->run(*known_.front().graph, launches());
+    return device_.run(*known_.front().graph, launches());
   }
   if (holding_) send_held();
   remember_run();
@@ -146,7 +151,7 @@ void LaunchQueue::end_run() {
 /// Launches have gone their way already: a run without a graph is slower, no more.
 void LaunchQueue::capture(Known& known) {
   try {
-    known.graph = device_->capture(launches());
+    known.graph = device_.capture(launches());
   } catch (const Error&) {
     known.refused = true;
   }

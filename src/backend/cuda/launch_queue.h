@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "backend/cuda/device.h"
+#include "backend/cuda/forwarding_device.h"
 
 namespace salient::cuda {
 
@@ -15,18 +15,17 @@ namespace salient::cuda {
 /// the host prepares the next run. Nothing has to be told: launches are compared with those of the graphs,
 /// and the first that fits none sends all on their way as they are. Arguments and grids may differ from one
 /// time to the next.
-class LaunchQueue final : public Device {
+class LaunchQueue final : public ForwardingDevice {
  public:
   /// Shorter runs gain nothing; longer ones would keep the device waiting, and memory from being used again.
   static constexpr size_t kLeastLaunches = 8;
   static constexpr size_t kMostLaunches = 64;
   static constexpr size_t kMostGraphs = 128;
 
-  explicit LaunchQueue(std::unique_ptr<Device> device) : device_(std::move(device)) {}
+  explicit LaunchQueue(std::unique_ptr<Device> device)
+      : ForwardingDevice(*device), owned_(std::move(device)) {}
   ~LaunchQueue() override;
 
-  const DeviceProperties& properties() const override { return device_->properties(); }
-  size_t free_bytes() override { return device_->free_bytes(); }
   /// Memory whose release is held back with launches that use it comes free where there is no other.
   void* allocate(size_t bytes) override;
   void release(void* memory) noexcept override;
@@ -36,10 +35,8 @@ class LaunchQueue final : public Device {
   void fill_zero(void* to, size_t bytes) override;
   void launch(const Launch& launch) override;
   void synchronize() override;
-  bool multiplies() const override { return device_->multiplies(); }
   void multiply(const HalfProduct& product) override;
-  std::unique_ptr<LaunchGraph> capture(std::span<const Launch>) override { return nullptr; }
-  void run(LaunchGraph&, std::span<const Launch>) override {}
+  void run(LaunchGraph& graph, std::span<const Launch> launches) override;
 
  private:
   struct Held {
@@ -68,7 +65,7 @@ class LaunchQueue final : public Device {
   std::vector<Launch> launches() const;
   void release_held() noexcept;
 
-  std::unique_ptr<Device> device_;
+  std::unique_ptr<Device> owned_;
   std::list<Known> known_;            // the last one that ran first
   std::vector<KnownRun> candidates_;  // those with a graph that begin as the run does
   std::vector<Held> run_;             // since the last point
