@@ -8,9 +8,15 @@
 namespace salient::gpu {
 namespace {
 
-/// Of the largest output: of products in f32, and of those of operands that were rounded to halves.
+/// Of the largest output: of products in f32, and of those of operands that were rounded to f16, or to bf16.
 constexpr double kExactBound = 1e-5;
 constexpr double kHalfBound = 3e-3;
+constexpr double kBf16Bound = 24e-3;
+
+double bound_of(std::string_view kernel) {
+  if (kernel.starts_with("split")) return kExactBound;
+  return kernel.ends_with("_bf16") ? kBf16Bound : kHalfBound;
+}
 
 struct AttentionCase {
   int64_t count = 1;
@@ -123,7 +129,7 @@ void check_case(SectionRun& run, Backend& cuda, Backend& cpu, const AttentionCas
     const Tensor got = attend(cuda, c, in, c.paged ? &device_view : nullptr);
     got.bytes();  // launches may have been held back
     const std::string kernel = kernel_name(run);
-    run.check(kernel, got, expected, {.bound = kernel.starts_with("split") ? kExactBound : kHalfBound});
+    run.check(kernel, got, expected, {.bound = bound_of(kernel)});
     if (c.paged) check_pages(run, on_device, on_cpu);
     const Tensor again = attend(cuda, c, in, c.paged ? &device_view : nullptr);
     run.check_bytes(kernel + " again", {again.bytes(), again.byte_size()}, {got.bytes(), got.byte_size()});
@@ -155,7 +161,7 @@ std::vector<AttentionCase> cases(const SectionRun& run) {
                               .heads = run.tiny() ? 4 : 8,
                               .kv_heads = kv,
                               .head_dim = dim};
-        for (const KvType type : {KvType::fp16, KvType::fp32, KvType::int8}) {
+        for (const KvType type : {KvType::fp16, KvType::bf16, KvType::fp32, KvType::int8}) {
           list.push_back(c);
           list.back().type = type;
         }
@@ -184,7 +190,7 @@ std::vector<AttentionCase> special_cases(const SectionRun& run) {
     list.back().softcap = 2;
     list.push_back(c);
     list.back().slopes = true;
-    for (const KvType type : {KvType::fp16, KvType::fp32, KvType::int8}) {
+    for (const KvType type : {KvType::fp16, KvType::bf16, KvType::fp32, KvType::int8}) {
       list.push_back(c);
       list.back().heads = 6;  // three to a kv head
       list.back().type = type;
@@ -192,10 +198,11 @@ std::vector<AttentionCase> special_cases(const SectionRun& run) {
   }
   // So many rows that two blocks of 128 are there for each multiprocessor.
   for (const int64_t dim : {64, 128})
-    list.push_back(
-        {.count = run.tiny() ? 64 : 2048, .heads = 32, .kv_heads = 8, .head_dim = dim, .type = KvType::fp16});
+    for (const KvType type : {KvType::fp16, KvType::bf16})
+      list.push_back(
+          {.count = run.tiny() ? 64 : 2048, .heads = 32, .kv_heads = 8, .head_dim = dim, .type = type});
   if (run.tiny()) return list;
-  for (const KvType type : {KvType::fp16, KvType::int8}) {
+  for (const KvType type : {KvType::fp16, KvType::bf16, KvType::int8}) {
     list.push_back({.first_position = 8191, .heads = 32, .type = type});
     list.push_back({.first_position = 32767, .heads = 32, .type = type});
     list.push_back({.count = 1024, .first_position = 1024, .heads = 32, .type = type});

@@ -112,12 +112,12 @@ Json time_stretch(SectionRun& run, const Heads& heads, const Stretch& stretch) {
 std::vector<Stretch> stretches(const SectionRun& run) {
   if (run.tiny()) return {{1, 150, KvType::fp16}, {12, 0, KvType::fp16}};
   std::vector<Stretch> list;
-  for (const KvType type : {KvType::fp16, KvType::int8, KvType::fp32})
+  for (const KvType type : {KvType::fp16, KvType::bf16, KvType::int8, KvType::fp32})
     for (const int64_t positions : {1024, 8192, 32768}) list.push_back({1, positions - 1, type});
   for (const int64_t count : {512, 2048, 8192}) list.push_back({count, 0, KvType::fp16});
   for (const int64_t count : {2, 4, 8}) list.push_back({count, 8192 - count, KvType::fp16});
   list.push_back({512, 8192 - 512, KvType::fp16});
-  list.push_back({2048, 0, KvType::int8});
+  for (const KvType type : {KvType::bf16, KvType::int8}) list.push_back({2048, 0, type});
   return list;
 }
 

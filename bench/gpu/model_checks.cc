@@ -188,6 +188,8 @@ void check_models(SectionRun& run) {
   check_model(run,
               {"demo, 4 bits in groups of 32", groups_of_32.string(), cuda::HalfType::f16, KvType::int8});
   check_model(run, {"demo, bf16 operands", groups_of_128.string(), cuda::HalfType::bf16, KvType::fp32});
+  check_model(run,
+              {"demo, keys and values in bf16", groups_of_128.string(), cuda::HalfType::f16, KvType::bf16});
   check_model(run, {"demo, as stored", run.options().demo + "/model"});
 }
 

@@ -41,7 +41,8 @@ struct LoadOptions {
   /// A folder where packed weights are kept, so that the next load maps them; empty: they are
   /// packed in memory every time.
   std::string packed_weights{};
-  /// How keys and values of attention are kept: "fp32", "fp16" or "int8".
+  /// How keys and values of attention are kept: "fp32"; "fp16", which is "auto"; "bf16", three bits coarser,
+  /// with the range of fp32; or "int8".
   std::string kv_cache_dtype = "fp16";
   const std::atomic<bool>* cancelled = nullptr;
   /// Kernels of quantized weights on a GPU: "auto" (by the number of rows), "gemm" or "marlin", "gemv" or

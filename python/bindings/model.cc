@@ -82,6 +82,9 @@ class LoadedModel {
   bool fuse_layers_;
 };
 
+/// What "auto" stands for: in Python logits are looked at.
+constexpr KvType kUsualKvType = KvType::fp32;
+
 void load(LoadedModel* place, const std::filesystem::path& path, const std::string& device,
           const std::string& activations, const std::filesystem::path& packed_weights, bool fuse_layers,
           const std::string& kv_cache_dtype, const std::string& lm_head, const std::string& kernel,
@@ -94,7 +97,7 @@ void load(LoadedModel* place, const std::filesystem::path& path, const std::stri
   job.run([&] {
     new (place) LoadedModel(path.string(), choice,
                             {.packed_weights = packed_weights.string(),
-                             .kv_type = kv_type_by_name(kv_cache_dtype),
+                             .kv_type = kv_type_asked_for(kv_cache_dtype, kUsualKvType),
                              .lm_head = lm_head_by_name(lm_head),
                              .cancelled = job.flag()});
   });
@@ -341,7 +344,7 @@ void check_running(const nb::kwargs& arguments) {
   given.take("kernel", choice.kernel);
   check_choice(choice);
   if (const auto lm_head = given.take<std::string>("lm_head")) lm_head_by_name(*lm_head);
-  if (const auto type = given.take<std::string>("kv_cache_dtype")) kv_type_by_name(*type);
+  if (const auto type = given.take<std::string>("kv_cache_dtype")) kv_type_asked_for(*type, kUsualKvType);
   given.take<std::filesystem::path>("packed_weights");
   given.take<bool>("fuse_layers");
   given.finish();

@@ -518,8 +518,9 @@ def load(
             first load, mapped by those that follow. None packs them in memory every time.
         fuse_layers: whether linears that read one input (q, k and v; gate and up) are one product; the result is the
             same, bit by bit.
-        kv_cache_dtype: how keys and values of attention are kept: "fp32", the default in Python; "fp16", the default
-            of the commands that run a model; or "int8", integers with a scale for each head and position.
+        kv_cache_dtype: how keys and values of attention are kept: "fp32", the default in Python ("auto"); "fp16", the
+            default of the commands that run a model; "bf16", three bits coarser, with the range of fp32; or "int8",
+            integers with a scale for each head and position. "float32", "float16" and "bfloat16" are known, too.
         kernel: of quantized weights on a GPU, by the names of AutoAWQ, transformers and vLLM: "auto" (by the number of
             rows), "gemm" or "marlin", "gemv" or "gemv_fast", "exllama", "exllamav2". Every checkpoint has all of them;
             the CPU has its own.

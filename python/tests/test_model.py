@@ -261,6 +261,18 @@ def test_activations_and_packed_weights(tmp_path: pathlib.Path, demo_model: str)
         salient.load(path, activations="int4")
 
 
+def test_kv_cache_dtype(demo_model: str) -> None:
+    ids = np.array([[5, 9, 2, 11, 40, 7]])
+    logits = {
+        name: salient.load(demo_model, kv_cache_dtype=name)(ids).logits
+        for name in ("auto", "fp32", "float32", "fp16", "float16", "bf16", "bfloat16")
+    }
+    for name, same in (("auto", "fp32"), ("float32", "fp32"), ("float16", "fp16"), ("bfloat16", "bf16")):
+        np.testing.assert_array_equal(logits[name], logits[same])
+    errors = [np.abs(logits[name] - logits["fp32"]).max() / np.abs(logits["fp32"]).max() for name in ("fp16", "bf16")]
+    assert 0 < errors[0] < errors[1] < 0.02
+
+
 def test_lm_head(demo_model: str) -> None:
     ids = np.array([[5, 9, 2, 11, 40, 7]])
     exact = salient.load(demo_model)(ids).logits
@@ -277,7 +289,7 @@ def test_lm_head(demo_model: str) -> None:
         ({"activations": "int4"}, ValueError, 'activations "int4" are not known'),
         ({"device": "tpu"}, ValueError, 'device "tpu" is not known'),
         ({"lm_head": "int4"}, ValueError, 'lm_head "int4"'),
-        ({"kv_cache_dtype": "fp8"}, ValueError, "fp8"),
+        ({"kv_cache_dtype": "fp8"}, ValueError, r'"fp8" are not known \(fp32, fp16, bf16, int8\)'),
         ({"fuse_layers": "yes"}, TypeError, "fuse_layers: 'yes' is of the wrong type"),
         ({"packed_weights": 7}, TypeError, "packed_weights: 7 is of the wrong type"),
         ({"lm_heads": "int8"}, TypeError, "did you mean 'lm_head'"),

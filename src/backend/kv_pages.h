@@ -10,14 +10,17 @@
 
 namespace salient {
 
-/// How keys and values are kept. fp16 rounds once, what it cannot hold to its largest number; int8 keeps the
-/// features of each head and position as integers of -127 to 127 and one f32 scale.
-enum class KvType { fp32, fp16, int8 };
+/// How keys and values are kept. fp16 and bf16 round once: fp16 to 11 bits, what it cannot hold to its
+/// largest number, bf16 to 8 bits, with the range of fp32; int8 keeps the features of each head and position
+/// as integers of -127 to 127 and one f32 scale.
+enum class KvType { fp32, fp16, bf16, int8 };
 
-/// "fp32", "fp16", "int8".
+/// "fp32", "fp16", "bf16", "int8".
 std::string_view to_string(KvType type);
 /// Errors: invalid_argument.
 KvType kv_type_by_name(std::string_view name);
+/// The same of what users write: "float32", "float16" and "bfloat16" are known too, and "auto" is `usual`.
+KvType kv_type_asked_for(std::string_view name, KvType usual);
 
 /// Positions of a page.
 inline constexpr int64_t kPageRows = 128;
@@ -29,8 +32,16 @@ struct KvFormat {
   int64_t dim;
 
   DType element_type() const {
-    if (type == KvType::fp32) return DType::f32;
-    return type == KvType::fp16 ? DType::f16 : DType::i8;
+    switch (type) {
+      case KvType::fp16:
+        return DType::f16;
+      case KvType::bf16:
+        return DType::bf16;
+      case KvType::int8:
+        return DType::i8;
+      default:
+        return DType::f32;
+    }
   }
   size_t element_bytes() const { return byte_size(element_type()); }
   /// Of one head in a page, its scales included.

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include "backend/kv_pages.h"
+#include "base/error.h"
 #include "cli/commands.h"
 
 namespace salient::cli {
@@ -36,11 +38,16 @@ void print_note(const std::string& note) { fmt::print(stderr, "{}\n", note); }
 
 void add_kv_cache_option(CLI::App& command, std::string& type) {
   command
-      .add_option("--kv-cache-dtype", type,
-                  fmt::format("How keys and values of attention are kept: fp32, fp16, or int8, integers with "
-                              "a scale for each head and position (default {})",
-                              type))
-      ->check(CLI::IsMember({"fp32", "fp16", "int8"}));
+      .add_option(
+          "--kv-cache-dtype", type,
+          fmt::format("How keys and values of attention are kept: fp32; fp16; bf16, coarser, with the "
+                      "range of fp32; or int8, integers with a scale for each head and position "
+                      "(auto, the default: {})",
+                      type))
+      ->transform([usual = kv_type_by_name(type)](const std::string& name) {
+        return with_context("--kv-cache-dtype",
+                            [&] { return std::string(to_string(kv_type_asked_for(name, usual))); });
+      });
 }
 
 void add_lm_head_option(CLI::App& command, std::string& lm_head) {

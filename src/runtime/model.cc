@@ -213,7 +213,7 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
   auto tokenizer = Tokenizer::from_directory(path);
   auto decoder = Decoder::load(path, *backend,
                                {.packed_weights = options.packed_weights,
-                                .kv_type = kv_type_by_name(options.kv_cache_dtype),
+                                .kv_type = kv_type_asked_for(options.kv_cache_dtype, KvType::fp16),
                                 .lm_head = lm_head_by_name(options.lm_head),
                                 .cancelled = options.cancelled});
   return Model(std::make_unique<State>(State{std::move(backend), std::move(tokenizer), std::move(decoder)}));

@@ -92,6 +92,7 @@ class AttentionTest : public EveryIsa {
   static Tensor kept(const Tensor& x, int64_t dim, KvType type) {
     if (type == KvType::fp32) return x;
     if (type == KvType::fp16) return x.to(DType::f16).to(DType::f32);
+    if (type == KvType::bf16) return x.to(DType::bf16).to(DType::f32);
     Tensor result = x.to(DType::f32);
     auto all = result.mutable_values<float>();
     for (size_t begin = 0; begin < all.size(); begin += static_cast<size_t>(dim)) {
@@ -311,7 +312,7 @@ TEST_P(AttentionTest, CachesOfEveryType) {
       {.count = 3, .first_position = 0, .heads = 2, .kv_heads = 2, .head_dim = 16},
       {.count = 40, .first_position = 1000, .heads = 4, .kv_heads = 2, .head_dim = 33},
   };
-  for (const KvType type : {KvType::fp32, KvType::fp16, KvType::int8}) {
+  for (const KvType type : {KvType::fp32, KvType::fp16, KvType::bf16, KvType::int8}) {
     for (const Case& c : cases) {
       const Inputs in = inputs_for(c);
       const KvView cache = cached(c, in, type);
@@ -364,6 +365,11 @@ TEST_P(AttentionTest, WhatACacheCannotHold) {
   in.keys.mutable_values<float>()[3] = 1e6f;
   const KvView clamped = cached(c, in, KvType::fp16);
   EXPECT_TRUE(std::isfinite(run(c, in, &clamped).values<float>()[0]));
+  in.values.mutable_values<float>()[5] = 1e6f;
+  const KvView halves = cached(c, in, KvType::fp16);
+  EXPECT_EQ(at(run(c, in, &halves), 0, 5), 65504);
+  const KvView wide = cached(c, in, KvType::bf16);
+  EXPECT_EQ(at(run(c, in, &wide), 0, 5), 999424);
   for (const float bad : {INFINITY, NAN}) {
     in.keys.mutable_values<float>()[3] = bad;
     const KvView cache = cached(c, in, KvType::int8);

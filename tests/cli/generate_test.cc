@@ -7,6 +7,7 @@
 #include <set>
 #include <sstream>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "support/program.h"
 
@@ -224,7 +225,7 @@ TEST_F(GenerateCommand, ATextWithoutANextTokenEndsAlone) {
 }
 
 TEST_F(GenerateCommand, KeepsKeysAndValuesAsAsked) {
-  for (const std::string type : {"fp32", "fp16", "int8"}) {
+  for (const std::string type : {"fp32", "fp16", "bf16", "int8"}) {
     const Json json = json_of({"-p", kPrompt, "--kv-cache-dtype", type});
     EXPECT_EQ(json["generated_tokens"], 24) << type;
   }
@@ -233,8 +234,13 @@ TEST_F(GenerateCommand, KeepsKeysAndValuesAsAsked) {
     return std::filesystem::file_size(file());
   };
   const auto exact = bytes_of_state("fp32");
-  EXPECT_LT(bytes_of_state("fp16"), exact);
-  EXPECT_LT(bytes_of_state("int8"), bytes_of_state("fp16"));
+  const auto halves = bytes_of_state("fp16");
+  EXPECT_LT(halves, exact);
+  EXPECT_LT(bytes_of_state("int8"), halves);
+  for (const auto& [asked, kept] : {std::pair{"auto", "fp16"}, {"float32", "fp32"}, {"bfloat16", "bf16"}}) {
+    bytes_of_state(asked);
+    EXPECT_THAT(read_text_file(file()), HasSubstr("\"kv\":\"" + std::string(kept) + "\"")) << asked;
+  }
 }
 
 TEST_F(GenerateCommand, RefusesWhatBatchesCannotDo) {
@@ -269,7 +275,9 @@ TEST_F(GenerateCommand, RefusesWhatBatchesCannotDo) {
       {{"--prompts", prompts, "-n", "400", "--kv-cache-memory-bytes", "900KiB"},
        2,
        "the prompt at index 0: a prompt of 1 tokens and 400 more take 4 blocks"},
-      {{"-p", "x", "--kv-cache-dtype", "fp8"}, 2, "fp8 not in {fp32,fp16,int8}"},
+      {{"-p", "x", "--kv-cache-dtype", "fp8"},
+       2,
+       "--kv-cache-dtype: keys and values as \"fp8\" are not known"},
   };
   for (const auto& one : cases) {
     const auto result = generate(one.arguments);

@@ -5,6 +5,8 @@
 #include <fstream>
 
 #include "base/file.h"
+#include "base/json.h"
+#include "checkpoint/sealed_file.h"
 #include "runtime/generate.h"
 #include "support/error_matcher.h"
 #include "support/golden_model.h"
@@ -94,15 +96,14 @@ TEST_P(SavedStates, TakeAnotherPrompt) {
   EXPECT_EQ(resumed.result().cached_tokens, 13);
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, SavedStates,
-                         testing::Combine(testing::Values("llama_gqa", "mistral_window", "deepseek_v3",
-                                                          "gpt2", "bloom", "rope_dynamic", "qwen3_next",
-                                                          "qwen3_5_moe", "ct_asym_32"),
-                                          testing::Values(KvType::fp32, KvType::fp16, KvType::int8)),
-                         [](const auto& test) {
-                           return std::get<0>(test.param) + "_" +
-                                  std::string(to_string(std::get<1>(test.param)));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Models, SavedStates,
+    testing::Combine(testing::Values("llama_gqa", "mistral_window", "deepseek_v3", "gpt2", "bloom",
+                                     "rope_dynamic", "qwen3_next", "qwen3_5_moe", "ct_asym_32"),
+                     testing::Values(KvType::fp32, KvType::fp16, KvType::bf16, KvType::int8)),
+    [](const auto& test) {
+      return std::get<0>(test.param) + "_" + std::string(to_string(std::get<1>(test.param)));
+    });
 
 /// A text of the request that is left behind `count` tokens and gone on with from a file.
 struct Interrupted {
@@ -182,6 +183,26 @@ TEST(SequenceState, OfAnotherModelIsRefused) {
   write_sequence_state(one.file(), stream.state(), state_owner(one.decoder.weights()));
   EXPECT_THAT([&] { read_sequence_state(one.file(), state_owner(other.decoder.weights())); },
               throws_error(ErrorKind::invalid_argument, HasSubstr("another model")));
+}
+
+/// As a program of before bf16 says of a state that keeps that.
+TEST(SequenceState, OfATypeThatIsNotKnownIsRefused) {
+  const Subject subject("llama_gqa");
+  const StateOwner owner = state_owner(subject.decoder.weights());
+  {
+    const Json head{{"format", "salient sequence state"},
+                    {"version", 2},
+                    {"model", owner.digest},
+                    {"kv", "fp8"},
+                    {"cached", 0},
+                    {"draws", 0}};
+    SealedFileWriter writer(subject.file(), 3);
+    writer.add_text("head", head.dump());
+    writer.add("tokens", Tensor::of<int32_t>({1}, std::vector<int32_t>{5}));
+    writer.finish();
+  }
+  EXPECT_THAT([&] { read_sequence_state(subject.file(), owner); },
+              throws_error(ErrorKind::bad_format, HasSubstr("\"fp8\" are not known")));
 }
 
 TEST(ModelDigest, IsOfConfigAndWeights) {

@@ -41,6 +41,8 @@ void expand(const CpuKernels& kernels, const PageSource& page, const KvRange& ro
       return;
     case KvType::fp16:
       return kernels.widen_f16(page.halves(rows.first), rows.count * dim, out);
+    case KvType::bf16:
+      return kernels.widen_bf16(page.halves(rows.first), rows.count * dim, out);
     case KvType::int8:
       for (int64_t i = 0; i < rows.count; ++i, out += dim)
         kernels.widen_int8(page.codes(rows.first + i), dim, page.scale(rows.first + i), out);
@@ -68,6 +70,8 @@ void store(const CpuKernels& kernels, const float* x, const PageTarget& page, in
       return;
     case KvType::fp16:
       return kernels.narrow_f16(x, dim, page.halves(row));
+    case KvType::bf16:
+      return kernels.narrow_bf16(x, dim, page.halves(row));
     case KvType::int8:
       return store_int8(kernels, x, page, row);
   }

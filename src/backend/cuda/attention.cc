@@ -27,6 +27,8 @@ struct KernelSizes {
   bool halves_alone = false;  ///< it reads no other keys and values
 };
 
+bool keeps_halves(KvType type) { return type == KvType::fp16 || type == KvType::bf16; }
+
 int64_t blocks_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 int64_t group_of(const DeviceAttention& problem) { return problem.heads / problem.keys.format.heads; }
@@ -54,39 +56,57 @@ KernelSizes split_kernel(const DeviceAttention& problem) {
       .reason = "few rows, or exact: products in f32"};
   if (problem.keys.format.type == KvType::fp16)
     sizes.kernel = of_type(kSplitAttentionFp16, kSplitAttention4Fp16);
+  if (problem.keys.format.type == KvType::bf16)
+    sizes.kernel = of_type(kSplitAttentionBf16, kSplitAttention4Bf16);
   if (problem.keys.format.type == KvType::int8)
     sizes.kernel = of_type(kSplitAttentionInt8, kSplitAttention4Int8);
   return sizes;
+}
+
+/// Of kernels of halves that of the type that pages keep: anything else becomes f16.
+const Kernel* of_halves(const DeviceAttention& problem, const Kernel& f16, const Kernel& bf16) {
+  return problem.keys.format.type == KvType::bf16 ? &bf16 : &f16;
 }
 
 constexpr int64_t kRowsOfRowKernel = 16;
 
 /// Four parts of tiles to a warp, of the widest heads two: 16 keys, and where they are codes their scales.
 /// Behind them the queries, if registers have no room for them.
-KernelSizes row_kernel(int64_t features) {
+KernelSizes row_kernel(const DeviceAttention& problem) {
+  const int64_t features = widest(problem);
   constexpr const char* kReason = "a few rows of halves or codes: the keys of a tile are shared out";
   const auto bytes = [](size_t slots, size_t width, size_t queries) {
     return 4 * slots * (16 * 2 * width + 16 * sizeof(float)) + queries * 2 * width;
   };
-  if (features <= 64) return {&kRowAttention64, kRowsOfRowKernel, 3, 1, bytes(4, 64, 0), kReason};
-  if (features <= 128) return {&kRowAttention128, kRowsOfRowKernel, 3, 1, bytes(4, 128, 16), kReason};
-  return {&kRowAttention256, kRowsOfRowKernel, 2, 1, bytes(2, 256, 16), kReason};
+  const auto sizes = [&](const Kernel& f16, const Kernel& bf16, int64_t blocks, size_t shared_bytes) {
+    return KernelSizes{of_halves(problem, f16, bf16), kRowsOfRowKernel, blocks, 1, shared_bytes, kReason};
+  };
+  if (features <= 64) return sizes(kRowAttention64, kRowAttention64Bf16, 3, bytes(4, 64, 0));
+  if (features <= 128) return sizes(kRowAttention128, kRowAttention128Bf16, 3, bytes(4, 128, 16));
+  return sizes(kRowAttention256, kRowAttention256Bf16, 2, bytes(2, 256, 16));
 }
 
 /// A tile of keys, one of values, and where registers have no room for them the queries.
-KernelSizes tile_kernel(int64_t features) {
+KernelSizes tile_kernel(const DeviceAttention& problem) {
+  const int64_t features = widest(problem);
   constexpr const char* kReason = "many rows: products of halves";
   const auto bytes = [](size_t rows, size_t width) { return rows * 2 * width; };
-  if (features <= 64) return {&kTileAttention64, 64, 3, 4, bytes(2 * 64, 64), kReason, true};
-  if (features <= 128) return {&kTileAttention128, 64, 2, 4, bytes(2 * 64, 128), kReason, true};
-  return {&kTileAttention256, 64, 2, 4, bytes(2 * 64 + 64, 256), kReason, true};
+  const auto sizes = [&](const Kernel& f16, const Kernel& bf16, int64_t blocks, size_t shared_bytes) {
+    return KernelSizes{of_halves(problem, f16, bf16), 64, blocks, 4, shared_bytes, kReason, true};
+  };
+  if (features <= 64) return sizes(kTileAttention64, kTileAttention64Bf16, 3, bytes(2 * 64, 64));
+  if (features <= 128) return sizes(kTileAttention128, kTileAttention128Bf16, 2, bytes(2 * 64, 128));
+  return sizes(kTileAttention256, kTileAttention256Bf16, 2, bytes(2 * 64 + 64, 256));
 }
 
-KernelSizes wide_tile_kernel(int64_t features) {
+KernelSizes wide_tile_kernel(const DeviceAttention& problem) {
   constexpr const char* kReason = "very many rows: products of halves, twice as many for what is loaded";
   const auto bytes = [](size_t rows, size_t width) { return rows * 2 * width; };
-  if (features <= 64) return {&kTileAttention64Wide, 128, 2, 4, bytes(2 * 64, 64), kReason, true};
-  return {&kTileAttention128Wide, 128, 2, 4, bytes(2 * 32 + 128, 128), kReason, true};
+  const auto sizes = [&](const Kernel& f16, const Kernel& bf16, size_t shared_bytes) {
+    return KernelSizes{of_halves(problem, f16, bf16), 128, 2, 4, shared_bytes, kReason, true};
+  };
+  if (widest(problem) <= 64) return sizes(kTileAttention64Wide, kTileAttention64WideBf16, bytes(2 * 64, 64));
+  return sizes(kTileAttention128Wide, kTileAttention128WideBf16, bytes(2 * 32 + 128, 128));
 }
 
 const char* why_no_kernel(const DeviceAttention& problem) {
@@ -103,17 +123,16 @@ const char* why_no_kernel(const DeviceAttention& problem) {
 KernelSizes kernel_for(const DeviceAttention& problem, const DeviceProperties& device) {
   const KvType type = problem.keys.format.type;
   const int64_t rows = rows_of(problem);
-  const int64_t features = widest(problem);
   // f32 is kept by who wants it, as long as it is not the products that take the time.
   const bool few = problem.count <= kFewQueries && (type == KvType::fp32 || rows < kRowsForTiles);
   if (problem.exact || few || !supports_tile_attention(problem)) return split_kernel(problem);
   // Making halves of codes takes as long as reading them some five times.
   const int64_t most = type == KvType::int8 ? 4 * kRowsOfRowKernel : kRowsOfRowKernel;
-  if (type != KvType::fp32 && rows <= most) return row_kernel(features);
-  const KernelSizes wide = wide_tile_kernel(features);
+  if (type != KvType::fp32 && rows <= most) return row_kernel(problem);
+  const KernelSizes wide = wide_tile_kernel(problem);
   const int64_t wide_blocks = blocks_of(rows, wide.rows) * problem.keys.format.heads;
-  const bool enough = features <= 128 && wide_blocks >= wide.blocks * device.multiprocessors;
-  return enough ? wide : tile_kernel(features);
+  const bool enough = widest(problem) <= 128 && wide_blocks >= wide.blocks * device.multiprocessors;
+  return enough ? wide : tile_kernel(problem);
 }
 
 int key_lanes(const DeviceAttention& problem) {
@@ -234,7 +253,7 @@ AttentionPlan plan_attention(const DeviceAttention& problem, const DevicePropert
       .shared_bytes = sizes.shared_bytes,
       .splits = splits,
       .split_keys = split_tiles * kTileKeys,
-      .halves = sizes.halves_alone && problem.keys.format.type != KvType::fp16,
+      .halves = sizes.halves_alone && !keeps_halves(problem.keys.format.type),
       .reason = sizes.reason};
 }
 

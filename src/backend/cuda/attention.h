@@ -52,9 +52,11 @@ inline constexpr int kAttentionThreads = 128;
 /// Products in f32: one row (1), or four.
 inline constexpr Kernel kSplitAttentionFp32{"split_attention_fp32", kAttentionThreads};
 inline constexpr Kernel kSplitAttentionFp16{"split_attention_fp16", kAttentionThreads};
+inline constexpr Kernel kSplitAttentionBf16{"split_attention_bf16", kAttentionThreads};
 inline constexpr Kernel kSplitAttentionInt8{"split_attention_int8", kAttentionThreads};
 inline constexpr Kernel kSplitAttention4Fp32{"split_attention4_fp32", kAttentionThreads};
 inline constexpr Kernel kSplitAttention4Fp16{"split_attention4_fp16", kAttentionThreads};
+inline constexpr Kernel kSplitAttention4Bf16{"split_attention4_bf16", kAttentionThreads};
 inline constexpr Kernel kSplitAttention4Int8{"split_attention4_int8", kAttentionThreads};
 
 /// Products of halves, heads of up to so many features, keys and values as halves: 64 rows, or, wide, 128.
@@ -68,6 +70,16 @@ inline constexpr Kernel kRowAttention64{"row_attention_64", kAttentionThreads};
 inline constexpr Kernel kRowAttention128{"row_attention_128", kAttentionThreads};
 inline constexpr Kernel kRowAttention256{"row_attention_256", kAttentionThreads};
 
+/// The same of pages of bf16, with queries and weights of bf16, too, so that nothing loses its range.
+inline constexpr Kernel kTileAttention64Bf16{"tile_attention_64_bf16", kAttentionThreads};
+inline constexpr Kernel kTileAttention128Bf16{"tile_attention_128_bf16", kAttentionThreads};
+inline constexpr Kernel kTileAttention256Bf16{"tile_attention_256_bf16", kAttentionThreads};
+inline constexpr Kernel kTileAttention64WideBf16{"tile_attention_64_wide_bf16", kAttentionThreads};
+inline constexpr Kernel kTileAttention128WideBf16{"tile_attention_128_wide_bf16", kAttentionThreads};
+inline constexpr Kernel kRowAttention64Bf16{"row_attention_64_bf16", kAttentionThreads};
+inline constexpr Kernel kRowAttention128Bf16{"row_attention_128_bf16", kAttentionThreads};
+inline constexpr Kernel kRowAttention256Bf16{"row_attention_256_bf16", kAttentionThreads};
+
 /// Splits become one.
 inline constexpr Kernel kMergeSplits{"merge_splits", kAttentionThreads};
 
@@ -76,7 +88,7 @@ bool supports_heads(int64_t features);
 /// Such heads. f32 through and through.
 bool supports_split_attention(const DeviceAttention& problem);
 /// The same heads, and a positive scale. Queries, keys, values and weights are rounded to f16, which they
-/// must not exceed.
+/// must not exceed, or, where pages are bf16, to that.
 bool supports_tile_attention(const DeviceAttention& problem);
 
 /// How a problem is run.

@@ -89,6 +89,9 @@ SALIENT_DEVICE void store_row(const RowLayout& layout, int head, int position, c
     } else if (layout.type == KvType::fp16) {
       reinterpret_cast<simt::Words2*>(to)[i] = {simt::pack_clamped<simt::F16>(four.x[0], four.x[1]),
                                                 simt::pack_clamped<simt::F16>(four.x[2], four.x[3])};
+    } else if (layout.type == KvType::bf16) {
+      reinterpret_cast<simt::Words2*>(to)[i] = {simt::pack_bf16(four.x[0], four.x[1]),
+                                                simt::pack_bf16(four.x[2], four.x[3])};
     } else {
       reinterpret_cast<uint32_t*>(to)[i] = codes_of(four, scale.factor);
     }

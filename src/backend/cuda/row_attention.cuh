@@ -1,5 +1,7 @@
 #pragma once
 
+#include <type_traits>
+
 #include "backend/cuda/warp_tile.cuh"
 
 namespace salient::cuda {
@@ -8,12 +10,14 @@ namespace salient::cuda {
 /// part of the keys of a tile, so that it waits for none but itself; what warps have is joined at the end.
 /// kSlots parts, keys and values by turns, are at work or on their way: 12 KiB and more to a warp on their
 /// way, beside 40 KiB to a multiprocessor that an H100 needs to read at the speed of its memory.
-template <int kDim, int kSlots>
+template <typename T, int kDim, int kSlots>
 class RowAttention {
  public:
   static constexpr int kKeys = kTileKeys / kAttentionWarps;
   static constexpr bool kQueriesInShared = kDim >= 128;
-  using Warp = WarpTile<kDim, 1, kKeys, kQueriesInShared>;
+  /// Codes become halves of f16: its 11 bits hold them and their scale.
+  static constexpr bool kTakesCodes = std::is_same_v<T, simt::F16>;
+  using Warp = WarpTile<T, kDim, 1, kKeys, kQueriesInShared>;
   using Tile = HalfTile<kDim>;
   static constexpr int kTileBytes = kKeys * Tile::kRowBytes;
   static constexpr int kSlotBytes = kAttentionWarps * kSlots * kTileBytes;
@@ -53,11 +57,15 @@ class RowAttention {
     return item % 2 == 0 ? a_.keys : a_.values;
   }
 
+  SALIENT_DEVICE static bool of_codes(const RowLayout& layout) {
+    return kTakesCodes && layout.type == KvType::int8;
+  }
+
   /// Item `item` is there for all lanes; the next may take the place of the last.
   SALIENT_DEVICE void arrive(int item) const {
     simt::copy_wait<kSlots - 2>();
     simt::sync_warp();
-    if (layout_of_item(item).type == KvType::int8) expand(item);
+    if (of_codes(layout_of_item(item))) expand(item);
     request(item + kSlots - 1);
   }
 
@@ -67,7 +75,7 @@ class RowAttention {
     const RowLayout& layout = layout_of_item(item);
     if (first < keys_.end) {
       std::byte* page = head_of_page(layout, first / kRowsOfPage, simt::block_y());
-      if (layout.type == KvType::int8) {
+      if (of_codes(layout)) {
         request_codes(layout, page, first % kRowsOfPage, slot(item));
       } else {
         request_halves(layout, page, first, slot(item));
@@ -141,14 +149,16 @@ class RowAttention {
 };
 
 /// Grid: rows / 16, kv heads, splits.
-template <int kDim, int kSlots>
+template <typename T, int kDim, int kSlots>
 SALIENT_DEVICE void row_attention(const AttentionArguments& a) {
-  RowAttention<kDim, kSlots>(a).run();
+  RowAttention<T, kDim, kSlots>(a).run();
 }
 
-#define SALIENT_ROW_ATTENTION_KERNELS(X)                                  \
-  X(row_attention_64, AttentionArguments, 128, 3, row_attention<64, 4>)   \
-  X(row_attention_128, AttentionArguments, 128, 3, row_attention<128, 4>) \
-  X(row_attention_256, AttentionArguments, 128, 2, row_attention<256, 2>)
+#define SALIENT_ROW_ATTENTION_KERNELS_OF(X, suffix, T)                               \
+  X(row_attention_64##suffix, AttentionArguments, 128, 3, row_attention<T, 64, 4>)   \
+  X(row_attention_128##suffix, AttentionArguments, 128, 3, row_attention<T, 128, 4>) \
+  X(row_attention_256##suffix, AttentionArguments, 128, 2, row_attention<T, 256, 2>)
+#define SALIENT_ROW_ATTENTION_KERNELS(X) SALIENT_ROW_ATTENTION_KERNELS_OF(X, , simt::F16)
+#define SALIENT_ROW_ATTENTION_BF16_KERNELS(X) SALIENT_ROW_ATTENTION_KERNELS_OF(X, _bf16, simt::BF16)
 
 }  // namespace salient::cuda

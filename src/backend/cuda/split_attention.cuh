@@ -26,6 +26,7 @@ struct FloatFeatures {
   SALIENT_DEVICE float scale() const { return 1; }
 };
 
+template <typename T>
 struct HalfFeatures {
   static constexpr int kBytes = 16;
   simt::Words4 words;
@@ -36,8 +37,8 @@ struct HalfFeatures {
   SALIENT_DEVICE void clear() { words = {}; }
   SALIENT_DEVICE void widen(float (&to)[kLaneFeatures]) const {
     SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; i += 2) {
-      to[i] = simt::F16::low(words.word[i / 2]);
-      to[i + 1] = simt::F16::high(words.word[i / 2]);
+      to[i] = T::low(words.word[i / 2]);
+      to[i + 1] = T::high(words.word[i / 2]);
     }
   }
   SALIENT_DEVICE float scale() const { return 1; }
@@ -277,13 +278,15 @@ SALIENT_DEVICE void merge(const AttentionArguments& a) {
   }
 }
 
-#define SALIENT_SPLIT_ATTENTION_KERNELS(X)                                                   \
-  X(split_attention_fp32, AttentionArguments, 128, 3, split_attention<FloatFeatures, 1, 4>)  \
-  X(split_attention_fp16, AttentionArguments, 128, 4, split_attention<HalfFeatures, 1, 8>)   \
-  X(split_attention_int8, AttentionArguments, 128, 4, split_attention<ByteFeatures, 1, 8>)   \
-  X(split_attention4_fp32, AttentionArguments, 128, 3, split_attention<FloatFeatures, 4, 4>) \
-  X(split_attention4_fp16, AttentionArguments, 128, 3, split_attention<HalfFeatures, 4, 4>)  \
-  X(split_attention4_int8, AttentionArguments, 128, 3, split_attention<ByteFeatures, 4, 8>)  \
+#define SALIENT_SPLIT_ATTENTION_KERNELS(X)                                                              \
+  X(split_attention_fp32, AttentionArguments, 128, 3, split_attention<FloatFeatures, 1, 4>)             \
+  X(split_attention_fp16, AttentionArguments, 128, 4, split_attention<HalfFeatures<simt::F16>, 1, 8>)   \
+  X(split_attention_bf16, AttentionArguments, 128, 4, split_attention<HalfFeatures<simt::BF16>, 1, 8>)  \
+  X(split_attention_int8, AttentionArguments, 128, 4, split_attention<ByteFeatures, 1, 8>)              \
+  X(split_attention4_fp32, AttentionArguments, 128, 3, split_attention<FloatFeatures, 4, 4>)            \
+  X(split_attention4_fp16, AttentionArguments, 128, 3, split_attention<HalfFeatures<simt::F16>, 4, 4>)  \
+  X(split_attention4_bf16, AttentionArguments, 128, 3, split_attention<HalfFeatures<simt::BF16>, 4, 4>) \
+  X(split_attention4_int8, AttentionArguments, 128, 3, split_attention<ByteFeatures, 4, 8>)             \
   X(merge_splits, AttentionArguments, 128, 1, merge)
 
 }  // namespace salient::cuda

@@ -5,12 +5,12 @@
 namespace salient::cuda {
 
 /// Many rows: each warp of a block has rows of its own, all go over the same tiles of keys and values, one of
-/// which is at work while the next is on its way. Keys and values are halves.
-template <int kDim, int kRowTiles, int kTile>
+/// which is at work while the next is on its way. Keys and values are halves of type T.
+template <typename T, int kDim, int kRowTiles, int kTile>
 class TileAttention {
  public:
   static constexpr bool kQueriesInShared = kDim * kRowTiles > 128;
-  using Warp = WarpTile<kDim, kRowTiles, kTile, kQueriesInShared>;
+  using Warp = WarpTile<T, kDim, kRowTiles, kTile, kQueriesInShared>;
   using Tile = HalfTile<kDim>;
   static constexpr int kRows = kAttentionWarps * Warp::kRows;
   static constexpr int kTileBytes = kTile * Tile::kRowBytes;
@@ -78,16 +78,18 @@ class TileAttention {
 /// Grid: rows / (64 kRowTiles), kv heads, splits. With two tiles of rows to a warp what it loads from shared
 /// memory, which limits it on an H100, serves twice as many products; of keys registers have room for 32 of
 /// wide heads at a time.
-template <int kDim, int kRowTiles, int kTile>
+template <typename T, int kDim, int kRowTiles, int kTile>
 SALIENT_DEVICE void tile_attention(const AttentionArguments& a) {
-  TileAttention<kDim, kRowTiles, kTile>(a).run();
+  TileAttention<T, kDim, kRowTiles, kTile>(a).run();
 }
 
-#define SALIENT_TILE_ATTENTION_KERNELS(X)                                          \
-  X(tile_attention_64, AttentionArguments, 128, 3, tile_attention<64, 1, 64>)      \
-  X(tile_attention_128, AttentionArguments, 128, 2, tile_attention<128, 1, 64>)    \
-  X(tile_attention_256, AttentionArguments, 128, 2, tile_attention<256, 1, 64>)    \
-  X(tile_attention_64_wide, AttentionArguments, 128, 2, tile_attention<64, 2, 64>) \
-  X(tile_attention_128_wide, AttentionArguments, 128, 2, tile_attention<128, 2, 32>)
+#define SALIENT_TILE_ATTENTION_KERNELS_OF(X, suffix, T)                                       \
+  X(tile_attention_64##suffix, AttentionArguments, 128, 3, tile_attention<T, 64, 1, 64>)      \
+  X(tile_attention_128##suffix, AttentionArguments, 128, 2, tile_attention<T, 128, 1, 64>)    \
+  X(tile_attention_256##suffix, AttentionArguments, 128, 2, tile_attention<T, 256, 1, 64>)    \
+  X(tile_attention_64_wide##suffix, AttentionArguments, 128, 2, tile_attention<T, 64, 2, 64>) \
+  X(tile_attention_128_wide##suffix, AttentionArguments, 128, 2, tile_attention<T, 128, 2, 32>)
+#define SALIENT_TILE_ATTENTION_KERNELS(X) SALIENT_TILE_ATTENTION_KERNELS_OF(X, , simt::F16)
+#define SALIENT_TILE_ATTENTION_BF16_KERNELS(X) SALIENT_TILE_ATTENTION_KERNELS_OF(X, _bf16, simt::BF16)
 
 }  // namespace salient::cuda

@@ -31,8 +31,9 @@ struct HalfTile {
 
 /// What a warp keeps of 16 kRowTiles rows in registers while it goes over their keys, kKeys at a time
 /// (FlashAttention-2, Dao 2023): queries, totals and mixtures. Of each sixteen rows a lane has lane / 4 and
-/// the one 8 further on, of eight columns two.
-template <int kDim, int kRowTiles, int kKeys, bool kQueriesInShared>
+/// the one 8 further on, of eight columns two. T is the type of halves: that of keys and values, to which
+/// queries and weights are rounded.
+template <typename T, int kDim, int kRowTiles, int kKeys, bool kQueriesInShared>
 class WarpTile {
  public:
   using Tile = HalfTile<kDim>;
@@ -71,8 +72,8 @@ class WarpTile {
         uint32_t pairs[4];
         simt::load_matrices(pairs, Tile::at_step(first, step) + block * kBlockBytes);
         SALIENT_UNROLL for (int tile = 0; tile < kRowTiles; ++tile) {
-          simt::mma_f16(scores[tile][block], queries[tile], pairs[0], pairs[1]);
-          simt::mma_f16(scores[tile][block + 1], queries[tile], pairs[2], pairs[3]);
+          T::mma(scores[tile][block], queries[tile], pairs[0], pairs[1]);
+          T::mma(scores[tile][block + 1], queries[tile], pairs[2], pairs[3]);
         }
       }
     }
@@ -101,7 +102,7 @@ class WarpTile {
       SALIENT_UNROLL for (int tile = 0; tile < kRowTiles; ++tile) {
         SALIENT_UNROLL for (int i = 0; i < 4; ++i) {
           const float(&four)[4] = weights[tile][block + i / 2];
-          pairs[tile][i] = simt::pack_f16(four[i % 2 * 2], four[i % 2 * 2 + 1]);
+          pairs[tile][i] = T::pack(four[i % 2 * 2], four[i % 2 * 2 + 1]);
         }
       }
       SALIENT_UNROLL for (int step = 0; step < kSteps; ++step) {
@@ -109,8 +110,8 @@ class WarpTile {
         uint32_t columns[4];
         simt::load_matrices_transposed(columns, Tile::at_step(first, step) + block * kBlockBytes);
         SALIENT_UNROLL for (int tile = 0; tile < kRowTiles; ++tile) {
-          simt::mma_f16(mixed_[tile][2 * step], pairs[tile], columns[0], columns[1]);
-          simt::mma_f16(mixed_[tile][2 * step + 1], pairs[tile], columns[2], columns[3]);
+          T::mma(mixed_[tile][2 * step], pairs[tile], columns[0], columns[1]);
+          T::mma(mixed_[tile][2 * step + 1], pairs[tile], columns[2], columns[3]);
         }
       }
     }
@@ -171,7 +172,7 @@ class WarpTile {
   SALIENT_DEVICE uint32_t query_pair(const AttentionRow& row, int feature) const {
     if (feature >= a_.keys.dim) return 0;
     const float* from = a_.query + row.head * a_.keys.dim + feature;
-    return simt::pack_clamped<simt::F16>(from[0], from[1]);
+    return simt::pack_clamped<T>(from[0], from[1]);
   }
 
   SALIENT_DEVICE void query_of(int tile, int step, uint32_t (&to)[4]) const {

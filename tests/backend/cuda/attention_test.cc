@@ -26,8 +26,8 @@ std::ostream& operator<<(std::ostream& out, const Case& c) {
              << " of " << c.head_dim << ", window " << c.window;
 }
 
-enum class Source { fp32, fp16, int8, tensors };
-constexpr Source kSources[] = {Source::fp32, Source::fp16, Source::int8, Source::tensors};
+enum class Source { fp32, fp16, bf16, int8, tensors };
+constexpr Source kSources[] = {Source::fp32, Source::fp16, Source::bf16, Source::int8, Source::tensors};
 
 class DeviceAttentionTest : public testing::Test {
  protected:
@@ -52,6 +52,7 @@ class DeviceAttentionTest : public testing::Test {
 
   Outputs run(const Case& c, const Inputs& in, Source source) {
     const KvType type = source == Source::fp16   ? KvType::fp16
+                        : source == Source::bf16 ? KvType::bf16
                         : source == Source::int8 ? KvType::int8
                                                  : KvType::fp32;
     const KvFormat keys{type, c.kv_heads, c.head_dim};
@@ -121,9 +122,10 @@ class DeviceAttentionTest : public testing::Test {
 
   /// Products in f32: sums of some hundred terms of order 1. Products of halves: each operand is off by 2^-11
   /// of its size, so a score by some 2^-10 times its terms' root mean square, and weights and values by
-  /// 2^-11.
+  /// 2^-11; of bf16 by eight times as much.
   static double bound(const cuda::AttentionPlan& plan) {
-    return std::string_view(plan.kernel->name).starts_with("split_attention") ? 1e-5 : 3e-3;
+    const std::string_view name = plan.kernel->name;
+    return name.starts_with("split_attention") ? 1e-5 : name.ends_with("_bf16") ? 24e-3 : 3e-3;
   }
 
   void expect_close(const Case& c, Source source) {
@@ -207,6 +209,8 @@ TEST_F(DeviceAttentionTest, VeryManyQueries) {
   }
   EXPECT_GT(device_.launches().at("tile_attention_64_wide"), 0);
   EXPECT_GT(device_.launches().at("tile_attention_128_wide"), 0);
+  EXPECT_GT(device_.launches().at("tile_attention_64_wide_bf16"), 0);
+  EXPECT_GT(device_.launches().at("tile_attention_128_wide_bf16"), 0);
   EXPECT_EQ(device_.counts().shared_conflicts, 0u);
 }
 
@@ -292,7 +296,7 @@ TEST_F(DeviceAttentionTest, AnyOrderOfThreads) {
   for (const Case& c : cases) {
     for (uint32_t seed = 1; seed < 5; ++seed) {
       device_.set_seed(seed);
-      for (const Source source : {Source::fp16, Source::int8}) expect_close(c, source);
+      for (const Source source : {Source::fp16, Source::bf16, Source::int8}) expect_close(c, source);
     }
   }
 }
@@ -320,6 +324,29 @@ TEST_F(DeviceAttentionTest, ScoresFarApart) {
         const Outputs out = run(c, in, source);
         EXPECT_LT(distance(out.found, out.expected), bound(out.plan)) << c << ", " << peak;
       }
+    }
+  }
+}
+
+/// Values above what f16 holds come out as bf16 keeps them, whichever kernel mixes them; so do scores of keys
+/// above it.
+TEST_F(DeviceAttentionTest, Bf16LosesNoRange) {
+  multiprocessors_ = 1;
+  for (const auto& [count, heads] : {std::pair{1, 1}, {1, 4}, {30, 4}, {140, 2}}) {
+    const Case c{.count = count, .first_position = 90, .heads = heads, .head_dim = 16};
+    Inputs in = inputs_for(c);
+    for (float& value : in.values.mutable_values<float>()) value *= 1e6f;
+    const auto first_key = in.keys.mutable_values<float>().first(16);
+    for (float& feature : in.query.mutable_values<float>()) feature = std::abs(feature);
+    std::ranges::fill(first_key, -3e7f);  // far below all others
+    const Outputs out = run(c, in, Source::bf16);
+    EXPECT_LT(distance(out.found, out.expected), 1e6 * bound(out.plan)) << c << ", " << out.plan.kernel->name;
+    std::ranges::fill(first_key, 3e7f);  // far above
+    const Outputs other = run(c, in, Source::bf16);
+    EXPECT_LT(distance(other.found, other.expected), 1e6 * bound(other.plan)) << c;
+    for (size_t d = 0; d < 16; ++d) {
+      const float value = in.values.values<float>()[d];
+      EXPECT_NEAR(other.found.values<float>()[d], value, std::abs(value) / 256) << c;
     }
   }
 }
@@ -377,6 +404,16 @@ TEST(AttentionPlanTest, ChoosesByRowsTypesAndSizes) {
       {KvType::fp16, 1, 1, 128, "split_attention_fp16"},
       {KvType::int8, 1, 1, 128, "split_attention_int8"},
       {KvType::fp32, 1, 1, 128, "split_attention_fp32"},
+      {KvType::bf16, 1, 1, 128, "split_attention_bf16"},
+      {KvType::bf16, 1, 2, 128, "split_attention4_bf16"},
+      {KvType::bf16, 1, 4, 64, "row_attention_64_bf16"},
+      {KvType::bf16, 4, 4, 128, "row_attention_128_bf16"},
+      {KvType::bf16, 8, 2, 256, "row_attention_256_bf16"},
+      {KvType::bf16, 17, 1, 64, "tile_attention_64_bf16"},
+      {KvType::bf16, 17, 1, 80, "tile_attention_128_bf16"},
+      {KvType::bf16, 17, 1, 136, "tile_attention_256_bf16"},
+      {KvType::bf16, 2000, 8, 64, "tile_attention_64_wide_bf16"},
+      {KvType::bf16, 2000, 8, 128, "tile_attention_128_wide_bf16"},
       {KvType::fp16, 1, 3, 128, "split_attention4_fp16"},
       {KvType::fp32, 2, 8, 128, "split_attention4_fp32"},
       {KvType::fp16, 1, 4, 64, "row_attention_64"},

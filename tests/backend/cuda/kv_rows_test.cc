@@ -5,7 +5,7 @@
 namespace salient::test {
 namespace {
 
-constexpr KvType kTypes[] = {KvType::fp32, KvType::fp16, KvType::int8};
+constexpr KvType kTypes[] = {KvType::fp32, KvType::fp16, KvType::bf16, KvType::int8};
 constexpr RopePairs kLayouts[] = {RopePairs::halves, RopePairs::neighbours};
 
 class KvRowsTest : public testing::Test {
