@@ -62,22 +62,22 @@ void largest(Device& device, const Largest& problem) {
   launch(device, kLargest, {.x = parts.count, .y = static_cast<int>(problem.rows)}, arguments, kLists);
 }
 
-void sum_rows(Device& device, const Largest& problem, const RowSums& wanted) {
+void sum_rows(Device& device, const Largest& problem, const LargestSums& wanted) {
   if (problem.rows == 0) return;
   const Parts parts = parts_of(device, problem.columns);
-  const RowSumArguments arguments{.x = problem.x,
-                                  .columns = problem.columns,
-                                  .parts = parts.count,
-                                  .part_columns = parts.columns,
-                                  .wanted = static_cast<int>(problem.wanted),
-                                  .values = problem.values,
-                                  .scales = wanted.scales,
-                                  .workspace = parts_of<uint32_t>(problem),
-                                  .counters = counters_of(problem),
-                                  .sums = wanted.sums,
-                                  .reaching = wanted.reaching};
+  const LargestSumArguments arguments{.x = problem.x,
+                                      .columns = problem.columns,
+                                      .parts = parts.count,
+                                      .part_columns = parts.columns,
+                                      .wanted = static_cast<int>(problem.wanted),
+                                      .values = problem.values,
+                                      .scales = wanted.scales,
+                                      .workspace = parts_of<uint32_t>(problem),
+                                      .counters = counters_of(problem),
+                                      .sums = wanted.sums,
+                                      .reaching = wanted.reaching};
   constexpr size_t kWords = 2 * kLargestThreads / 32 * sizeof(uint32_t);
-  launch(device, kRowSums, {.x = parts.count, .y = static_cast<int>(problem.rows)}, arguments, kWords);
+  launch(device, kLargestSums, {.x = parts.count, .y = static_cast<int>(problem.rows)}, arguments, kWords);
 }
 
 }  // namespace salient::cuda

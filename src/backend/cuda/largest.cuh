@@ -224,7 +224,7 @@ SALIENT_DEVICE RowTail tail_of_block(RowTail tail, uint32_t* shared) {
   return whole;
 }
 
-SALIENT_DEVICE RowTail tail_of_part(const RowSumArguments& a, int64_t row) {
+SALIENT_DEVICE RowTail tail_of_part(const LargestSumArguments& a, int64_t row) {
   constexpr float kLog2E = 1.44269504f;
   const int64_t begin = int64_t{simt::block_x()} * a.part_columns;
   const int64_t end = begin + a.part_columns < a.columns ? begin + a.part_columns : a.columns;
@@ -239,7 +239,7 @@ SALIENT_DEVICE RowTail tail_of_part(const RowSumArguments& a, int64_t row) {
 }
 
 /// Sums of parts are added by the block that comes last, in an order that does not depend on which it is.
-SALIENT_DEVICE void sum_row(const RowSumArguments& a) {
+SALIENT_DEVICE void sum_row(const LargestSumArguments& a) {
   auto* shared = simt::shared_memory<uint32_t>();
   const int64_t row = simt::block_y();
   RowTail tail = tail_of_block(tail_of_part(a, row), shared);
@@ -262,6 +262,6 @@ SALIENT_DEVICE void sum_row(const RowSumArguments& a) {
 
 #define SALIENT_LARGEST_KERNELS(X)                           \
   X(largest_of_rows, LargestArguments, 256, 1, find_largest) \
-  X(sums_of_rows, RowSumArguments, 256, 1, sum_row)
+  X(sums_of_rows, LargestSumArguments, 256, 1, sum_row)
 
 }  // namespace salient::cuda

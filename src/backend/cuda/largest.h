@@ -19,7 +19,7 @@ struct LargestArguments {
 
 /// Of each row: sums[r] = sum over c of exp((x - the largest) scale), reaching[r] how many x are at least the
 /// last one wanted. `values` is what LargestArguments gave.
-struct RowSumArguments {
+struct LargestSumArguments {
   const float* x;  ///< [rows, columns]
   int64_t columns;
   int parts;  ///< as in LargestArguments
@@ -38,7 +38,7 @@ inline constexpr int kMostLargest = 64;
 /// Values that a block looks at in one step: two a thread.
 inline constexpr int kLargestStep = 2 * kLargestThreads;
 inline constexpr Kernel kLargest{"largest_of_rows", kLargestThreads};
-inline constexpr Kernel kRowSums{"sums_of_rows", kLargestThreads};
+inline constexpr Kernel kLargestSums{"sums_of_rows", kLargestThreads};
 
 /// Memory for `largest`: its first `counter_bytes` must be zero before the first use and stay so.
 struct LargestWorkspace {
@@ -59,13 +59,13 @@ struct Largest {
 /// One launch. The result is the same for any number of parts.
 void largest(Device& device, const Largest& problem);
 
-/// See RowSumArguments; a value that is not finite among those of a row makes its sum NaN or leaves it as it
-/// is. Follows `largest` for the same problem.
-struct RowSums {
+/// See LargestSumArguments; a value that is not finite among those of a row makes its sum NaN or leaves it as
+/// it is. Follows `largest` for the same problem.
+struct LargestSums {
   const float* scales;  ///< [rows]
   float* sums;          ///< [rows]
   int32_t* reaching;    ///< [rows]
 };
-void sum_rows(Device& device, const Largest& problem, const RowSums& wanted);
+void sum_rows(Device& device, const Largest& problem, const LargestSums& wanted);
 
 }  // namespace salient::cuda
