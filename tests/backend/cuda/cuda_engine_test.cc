@@ -121,15 +121,20 @@ class CudaEngine : public testing::TestWithParam<std::string> {
   std::vector<GenerateRequest> requests_;
 };
 
+/// However many: the head too, which a norm stands before, is multiplied once.
 TEST_P(CudaEngine, AllTextsShareAPass) {
   add_mixed(12, 5);
   Engine engine(*decoder_, {});
   submit_all(engine);
+  const auto norms = [&] { return device_->launches("norm_of_warp") + device_->launches("norm_of_block"); };
+  const int norms_of_a_token = 2 * static_cast<int>(decoder_->spec().layers) + 1;
   int steps = 0;
   const int before = device_->launches("largest_of_rows");
+  const int norms_before = norms();
   const auto results = run_all(engine, [&] { ++steps; });
   EXPECT_EQ(steps, 5);
   EXPECT_EQ(device_->launches("largest_of_rows") - before, 5);  // a pass each
+  EXPECT_EQ(norms() - norms_before, 5 * norms_of_a_token);
   ASSERT_EQ(results.size(), 12u);
   for (const auto& [id, result] : results) {
     EXPECT_EQ(result.tokens.size(), 5u);
