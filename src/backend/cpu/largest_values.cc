@@ -24,6 +24,10 @@ uint32_t order_of(float value) {
   const uint32_t order = bits ^ ((bits >> 31) != 0 ? 0xffffffffu : 0x80000000u);
   return (bits & 0x7fffffffu) > 0x7f800000u ? 0 : order;
 }
+float value_of(uint32_t order) {
+  if (order == 0) return NAN;
+  return std::bit_cast<float>(order ^ ((order >> 31) != 0 ? 0x80000000u : 0xffffffffu));
+}
 uint64_t key_of(float value, size_t index) {
   return uint64_t{order_of(value)} << 32 | ~static_cast<uint32_t>(index);
 }
@@ -35,8 +39,9 @@ class BestKeys {
   explicit BestKeys(size_t wanted) : wanted_(wanted) {}
 
   void take(std::span<const float> line, size_t first) {
+    // NaN may be better as far as this tells, on both sides.
     uint32_t better = full_ ? 0 : 1;
-    for (const float value : line) better |= order_of(value) > least_ ? 1u : 0u;
+    for (const float value : line) better |= value <= least_value_ ? 0u : 1u;
     if (better == 0) return;
     for (size_t i = 0; i < line.size(); ++i)
       if (!full_ || order_of(line[i]) > least_) take(key_of(line[i], first + i));
@@ -47,6 +52,7 @@ class BestKeys {
     shrink();
     full_ = true;
     least_ = static_cast<uint32_t>(keys_[wanted_ - 1] >> 32);
+    least_value_ = value_of(least_);
   }
   /// In descending order.
   std::vector<uint64_t> sorted() {
@@ -65,7 +71,8 @@ class BestKeys {
   size_t wanted_;
   std::vector<uint64_t> keys_;
   bool full_ = false;
-  uint32_t least_ = 0;  // the order of the least key that counts, once there are enough
+  uint32_t least_ = 0;       // the order of the least key that counts, once there are enough
+  float least_value_ = NAN;  // what it stands for
 };
 
 std::vector<uint64_t> best_of(std::span<const float> values, size_t first, size_t wanted) {
