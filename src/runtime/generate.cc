@@ -175,6 +175,7 @@ void TokenStream::begin_as(const TokenStream& other) {
 void TokenStream::forget() {
   cache_ = decoder_.make_cache();
   logits_ = Tensor();
+  shortlists_ = {};
   proposer_.reset();
 }
 
