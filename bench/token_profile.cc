@@ -79,6 +79,7 @@ class TimedBackend final : public Backend {
 
   std::string description() const override { return inner_->description(); }
   int64_t rows_as_alone() const override { return inner_->rows_as_alone(); }
+  bool favors_many_rows() const override { return inner_->favors_many_rows(); }
   double measure_bandwidth() override { return inner_->measure_bandwidth(); }
   std::string arithmetic() const override { return inner_->arithmetic(); }
   ActivationMode activations() const override { return inner_->activations(); }
@@ -143,6 +144,9 @@ class TimedBackend final : public Backend {
   void scatter_add(const Tensor& x, std::span<const int32_t> rows, std::span<const float> factors,
                    Tensor& y) override {
     ledger_.time("scatter", [&] { inner_->scatter_add(x, rows, factors, y); });
+  }
+  LargestValues largest(const LargestProblem& problem) override {
+    return ledger_.time("largest", [&] { return inner_->largest(problem); });
   }
   bool all_finite(const Tensor& x) override { return inner_->all_finite(x); }
   void accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) override {

@@ -30,13 +30,13 @@ Json work_json(const DeviceWork& before, const DeviceWork& after, int64_t steps)
           {"bytes_to_host", per_step(&DeviceWork::bytes_out)}};
 }
 
-/// What a decoded token asks of the device: what ought to be one graph and one copy of logits.
+/// What a decoded token asks of the device: what ought to be a few graphs and one copy.
 void describe_step(SectionRun& run, const Decoder& decoder) {
   KvCache cache = decoder.make_cache();
   std::vector<int32_t> tokens{1, 2, 3};
   decoder.forward(tokens, cache, {LogitRows::last});
   const std::vector<int32_t> next{4};
-  const auto step = [&] { decoder.forward(next, cache, {LogitRows::last}).bytes(); };
+  const auto step = [&] { find_likeliest(decoder, decoder.forward(next, cache, {LogitRows::last})); };
   for (int i = 0; i < 3; ++i) step();
   const DeviceWork before = run.device().work();
   constexpr int64_t kSteps = 4;
@@ -54,7 +54,7 @@ void profile_step(SectionRun& run, const Decoder& decoder, const std::string& na
   for (int64_t i = 0; i < texts; ++i)
     decoder.forward(prompt, caches.emplace_back(decoder.make_cache()), {LogitRows::last});
   for (KvCache& cache : caches) parts.push_back({.tokens = next, .cache = cache});
-  const auto step = [&] { decoder.run(parts, nullptr).bytes(); };
+  const auto step = [&] { find_likeliest(decoder, decoder.run(parts, nullptr)); };
   for (int i = 0; i < 2; ++i) step();
   double seconds = 0;
   {

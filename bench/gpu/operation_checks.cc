@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -270,6 +271,23 @@ void check_largest(SectionRun& run) {
   }
 }
 
+/// Sums of exponentials and counts, through the back end.
+void check_row_sums(SectionRun& run, const Backends& on) {
+  for (const int64_t columns : {100, 3072, 128256}) {
+    if (run.tiny() && columns > 3072) continue;
+    const Tensor x = random_floats({3, columns}, 18, 4);
+    const std::vector<float> scales{0.7f, 1.0f, 3.0f};
+    compare(run, on, "row_sums", fmt::format("sums of {}", columns), kSumError, [&](Backend& backend) {
+      const LargestValues found = backend.largest({.x = x, .wanted = 64, .scales = scales});
+      Tensor result = Tensor::empty(DType::f32, {2, 3});
+      const auto to = result.mutable_values<float>();
+      std::ranges::copy(found.sums, to.begin());
+      std::ranges::copy(found.reaching, to.begin() + 3);
+      return result;
+    });
+  }
+}
+
 }  // namespace
 
 void check_operations(SectionRun& run) {
@@ -282,6 +300,7 @@ void check_operations(SectionRun& run) {
     check_elementwise(run, on);
     check_rows(run, on);
     check_rotations(run, on);
+    check_row_sums(run, on);
   }
   check_largest(run);
 }

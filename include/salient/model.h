@@ -133,6 +133,10 @@ struct BatchOptions {
   int64_t max_num_batched_tokens = 512;
   /// Bytes of keys and values. A text that could need more alone is refused.
   uint64_t kv_cache_memory_bytes = uint64_t{1} << 30;
+  /// Whether each text is bit by bit the one that its prompt gets alone also where sums of many rows are
+  /// rounded in another order than those of few: on a GPU, with activations "fp32" and dense weights. It
+  /// takes smaller passes.
+  bool batch_invariant = false;
 };
 
 /// A model directory, dense or quantized, ready to continue texts.
@@ -159,7 +163,8 @@ class Model {
                                            const GenerateOptions& options = {}) const;
 
   /// One continuation for each prompt, side by side; prompts that begin alike share what is alike. Each is
-  /// the text that `generate` gives, but for rounding where activations are "fp32" or weights dense.
+  /// the text that `generate` gives, but for rounding on a GPU and where activations are "fp32" or weights
+  /// dense, unless `batch` asks for that.
   /// `on_done` is told of each as it ends. Errors: as generate; invalid_argument for states, and for a text
   /// beyond the memory of the batch.
   using DoneCallback = std::function<void(size_t index, const Generation& result)>;

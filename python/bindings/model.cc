@@ -270,7 +270,7 @@ class StopWatch {
 struct Batch {
   std::vector<std::shared_ptr<TokenStream>> texts;
   std::vector<StopWatch> watches;  // of each text, or none
-  EngineOptions options{.as_alone = true};
+  EngineOptions options{};
 
   /// Every token that is left of them.
   void finish(const CancellationFlag* cancelled) {
@@ -308,6 +308,8 @@ void finish_together(const std::vector<TextInTheMaking*>& texts, const nb::kwarg
   Keywords given(arguments);
   given.take("max_num_seqs", batch.options.max_num_seqs);
   given.take("max_num_batched_tokens", batch.options.max_num_batched_tokens);
+  const auto invariant = given.take<bool>("batch_invariant");
+  batch.options.as_alone = invariant.value_or(!batch.texts[0]->decoder().favors_many_rows());
   const auto bytes = given.take<uint64_t>("kv_cache_memory_bytes");
   batch.options.kv_cache_memory_bytes = bytes ? *bytes : usual_cache_bytes(batch.texts);
   const nb::object tokenizer = given.take_object("tokenizer");
@@ -399,13 +401,16 @@ void bind_stream(nb::module_& module) {
                    [](const TextInTheMaking& text) { return text.result().prefill_tokens_per_second(); })
       .def_prop_ro("decode_tokens_per_second",
                    [](const TextInTheMaking& text) { return text.result().decode_tokens_per_second(); });
-  module.def("finish_together", &finish_together, nb::arg("texts"), nb::arg("arguments"),
-             nb::sig("def finish_together(texts: collections.abc.Sequence[TokenStream], *, "
-                     "max_num_seqs: int = 16, max_num_batched_tokens: int = 512, "
-                     "kv_cache_memory_bytes: int | None = None, tokenizer: Tokenizer | None = None, "
-                     "stop_strings: collections.abc.Sequence[bytes] = ()) -> None"),
-             "Makes texts of one model to their ends, in passes that they share; `rest` gives their tokens. "
-             "Nothing is left to be saved.");
+  module.def(
+      "finish_together", &finish_together, nb::arg("texts"), nb::arg("arguments"),
+      nb::sig("def finish_together(texts: collections.abc.Sequence[TokenStream], *, "
+              "max_num_seqs: int = 16, max_num_batched_tokens: int = 512, "
+              "kv_cache_memory_bytes: int | None = None, batch_invariant: bool | None = None, tokenizer: "
+              "Tokenizer | None = None, "
+              "stop_strings: collections.abc.Sequence[bytes] = ()) -> None"),
+      "Makes texts of one model to their ends, in passes that they share; `rest` gives their tokens. "
+      "Nothing is left to be saved. With batch_invariant (None: on the CPU) each is bit by bit what it would "
+      "be alone.");
 }
 
 }  // namespace

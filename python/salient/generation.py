@@ -97,6 +97,7 @@ class GenerationOptions:
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     kv_cache_memory_bytes: int | str | None = None
+    batch_invariant: bool | None = None
 
     def new_tokens(self, prompt: int) -> int:
         """Tokens to add to a prompt of so many."""
@@ -129,12 +130,12 @@ class GenerationOptions:
     def wants_json(self) -> bool:
         return self.response_format is not None and self.response_format["type"] == "json_object"
 
-    def batch_limits(self) -> dict[str, int]:
+    def batch_limits(self) -> dict[str, int | bool]:
         """Of _core.finish_together."""
         given = {name: getattr(self, name) for name in _BATCH_LIMITS}
         if given["kv_cache_memory_bytes"] is not None:
             given["kv_cache_memory_bytes"] = _cache_bytes(given["kv_cache_memory_bytes"])
-        return {name: int(value) for name, value in given.items() if value is not None}
+        return {name: v if isinstance(v, bool) else int(v) for name, v in given.items() if v is not None}
 
     def proposals(self) -> int:
         """Tokens to propose before each pass; 0 without speculation."""
@@ -215,7 +216,7 @@ def _token_biases(name: str, given: Any) -> list[tuple[int, float]]:
     return result
 
 
-_BATCH_LIMITS = ("max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes")
+_BATCH_LIMITS = ("max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes", "batch_invariant")
 _NAMES = tuple(option.name for option in fields(GenerationOptions))
 # What no file may ask for: it belongs to one call.
 _OF_A_CALL = (
@@ -322,6 +323,8 @@ _NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
 def _check_types(options: GenerationOptions) -> None:
     if not isinstance(options.do_sample, bool):
         raise TypeError(f"generate: do_sample {options.do_sample!r} is neither True nor False")
+    if not isinstance(options.batch_invariant, (bool, type(None))):
+        raise TypeError(f"generate: batch_invariant {options.batch_invariant!r} is neither True nor False")
     for token in options.eos_token_id or ():
         if isinstance(token, bool) or not isinstance(token, (int, np.integer)):
             raise TypeError(f"generate: eos_token_id {token!r} is no whole number")

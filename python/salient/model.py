@@ -179,9 +179,10 @@ class CausalLM:
         logit_bias {id: bias}; logprobs, how many of the likeliest tokens to tell of beside the drawn one. As in
         OpenAI's interface: response_format={"type": "json_object"}, with which the text is one object of JSON.
         Speculation, which changes no text: assistant_model, a model of the same vocabulary or its path, with
-        num_assistant_tokens (5); or prompt_lookup_num_tokens. Several texts share passes, and each is the one that it
-        is alone; as in vLLM, max_num_seqs (16) bounds how many are in the making, max_num_batched_tokens (512) the
-        tokens of a pass, kv_cache_memory_bytes ("4GiB"; 1 GiB, or what the largest text needs) what all remember.
+        num_assistant_tokens (5); or prompt_lookup_num_tokens. Several texts share passes; as in vLLM, max_num_seqs
+        (16) bounds how many are in the making, max_num_batched_tokens (512) the tokens of a pass, kv_cache_memory_bytes
+        ("4GiB"; 1 GiB, or what the largest text needs) what all remember. batch_invariant: whether each text is bit by
+        bit the one that it is alone; None: on the CPU, not on a GPU, where that takes smaller passes.
         Salient's own: save_state, a file to leave what the model
         remembers in; load_state, such a file, whose tokens the prompt follows (it may be empty).
 

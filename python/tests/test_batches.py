@@ -69,6 +69,13 @@ def test_each_row_is_the_text_of_its_prompt_alone(model: CausalLM, options: dict
     batch = encoded(model)
     same_rows(model, batch, options)
     same_rows(model, batch, options, max_num_seqs=2, max_num_batched_tokens=1, kv_cache_memory_bytes="8MiB")
+    same_rows(model, batch, options, batch_invariant=True)
+
+
+def test_rows_that_may_round_otherwise_have_the_length_asked_for(model: CausalLM) -> None:
+    batch = encoded(model)
+    found = model.generate(**batch, do_sample=False, max_new_tokens=6, eos_token_id=-1, batch_invariant=False)
+    assert found.shape == (len(PROMPTS), batch.input_ids.shape[1] + 6)
 
 
 def test_long_prompts_in_all_lengths(model: CausalLM) -> None:
@@ -132,6 +139,7 @@ def test_rows_end_where_the_context_does(demo_model: str) -> None:
         ({"max_num_seqs": 0}, ValueError, "max_num_seqs 0 is less than 1"),
         ({"max_num_seqs": 1.5}, TypeError, "max_num_seqs 1.5"),
         ({"max_num_batched_tokens": -3}, ValueError, "max_num_batched_tokens -3"),
+        ({"batch_invariant": "yes"}, TypeError, "batch_invariant 'yes' is neither True nor False"),
         ({"kv_cache_memory_bytes": "much"}, ValueError, "no size"),
         ({"kv_cache_memory_bytes": -1}, ValueError, "kv_cache_memory_bytes: -1 is no size"),
         ({"kv_cache_memory_bytes": 1024}, ValueError, "kv_cache_memory_bytes is 1024, but 128 positions"),

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "backend/kv_pages.h"
 #include "quant/group_quantize.h"
@@ -128,6 +129,27 @@ struct CodeSweepProblem {
   int64_t sweeps;
 };
 
+/// Values of a row that Backend::largest gives at most.
+inline constexpr int64_t kMostLargest = 64;
+
+/// See Backend::largest.
+struct LargestProblem {
+  const Tensor& x;                  ///< f32 [rows, columns]
+  int64_t wanted;                   ///< of each row, 1 to kMostLargest
+  std::span<const float> scales{};  ///< [rows], or empty where `sums` and `reaching` are not asked for
+};
+struct LargestValues {
+  int64_t wanted;
+  /// [rows, wanted] in descending order, ties by the lower index, NaN below anything.
+  std::vector<float> values;
+  std::vector<int32_t> indices;  ///< [rows, wanted]; -1 where a row has fewer columns
+  /// [rows], the sum over a row of exp((x - the largest) scale), off by at most kSumError of itself; NaN
+  /// where the row holds one, or the largest is infinite.
+  std::vector<float> sums;
+  std::vector<int32_t> reaching;  ///< [rows], how many values of a row are at least the last one that came
+};
+inline constexpr double kSumError = 1e-4;
+
 /// What quantized linears make of their inputs (weights in groups of a multiple of 8 columns or whole rows;
 /// others are not touched by it). A block is at most 128 columns and never reaches into another group.
 enum class ActivationMode {
@@ -158,6 +180,9 @@ class Backend {
   /// Rows of a product up to which each gets the bytes that it would get alone: kRowsAsAlone, or kAnyRows
   /// where activations are integers and weights take them.
   virtual int64_t rows_as_alone() const = 0;
+  /// Whether many rows cost so little more than one that texts had better share a pass beyond rows_as_alone,
+  /// though the last bits of each then depend on how many there are.
+  virtual bool favors_many_rows() const = 0;
   /// Bytes a second that it reads from its memory, measured now, in about a second.
   virtual double measure_bandwidth() = 0;
   /// What its results depend on: "cpu: avx512 (vnni, amx), bf16". The number of threads is no part of it.
@@ -211,6 +236,8 @@ class Backend {
   /// y[rows[i]] += factors[i] * x[i]; no row twice.
   virtual void scatter_add(const Tensor& x, std::span<const int32_t> rows, std::span<const float> factors,
                            Tensor& y) = 0;
+  /// The largest values of each row, on the host: few bytes of what may be many.
+  virtual LargestValues largest(const LargestProblem& problem) = 0;
   /// Whether no value of x is infinite or NaN.
   virtual bool all_finite(const Tensor& x) = 0;
   /// gram [k, k] += x^T x for x [rows, k], f32; the whole matrix is filled. `precision` as for products.

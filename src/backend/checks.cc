@@ -142,6 +142,13 @@ void check_scatter(const Tensor& x, std::span<const int32_t> rows, std::span<con
   require(factors.size() == rows.size(), "a scattering has one factor per row");
 }
 
+void check_largest(const LargestProblem& problem) {
+  require_matrix("x of largest values", problem.x);
+  require(problem.wanted >= 1 && problem.wanted <= kMostLargest, "so many largest values are not to be had");
+  require(problem.scales.empty() || std::ssize(problem.scales) == problem.x.dim(0),
+          "largest values have one scale per row");
+}
+
 void check_square(const char* what, const Tensor& matrix) {
   require_matrix(what, matrix);
   require_shape(what, matrix, {matrix.dim(0), matrix.dim(0)});

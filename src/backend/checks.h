@@ -22,6 +22,7 @@ void check_gated_activation(const Tensor& gate, const Tensor& up, const Tensor& 
 void check_gather(const Tensor& x, std::span<const int32_t> rows, const Tensor& y);
 void check_scatter(const Tensor& x, std::span<const int32_t> rows, std::span<const float> factors,
                    const Tensor& y);
+void check_largest(const LargestProblem& problem);
 void check_gram(const Tensor& x, const Tensor& gram);
 void check_quadratic_form(const Tensor& x, const Tensor& symmetric, size_t results);
 /// `results_per_row`: 1, or the groups of a row.

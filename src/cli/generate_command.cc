@@ -315,6 +315,12 @@ void add_batch_options(CLI::App& command, GenerateArguments& arguments, CLI::Opt
           "Most memory for keys and values of --prompts, such as 4GiB (default 1GiB): a text waits until "
           "there is room for all that it may come to")
       ->needs(prompts);
+  command
+      .add_flag(
+          "--batch-invariant", arguments.batch.batch_invariant,
+          "Each text of --prompts is bit by bit the one that its prompt gets alone, also on a GPU and with "
+          "activations in floating point, for smaller passes")
+      ->needs(prompts);
 }
 
 void add_state_options(CLI::App& command, GenerateOptions& options) {

@@ -30,6 +30,9 @@ struct Speed {
   }
 };
 
+/// Finds the likeliest token of each row of logits [rows, vocab], as whoever draws does; waits for a device.
+void find_likeliest(const Decoder& decoder, const Tensor& logits);
+
 /// Errors: invalid_argument for a case that the model's positions cannot hold or that has no prompt.
 void check_speed_case(const DecoderSpec& spec, const SpeedCase& of);
 

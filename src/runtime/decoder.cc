@@ -212,12 +212,20 @@ Tensor Decoder::run(std::span<const SequencePart> parts, const CancellationFlag*
     copy_rows(hidden.slice(row - part.logit_rows, row), last, to);
     to += part.logit_rows;
   }
-  // A head in floating point would round sums of more rows in another order.
-  Tensor logits = Tensor::empty(DType::f32, {logit_rows, spec().vocab_size});
-  for (int64_t begin = 0; begin < logit_rows; begin += kRowsAsAlone)
-    copy_rows(head(last.slice(begin, std::min(logit_rows, begin + kRowsAsAlone))), logits, begin);
+  const Tensor logits = head_of_sequences(last);
   for (const SequencePart& part : parts) part.cache.advance(std::ssize(part.tokens));
   guard.keep();
+  return logits;
+}
+
+/// A head in floating point would round sums of more rows in another order: it takes few at a time, except
+/// where all else does so too and each time costs as much as one.
+Tensor Decoder::head_of_sequences(const Tensor& hidden) const {
+  const int64_t rows = hidden.dim(0);
+  if (rows <= kRowsAsAlone || favors_many_rows()) return head(hidden);
+  Tensor logits = Tensor::empty(DType::f32, {rows, spec().vocab_size});
+  for (int64_t begin = 0; begin < rows; begin += kRowsAsAlone)
+    copy_rows(head(hidden.slice(begin, std::min(rows, begin + kRowsAsAlone))), logits, begin);
   return logits;
 }
 

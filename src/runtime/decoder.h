@@ -12,6 +12,7 @@
 #include "runtime/head.h"
 #include "runtime/kv_cache.h"
 #include "runtime/layer.h"
+#include "runtime/shortlist.h"
 
 namespace salient {
 
@@ -90,6 +91,7 @@ class Decoder {
   const DecoderSpec& spec() const { return *spec_; }
   const ModelWeights& weights() const { return *weights_; }
   int64_t rows_as_alone() const { return backend_->rows_as_alone(); }
+  bool favors_many_rows() const { return backend_->favors_many_rows(); }
   /// Whether rows get the bytes that they would get alone in passes of any number: activations are integers
   /// and all weights of layers in panels. (Of the head passes take few rows at a time.)
   bool rows_are_apart() const;
@@ -127,6 +129,11 @@ class Decoder {
   Tensor forward_each(std::span<const int32_t> tokens, KvCache& cache,
                       const CancellationFlag* cancelled) const;
 
+  /// What tokens can be drawn from, of each row of logits [rows, vocab].
+  Shortlists shortlists(const Tensor& logits, std::span<const ShortlistNeeds> needs) const {
+    return {*backend_, logits, needs};
+  }
+
   struct LogitRequest {
     std::span<const int32_t> tokens;
     int64_t first_row = 0;
@@ -151,6 +158,7 @@ class Decoder {
   /// Their hidden states f32 [tokens, hidden]. Leaves the lengths of the caches as they are.
   Tensor run_rows(const Rows& rows, TensorPool& pool, const CancellationFlag* cancelled) const;
   Tensor head(const Tensor& hidden) const { return final_logits(*backend_, spec(), head_, hidden); }
+  Tensor head_of_sequences(const Tensor& hidden) const;
 
   Backend* backend_ = nullptr;
   std::unique_ptr<const DecoderSpec> spec_;

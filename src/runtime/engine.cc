@@ -180,16 +180,18 @@ std::vector<TokenStream::Part> Engine::prompt_pieces(int64_t room) {
   return parts;
 }
 
-/// One for all where a row's result does not depend on the others; else texts in groups that get the bytes
-/// they get alone, and prompts, which many rows serve better, apart from them.
+/// One for all where a row's result does not depend on the others, or hardly costs anything beside them; else
+/// texts in groups that get the bytes they get alone, and prompts, which many rows serve better, apart from
+/// them.
 std::vector<std::vector<TokenStream::Part>> Engine::passes() {
   const Parts texts = next_tokens();
   // A page at least, or texts in the making would keep prompts waiting for ever.
   const int64_t room = std::max(kPageRows, options_.max_num_batched_tokens - std::ssize(texts));
   const Parts prompts = prompt_pieces(room);
   std::vector<Parts> passes;
-  add_passes(texts, apart_ ? kRowsAsAlone : decoder_.rows_as_alone(), passes);
-  if (!apart_ && decoder_.rows_as_alone() == kAnyRows && !passes.empty()) {
+  const int64_t most = decoder_.favors_many_rows() ? kAnyRows : decoder_.rows_as_alone();
+  add_passes(texts, apart_ ? kRowsAsAlone : most, passes);
+  if (!apart_ && most == kAnyRows && !passes.empty()) {
     passes.back().insert(passes.back().end(), prompts.begin(), prompts.end());
   } else {
     add_passes(prompts, apart_ ? 1 : kAnyRows, passes);

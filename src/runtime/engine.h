@@ -24,8 +24,9 @@ struct EngineOptions {
   /// effect for models that cannot use it: with linear attention, or angles that hang on a prompt's length.
   bool enable_prefix_caching = true;
   /// Whether texts get the bytes that they get alone also where sums of many rows are rounded in another
-  /// order than those of few: with weights or activations in floating point. There, prompts have passes of
-  /// their own and take no prefixes, and no more than kRowsAsAlone texts share one.
+  /// order than those of few: with weights or activations in floating point, on a GPU always. There, prompts
+  /// have passes of their own and take no prefixes, and no more than kRowsAsAlone texts share one. Without, a
+  /// back end that favors many rows has one pass for all texts and prompts.
   bool as_alone = false;
 };
 

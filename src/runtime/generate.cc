@@ -140,6 +140,7 @@ TokenStream::TokenStream(const TokenStream& other, uint64_t seed)
       seen_(other.seen_),
       logits_(other.logits_),
       row_(other.row_),
+      shortlists_(other.shortlists_),
       most_proposed_(other.most_proposed_),
       next_proposed_(other.next_proposed_),
       proposer_(other.proposer_ ? other.proposer_->copy() : nullptr),
@@ -174,6 +175,7 @@ void TokenStream::begin_as(const TokenStream& other) {
 void TokenStream::forget() {
   cache_ = decoder_.make_cache();
   logits_ = Tensor();
+  shortlists_ = {};
   proposer_.reset();
 }
 
@@ -196,15 +198,39 @@ std::optional<int32_t> TokenStream::next() {
 }
 
 DrawContext TokenStream::draw_context() {
-  DrawContext context{.logits = logits_.slice(row_, row_ + 1).values<float>(), .seen = seen_};
+  DrawContext context{.logits = {}, .seen = seen_};
   if (constraint_ || std::ssize(result_.tokens) < min_tokens_) context.forbidden = stop_tokens_;
   if (constraint_) context.allowed = constraint_->allowed();
   return context;
 }
 
+ShortlistNeeds TokenStream::needs() const {
+  if (logprobs_) return {};  // which the whole row goes into
+  ShortlistNeeds needs = shortlist_needs(sampling_);
+  // The first one may be forbidden.
+  if (needs.wanted > 0 && (constraint_ || min_tokens_ > 0)) needs.wanted = kMostLargest;
+  return needs;
+}
+
+int32_t TokenStream::draw_token() {
+  DrawContext context = draw_context();
+  if (!shortlists_.defined()) {
+    const std::vector<ShortlistNeeds> all(static_cast<size_t>(logits_.dim(0)), needs());
+    shortlists_ = decoder_.shortlists(logits_, all);
+  }
+  // The row alone, where its bytes have to be brought from a device.
+  Tensor logits = row();
+  if (shortlists_.defined()) {
+    if (const auto token = sampler_.sample(shortlists_[row_], context)) return *token;
+    logits = logits.duplicate();
+  }
+  context.logits = logits.values<float>();
+  return sampler_.sample(context);
+}
+
 std::optional<int32_t> TokenStream::draw() {
-  const DrawContext context = draw_context();
-  const int32_t token = sampler_.sample(context);
+  const int32_t token = draw_token();
+  const Tensor logits = this->row();
   const auto row = static_cast<size_t>(row_);
   const bool accepted = row < proposed_.size() && proposed_[row] == token;
   result_.accepted_tokens += accepted ? 1 : 0;
@@ -215,7 +241,7 @@ std::optional<int32_t> TokenStream::draw() {
   }
   row_ = accepted ? row_ + 1 : logits_.dim(0);
   if (!proposed_.empty() && !accepted) note_acceptance(static_cast<int64_t>(row));
-  if (logprobs_) result_.logprobs.push_back(token_logprobs(context.logits, token, *logprobs_));
+  if (logprobs_) result_.logprobs.push_back(token_logprobs(logits.values<float>(), token, *logprobs_));
   seen_.push_back(token);
   result_.tokens.push_back(token);
   if (constraint_) constraint_->advance(token);
@@ -266,18 +292,23 @@ void TokenStream::run_pass() {
 void TokenStream::run(std::span<const Part> parts, const CancellationFlag* cancelled) {
   if (parts.empty()) return;
   std::vector<SequencePart> sequences;
+  std::vector<ShortlistNeeds> needs;
   for (const auto& [stream, tokens] : parts) {
     const auto begin = static_cast<size_t>(stream->cache_.length());
     sequences.push_back({.tokens = std::span(stream->seen_).subspan(begin, static_cast<size_t>(tokens)),
                          .cache = stream->cache_,
                          .sequence_length = std::ssize(stream->seen_),
                          .logit_rows = tokens == stream->unrun() ? 1 : 0});
+    if (sequences.back().logit_rows > 0) needs.push_back(stream->needs());
   }
   double seconds = 0;
   Tensor logits;
+  Shortlists shortlists;
   {
     const Stopwatch watch(seconds);
-    logits = parts[0].stream->decoder_.run(sequences, cancelled);
+    const Decoder& decoder = parts[0].stream->decoder_;
+    logits = decoder.run(sequences, cancelled);
+    shortlists = decoder.shortlists(logits, needs);
   }
   int64_t row = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
@@ -286,6 +317,7 @@ void TokenStream::run(std::span<const Part> parts, const CancellationFlag* cance
     if (!stream.in_prompt()) ++stream.result_.decode_steps;
     if (sequences[i].logit_rows == 0) continue;
     stream.take_logits(logits.slice(row, row + 1));
+    if (needs[static_cast<size_t>(row)].wanted > 0) stream.shortlists_ = shortlists.from(row);
     ++row;
   }
 }
@@ -293,6 +325,7 @@ void TokenStream::run(std::span<const Part> parts, const CancellationFlag* cance
 void TokenStream::take_logits(Tensor logits) {
   logits_ = std::move(logits);
   row_ = 0;
+  shortlists_ = {};
 }
 
 SequenceState TokenStream::state() {

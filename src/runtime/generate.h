@@ -146,6 +146,9 @@ class TokenStream {
   bool unless_cancelled(const Work& work);
   std::optional<int32_t> draw();
   DrawContext draw_context();
+  int32_t draw_token();
+  Tensor row() const { return logits_.slice(row_, row_ + 1); }
+  ShortlistNeeds needs() const;
   void note_acceptance(int64_t count);
   bool needs_pass() const { return !logits_.defined() || row_ == logits_.dim(0); }
   void run_pass();
@@ -166,6 +169,7 @@ class TokenStream {
   std::vector<int32_t> seen_;  // the prompt and what follows
   Tensor logits_;              // [rows, vocab] of the last pass, once the prompt has been run
   int64_t row_ = 0;            // the one that the next token is drawn from; behind the last: none
+  Shortlists shortlists_;      // of `logits_`, once one was looked for
   int64_t most_proposed_;
   int64_t next_proposed_;                        // as many as are worth proposing, by how the last ones did
   std::unique_ptr<Proposer> proposer_;           // null: no speculation

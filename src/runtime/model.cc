@@ -270,7 +270,8 @@ std::vector<Generation> Model::generate_batch(const std::vector<std::string>& pr
     fail(ErrorKind::invalid_argument, "states are of one text, not of a batch");
   Engine engine(state_->decoder, {.max_num_seqs = batch.max_num_seqs,
                                   .max_num_batched_tokens = batch.max_num_batched_tokens,
-                                  .kv_cache_memory_bytes = batch.kv_cache_memory_bytes});
+                                  .kv_cache_memory_bytes = batch.kv_cache_memory_bytes,
+                                  .as_alone = batch.batch_invariant});
   std::vector<Text> texts;
   for (size_t i = 0; i < prompts.size(); ++i) {
     with_context(fmt::format("the prompt at index {}", i), [&] {

@@ -3,22 +3,15 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
+#include <utility>
 
 #include "base/error.h"
 #include "base/random.h"
+#include "runtime/candidates.h"
+#include "runtime/shortlist.h"
 
 namespace salient {
 namespace {
-
-struct Candidate {
-  int32_t token;
-  double logit;
-};
-
-bool likelier(const Candidate& a, const Candidate& b) {
-  return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
-}
 
 /// Tokens outside the vocabulary are no error: whoever takes options from outside refuses them.
 template <typename Change>
@@ -43,8 +36,7 @@ void penalize(double penalty, std::span<const int32_t> seen, std::vector<double>
   std::sort(tokens.begin(), tokens.end());
   tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
   for (const int32_t token : tokens) {
-    change_logit(token, logits,
-                 [&](double& logit) { logit = logit < 0 ? logit * penalty : logit / penalty; });
+    change_logit(token, logits, [&](double& logit) { logit = penalized(logit, penalty); });
   }
 }
 
@@ -66,53 +58,6 @@ std::vector<Candidate> finite_candidates(const std::vector<double>& logits) {
     if (std::isfinite(logits[i])) candidates.push_back({static_cast<int32_t>(i), logits[i]});
   }
   return candidates;
-}
-
-/// Keeps ties with the k-th, as transformers does.
-void keep_top_k(int64_t top_k, std::vector<Candidate>& candidates) {
-  const auto k = static_cast<size_t>(top_k);
-  if (k == 0 || k >= candidates.size()) return;
-  std::nth_element(candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(k - 1), candidates.end(),
-                   likelier);
-  const double limit = candidates[k - 1].logit;
-  std::erase_if(candidates, [&](const Candidate& candidate) { return candidate.logit < limit; });
-}
-
-std::vector<TokenProbability> softmax(const std::vector<Candidate>& sorted) {
-  std::vector<TokenProbability> result;
-  result.reserve(sorted.size());
-  double sum = 0;
-  for (const Candidate& candidate : sorted) {
-    result.push_back({candidate.token, std::exp(candidate.logit - sorted.front().logit)});
-    sum += result.back().probability;
-  }
-  for (TokenProbability& entry : result) entry.probability /= sum;
-  return result;
-}
-
-void renormalize(std::vector<TokenProbability>& distribution) {
-  double sum = 0;
-  for (const TokenProbability& entry : distribution) sum += entry.probability;
-  for (TokenProbability& entry : distribution) entry.probability /= sum;
-}
-
-/// Drops from the unlikely end while what is dropped stays within 1 - top_p; the likeliest always stays.
-void keep_top_p(double top_p, std::vector<TokenProbability>& distribution) {
-  if (top_p >= 1.0) return;
-  double dropped = 0;
-  while (distribution.size() > 1) {
-    dropped += distribution.back().probability;
-    if (dropped > 1 - top_p) break;
-    distribution.pop_back();
-  }
-  renormalize(distribution);
-}
-
-void keep_min_p(double min_p, std::vector<TokenProbability>& distribution) {
-  if (min_p <= 0) return;
-  const double limit = min_p * distribution.front().probability;
-  while (distribution.size() > 1 && distribution.back().probability < limit) distribution.pop_back();
-  renormalize(distribution);
 }
 
 /// Far beyond what logits differ by, so that a bias of it decides; what more would say is minus infinity.
@@ -151,15 +96,11 @@ std::vector<TokenProbability> next_token_distribution(const SamplingOptions& opt
   if (options.temperature == 0) {
     return {{std::min_element(candidates.begin(), candidates.end(), likelier)->token, 1.0}};
   }
-  // Relative to the largest logit: a tiny temperature leads to -infinity, never to infinity - infinity.
   const double largest = std::min_element(candidates.begin(), candidates.end(), likelier)->logit;
-  for (Candidate& candidate : candidates) candidate.logit = (candidate.logit - largest) / options.temperature;
+  for (Candidate& candidate : candidates)
+    candidate.logit = score(candidate.logit, largest, options.temperature);
   keep_top_k(options.top_k, candidates);
-  std::sort(candidates.begin(), candidates.end(), likelier);
-  auto distribution = softmax(candidates);
-  keep_top_p(options.top_p, distribution);
-  keep_min_p(options.min_p, distribution);
-  return distribution;
+  return distribution_of(std::move(candidates), options);
 }
 
 int32_t draw_token(std::span<const float> logits, double temperature, double uniform) {
@@ -194,13 +135,13 @@ Sampler::Sampler(const SamplingOptions& options, uint64_t draws) : options_(opti
 }
 
 int32_t Sampler::draw(const DrawContext& context, uint64_t number) const {
-  const auto distribution = next_token_distribution(options_, context);
-  double left = random_uniform(options_.seed, number);
-  for (const TokenProbability& entry : distribution) {
-    left -= entry.probability;
-    if (left < 0) return entry.token;
-  }
-  return distribution.back().token;  // rounding left a crumb
+  return draw_from(next_token_distribution(options_, context), random_uniform(options_.seed, number));
+}
+
+std::optional<int32_t> Sampler::sample(const Shortlist& list, const DrawContext& context) {
+  const auto token = draw_from(list, options_, context, random_uniform(options_.seed, draws_));
+  if (token) ++draws_;
+  return token;
 }
 
 }  // namespace salient

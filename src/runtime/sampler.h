@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -53,6 +54,8 @@ std::vector<TokenProbability> next_token_distribution(const SamplingOptions& opt
 /// Errors: invalid_argument when none is.
 int32_t draw_token(std::span<const float> logits, double temperature, double uniform);
 
+struct Shortlist;
+
 /// Draws tokens. The n-th draw depends on the seed, n and the distribution only, so a seed gives the same
 /// text on every machine whose logits agree.
 class Sampler {
@@ -62,6 +65,9 @@ class Sampler {
 
   /// Errors: invalid_argument when no logit is finite.
   int32_t sample(const DrawContext& context) { return draw(context, draws_++); }
+  /// The same from a few logits of the row, which `context` need not have; nothing, and no draw, where they
+  /// do not tell.
+  std::optional<int32_t> sample(const Shortlist& list, const DrawContext& context);
   /// What the draw that comes `ahead` draws after the next one gives in this context.
   int32_t peek(const DrawContext& context, uint64_t ahead) const { return draw(context, draws_ + ahead); }
   uint64_t draws() const { return draws_; }

@@ -202,6 +202,23 @@ TEST_F(GenerateCommand, ContinuesAFileOfPromptsAsEachAlone) {
   EXPECT_THAT(shown.errors, HasSubstr("[2 texts, 48 tokens in"));
 }
 
+TEST_F(GenerateCommand, BatchesAreInvariantInFloatingPointToo) {
+  const std::string prompts = write(scratch_.path() / "prompts.txt", "The little fox\nOnce\nOne day\n");
+  const auto result = generate(
+      {"--prompts", prompts, "--activations", "fp32", "--batch-invariant", "--logprobs", "0", "--json"});
+  ASSERT_EQ(result.status, 0) << result.errors;
+  std::istringstream output(result.output);
+  int lines = 0;
+  for (std::string line; std::getline(output, line); ++lines) {
+    const Json json = parse_json(line, "line");
+    const auto prompt = json["prompt"].get<std::string>();
+    const Json alone = json_of({"-p", prompt, "--activations", "fp32", "--logprobs", "0"});
+    EXPECT_EQ(ids(json), ids(alone)) << prompt;
+    EXPECT_EQ(json["cumulative_logprob"], alone["cumulative_logprob"]) << prompt;
+  }
+  EXPECT_EQ(lines, 3);
+}
+
 /// JSON without the brace that begins it: blanks may come, and then nothing.
 TEST_F(GenerateCommand, ATextWithoutANextTokenEndsAlone) {
   const std::string prompts = write(scratch_.path() / "prompts.txt", "a\nb\n");
@@ -265,6 +282,7 @@ TEST_F(GenerateCommand, RefusesWhatBatchesCannotDo) {
       {{"-p", "x", "--max-num-seqs", "2"}, 2, "--max-num-seqs requires --prompts"},
       {{"--prompts", prompts, "--max-num-batched-tokens", "0"}, 2, "--max-num-batched-tokens"},
       {{"-p", "x", "--kv-cache-memory-bytes", "1GiB"}, 2, "--kv-cache-memory-bytes requires --prompts"},
+      {{"-p", "x", "--batch-invariant"}, 2, "--batch-invariant requires --prompts"},
       {{"--prompts", prompts, "--kv-cache-memory-bytes", "much"},
        2,
        "--kv-cache-memory-bytes: \"much\" is no size"},

@@ -14,6 +14,7 @@
 #include "backend/cpu/factor.h"
 #include "backend/cpu/isa.h"
 #include "backend/cpu/kv_rows.h"
+#include "backend/cpu/largest_values.h"
 #include "backend/cpu/panel_weight.h"
 #include "backend/cpu/product.h"
 #include "backend/cpu/rounding_loss.h"
@@ -54,6 +55,7 @@ class CpuBackend final : public Backend {
   int64_t rows_as_alone() const override {
     return activations_ == ActivationMode::fp32 ? kRowsAsAlone : kAnyRows;
   }
+  bool favors_many_rows() const override { return false; }
   double measure_bandwidth() override { return stream_bandwidth(kStreamBytes); }
   std::string arithmetic() const override;
   ActivationMode activations() const override { return activations_; }
@@ -79,6 +81,10 @@ class CpuBackend final : public Backend {
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;
   void scatter_add(const Tensor& x, std::span<const int32_t> rows, std::span<const float> factors,
                    Tensor& y) override;
+  LargestValues largest(const LargestProblem& problem) override {
+    check_largest(problem);
+    return largest_values(problem);
+  }
   bool all_finite(const Tensor& x) override;
   void accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) override;
   void quadratic_form(const Tensor& x, const Tensor& symmetric, std::span<double> result) override;

@@ -6,6 +6,7 @@
 #include "backend/checks.h"
 #include "backend/cuda/attention.h"
 #include "backend/cuda/elementwise.h"
+#include "backend/cuda/largest_values.h"
 #include "backend/cuda/launch_queue.h"
 #include "backend/cuda/norms.h"
 #include "backend/cuda/page_tables.h"
@@ -72,6 +73,7 @@ class CudaBackend final : public Backend {
   std::string description() const override;
   std::string arithmetic() const override;
   int64_t rows_as_alone() const override { return kRowsAsAlone; }
+  bool favors_many_rows() const override { return true; }
   double measure_bandwidth() override;
   ActivationMode activations() const override {
     return half_ == HalfType::f16 ? ActivationMode::fp16 : ActivationMode::bf16;
@@ -101,6 +103,7 @@ class CudaBackend final : public Backend {
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;
   void scatter_add(const Tensor& x, std::span<const int32_t> rows, std::span<const float> factors,
                    Tensor& y) override;
+  LargestValues largest(const LargestProblem& problem) override;
   bool all_finite(const Tensor& x) override;
   void accumulate_gram(const Tensor& x, MatmulPrecision precision, Tensor& gram) override {
     check_gram(x, gram);
@@ -346,6 +349,12 @@ void CudaBackend::scatter_add(const Tensor& x, std::span<const int32_t> rows, st
                                .count = x.dim(0),
                                .features = y.dim(1)});
   });
+}
+
+LargestValues CudaBackend::largest(const LargestProblem& problem) {
+  check_largest(problem);
+  const float* x = read(problem.x);
+  return on_device([&](Device& device) { return largest_values(device, x, problem); });
 }
 
 bool CudaBackend::all_finite(const Tensor& x) {

@@ -29,6 +29,13 @@ size_t counter_bytes_of(int64_t rows) {
 /// A grid has at most so many along y.
 constexpr int64_t kMostRows = 65535;
 
+uint32_t* counters_of(const Largest& problem) { return static_cast<uint32_t*>(problem.workspace); }
+/// Behind the counters.
+template <typename T>
+T* parts_of(const Largest& problem) {
+  return reinterpret_cast<T*>(static_cast<std::byte*>(problem.workspace) + counter_bytes_of(problem.rows));
+}
+
 }  // namespace
 
 LargestWorkspace largest_workspace(const Device& device, int64_t rows, int64_t columns, int64_t wanted) {
@@ -42,19 +49,35 @@ void largest(Device& device, const Largest& problem) {
   if (problem.wanted < 1 || problem.wanted > kMostLargest || problem.rows > kMostRows)
     fail(ErrorKind::internal, "cuda: the {} largest of {} rows", problem.wanted, problem.rows);
   const Parts parts = parts_of(device, problem.columns);
-  auto* counters = static_cast<std::byte*>(problem.workspace);
-  const LargestArguments arguments{
-      .x = problem.x,
-      .columns = problem.columns,
-      .parts = parts.count,
-      .part_columns = parts.columns,
-      .wanted = static_cast<int>(problem.wanted),
-      .workspace = reinterpret_cast<uint64_t*>(counters + counter_bytes_of(problem.rows)),
-      .counters = reinterpret_cast<uint32_t*>(counters),
-      .values = problem.values,
-      .indices = problem.indices};
+  const LargestArguments arguments{.x = problem.x,
+                                   .columns = problem.columns,
+                                   .parts = parts.count,
+                                   .part_columns = parts.columns,
+                                   .wanted = static_cast<int>(problem.wanted),
+                                   .workspace = parts_of<uint64_t>(problem),
+                                   .counters = counters_of(problem),
+                                   .values = problem.values,
+                                   .indices = problem.indices};
   constexpr size_t kLists = kLargestThreads / 32 * kMostLargest * sizeof(uint64_t);
   launch(device, kLargest, {.x = parts.count, .y = static_cast<int>(problem.rows)}, arguments, kLists);
+}
+
+void sum_rows(Device& device, const Largest& problem, const LargestSums& wanted) {
+  if (problem.rows == 0) return;
+  const Parts parts = parts_of(device, problem.columns);
+  const LargestSumArguments arguments{.x = problem.x,
+                                      .columns = problem.columns,
+                                      .parts = parts.count,
+                                      .part_columns = parts.columns,
+                                      .wanted = static_cast<int>(problem.wanted),
+                                      .values = problem.values,
+                                      .scales = wanted.scales,
+                                      .workspace = parts_of<uint32_t>(problem),
+                                      .counters = counters_of(problem),
+                                      .sums = wanted.sums,
+                                      .reaching = wanted.reaching};
+  constexpr size_t kWords = 2 * kLargestThreads / 32 * sizeof(uint32_t);
+  launch(device, kLargestSums, {.x = parts.count, .y = static_cast<int>(problem.rows)}, arguments, kWords);
 }
 
 }  // namespace salient::cuda

@@ -159,13 +159,14 @@ SALIENT_DEVICE void join_warps(const LargestArguments& a, KeyList& list, uint64_
   simt::sync_block();
 }
 
-/// Whether this block is the last of its row to get here; it then sees what the others wrote.
-SALIENT_DEVICE bool is_last_of_row(const LargestArguments& a, int64_t row, uint32_t* shared) {
+/// Whether this block is the last of so many parts of its row to get here; it then sees what the others
+/// wrote.
+SALIENT_DEVICE bool is_last_of_row(uint32_t* counter, int parts, uint32_t* shared) {
   simt::fence();
   simt::sync_block();
-  if (simt::thread() == 0) *shared = simt::increment(a.counters + row);
+  if (simt::thread() == 0) *shared = simt::increment(counter);
   simt::sync_block();
-  const bool last = *shared + 1 == static_cast<uint32_t>(a.parts);
+  const bool last = *shared + 1 == static_cast<uint32_t>(parts);
   if (last) simt::fence();
   return last;
 }
@@ -184,7 +185,7 @@ SALIENT_DEVICE void find_largest(const LargestArguments& a) {
     }
   };
   write([&](int place, uint64_t key) { keys[int64_t{simt::block_x()} * a.wanted + place] = key; });
-  if (!is_last_of_row(a, row, reinterpret_cast<uint32_t*>(shared))) return;
+  if (!is_last_of_row(a.counters + row, a.parts, reinterpret_cast<uint32_t*>(shared))) return;
   list = largest_of_parts(a, keys);
   simt::sync_block();
   join_warps(a, list, shared);
@@ -195,6 +196,72 @@ SALIENT_DEVICE void find_largest(const LargestArguments& a) {
   if (simt::thread() == 0) a.counters[row] = 0;
 }
 
-#define SALIENT_LARGEST_KERNELS(X) X(largest_of_rows, LargestArguments, 256, 1, find_largest)
+/// What a thread, a warp or a block has summed up.
+struct RowTail {
+  float sum = 0;
+  uint32_t reaching = 0;
+
+  SALIENT_DEVICE void add(float other_sum, uint32_t other_reaching) {
+    sum += other_sum;
+    reaching += other_reaching;
+  }
+};
+
+/// Of all threads of the block, the same in each. `shared` has room for two words a warp, which nothing else
+/// uses before the next barrier.
+SALIENT_DEVICE RowTail tail_of_block(RowTail tail, uint32_t* shared) {
+  for (int mask = simt::kWarp / 2; mask > 0; mask /= 2)
+    tail.add(simt::shuffle_xor(tail.sum, mask), simt::shuffle_xor(tail.reaching, mask));
+  if (simt::lane() == 0) {
+    shared[2 * simt::warp()] = simt::bits_of_float(tail.sum);
+    shared[2 * simt::warp() + 1] = tail.reaching;
+  }
+  simt::sync_block();
+  RowTail whole;
+  for (int i = 0; i < kLargestThreads / simt::kWarp; ++i)
+    whole.add(simt::float_of_bits(shared[2 * i]), shared[2 * i + 1]);
+  simt::sync_block();
+  return whole;
+}
+
+SALIENT_DEVICE RowTail tail_of_part(const LargestSumArguments& a, int64_t row) {
+  constexpr float kLog2E = 1.44269504f;
+  const int64_t begin = int64_t{simt::block_x()} * a.part_columns;
+  const int64_t end = begin + a.part_columns < a.columns ? begin + a.part_columns : a.columns;
+  const float* x = a.x + row * a.columns;
+  const float largest = a.values[row * a.wanted];
+  const float last = a.values[row * a.wanted + a.wanted - 1];
+  const float scale = a.scales[row] * kLog2E;
+  RowTail tail;
+  for (int64_t i = begin + simt::thread(); i < end; i += kLargestThreads)
+    tail.add(simt::power_of_two((x[i] - largest) * scale), x[i] >= last ? 1 : 0);
+  return tail;
+}
+
+/// Sums of parts are added by the block that comes last, in an order that does not depend on which it is.
+SALIENT_DEVICE void sum_row(const LargestSumArguments& a) {
+  auto* shared = simt::shared_memory<uint32_t>();
+  const int64_t row = simt::block_y();
+  RowTail tail = tail_of_block(tail_of_part(a, row), shared);
+  uint32_t* parts = a.workspace + row * a.parts * 2;
+  if (simt::thread() == 0) {
+    parts[2 * simt::block_x()] = simt::bits_of_float(tail.sum);
+    parts[2 * simt::block_x() + 1] = tail.reaching;
+  }
+  if (!is_last_of_row(a.counters + row, a.parts, shared)) return;
+  tail = {};
+  for (int i = simt::thread(); i < a.parts; i += kLargestThreads)
+    tail.add(simt::float_of_bits(parts[2 * i]), parts[2 * i + 1]);
+  simt::sync_block();
+  tail = tail_of_block(tail, shared);
+  if (simt::thread() != 0) return;
+  a.sums[row] = tail.sum;
+  a.reaching[row] = static_cast<int32_t>(tail.reaching);
+  a.counters[row] = 0;
+}
+
+#define SALIENT_LARGEST_KERNELS(X)                           \
+  X(largest_of_rows, LargestArguments, 256, 1, find_largest) \
+  X(sums_of_rows, LargestSumArguments, 256, 1, sum_row)
 
 }  // namespace salient::cuda

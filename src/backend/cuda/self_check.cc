@@ -48,6 +48,7 @@ class Check {
     norm();
     attention(1);
     attention(80);
+    largest();
     return wrong_;
   }
 
@@ -97,6 +98,20 @@ class Check {
                                  .window = 0,
                                  .scale = 0.125f});
             });
+  }
+
+  /// Tokens are drawn from these.
+  void largest() {
+    const Tensor x = random_matrix(generator_, 2, 3000);
+    const std::vector<float> scales{1.0f, 3.0f};
+    const LargestProblem problem{.x = x, .wanted = 20, .scales = scales};
+    const LargestValues found = backend_.largest(problem);
+    const LargestValues expected = cpu_->largest(problem);
+    bool right = found.indices == expected.indices && found.values == expected.values &&
+                 found.reaching == expected.reaching;
+    for (size_t row = 0; right && row < scales.size(); ++row)
+      right = std::abs(found.sums[row] / expected.sums[row] - 1) <= kSumError;
+    if (!right && wrong_.empty()) wrong_ = "the largest values of rows are others";
   }
 
   Backend& backend_;

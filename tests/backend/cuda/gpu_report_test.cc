@@ -128,6 +128,7 @@ TEST(GpuReport, GoesOnBehindAnError) {
   EXPECT_EQ(section["failures"][0]["case"], "activation silu");
   EXPECT_THAT(section["failures"][0]["text"].get<std::string>(), HasSubstr("kernel activate: too large"));
   EXPECT_EQ(section["checks"]["largest"]["failed"], 0);
+  EXPECT_EQ(section["checks"]["row_sums"]["failed"], 0);
 }
 
 TEST(GpuReport, StopsWhereTheDeviceIsLostAndGoesOnBehind) {

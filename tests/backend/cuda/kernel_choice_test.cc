@@ -91,6 +91,8 @@ TEST(SelfCheck, KernelsThatDoNotAreFound) {
   EXPECT_TRUE(found("w4_gemv_f16").starts_with("a product of 1 rows is off by"));
   EXPECT_TRUE(found("w4_gemm_f16_32").starts_with("a product of 20 rows is off by"));
   EXPECT_TRUE(found("norm_of_warp").starts_with("a norm is off by"));
+  EXPECT_EQ(found("largest_of_rows"), "the largest values of rows are others");
+  EXPECT_EQ(found("sums_of_rows"), "the largest values of rows are others");
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/device_arrays.h"
 
 namespace salient::test {
@@ -104,6 +105,59 @@ TEST_F(CudaLargest, NaNIsLessThanAnything) {
   x[50] = -1e30f;
   EXPECT_EQ(run(x, 1, 4).indices, (std::vector<int32_t>{90, 50, 40, 0}));
   EXPECT_EQ(run(x, 1, 1).indices, (std::vector<int32_t>{90}));
+}
+
+/// What Backend::largest gives, against the CPU's.
+class CudaLargestValues : public testing::Test {
+ protected:
+  CudaLargestValues() {
+    auto owned = std::make_unique<SimulatedDevice>();
+    device_ = owned.get();
+    backend_ = cuda::make_cuda_backend(std::move(owned), {});
+  }
+
+  void expect_values(const Tensor& x, int64_t wanted, std::span<const float> scales) {
+    const LargestValues found = backend_->largest({.x = x, .wanted = wanted, .scales = scales});
+    const LargestValues right = make_cpu_backend()->largest({.x = x, .wanted = wanted, .scales = scales});
+    EXPECT_EQ(found.wanted, wanted);
+    EXPECT_EQ(found.values, right.values);
+    EXPECT_EQ(found.indices, right.indices);
+    EXPECT_EQ(found.reaching, right.reaching);
+    ASSERT_EQ(found.sums.size(), scales.size());
+    for (size_t i = 0; i < scales.size(); ++i)
+      EXPECT_NEAR(found.sums[i], right.sums[i], 0.1 * kSumError * right.sums[i]) << i;
+  }
+
+  SimulatedDevice* device_ = nullptr;
+  std::unique_ptr<Backend> backend_;
+};
+
+TEST_F(CudaLargestValues, AreTheCpus) {
+  std::mt19937 generator(3);
+  std::normal_distribution<float> normal(0.0f, 4.0f);
+  for (const auto& [rows, columns] : std::vector<std::pair<int64_t, int64_t>>{{1, 3}, {3, 700}, {2, 9000}}) {
+    Tensor x = Tensor::empty(DType::f32, {rows, columns});
+    for (float& value : x.mutable_values<float>()) value = std::round(normal(generator) * 10) / 10;
+    std::vector<float> scales;
+    for (int64_t row = 0; row < rows; ++row) scales.push_back(1.5f / static_cast<float>(row + 1));
+    for (const int64_t wanted : {1, 33, 64}) {
+      device_->set_seed(static_cast<uint32_t>(columns + wanted));
+      expect_values(x, wanted, wanted > columns ? std::span<const float>() : scales);
+      expect_values(x, wanted, {});
+    }
+  }
+}
+
+TEST_F(CudaLargestValues, SayWhereASumIsNone) {
+  std::vector<float> x(600, 1.0f);
+  x[5] = INFINITY;
+  x[302] = NAN;
+  const LargestValues found = backend_->largest(
+      {.x = Tensor::of<float>({2, 300}, x), .wanted = 2, .scales = std::vector<float>{1, 1}});
+  EXPECT_TRUE(std::isnan(found.sums[0]));
+  EXPECT_TRUE(std::isnan(found.sums[1]));
+  EXPECT_EQ(found.indices, (std::vector<int32_t>{5, 0, 0, 1}));
+  EXPECT_EQ(found.reaching, (std::vector<int32_t>{300, 299}));
 }
 
 }  // namespace
