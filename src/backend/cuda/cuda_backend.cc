@@ -137,7 +137,8 @@ class CudaBackend final : public Backend {
     cuda::round_compensated(access_, problem, result);
   }
   void sweep_codes(const CodeSweepProblem& problem, QuantizedWeight& result) override {
-    cpu_->sweep_codes(problem, result);
+    check_sweep(problem, result);
+    cuda::sweep_codes(access_, problem, result);
   }
 
  private:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backend/cuda/code_sweeps.h"
 #include "backend/cuda/column_rounding.h"
 #include "backend/cuda/factor.h"
 #include "backend/cuda/products.h"
@@ -13,6 +14,9 @@ namespace {
 
 /// Rounding errors in memory at a time.
 constexpr int64_t kErrorBytes = int64_t{256} << 20;
+
+/// What sweeps over rows take beside their weights, at a time; at most an eighth of what is free.
+constexpr size_t kSweepBytes = size_t{512} << 20;
 
 /// Forms of rows, whose results come to the host.
 void forms_of_rows(Device& device, QuadraticForm problem, std::span<double> result) {
@@ -146,6 +150,39 @@ void round_compensated(const TensorAccess& access, const CompensationProblem& pr
                                .zeros = static_cast<const uint8_t*>(stored_zeros),
                                .codes = static_cast<uint8_t*>(codes),
                                .workspace = workspace.address()});
+  });
+}
+
+void sweep_codes(const TensorAccess& access, const CodeSweepProblem& problem, QuantizedWeight& result) {
+  const int64_t rows = result.out_features;
+  const int64_t columns = result.in_features;
+  const float* weight = access.read(problem.weight);
+  const float* gram = access.read(problem.gram);
+  const bool zeros = result.zeros.defined();
+  const auto* stored_zeros = zeros ? static_cast<const uint8_t*>(access.read_bytes(result.zeros)) : nullptr;
+  auto* scales = static_cast<std::byte*>(access.update_bytes(result.scales));
+  auto* codes = static_cast<uint8_t*>(access.update_bytes(result.codes));
+  const auto row_scale_bytes = static_cast<int64_t>(byte_size(result.scales.dtype())) * result.groups();
+  const auto bytes = [&](int64_t count) { return code_sweep_bytes(result.scheme, count, columns); };
+  access.run([&](Device& device) {
+    const size_t room = std::min(kSweepBytes, device.free_bytes() / 8);
+    const int64_t most = std::max<int64_t>(1, static_cast<int64_t>(room / bytes(1)));
+    const DeviceBuffer ridge = sent(device, problem.ridge);
+    const DeviceBuffer workspace(device, bytes(std::min(rows, most)));
+    for (int64_t first = 0; first < rows; first += most) {
+      sweep_codes(device, {.scheme = result.scheme,
+                           .weight = weight + first * columns,
+                           .gram = gram,
+                           .ridge = ridge.as<float>(),
+                           .rows = std::min(most, rows - first),
+                           .columns = columns,
+                           .sweeps = problem.sweeps,
+                           .codes = codes + first * result.row_bytes(),
+                           .scales = scales + first * row_scale_bytes,
+                           .scale_dtype = result.scales.dtype(),
+                           .zeros = zeros ? stored_zeros + first * result.groups() : nullptr,
+                           .workspace = workspace.address()});
+    }
   });
 }
 

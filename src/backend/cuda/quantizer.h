@@ -24,5 +24,6 @@ bool factorize(const TensorAccess& access, Tensor& symmetric);
 bool solve(const TensorAccess& access, Tensor& symmetric, Tensor& rows);
 void round_compensated(const TensorAccess& access, const CompensationProblem& problem,
                        QuantizedWeight& result);
+void sweep_codes(const TensorAccess& access, const CodeSweepProblem& problem, QuantizedWeight& result);
 
 }  // namespace salient::cuda
