@@ -62,7 +62,6 @@ SALIENT_DEVICE float stored_scale(const GridRule& rule, double width) {
 
 /// make_group_grid, for weights that count as at most `bound`.
 SALIENT_DEVICE CodeGrid grid_of(const GridRule& rule, const Extremes& extremes, float bound) {
-  if (rule.fixed != 0) return {rule.scale, rule.zero};
   const float minimum = extremes.minimum < -bound ? -bound : extremes.minimum;
   const float maximum = bound < extremes.maximum ? bound : extremes.maximum;
   const float middle = rule.symmetric != 0 ? static_cast<float>((rule.top + 1) / 2) : 0.0f;

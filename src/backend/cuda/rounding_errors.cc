@@ -9,8 +9,11 @@ namespace salient::cuda {
 
 RoundingCandidate rounding_candidate(const RoundingRule& rule, const float* column_scales,
                                      const float* clip) {
-  const GridRule grid = grid_rule(rule);
-  return {.column_scales = column_scales, .clip = clip, .scale = grid.scale, .zero = grid.zero};
+  const GroupGrid grid = rule.grid.value_or(GroupGrid{});
+  return {.column_scales = column_scales,
+          .clip = clip,
+          .scale = grid.scale,
+          .zero = static_cast<float>(grid.zero)};
 }
 
 void rounding_errors(Device& device, const RoundingErrors& problem) {

@@ -42,9 +42,9 @@ SALIENT_DEVICE float on_grid(float value, const CodeGrid& grid, float bound, flo
 
 SALIENT_DEVICE CodeGrid candidate_grid(const RoundingErrorArguments& a, const Extremes& extremes,
                                        float bound) {
+  if (a.rule.fixed == 0) return grid_of(a.rule, extremes, bound);
   const RoundingCandidate& candidate = a.candidates[simt::block_y()];
-  if (a.rule.fixed != 0) return {candidate.scale, candidate.zero};
-  return grid_of(a.rule, extremes, bound);
+  return {candidate.scale, candidate.zero};
 }
 
 SALIENT_DEVICE void errors_by_warp(const RoundingErrorArguments& a) {
