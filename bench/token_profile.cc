@@ -161,6 +161,13 @@ class TimedBackend final : public Backend {
   void rounding_loss_by_group(const RoundingLossProblem& problem, std::span<double> result) override {
     inner_->rounding_loss_by_group(problem, result);
   }
+  void rounding_losses(std::span<const RoundingLossProblem> problems, std::span<double> result) override {
+    inner_->rounding_losses(problems, result);
+  }
+  void rounding_losses_by_group(std::span<const RoundingLossProblem> problems,
+                                std::span<double> result) override {
+    inner_->rounding_losses_by_group(problems, result);
+  }
   bool factorize(Tensor& symmetric) override { return inner_->factorize(symmetric); }
   bool solve(Tensor& symmetric, Tensor& rows) override { return inner_->solve(symmetric, rows); }
   void accumulate_product(const Tensor& a, const Tensor& b, MatmulPrecision precision,

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "awq/trials_at_once.h"
 #include "base/parallel.h"
 
 namespace salient {
@@ -39,40 +40,82 @@ double sum_of(std::span<const double> values) {
   return sum;
 }
 
-}  // namespace
+/// The best clips so far.
+class ClipSearch {
+ public:
+  explicit ClipSearch(const ClipSearchProblem& problem)
+      : problem_(problem),
+        largest_tensor_(largest_of_groups(problem.weight, problem.rounding.scheme)),
+        largest_(largest_tensor_.values<float>()),
+        best_(largest_.size()),
+        result_{.clip = largest_tensor_.to(DType::f32)} {}
 
-ClipSearchResult search_clips(const ClipSearchProblem& problem) {
-  const Tensor largest_tensor = largest_of_groups(problem.weight, problem.rounding.scheme);
-  const auto largest = largest_tensor.values<float>();
-  Tensor tried = Tensor::empty(DType::f32, largest_tensor.shape());
-  ClipSearchResult result{.clip = largest_tensor.to(DType::f32)};
-  const auto clip = result.clip.mutable_values<float>();
-  std::vector<double> loss(largest.size());
-  std::vector<double> best;
-  for (int i = 0; i < kCandidates; ++i) {
-    throw_if_cancelled(problem.cancelled);
+  ClipSearchResult run() {
+    const int64_t width = group_width(problem_.rounding.scheme, problem_.weight.dim(1));
+    const int64_t products = problem_.weight.element_count() * width;
+    const int64_t at_once = trials_at_once(products, clips_at_once(std::ssize(largest_)));
+    for (int64_t begin = 0; begin < kCandidates; begin += at_once) {
+      throw_if_cancelled(problem_.cancelled);
+      judge(begin, std::min<int64_t>(at_once, kCandidates - begin));
+    }
+    result_.loss_after = sum_of(best_);
+    const double outputs = static_cast<double>(std::max<int64_t>(1, problem_.tokens)) *
+                           static_cast<double>(problem_.weight.dim(0));
+    result_.loss_before /= outputs;
+    result_.loss_after /= outputs;
+    return std::move(result_);
+  }
+
+ private:
+  Tensor bounds(int64_t candidate) const {
+    Tensor tried = Tensor::empty(DType::f32, largest_tensor_.shape());
     const auto bound = tried.mutable_values<float>();
-    for (size_t group = 0; group < bound.size(); ++group) {
-      bound[group] = largest[group] * (1.0f - kStep * static_cast<float>(i));
+    for (size_t group = 0; group < bound.size(); ++group)
+      bound[group] = largest_[group] * (1.0f - kStep * static_cast<float>(candidate));
+    return tried;
+  }
+
+  void judge(int64_t begin, int64_t count) {
+    std::vector<RoundingTrial> trials;
+    for (int64_t i = begin; i < begin + count; ++i)
+      trials.push_back({.rule = problem_.rounding, .weight = problem_.weight, .clip = bounds(i)});
+    std::vector<double> losses(largest_.size() * trials.size());
+    problem_.gram.rounding_losses_by_group(problem_.backend, trials, losses);
+    for (size_t i = 0; i < trials.size(); ++i) {
+      const auto own = std::span(losses).subspan(i * largest_.size(), largest_.size());
+      if (begin + static_cast<int64_t>(i) == 0) {
+        std::ranges::copy(own, best_.begin());
+        result_.loss_before = sum_of(own);
+      }
+      keep_better(trials[i].clip, own);
     }
-    problem.gram.rounding_loss_by_group(
-        problem.backend, {.rule = problem.rounding, .weight = problem.weight, .clip = tried}, loss);
-    if (i == 0) {
-      best = loss;
-      result.loss_before = sum_of(loss);
-    }
+  }
+
+  void keep_better(const Tensor& tried, std::span<const double> loss) {
+    const auto bound = tried.values<float>();
+    const auto clip = result_.clip.mutable_values<float>();
     for (size_t group = 0; group < loss.size(); ++group) {
-      if (!(loss[group] < best[group])) continue;
-      best[group] = loss[group];
+      if (!(loss[group] < best_[group])) continue;
+      best_[group] = loss[group];
       clip[group] = bound[group];
     }
   }
-  result.loss_after = sum_of(best);
-  const double outputs =
-      static_cast<double>(std::max<int64_t>(1, problem.tokens)) * static_cast<double>(problem.weight.dim(0));
-  result.loss_before /= outputs;
-  result.loss_after /= outputs;
-  return result;
+
+  const ClipSearchProblem& problem_;
+  const Tensor largest_tensor_;
+  const std::span<const float> largest_;
+  std::vector<double> best_;
+  ClipSearchResult result_;
+};
+
+}  // namespace
+
+int64_t clips_at_once(int64_t groups) {
+  constexpr int64_t kMostBytes = int64_t{16} << 20;
+  constexpr int64_t kBytesOfGroup = sizeof(float) + sizeof(double);
+  return std::clamp<int64_t>(kMostBytes / (std::max<int64_t>(1, groups) * kBytesOfGroup), 1, kCandidates);
 }
+
+ClipSearchResult search_clips(const ClipSearchProblem& problem) { return ClipSearch(problem).run(); }
 
 }  // namespace salient

@@ -28,4 +28,7 @@ struct ClipSearchResult {
 /// whose grid is no matter of a row.
 ClipSearchResult search_clips(const ClipSearchProblem& problem);
 
+/// Candidates whose bounds and losses, of so many groups each, are in memory at a time.
+int64_t clips_at_once(int64_t groups);
+
 }  // namespace salient

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "awq/trials_at_once.h"
 #include "base/error.h"
 #include "base/parallel.h"
 
@@ -122,32 +123,61 @@ constexpr size_t kFinalists = 4;
 
 int64_t row_step(int64_t rows, int64_t at_least) { return std::max<int64_t>(1, rows / at_least); }
 
-/// The mean squared output error with the given scales, summed over the linears: tr(D G D^T) / (tokens *
-/// out). The grid of a whole matrix differs from one candidate to the next.
-double candidate_loss(const ScaleSearchProblem& problem, std::span<const float> scales, int64_t rows) {
-  std::vector<float> column_scales(problem.channel_of.size());
-  for (size_t c = 0; c < column_scales.size(); ++c)
-    column_scales[c] = scales[static_cast<size_t>(problem.channel_of[c])];
-  if (problem.loss) return problem.loss(column_scales);
+std::vector<float> scales_of_columns(const ScaleSearchProblem& problem, std::span<const float> scales) {
+  std::vector<float> result(problem.channel_of.size());
+  for (size_t c = 0; c < result.size(); ++c) result[c] = scales[static_cast<size_t>(problem.channel_of[c])];
+  return result;
+}
+
+/// Of one linear: tr(D G D^T) / (tokens * out) is added to the loss of each candidate, given its scales of
+/// columns. The grid of a whole matrix differs from one to the next.
+void add_losses(const ScaleSearchProblem& problem, const BalanceLayer& layer,
+                std::span<const std::vector<float>> candidates, int64_t rows, std::span<double> losses) {
   const auto tokens = static_cast<double>(std::max<int64_t>(1, problem.input.tokens()));
-  double loss = 0;
-  for (const BalanceLayer& layer : problem.layers) {
-    if (!layer.rounding) continue;
-    const Tensor weight = layer.weight();
-    const int64_t step = row_step(weight.dim(0), rows);
-    std::vector<double> errors(static_cast<size_t>((weight.dim(0) + step - 1) / step));
-    const RoundingRule rule = rule_for_matrix(*layer.rounding, weight, column_scales);
-    problem.input.gram().rounding_loss(problem.backend,
-                                       {.rule = rule,
-                                        .weight = weight,
-                                        .column_scales = column_scales,
-                                        .precision = problem.precision,
-                                        .row_step = step},
-                                       errors);
-    loss +=
-        std::accumulate(errors.begin(), errors.end(), 0.0) / (tokens * static_cast<double>(errors.size()));
+  const Tensor weight = layer.weight();
+  const int64_t step = row_step(weight.dim(0), rows);
+  const auto counted = static_cast<size_t>((weight.dim(0) + step - 1) / step);
+  const int64_t products = static_cast<int64_t>(counted) * weight.dim(1) * weight.dim(1);
+  const auto at_once = static_cast<size_t>(trials_at_once(products, std::ssize(candidates)));
+  for (size_t begin = 0; begin < candidates.size(); begin += at_once) {
+    throw_if_cancelled(problem.cancelled);
+    const auto some = candidates.subspan(begin, std::min(at_once, candidates.size() - begin));
+    std::vector<RoundingRule> rules;
+    for (const auto& scales : some) rules.push_back(rule_for_matrix(*layer.rounding, weight, scales));
+    std::vector<RoundingTrial> trials;
+    for (size_t i = 0; i < some.size(); ++i) {
+      trials.push_back({.rule = rules[i],
+                        .weight = weight,
+                        .column_scales = some[i],
+                        .precision = problem.precision,
+                        .row_step = step});
+    }
+    std::vector<double> errors(some.size() * counted);
+    problem.input.gram().rounding_losses(problem.backend, trials, errors);
+    for (size_t i = 0; i < some.size(); ++i) {
+      const auto own = std::span(errors).subspan(i * counted, counted);
+      losses[begin + i] +=
+          std::accumulate(own.begin(), own.end(), 0.0) / (tokens * static_cast<double>(counted));
+    }
   }
-  return loss;
+}
+
+/// The mean squared output error with the scales of each candidate, summed over the linears.
+std::vector<double> candidate_losses(const ScaleSearchProblem& problem,
+                                     std::span<const std::vector<float>> candidates, int64_t rows) {
+  std::vector<std::vector<float>> column_scales;
+  for (const auto& scales : candidates) column_scales.push_back(scales_of_columns(problem, scales));
+  std::vector<double> losses(candidates.size(), 0.0);
+  if (problem.loss) {
+    for (size_t i = 0; i < losses.size(); ++i) {
+      throw_if_cancelled(problem.cancelled);
+      losses[i] = problem.loss(column_scales[i]);
+    }
+    return losses;
+  }
+  for (const BalanceLayer& layer : problem.layers)
+    if (layer.rounding) add_losses(problem, layer, column_scales, rows, losses);
+  return losses;
 }
 
 /// Whether fewer rows than those of a search stand for some linear.
@@ -165,34 +195,35 @@ class Search {
         w_mean_(pool(problem, mean_normalized_weight(problem))) {}
 
   ScaleSearchResult run() {
-    ScaleSearchResult best;
-    best.scales.assign(static_cast<size_t>(problem_.channels), 1.0f);
-    best.loss_identity = candidate_loss(problem_, best.scales, kRowsToSearch);
+    const std::vector<Candidate> candidates = finalists();
+    std::vector<std::vector<float>> scales = carried(candidates);
+    scales.emplace_back(static_cast<size_t>(problem_.channels), 1.0f);
+    const std::vector<double> losses = candidate_losses(problem_, scales, kRowsToSearch);
+    ScaleSearchResult best{.scales = scales.back(), .loss_identity = losses.back(), .loss = losses.back()};
     if (!std::isfinite(best.loss_identity)) {
       fail(ErrorKind::bad_format,
            "the output error of plain rounding is not finite: the weights or the activations are not");
     }
-    best.loss = best.loss_identity;
-    for (const Candidate& candidate : finalists()) {
-      std::vector<float> scales = carried(candidate);
-      const double loss = candidate_loss(problem_, scales, kRowsToSearch);
-      if (!(loss < best.loss)) continue;  // also turns NaN down
-      best.scales = std::move(scales);
-      best.loss = loss;
-      best.ratio = candidate.ratio;
-      best.duo = candidate.duo;
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      if (!(losses[i] < best.loss)) continue;  // also turns NaN down
+      best.scales = scales[i];
+      best.loss = losses[i];
+      best.ratio = candidates[i].ratio;
+      best.duo = candidates[i].duo;
       best.identity = false;
     }
     return best;
   }
 
  private:
-  /// What the smooth layer makes of a candidate's scales.
-  std::vector<float> carried(const Candidate& candidate) const {
-    throw_if_cancelled(problem_.cancelled);
-    std::vector<float> scales = scales_for(candidate, x_mean_, w_mean_);
-    problem_.make_representable(scales);
-    return scales;
+  /// What the smooth layer makes of the candidates' scales.
+  std::vector<std::vector<float>> carried(std::span<const Candidate> candidates) const {
+    std::vector<std::vector<float>> result;
+    for (const Candidate& candidate : candidates) {
+      result.push_back(scales_for(candidate, x_mean_, w_mean_));
+      problem_.make_representable(result.back());
+    }
+    return result;
   }
 
   /// The candidates that did best on few rows, in the order of the grid; all of them where there are no more
@@ -200,11 +231,9 @@ class Search {
   std::vector<Candidate> finalists() const {
     std::vector<Candidate> grid = make_grid(problem_.duo_scaling, problem_.n_grid);
     if (grid.size() <= kFinalists || !can_be_screened(problem_)) return grid;
-    std::vector<double> losses;
-    for (const Candidate& candidate : grid) {
-      const double loss = candidate_loss(problem_, carried(candidate), kRowsToScreen);
-      losses.push_back(std::isnan(loss) ? std::numeric_limits<double>::infinity() : loss);
-    }
+    std::vector<double> losses = candidate_losses(problem_, carried(grid), kRowsToScreen);
+    for (double& loss : losses)
+      if (std::isnan(loss)) loss = std::numeric_limits<double>::infinity();
     std::vector<size_t> order(grid.size());
     std::iota(order.begin(), order.end(), size_t{0});
     std::ranges::stable_sort(order, {}, [&](size_t i) { return losses[i]; });

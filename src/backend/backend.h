@@ -251,6 +251,11 @@ class Backend {
   virtual void rounding_loss(const RoundingLossProblem& problem, std::span<double> result) = 0;
   /// The same with nothing of G but the square block of each group: result [rows that count, groups].
   virtual void rounding_loss_by_group(const RoundingLossProblem& problem, std::span<double> result) = 0;
+  /// Both for several problems that differ in scales, clips and grids alone, each problem's results behind
+  /// those of the one before: what each gives alone, with one wait for a device instead of many.
+  virtual void rounding_losses(std::span<const RoundingLossProblem> problems, std::span<double> result);
+  virtual void rounding_losses_by_group(std::span<const RoundingLossProblem> problems,
+                                        std::span<double> result);
   /// Replaces a symmetric S [k, k], f32, by the unit upper triangle U of S = U D U^T with a diagonal D; what
   /// was below the diagonal is left undefined. False, and S undefined, when S is not positive definite in
   /// f32.

@@ -182,6 +182,21 @@ void check_rounding_loss(const RoundingLossProblem& problem, size_t results, int
           "a rounding loss has one result per row, or per group");
 }
 
+void check_rounding_losses(std::span<const RoundingLossProblem> problems, size_t results,
+                           int64_t results_per_row) {
+  const RoundingLossProblem& first = problems.front();
+  require(results % problems.size() == 0, "rounding losses have as many results for each problem");
+  for (const RoundingLossProblem& problem : problems) {
+    check_rounding_loss(problem, results / problems.size(), results_per_row);
+    require(&problem.weight == &first.weight && &problem.gram == &first.gram,
+            "problems of rounding losses share their weight and Gram matrix");
+    require(problem.precision == first.precision && problem.row_step == first.row_step,
+            "problems of rounding losses share their precision and row step");
+    require(problem.rule.scheme == first.rule.scheme && problem.rule.scale_dtype == first.rule.scale_dtype,
+            "problems of rounding losses share their scheme");
+  }
+}
+
 void check_solve(const Tensor& symmetric, const Tensor& rows) {
   require_matrix("matrix of a solution", symmetric);
   require_matrix("rows of a solution", rows);

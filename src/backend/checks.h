@@ -27,6 +27,9 @@ void check_gram(const Tensor& x, const Tensor& gram);
 void check_quadratic_form(const Tensor& x, const Tensor& symmetric, size_t results);
 /// `results_per_row`: 1, or the groups of a row.
 void check_rounding_loss(const RoundingLossProblem& problem, size_t results, int64_t results_per_row);
+/// See Backend::rounding_losses.
+void check_rounding_losses(std::span<const RoundingLossProblem> problems, size_t results,
+                           int64_t results_per_row);
 void check_square(const char* what, const Tensor& matrix);
 void check_solve(const Tensor& symmetric, const Tensor& rows);
 void check_product(const Tensor& a, const Tensor& b, const Tensor& result);

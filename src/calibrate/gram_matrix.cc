@@ -8,46 +8,56 @@
 namespace salient {
 namespace {
 
-RoundingLossProblem problem_of(const RoundingTrial& trial, const Tensor& gram) {
-  return {.rule = trial.rule,
-          .weight = trial.weight,
-          .column_scales = trial.column_scales,
-          .clip = trial.clip,
-          .gram = gram,
-          .precision = trial.precision,
-          .row_step = trial.row_step};
+std::vector<RoundingLossProblem> problems_of(std::span<const RoundingTrial> trials, const Tensor& gram) {
+  std::vector<RoundingLossProblem> problems;
+  for (const RoundingTrial& trial : trials) {
+    problems.push_back({.rule = trial.rule,
+                        .weight = trial.weight,
+                        .column_scales = trial.column_scales,
+                        .clip = trial.clip,
+                        .gram = gram,
+                        .precision = trial.precision,
+                        .row_step = trial.row_step});
+  }
+  return problems;
 }
 
-/// What a trial is to the columns of one block; of the rows those that count.
-class BlockTrial {
+/// What trials of one weight are to the columns of one block; of the rows those that count.
+class BlockTrials {
  public:
-  BlockTrial(const RoundingTrial& trial, const ColumnRange& columns)
-      : trial_(trial),
-        groups_(groups_of(trial.rule.scheme, columns, trial.weight.dim(1))),
-        weight_(take_columns(trial.weight, columns, trial.row_step)),
-        clip_(trial.clip.defined() ? take_columns(trial.clip, groups_, trial.row_step) : Tensor()),
-        scales_(trial.column_scales.empty()
-                    ? trial.column_scales
-                    : trial.column_scales.subspan(static_cast<size_t>(columns.begin),
-                                                  static_cast<size_t>(columns.count()))) {}
+  BlockTrials(std::span<const RoundingTrial> trials, const ColumnRange& columns)
+      : trials_(trials),
+        columns_(columns),
+        groups_(groups_of(trials[0].rule.scheme, columns, trials[0].weight.dim(1))),
+        weight_(take_columns(trials[0].weight, columns, trials[0].row_step)) {}
 
-  RoundingLossProblem problem(const Tensor& gram) const {
-    return {.rule = trial_.rule,
-            .weight = weight_,
-            .column_scales = scales_,
-            .clip = clip_,
-            .gram = gram,
-            .precision = trial_.precision};
+  std::vector<RoundingLossProblem> problems(const Tensor& gram) const {
+    std::vector<RoundingLossProblem> problems;
+    for (const RoundingTrial& trial : trials_) {
+      const bool clipped = trial.clip.defined();
+      problems.push_back({.rule = trial.rule,
+                          .weight = weight_,
+                          .column_scales = scales_of(trial),
+                          .clip = clipped ? take_columns(trial.clip, groups_, trial.row_step) : Tensor(),
+                          .gram = gram,
+                          .precision = trial.precision});
+    }
+    return problems;
   }
 
   const ColumnRange& groups() const { return groups_; }
 
  private:
-  const RoundingTrial& trial_;
+  std::span<const float> scales_of(const RoundingTrial& trial) const {
+    if (trial.column_scales.empty()) return {};
+    return trial.column_scales.subspan(static_cast<size_t>(columns_.begin),
+                                       static_cast<size_t>(columns_.count()));
+  }
+
+  std::span<const RoundingTrial> trials_;
+  ColumnRange columns_;
   ColumnRange groups_;
   Tensor weight_;
-  Tensor clip_;
-  std::span<const float> scales_;
 };
 
 }  // namespace
@@ -134,26 +144,33 @@ void GramMatrix::quadratic_form(Backend& backend, const Tensor& x, std::span<dou
 }
 
 void GramMatrix::rounding_loss(Backend& backend, const RoundingTrial& trial, std::span<double> result) const {
-  if (is_whole()) return backend.rounding_loss(problem_of(trial, whole()), result);
+  rounding_losses(backend, {&trial, 1}, result);
+}
+
+void GramMatrix::rounding_losses(Backend& backend, std::span<const RoundingTrial> trials,
+                                 std::span<double> result) const {
+  if (trials.empty()) return;
+  if (is_whole()) return backend.rounding_losses(problems_of(trials, whole()), result);
   std::ranges::fill(result, 0.0);
   std::vector<double> own(result.size());
   for (const Block& block : blocks_) {
-    const BlockTrial part(trial, block.columns);
-    backend.rounding_loss(part.problem(block.values), own);
+    const BlockTrials parts(trials, block.columns);
+    backend.rounding_losses(parts.problems(block.values), own);
     for (size_t i = 0; i < result.size(); ++i) result[i] += own[i];
   }
 }
 
-void GramMatrix::rounding_loss_by_group(Backend& backend, const RoundingTrial& trial,
-                                        std::span<double> result) const {
-  if (is_whole()) return backend.rounding_loss_by_group(problem_of(trial, whole()), result);
-  const auto groups = static_cast<size_t>(group_count(trial.rule.scheme, trial.weight.dim(1)));
+void GramMatrix::rounding_losses_by_group(Backend& backend, std::span<const RoundingTrial> trials,
+                                          std::span<double> result) const {
+  if (trials.empty()) return;
+  if (is_whole()) return backend.rounding_losses_by_group(problems_of(trials, whole()), result);
+  const auto groups = static_cast<size_t>(group_count(trials[0].rule.scheme, trials[0].weight.dim(1)));
   for (const Block& block : blocks_) {
-    const BlockTrial part(trial, block.columns);
-    const auto first = static_cast<size_t>(part.groups().begin);
-    const auto count = static_cast<size_t>(part.groups().count());
+    const BlockTrials parts(trials, block.columns);
+    const auto first = static_cast<size_t>(parts.groups().begin);
+    const auto count = static_cast<size_t>(parts.groups().count());
     std::vector<double> own(result.size() / groups * count);
-    backend.rounding_loss_by_group(part.problem(block.values), own);
+    backend.rounding_losses_by_group(parts.problems(block.values), own);
     for (size_t i = 0; i < own.size(); ++i) result[i / count * groups + first + i % count] = own[i];
   }
 }

@@ -58,8 +58,12 @@ class GramMatrix {
   /// See Backend::rounding_loss; result [rows that count]. Errors, here and below: internal where a group
   /// lies in two blocks.
   void rounding_loss(Backend& backend, const RoundingTrial& trial, std::span<double> result) const;
-  /// See Backend::rounding_loss_by_group; result [rows that count, groups].
-  void rounding_loss_by_group(Backend& backend, const RoundingTrial& trial, std::span<double> result) const;
+  /// See Backend::rounding_losses, for trials of one weight that differ in scales, clips and grids alone:
+  /// result [trials, rows that count], by group [trials, rows that count, groups].
+  void rounding_losses(Backend& backend, std::span<const RoundingTrial> trials,
+                       std::span<double> result) const;
+  void rounding_losses_by_group(Backend& backend, std::span<const RoundingTrial> trials,
+                                std::span<double> result) const;
 
  private:
   std::vector<Block> blocks_;

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "awq/awq.h"
+#include "awq/clip_search.h"
 #include "awq/layer_statistics.h"
 #include "base/error.h"
 #include "base/parallel.h"
@@ -280,11 +281,12 @@ class LayerMemory {
     });
   }
 
-  /// Bounds and losses of every group, and a group's errors.
+  /// Bounds and losses of every group, those of the candidates too.
   static uint64_t clip_bytes(const LinearSlot& slot, const QuantizationScheme& scheme) {
     if (scheme.group_size == QuantizationScheme::kWholeMatrix) return 0;
     const auto groups = static_cast<uint64_t>(slot.out_features * group_count(scheme, slot.in_features));
-    return groups * (3 * sizeof(float) + 2 * sizeof(double));
+    const auto at_once = static_cast<uint64_t>(clips_at_once(static_cast<int64_t>(groups)));
+    return groups * (2 + at_once) * sizeof(float) + groups * (1 + at_once) * sizeof(double);
   }
 
   /// The weights of a mapping's balance layers, of all experts one at a time, and columns of the rows that

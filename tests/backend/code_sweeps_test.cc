@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "backend/backend_fixture.h"
+#include "backend/row_loss.h"
 
 namespace salient::test {
 namespace {
@@ -14,27 +15,6 @@ class CodeSweeps : public EveryIsa {
     backend->accumulate_gram(x, MatmulPrecision::f32, gram);
     return gram;
   }
-
-  /// The loss of a row by its definition.
-  static double loss(const Tensor& weight, const Tensor& gram, std::span<const float> ridge,
-                     const QuantizedWeight& result, int64_t row) {
-    const int64_t columns = weight.dim(1);
-    std::vector<float> values(static_cast<size_t>(columns));
-    dequantize_row(result, row, values);
-    std::vector<double> errors(values.size());
-    for (int64_t k = 0; k < columns; ++k) {
-      const auto i = static_cast<size_t>(k);
-      errors[i] = double{at(weight, row, k)} - double{values[i]};
-    }
-    double sum = 0;
-    for (int64_t i = 0; i < columns; ++i) {
-      double product = double{ridge[static_cast<size_t>(i)]} * errors[static_cast<size_t>(i)];
-      for (int64_t j = 0; j < columns; ++j)
-        product += double{at(gram, i, j)} * errors[static_cast<size_t>(j)];
-      sum += product * errors[static_cast<size_t>(i)];
-    }
-    return sum;
-  }
 };
 
 SALIENT_EVERY_ISA(CodeSweeps);
@@ -46,16 +26,17 @@ TEST_P(CodeSweeps, LowersTheLossOfEveryRow) {
     const Tensor weight = random({kRows, columns});
     const Tensor gram = gram_of(columns);
     const std::vector<float> ridge(static_cast<size_t>(columns), 0.05f * at(gram, 0, 0));
+    const CodeSweepProblem problem{.weight = weight, .gram = gram, .ridge = ridge, .sweeps = 2};
     for (const QuantizationScheme& scheme : std::vector<QuantizationScheme>{
              {2, false, 64}, {4, true, 32}, {3, true, QuantizationScheme::kWholeRow}, {8, false, 32}}) {
       QuantizedWeight result = quantize_to_nearest(weight, {}, scheme, DType::bf16);
       const QuantizedWeight before = quantize_to_nearest(weight, {}, scheme, DType::bf16);
-      backend->sweep_codes({.weight = weight, .gram = gram, .ridge = ridge, .sweeps = 2}, result);
+      backend->sweep_codes(problem, result);
       double sum_before = 0;
       double sum = 0;
       for (int64_t row = 0; row < kRows; ++row) {
-        const double was = loss(weight, gram, ridge, before, row);
-        const double is = loss(weight, gram, ridge, result, row);
+        const double was = row_loss(problem, before, row);
+        const double is = row_loss(problem, result, row);
         ASSERT_LE(is, was * (1 + 1e-4)) << row << " of " << columns << ", bits " << scheme.num_bits;
         sum_before += was;
         sum += is;
@@ -84,17 +65,18 @@ TEST_P(CodeSweeps, EndsWhereNoCodeAloneIsBetter) {
   const QuantizationScheme scheme{3, false, QuantizationScheme::kWholeMatrix};
   QuantizedWeight result = quantize_to_nearest(weight, {}, scheme, DType::f16);
   const QuantizedWeight before = quantize_to_nearest(weight, {}, scheme, DType::f16);
-  backend->sweep_codes({.weight = weight, .gram = gram, .ridge = ridge, .sweeps = 100}, result);
+  const CodeSweepProblem problem{.weight = weight, .gram = gram, .ridge = ridge, .sweeps = 100};
+  backend->sweep_codes(problem, result);
   EXPECT_EQ(std::memcmp(result.scales.bytes(), before.scales.bytes(), before.scales.byte_size()), 0);
   for (int64_t row = 0; row < kRows; ++row) {
-    const double least = loss(weight, gram, ridge, result, row);
-    EXPECT_LT(least, loss(weight, gram, ridge, before, row));
+    const double least = row_loss(problem, result, row);
+    EXPECT_LT(least, row_loss(problem, before, row));
     for (int64_t k = 0; k < kColumns; ++k) {
       const int code = result.code(row, k);
       for (const int other : {code - 1, code + 1}) {
         if (other < 0 || other > max_code(scheme)) continue;
         result.set_code(row, k, other);
-        ASSERT_GT(loss(weight, gram, ridge, result, row), least * (1 - 1e-4)) << row << ", " << k;
+        ASSERT_GT(row_loss(problem, result, row), least * (1 - 1e-4)) << row << ", " << k;
       }
       result.set_code(row, k, code);
     }

@@ -83,11 +83,17 @@ TEST_F(GramMatrixTest, FormsAndLossesAreSumsOverBlocks) {
     expect_near(found, expected);
   }
   // Of groups nothing else is looked at: the same sums to the last bits of their products.
-  found.resize(30 * 5);
-  expected.resize(30 * 5);
-  const RoundingTrial clipped{.rule = rule_, .weight = weight_, .clip = clip};
-  blocks_.rounding_loss_by_group(*backend_, clipped, found);
-  whole_.rounding_loss_by_group(*backend_, clipped, expected);
+  found.resize(2 * 30 * 5);
+  expected.resize(2 * 30 * 5);
+  const RoundingTrial trials[] = {{.rule = rule_, .weight = weight_, .clip = clip},
+                                  {.rule = rule_, .weight = weight_, .column_scales = scales}};
+  blocks_.rounding_losses_by_group(*backend_, trials, found);
+  whole_.rounding_losses_by_group(*backend_, trials, expected);
+  expect_near(found, expected);
+  found.resize(2 * 30);
+  expected.resize(2 * 30);
+  blocks_.rounding_losses(*backend_, trials, found);
+  whole_.rounding_losses(*backend_, trials, expected);
   expect_near(found, expected);
 }
 

@@ -20,12 +20,6 @@ SALIENT_DEVICE void order_columns_of_rows(const OrderArguments& a) {
   a.targets[index] = weight;
 }
 
-SALIENT_DEVICE float stored_number(ScaleType type, const void* numbers, int64_t index) {
-  if (type == ScaleType::f32) return static_cast<const float*>(numbers)[index];
-  const uint16_t bits = static_cast<const uint16_t*>(numbers)[index];
-  return type == ScaleType::f16 ? simt::float_of_f16(bits) : simt::float_of_bf16(bits);
-}
-
 /// U of a block, zeros on and below its diagonal and beyond its end: so errors add to what follows alone.
 SALIENT_DEVICE void load_upper(const ColumnBlockArguments& a, float* shared) {
   for (int i = simt::thread(); i < kColumnBlock * kColumnBlock; i += kColumnThreads) {

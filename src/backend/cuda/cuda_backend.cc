@@ -114,13 +114,23 @@ class CudaBackend final : public Backend {
     cuda::quadratic_form(access_, x, symmetric, result);
   }
   void rounding_loss(const RoundingLossProblem& problem, std::span<double> result) override {
-    check_rounding_loss(problem, result.size(), 1);
-    cuda::rounding_loss(access_, problem, problem.weight.dim(1), result);
+    rounding_losses({&problem, 1}, result);
   }
   void rounding_loss_by_group(const RoundingLossProblem& problem, std::span<double> result) override {
-    const int64_t columns = problem.weight.dim(1);
-    check_rounding_loss(problem, result.size(), group_count(problem.rule.scheme, columns));
-    cuda::rounding_loss(access_, problem, group_width(problem.rule.scheme, columns), result);
+    rounding_losses_by_group({&problem, 1}, result);
+  }
+  void rounding_losses(std::span<const RoundingLossProblem> problems, std::span<double> result) override {
+    if (problems.empty()) return;
+    check_rounding_losses(problems, result.size(), 1);
+    cuda::rounding_losses(access_, problems, problems.front().weight.dim(1), result);
+  }
+  void rounding_losses_by_group(std::span<const RoundingLossProblem> problems,
+                                std::span<double> result) override {
+    if (problems.empty()) return;
+    const QuantizationScheme& scheme = problems.front().rule.scheme;
+    const int64_t columns = problems.front().weight.dim(1);
+    check_rounding_losses(problems, result.size(), group_count(scheme, columns));
+    cuda::rounding_losses(access_, problems, group_width(scheme, columns), result);
   }
   bool factorize(Tensor& symmetric) override {
     check_square("matrix of a factorization", symmetric);
@@ -140,7 +150,8 @@ class CudaBackend final : public Backend {
     cuda::round_compensated(access_, problem, result);
   }
   void sweep_codes(const CodeSweepProblem& problem, QuantizedWeight& result) override {
-    cpu_->sweep_codes(problem, result);
+    check_sweep(problem, result);
+    cuda::sweep_codes(access_, problem, result);
   }
 
  private:

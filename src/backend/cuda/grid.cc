@@ -15,15 +15,12 @@ ScaleType scale_type(DType type) {
 GridRule grid_rule(const RoundingRule& rule) {
   const int top = max_code(rule.scheme);
   const ScaleRange range = scale_range(rule.scale_dtype, top);
-  const GroupGrid grid = rule.grid.value_or(GroupGrid{});
   return {.top = top,
           .symmetric = rule.scheme.symmetric ? 1 : 0,
           .type = scale_type(rule.scale_dtype),
           .smallest = range.smallest,
           .largest = range.largest,
-          .fixed = rule.grid ? 1 : 0,
-          .scale = grid.scale,
-          .zero = static_cast<float>(grid.zero)};
+          .fixed = rule.grid ? 1 : 0};
 }
 
 }  // namespace salient::cuda

@@ -46,6 +46,12 @@ SALIENT_DEVICE float value_of_code(float code, const CodeGrid& grid) {
   return simt::multiply_rounded(code - grid.zero, grid.scale);
 }
 
+SALIENT_DEVICE float stored_number(ScaleType type, const void* numbers, int64_t index) {
+  if (type == ScaleType::f32) return static_cast<const float*>(numbers)[index];
+  const uint16_t bits = static_cast<const uint16_t*>(numbers)[index];
+  return type == ScaleType::f16 ? simt::float_of_f16(bits) : simt::float_of_bf16(bits);
+}
+
 SALIENT_DEVICE float stored_scale(const GridRule& rule, double width) {
   const auto scale = static_cast<float>(width / static_cast<double>(rule.top));
   const float bounded = clamped(scale, rule.smallest, rule.largest);
@@ -56,7 +62,6 @@ SALIENT_DEVICE float stored_scale(const GridRule& rule, double width) {
 
 /// make_group_grid, for weights that count as at most `bound`.
 SALIENT_DEVICE CodeGrid grid_of(const GridRule& rule, const Extremes& extremes, float bound) {
-  if (rule.fixed != 0) return {rule.scale, rule.zero};
   const float minimum = extremes.minimum < -bound ? -bound : extremes.minimum;
   const float maximum = bound < extremes.maximum ? bound : extremes.maximum;
   const float middle = rule.symmetric != 0 ? static_cast<float>((rule.top + 1) / 2) : 0.0f;

@@ -17,9 +17,7 @@ struct GridRule {
   ScaleType type;  ///< in which scales are stored
   float smallest;  ///< scale
   float largest;   ///< scale
-  int fixed;       ///< 1: every group has the grid that follows
-  float scale;
-  float zero;
+  int fixed;       ///< 1: every group has the grid of the rule
 };
 GridRule grid_rule(const RoundingRule& rule);
 

@@ -18,11 +18,12 @@ void accumulate_product(const TensorAccess& access, const ProductSides& sides, M
 void quadratic_form(const TensorAccess& access, const Tensor& x, const Tensor& symmetric,
                     std::span<double> result);
 /// By groups where `result` has one for each.
-void rounding_loss(const TensorAccess& access, const RoundingLossProblem& problem, int64_t group_width,
-                   std::span<double> result);
+void rounding_losses(const TensorAccess& access, std::span<const RoundingLossProblem> problems,
+                     int64_t group_width, std::span<double> result);
 bool factorize(const TensorAccess& access, Tensor& symmetric);
 bool solve(const TensorAccess& access, Tensor& symmetric, Tensor& rows);
 void round_compensated(const TensorAccess& access, const CompensationProblem& problem,
                        QuantizedWeight& result);
+void sweep_codes(const TensorAccess& access, const CodeSweepProblem& problem, QuantizedWeight& result);
 
 }  // namespace salient::cuda

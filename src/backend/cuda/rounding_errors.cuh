@@ -10,14 +10,16 @@
 
 namespace salient::cuda {
 
-/// The weights of one row that counts.
+/// The weights of one row that counts, as the candidate of this block rounds them.
 class ErrorRow {
  public:
   SALIENT_DEVICE ErrorRow(const RoundingErrorArguments& a, int64_t row)
       : weight_(a.weight + row * a.row_step * a.columns),
-        scales_(a.column_scales),
-        clip_(a.clip == nullptr ? nullptr : a.clip + row * a.row_step * a.groups),
-        errors_(a.errors + row * a.columns) {}
+        scales_(a.candidates[simt::block_y()].column_scales),
+        clip_(a.candidates[simt::block_y()].clip),
+        errors_(a.errors + (simt::block_y() * a.rows + row) * a.columns) {
+    if (clip_ != nullptr) clip_ += row * a.row_step * a.groups;
+  }
 
   SALIENT_DEVICE float bound(int group) const { return clip_ == nullptr ? INFINITY : clip_[group]; }
   SALIENT_DEVICE float weight(int column) const { return weight_[column]; }
@@ -36,6 +38,13 @@ class ErrorRow {
 
 SALIENT_DEVICE float on_grid(float value, const CodeGrid& grid, float bound, float top) {
   return value_of_code(nearest_code(clamped(value, -bound, bound), grid, top), grid);
+}
+
+SALIENT_DEVICE CodeGrid candidate_grid(const RoundingErrorArguments& a, const Extremes& extremes,
+                                       float bound) {
+  if (a.rule.fixed == 0) return grid_of(a.rule, extremes, bound);
+  const RoundingCandidate& candidate = a.candidates[simt::block_y()];
+  return {candidate.scale, candidate.zero};
 }
 
 SALIENT_DEVICE void errors_by_warp(const RoundingErrorArguments& a) {
@@ -57,7 +66,7 @@ SALIENT_DEVICE void errors_by_warp(const RoundingErrorArguments& a) {
     widen(extremes, simt::multiply_rounded(weight[i], scale[i]));
   }
   const float bound = row.bound(group);
-  const CodeGrid grid = grid_of(a.rule, extremes_of_warp(extremes), bound);
+  const CodeGrid grid = candidate_grid(a, extremes_of_warp(extremes), bound);
   const auto top = static_cast<float>(a.rule.top);
   SALIENT_UNROLL
   for (int i = 0; i < kValues; ++i) {
@@ -91,7 +100,7 @@ SALIENT_DEVICE void errors_by_block(const RoundingErrorArguments& a) {
     extremes = extremes_of_block(own, simt::shared_memory<float>());
   }
   const float bound = row.bound(0);
-  const CodeGrid grid = grid_of(a.rule, extremes, bound);
+  const CodeGrid grid = candidate_grid(a, extremes, bound);
   const auto top = static_cast<float>(a.rule.top);
   for (int column = simt::thread(); column < a.columns; column += kRoundingThreads) {
     const float weight = row.weight(column);

@@ -33,6 +33,7 @@ class TensorAccess {
     return static_cast<float*>(write_bytes(tensor));
   }
   const void* read_bytes(const Tensor& tensor) const { return tensor.device_read(memory_); }
+  void* update_bytes(Tensor& tensor) const { return tensor.device_update(memory_); }
   void* write_bytes(Tensor& tensor) const { return tensor.device_write(memory_); }
   const std::shared_ptr<CudaMemory>& memory() const { return memory_; }
   const DeviceProperties& properties() const { return memory_->device().properties(); }

@@ -55,10 +55,12 @@ class CudaRoundingErrors : public DeviceArrays {
     const int64_t rows = (shape.rows + shape.step - 1) / shape.step;
     auto* errors = room<float>(static_cast<size_t>(rows * shape.columns));
     const auto scales = problem.column_scales;
+    const cuda::RoundingCandidate candidates[] = {
+        cuda::rounding_candidate(problem.rule, scales.empty() ? nullptr : put(scales),
+                                 problem.clip.defined() ? put(problem.clip) : nullptr)};
     cuda::rounding_errors(device, {.rule = problem.rule,
                                    .weight = put(problem.weight),
-                                   .column_scales = scales.empty() ? nullptr : put(scales),
-                                   .clip = problem.clip.defined() ? put(problem.clip) : nullptr,
+                                   .candidates = candidates,
                                    .errors = errors,
                                    .rows = rows,
                                    .row_step = shape.step,
@@ -142,6 +144,39 @@ TEST_F(CudaRoundingErrors, ANumberThatIsNoneShows) {
   const auto errors =
       get(errors_on_device(shape, {.rule = rule, .weight = weight, .clip = {}, .gram = weight}), 128);
   for (size_t i = 0; i < errors.size(); ++i) EXPECT_EQ(std::isnan(errors[i]), i == 70) << i;
+}
+
+/// Each by its own scales, clips and grid.
+TEST_F(CudaRoundingErrors, OfSeveralCandidatesAreThoseOfEach) {
+  for (const RoundingCase& shape : kCases) {
+    const Tensor weight = random({shape.rows, shape.columns});
+    const Tensor clip = clip_of(shape);
+    std::vector<cuda::RoundingCandidate> candidates;
+    std::vector<float> expected;
+    const RoundingRule first = rule_of(shape, weight, {});
+    for (int i = 0; i < 5; ++i) {
+      const auto scales = i % 2 == 0 ? std::vector<float>() : positive(shape.columns);
+      const RoundingRule rule = rule_of(shape, weight, scales);
+      const RoundingLossProblem problem{.rule = rule,
+                                        .weight = weight,
+                                        .column_scales = scales,
+                                        .clip = i < 2 ? Tensor() : clip,
+                                        .gram = weight};
+      candidates.push_back(cuda::rounding_candidate(rule, scales.empty() ? nullptr : put(scales),
+                                                    problem.clip.defined() ? put(clip) : nullptr));
+      const auto own = right_errors(shape, problem);
+      expected.insert(expected.end(), own.begin(), own.end());
+    }
+    auto* errors = room<float>(expected.size());
+    cuda::rounding_errors(device, {.rule = first,
+                                   .weight = put(weight),
+                                   .candidates = candidates,
+                                   .errors = errors,
+                                   .rows = (shape.rows + shape.step - 1) / shape.step,
+                                   .row_step = shape.step,
+                                   .columns = shape.columns});
+    EXPECT_EQ(bits_of(get(errors, expected.size())), bits_of(expected)) << describe(first.scheme);
+  }
 }
 
 /// Errors and their forms together are what Backend::rounding_loss promises.

@@ -66,6 +66,7 @@ void SimulatedDevice::copy_in(void* to, const void* from, size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);
 }
 void SimulatedDevice::copy_out(void* to, const void* from, size_t bytes) {
+  ++waits_;
   if (bytes > 0) std::memcpy(to, from, bytes);
 }
 void SimulatedDevice::copy(void* to, const void* from, size_t bytes) {

@@ -1,3 +1,4 @@
+#include "backend/cuda/code_sweeps.cuh"
 #include "backend/cuda/column_rounding.cuh"
 #include "backend/cuda/elementwise.cuh"
 #include "backend/cuda/factor.cuh"
@@ -20,6 +21,7 @@ using namespace cuda;
 
 std::span<const SimulatedKernel> simulated_kernels() {
   static const SimulatedKernel kernels[] = {
+      SALIENT_CODE_SWEEP_KERNELS(SALIENT_SIMULATED)           //
       SALIENT_COLUMN_ROUNDING_KERNELS(SALIENT_SIMULATED)      //
       SALIENT_ELEMENTWISE_KERNELS(SALIENT_SIMULATED)          //
       SALIENT_FACTOR_KERNELS(SALIENT_SIMULATED)               //

@@ -65,7 +65,7 @@ class SimulatedDevice final : public cuda::Device {
   void copy(void* to, const void* from, size_t bytes) override;
   void fill_zero(void* to, size_t bytes) override;
   void launch(const cuda::Launch& launch) override;
-  void synchronize() override {}
+  void synchronize() override { ++waits_; }
   bool multiplies() const override { return multiplies_; }
   void multiply(const cuda::HalfProduct& product) override;
   std::unique_ptr<cuda::LaunchGraph> capture(std::span<const cuda::Launch> launches) override;
@@ -76,6 +76,8 @@ class SimulatedDevice final : public cuda::Device {
   /// Launches of each kernel so far.
   const std::map<std::string, int>& launches() const { return launches_; }
   int graph_runs() const { return graph_runs_; }
+  /// Times that the host waited for the device.
+  int waits() const { return waits_; }
   /// Bytes allocated now.
   size_t used_bytes() const { return used_bytes_; }
   /// Whether a guard of a released allocation was found overwritten.
@@ -91,6 +93,7 @@ class SimulatedDevice final : public cuda::Device {
   std::map<void*, size_t> sizes_;
   size_t used_bytes_ = 0;
   int graph_runs_ = 0;
+  int waits_ = 0;
   bool guards_held_ = true;
   bool multiplies_ = true;
   uint32_t seed_ = 0;
