@@ -73,6 +73,9 @@ class CudaBackend final : public Backend {
   std::string arithmetic() const override;
   int64_t rows_as_alone() const override { return kRowsAsAlone; }
   double measure_bandwidth() override;
+  std::optional<uint64_t> free_device_bytes() override {
+    return on_device([](Device& device) { return device.free_bytes(); });
+  }
   ActivationMode activations() const override {
     return half_ == HalfType::f16 ? ActivationMode::fp16 : ActivationMode::bf16;
   }
@@ -148,6 +151,7 @@ class CudaBackend final : public Backend {
   auto on_device(const Body& body) const {
     return access_.run(body);
   }
+  bool attend_if_there_is_room(const AttentionProblem& problem);
   bool attend_on_device(const AttentionProblem& problem);
 
   HalfType half_;
@@ -220,13 +224,11 @@ void CudaBackend::linear(const PreparedLinear& weight, const Tensor& x, Tensor& 
 }
 
 void CudaBackend::linears(std::span<const LinearOutput> outputs, const Tensor& x) {
+  for (const LinearOutput& output : outputs) check_linear(output.weight, x, output.y);
+  if (x.dim(0) == 0) return;
   const float* input = read(x);
   std::vector<float*> addresses;
-  for (const LinearOutput& output : outputs) {
-    check_linear(output.weight, x, output.y);
-    addresses.push_back(write(output.y));
-  }
-  if (x.dim(0) == 0) return;
+  for (const LinearOutput& output : outputs) addresses.push_back(write(output.y));
   on_device([&](Device&) {
     products_.set_input(input, static_cast<int>(x.dim(0)), static_cast<int>(x.dim(1)));
     for (size_t i = 0; i < outputs.size(); ++i)
@@ -320,9 +322,9 @@ void CudaBackend::gated_activation(Activation activation, const Tensor& gate, co
 
 void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) {
   check_gather(x, rows, y);
+  if (rows.empty()) return;
   const float* from = read(x);
   float* to = write(y);
-  if (rows.empty()) return;
   on_device([&](Device& device) {
     const DeviceBuffer places = sent(device, rows);
     cuda::gather_rows(
@@ -333,9 +335,9 @@ void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Te
 void CudaBackend::scatter_add(const Tensor& x, std::span<const int32_t> rows, std::span<const float> factors,
                               Tensor& y) {
   check_scatter(x, rows, factors, y);
+  if (rows.empty()) return;
   const float* from = read(x);
   float* to = update(y);
-  if (rows.empty()) return;
   on_device([&](Device& device) {
     const DeviceBuffer places = sent(device, rows);
     const DeviceBuffer weights = sent(device, factors);
@@ -392,7 +394,7 @@ void CudaBackend::attention(const AttentionProblem& problem) {
   check_attention(problem);
   const int64_t count = problem.query.dim(0);
   if (count == 1 || count > kRowsAsAlone) {
-    if (!attend_on_device(problem)) cpu_->attention(problem);
+    if (!attend_if_there_is_room(problem)) cpu_->attention(problem);
     return;
   }
   for (int64_t row = 0; row < count; ++row) {
@@ -412,6 +414,16 @@ void CudaBackend::attention(const AttentionProblem& problem) {
                .scale = problem.scale,
                .softcap = problem.softcap,
                .slopes = problem.slopes});
+  }
+}
+
+/// Keys and values of one sequence may be more than the device can hold at once, with all else gone.
+bool CudaBackend::attend_if_there_is_room(const AttentionProblem& problem) {
+  try {
+    return attend_on_device(problem);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::out_of_memory || problem.cache == nullptr) throw;
+    return false;
   }
 }
 
