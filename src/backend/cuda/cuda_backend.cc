@@ -52,6 +52,18 @@ bool fits_f16(const Tensor& dense) {
                              [](float value) { return std::abs(value) <= simt::F16::kLargest; });
 }
 
+/// What `body` returns; false where its tensors are more than the device can hold at once, with all else
+/// gone.
+template <typename Body>
+bool done_where_there_is_room(const Body& body) {
+  try {
+    return body();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::out_of_memory) throw;
+    return false;
+  }
+}
+
 class CudaBackend final : public Backend {
  public:
   CudaBackend(std::unique_ptr<Device> device, const CudaBackendOptions& options)
@@ -74,7 +86,7 @@ class CudaBackend final : public Backend {
   int64_t rows_as_alone() const override { return kRowsAsAlone; }
   double measure_bandwidth() override;
   std::optional<uint64_t> free_device_bytes() override {
-    return on_device([](Device& device) { return device.free_bytes(); });
+    return access_.run([](Device& device) { return device.free_bytes(); });
   }
   ActivationMode activations() const override {
     return half_ == HalfType::f16 ? ActivationMode::fp16 : ActivationMode::bf16;
@@ -151,7 +163,7 @@ class CudaBackend final : public Backend {
   auto on_device(const Body& body) const {
     return access_.run(body);
   }
-  bool attend_if_there_is_room(const AttentionProblem& problem);
+  void embed_on_device(const Tensor& table, std::span<const int32_t> tokens, Tensor& y);
   bool attend_on_device(const AttentionProblem& problem);
 
   HalfType half_;
@@ -236,8 +248,17 @@ void CudaBackend::linears(std::span<const LinearOutput> outputs, const Tensor& x
   });
 }
 
+/// The table may be more than the device has room for.
 void CudaBackend::embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) {
   check_embed(table, tokens, y);
+  const auto done = [&] {
+    embed_on_device(table, tokens, y);
+    return true;
+  };
+  if (!done_where_there_is_room(done)) cpu_->embed(table, tokens, y);
+}
+
+void CudaBackend::embed_on_device(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) {
   const void* rows = access_.read_bytes(table);
   float* to = write(y);
   on_device([&](Device& device) {
@@ -394,7 +415,7 @@ void CudaBackend::attention(const AttentionProblem& problem) {
   check_attention(problem);
   const int64_t count = problem.query.dim(0);
   if (count == 1 || count > kRowsAsAlone) {
-    if (!attend_if_there_is_room(problem)) cpu_->attention(problem);
+    if (!done_where_there_is_room([&] { return attend_on_device(problem); })) cpu_->attention(problem);
     return;
   }
   for (int64_t row = 0; row < count; ++row) {
@@ -414,16 +435,6 @@ void CudaBackend::attention(const AttentionProblem& problem) {
                .scale = problem.scale,
                .softcap = problem.softcap,
                .slopes = problem.slopes});
-  }
-}
-
-/// Keys and values of one sequence may be more than the device can hold at once, with all else gone.
-bool CudaBackend::attend_if_there_is_room(const AttentionProblem& problem) {
-  try {
-    return attend_on_device(problem);
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::out_of_memory || problem.cache == nullptr) throw;
-    return false;
   }
 }
 

@@ -273,7 +273,7 @@ class DriverDevice final : public Device {
   /// Does what the driver or the library may need memory for, a second time where that was kept in the pool.
   /// Neither has queued anything when it fails for want of memory.
   template <typename Body>
-  auto with_room(const Body& body) const {
+  auto with_room(const Body& body) const -> decltype(body()) {
     try {
       return body();
     } catch (const Error& error) {

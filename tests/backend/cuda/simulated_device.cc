@@ -67,6 +67,7 @@ void SimulatedDevice::copy_in(void* to, const void* from, size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);
 }
 void SimulatedDevice::copy_out(void* to, const void* from, size_t bytes) {
+  ++downloads_;
   if (bytes > 0) std::memcpy(to, from, bytes);
 }
 void SimulatedDevice::copy(void* to, const void* from, size_t bytes) {

@@ -79,6 +79,8 @@ class SimulatedDevice final : public cuda::Device {
   /// Launches of each kernel so far.
   const std::map<std::string, int>& launches() const { return launches_; }
   int graph_runs() const { return graph_runs_; }
+  /// Copies to the host so far.
+  int downloads() const { return downloads_; }
   /// Bytes allocated now.
   size_t used_bytes() const { return used_bytes_; }
   /// At once, so far.
@@ -97,6 +99,7 @@ class SimulatedDevice final : public cuda::Device {
   size_t used_bytes_ = 0;
   size_t most_used_bytes_ = 0;
   int graph_runs_ = 0;
+  int downloads_ = 0;
   bool guards_held_ = true;
   bool multiplies_ = true;
   uint32_t seed_ = 0;

@@ -83,7 +83,7 @@ TEST_F(SmallDeviceDecoder, ASequenceLargerThanTheDeviceIsAttendedToOnTheHost) {
   KvCache expected = large_->make_cache();
   small_->forward(tokens(0, 300), cache, {});
   large_->forward(tokens(0, 300), expected, {});
-  shrink(2 * cache.block_bytes());
+  shrink(cache.block_bytes());
   for (size_t i = 300; i < 304; ++i) {
     const Tensor logits = small_->forward(tokens(i, 1), cache, {});
     const Tensor wanted = large_->forward(tokens(i, 1), expected, {});
@@ -130,7 +130,9 @@ class SmallDeviceQuantizer : public testing::TestWithParam<HiddenStates> {
                         .windows = windows_,
                         .place = place,
                         .rows_per_batch = 40});
-    return quantize_layer(job, {}, weights_->layer(0), stream);
+    AwqModifier settings;
+    settings.n_grid = 2;
+    return quantize_layer(job, settings, weights_->layer(0), stream);
   }
 
   TemporaryDirectory scratch_;
@@ -138,7 +140,7 @@ class SmallDeviceQuantizer : public testing::TestWithParam<HiddenStates> {
   std::unique_ptr<ModelWeights> weights_;
   PerLinear<LinearRounding> linears_;
   std::vector<ResolvedMapping> mappings_;
-  std::vector<std::vector<int32_t>> windows_ = random_windows(12, 20, 96);
+  std::vector<std::vector<int32_t>> windows_ = random_windows(6, 20, 96);
 };
 
 TEST_P(SmallDeviceQuantizer, GivesTheSameBytes) {
@@ -147,7 +149,7 @@ TEST_P(SmallDeviceQuantizer, GivesTheSameBytes) {
   const QuantizedLayer expected = quantize(large);
   small.device->set_total_bytes(large.device->most_used_bytes() / 10 * 7);
   const QuantizedLayer found = quantize(small);
-  EXPECT_EQ(small.device->used_bytes(), 0u);
+  EXPECT_GT(small.device->downloads(), large.device->downloads());
   for (const auto& [id, linear] : found.weights.linears) {
     const QuantizedWeight& mine = *linear.quantized;
     const QuantizedWeight& other = *expected.weights[id].quantized;
