@@ -185,6 +185,9 @@ class Backend {
   virtual bool favors_many_rows() const = 0;
   /// Bytes a second that it reads from its memory, measured now, in about a second.
   virtual double measure_bandwidth() = 0;
+  /// Bytes that are free for it in a memory of its own, to which tensors have to come; nothing where that is
+  /// the host's.
+  virtual std::optional<uint64_t> free_device_bytes() { return std::nullopt; }
   /// What its results depend on: "cpu: avx512 (vnni, amx), bf16". The number of threads is no part of it.
   virtual std::string arithmetic() const = 0;
   virtual ActivationMode activations() const = 0;

@@ -24,6 +24,9 @@ class MappedFile {
 
   /// Tells the kernel that a range is not needed soon, so that it stops counting as resident.
   void release(size_t offset, size_t length) const;
+  /// Tells it that a range will be needed: it is read while the caller goes on, as far as the kernel likes.
+  /// The pages count as resident when they are touched.
+  void read_ahead(size_t offset, size_t length) const;
 
  private:
   std::string path_;

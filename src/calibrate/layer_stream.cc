@@ -26,10 +26,10 @@ std::vector<uint8_t> joined_masks(const LayerStream::Options& options) {
   return joined;
 }
 
-int64_t count_tokens(std::span<const std::vector<int32_t>> windows) {
-  int64_t count = 0;
-  for (const auto& window : windows) count += static_cast<int64_t>(window.size());
-  return count;
+std::vector<int64_t> ends_of(std::span<const SequenceBatch> batches) {
+  std::vector<int64_t> ends;
+  for (const SequenceBatch& batch : batches) ends.push_back(batch.begin + batch.rows);
+  return ends;
 }
 
 }  // namespace
@@ -40,10 +40,10 @@ LayerStream::LayerStream(const Options& options)
       cancelled_(options.cancelled),
       batches_(make_batches(spec_, options.windows, options.rows_per_batch)),
       mask_(joined_masks(options)),
-      hidden_(options.place, count_tokens(options.windows), spec_.hidden_size) {
+      hidden_(options.place, ends_of(batches_), spec_.hidden_size) {
   embed(options.weights, options.windows);
   if (options.with_original) {
-    original_ = HiddenStore(options.place, hidden_.rows(), spec_.hidden_size);
+    original_ = HiddenStore(options.place, ends_of(batches_), spec_.hidden_size);
     for (const SequenceBatch& batch : batches_)
       original_.write(batch.begin, hidden_.read(batch.begin, batch.begin + batch.rows));
   }

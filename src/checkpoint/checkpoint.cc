@@ -189,6 +189,8 @@ Tensor Checkpoint::tensor(const std::string& name) const { return file_of(name).
 
 void Checkpoint::release(const std::string& name) const { file_of(name).release(name); }
 
+void Checkpoint::read_ahead(const std::string& name) const { file_of(name).read_ahead(name); }
+
 size_t Checkpoint::byte_size() const {
   size_t bytes = 0;
   for (const auto& [name, file] : file_of_) {

@@ -35,6 +35,8 @@ class Checkpoint {
   const SafetensorsEntry& entry(const std::string& name) const { return file_of(name).entry(name); }
   /// Lets the pages of a tensor go. Errors: not_found.
   void release(const std::string& name) const;
+  /// Has them read, see MappedFile. Errors: not_found.
+  void read_ahead(const std::string& name) const;
   /// Sum of the bytes of all tensors.
   size_t byte_size() const;
 

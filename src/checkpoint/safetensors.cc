@@ -40,4 +40,9 @@ void SafetensorsFile::release(const std::string& name) const {
   file_->release(found.begin, found.end - found.begin);
 }
 
+void SafetensorsFile::read_ahead(const std::string& name) const {
+  const auto& found = entry(name);
+  file_->read_ahead(found.begin, found.end - found.begin);
+}
+
 }  // namespace salient

@@ -30,6 +30,8 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
   /// Lets the pages of a tensor go (they come back from disk when touched again). Errors: not_found.
   void release(const std::string& name) const;
+  /// Has them read, see MappedFile. Errors: not_found.
+  void read_ahead(const std::string& name) const;
 
  private:
   std::shared_ptr<const MappedFile> file_;

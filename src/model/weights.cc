@@ -364,6 +364,12 @@ void ModelWeights::release_layer(int64_t index) const {
   }
 }
 
+void ModelWeights::read_ahead_layer(int64_t index) const {
+  for (const LinearSlot& slot : spec_.linears(index)) {
+    for (const std::string& name : tensor_names(slot)) checkpoint_->read_ahead(name);
+  }
+}
+
 void ModelWeights::release_embedding() const {
   const std::string head = spec_.head_name + ".weight";
   checkpoint_->release(checkpoint_->contains(spec_.embedding_name) ? spec_.embedding_name : head);

@@ -74,6 +74,8 @@ class ModelWeights {
   DType storage_type(const LinearSlot& slot) const;
   /// Lets the pages of a layer's tensors go.
   void release_layer(int64_t index) const;
+  /// Has the tensors of a layer's linears read while the caller goes on. Any thread may call it at any time.
+  void read_ahead_layer(int64_t index) const;
   /// Likewise of the embedding and the learned positions.
   void release_embedding() const;
   /// [vocab, hidden]; the head's tensor when the file holds only that one of a tied pair.

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <map>
 #include <set>
+#include <thread>
 
 #include "awq/apply.h"
 #include "awq/awq.h"
@@ -255,6 +256,7 @@ class OneshotRun {
     throw_if_cancelled(options_.cancelled);
     const auto layer_start = Clock::now();
     const LayerJob job = job_of(layer);
+    read_ahead(layer + 1);
     const LayerWeights original = job_.weights.layer(layer);
     QuantizedLayer result =
         stream ? quantize_layer(job, *options_.recipe.awq, original, *stream) : round_layer(job, original);
@@ -266,6 +268,17 @@ class OneshotRun {
     report_.layers.push_back(std::move(result.report));
     tell_progress();
     return std::move(result.weights);
+  }
+
+  /// The disk is at work on the next layer while this one is: advice, whose failure costs time only.
+  void read_ahead(int64_t layer) {
+    if (layer == job_.weights.spec().layers) return;
+    reader_ = std::jthread([&weights = job_.weights, layer] {
+      try {
+        weights.read_ahead_layer(layer);
+      } catch (const std::exception&) {
+      }
+    });
   }
 
   void warn_of(const LayerReport& layer) {
@@ -421,6 +434,7 @@ class OneshotRun {
   OneshotReport report_;
   uint64_t peak_before_ = peak_resident_bytes();
   Clock::time_point own_start_;  // of the first layer that this run works on
+  std::jthread reader_;
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "base/cancellation.h"
 #include "base/error.h"
 #include "quant/packing.h"
+#include "recipe/device_plan.h"
 #include "recipe/effort.h"
 #include "recipe/memory_plan.h"
 #include "recipe/recipe_fields.h"
@@ -288,6 +289,7 @@ OneshotPlan make_plan(const Job& job) {
   plan.bytes_before = job.weights.checkpoint().byte_size();
   plan.bytes_after = bytes_after(job);
   plan.memory = plan_memory(job);
+  check_device_memory(job, plan.memory);
   return plan;
 }
 

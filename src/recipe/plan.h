@@ -45,7 +45,7 @@ std::optional<DType> storage_type(const Job& job);
 std::vector<PlannedMapping> plan_mappings(std::span<const ResolvedMapping> mappings, const DecoderSpec& spec,
                                           int64_t layer);
 
-/// What the job would do and take. Errors: out_of_memory, see plan_memory.
+/// What the job would do and take. Errors: out_of_memory, see plan_memory and check_device_memory.
 OneshotPlan make_plan(const Job& job);
 
 }  // namespace salient

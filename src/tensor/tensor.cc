@@ -84,6 +84,10 @@ void Tensor::take_bytes(const Tensor& from) {
     std::memcpy(mutable_bytes(), from.bytes(), bytes);
     return;
   }
+  struct LetGo {
+    DeviceMemory& device;
+    ~LetGo() { device.let_go(); }
+  } const behind{*device};
   void* to = device_write(device);
   if (from.memory_->is_current_on(device)) return device->copy(to, from.device_read(device), bytes);
   device->upload(to, from.bytes(), bytes);

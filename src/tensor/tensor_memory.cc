@@ -26,7 +26,10 @@ TensorMemory::TensorMemory(std::byte* host, size_t bytes, std::shared_ptr<const 
     : host_(host), bytes_(bytes), owner_(std::move(owner)), state_(state) {}
 
 TensorMemory::~TensorMemory() {
-  if (address_ != nullptr) device_->release(address_);
+  {
+    const std::lock_guard lock(mutex_);  // the device may be taking the copy away
+    if (address_ != nullptr) device_->release(address_);
+  }
   if (own_) std::free(host_);
 }
 
@@ -47,23 +50,22 @@ void TensorMemory::claim() {
   set(State::host);
 }
 
-/// A copy on this device, current or not.
+/// A copy on this device, current or not, and held.
 void TensorMemory::attach(const std::shared_ptr<DeviceMemory>& device) {
-  if (device_ == device) return;
-  void* address = device->allocate(bytes_);
-  if (device_ != nullptr) {
-    bring_to_host();
-    if (state() == State::both) set(State::host);
-    device_->release(address_);
+  if (device_ != device || address_ == nullptr) {
+    void* address = device->allocate(bytes_);
+    if (address_ != nullptr) {
+      bring_to_host();
+      if (state() == State::both) set(State::host);
+      device_->release(address_);
+    }
+    device_ = device;
+    address_ = address;
   }
-  device_ = device;
-  address_ = address;
+  device_->hold(address_, *this);
 }
 
-const void* TensorMemory::read_on(const std::shared_ptr<DeviceMemory>& device) {
-  if (bytes_ == 0) return nullptr;
-  if (is_current_on(device)) return address_;
-  const std::lock_guard lock(mutex_);
+void* TensorMemory::bring(const std::shared_ptr<DeviceMemory>& device) {
   attach(device);
   if (state() == State::host) {
     device_->upload(address_, host_, bytes_);
@@ -72,19 +74,35 @@ const void* TensorMemory::read_on(const std::shared_ptr<DeviceMemory>& device) {
   return address_;
 }
 
+const void* TensorMemory::read_on(const std::shared_ptr<DeviceMemory>& device) {
+  if (bytes_ == 0) return nullptr;
+  const std::lock_guard lock(mutex_);
+  return bring(device);
+}
+
 void* TensorMemory::update_on(const std::shared_ptr<DeviceMemory>& device) {
   if (bytes_ == 0) return nullptr;
-  read_on(device);
-  return overwrite_on(device);
+  const std::lock_guard lock(mutex_);
+  void* address = bring(device);
+  set(State::device);
+  return address;
 }
 
 void* TensorMemory::overwrite_on(const std::shared_ptr<DeviceMemory>& device) {
   if (bytes_ == 0) return nullptr;
-  if (state() == State::device && device_ == device) return address_;
   const std::lock_guard lock(mutex_);
   attach(device);
   set(State::device);
   return address_;
+}
+
+bool TensorMemory::give_up(const Download& download) {
+  const std::unique_lock lock(mutex_, std::try_to_lock);
+  if (!lock.owns_lock()) return false;
+  if (state() == State::device) download(host_, address_, bytes_);
+  if (state() != State::fresh) set(State::host);
+  address_ = nullptr;
+  return true;
 }
 
 }  // namespace salient

@@ -2,10 +2,13 @@
 
 #include <atomic>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <mutex>
 
 namespace salient {
+
+class TensorMemory;
 
 /// Memory of a device in which tensors keep copies of their bytes. Any thread may call it at any time.
 /// Addresses are the device's and mean nothing to the host. Errors: out_of_memory; internal where a copy
@@ -13,7 +16,8 @@ namespace salient {
 class DeviceMemory {
  public:
   virtual ~DeviceMemory() = default;
-  /// Uninitialised, for more than no bytes.
+  /// Uninitialised, for more than no bytes. Where there is no room, copies that nobody holds may have to give
+  /// theirs up.
   virtual void* allocate(size_t bytes) = 0;
   /// What was queued before may still use it.
   virtual void release(void* address) noexcept = 0;
@@ -23,13 +27,20 @@ class DeviceMemory {
   virtual void download(std::byte* to, const void* from, size_t bytes) = 0;
   /// On the device, in the order of its work.
   virtual void copy(void* to, const void* from, size_t bytes) = 0;
+
+  /// The copy that `owner` has at `address` stays there until this thread lets go. Released or not held, it
+  /// is for the device to take away (TensorMemory::give_up) if the device does such things.
+  virtual void hold(void* /*address*/, TensorMemory& /*owner*/) {}
+  /// What this thread holds, when work with the addresses has been queued or will not be.
+  virtual void let_go() noexcept {}
 };
 
 /// The memory of a tensor, of all its slices and shapes: bytes of the host and, once a back end has asked for
 /// it, a copy on a device. It knows which of the two is current and copies when the other is read; memory
 /// that nobody has written is never copied. Many threads may read at once, on the host and on a device. Who
 /// writes is alone, but for threads that write different parts where no copy is due. One device serves it at
-/// a time: another one takes over when it asks, while nobody else does.
+/// a time: another one takes over when it asks, while nobody else does. The device holds addresses that it
+/// has given for the thread that asked, and may take the copy away afterwards.
 class TensorMemory {
  public:
   /// Whose bytes are current. Fresh ones nobody has written.
@@ -56,12 +67,18 @@ class TensorMemory {
     if (state() != State::host) claim();
   }
 
-  /// The device's address of the first byte, current; null for no bytes.
+  /// The device's address of the first byte, current and held for this thread; null for no bytes.
   const void* read_on(const std::shared_ptr<DeviceMemory>& device);
   /// The same for memory of which a part is written, whereupon the host's bytes are stale.
   void* update_on(const std::shared_ptr<DeviceMemory>& device);
   /// The same where all is written: what stands there need not be current.
   void* overwrite_on(const std::shared_ptr<DeviceMemory>& device);
+
+  using Download = std::function<void(std::byte* to, const void* from, size_t bytes)>;
+  /// For the device that has the copy and needs the room: the host's bytes become current, by `download`
+  /// where they were stale, and the address is the device's to release. False while another thread is about
+  /// to use the memory. Errors: those of `download`, whereupon all is as it was.
+  bool give_up(const Download& download);
 
   bool is_current_on(const std::shared_ptr<DeviceMemory>& device) const {
     const State now = state();
@@ -76,6 +93,7 @@ class TensorMemory {
   void claim();
   void bring_to_host();
   void attach(const std::shared_ptr<DeviceMemory>& device);
+  void* bring(const std::shared_ptr<DeviceMemory>& device);
 
   std::byte* host_;
   size_t bytes_;
@@ -84,7 +102,7 @@ class TensorMemory {
   std::atomic<State> state_;
   std::mutex mutex_;                      // for changes of what stands below, and of the state
   std::shared_ptr<DeviceMemory> device_;  // null before the first copy
-  void* address_ = nullptr;               // of the copy
+  void* address_ = nullptr;               // of the copy, null where it was given up
 };
 
 }  // namespace salient

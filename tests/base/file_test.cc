@@ -3,9 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <fstream>
+#include <thread>
 
 #include "base/error.h"
 #include "support/error_matcher.h"
@@ -110,6 +115,34 @@ TEST(MappedFile, SaysWhatIsWrong) {
     EXPECT_NE(std::string(error.what()).find("absent: cannot open: No such file"), std::string::npos);
   }
   EXPECT_THROW(MappedFile(scratch.path().string()), Error);
+}
+
+/// How many pages of a mapping are in memory.
+size_t resident_pages(const MappedFile& file) {
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  std::vector<unsigned char> pages((file.bytes().size() + page - 1) / page);
+  auto* data = const_cast<std::byte*>(file.bytes().data());
+  EXPECT_EQ(::mincore(data, file.bytes().size(), pages.data()), 0);
+  return static_cast<size_t>(std::ranges::count_if(pages, [](unsigned char p) { return (p & 1) != 0; }));
+}
+
+TEST(MappedFile, ReadsAheadWhatWillBeNeeded) {
+  const TemporaryDirectory scratch;
+  const std::string path = (scratch.path() / "file").string();
+  write_file_atomically(path, std::string(size_t{1} << 20, 'x'));
+  const int descriptor = ::open(path.c_str(), O_RDONLY);
+  ::fsync(descriptor);
+  ::posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED);
+  ::close(descriptor);
+  const MappedFile file(path);
+  file.read_ahead(size_t{1} << 20, 100);  // beyond the end
+  if (resident_pages(file) > 0) GTEST_SKIP() << "a file system that keeps its files in memory";
+  const size_t half = size_t{1} << 19;
+  file.read_ahead(half - 100, half + 100);
+  const size_t wanted = half / static_cast<size_t>(::sysconf(_SC_PAGESIZE)) + 1;
+  for (int i = 0; i < 1000 && resident_pages(file) < wanted; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_GE(resident_pages(file), wanted);
 }
 
 TEST(MappedFile, AnEmptyFileHasNoBytes) {

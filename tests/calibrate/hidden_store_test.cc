@@ -80,6 +80,41 @@ TEST_P(HiddenStoreTest, GathersAnyRows) {
   EXPECT_EQ(store_.gather({}).dim(0), 0);
 }
 
+TEST_P(HiddenStoreTest, ChunksAreOneStore) {
+  const HiddenPlace place{.storage = GetParam(), .directories = {scratch_.path().string()}};
+  HiddenStore store(place, {6, 7, 15, 20}, 48);
+  const Tensor all = random_tensor({20, 48}, 1);
+  store.write(0, all.slice(0, 10));
+  store.write(10, all.slice(10, 20));
+  EXPECT_EQ(store.rows(), 20);
+  EXPECT_TRUE(same(store.read(0, 20), kept(all)));
+  for (const auto& [begin, end] : {std::pair{0, 6}, {6, 7}, {5, 8}, {7, 15}, {14, 20}, {3, 3}}) {
+    Tensor rows = store.borrow(begin, end);
+    EXPECT_TRUE(same(rows, kept(all.slice(begin, end)))) << begin;
+    store.write(begin, rows);
+    EXPECT_TRUE(same(store.read(0, 20), kept(all))) << begin;
+  }
+  Tensor across = store.borrow(5, 8);
+  for (float& value : across.mutable_values<float>()) value = 0.5f;
+  store.write(5, across);
+  EXPECT_THAT(store.read(5, 8).values<float>(), Each(0.5f));
+  EXPECT_TRUE(same(store.read(8, 20), kept(all.slice(8, 20))));
+  EXPECT_THAT(store.gather(std::vector<int32_t>{5, 6, 7}).values<float>(), Each(0.5f));
+}
+
+TEST_P(HiddenStoreTest, ADeviceGetsTheChunkThatItAsksFor) {
+  const auto device = std::make_shared<CountingDevice>();
+  HiddenStore store({.storage = GetParam(), .directories = {scratch_.path().string()}}, {10, 20}, 48);
+  store.write(0, random_tensor({20, 48}, 1));
+  for (const int64_t begin : {0, 10}) {
+    Tensor rows = store.borrow(begin, begin + 10);
+    std::fill_n(static_cast<float*>(rows.device_write(device)), rows.element_count(), 0.5f);
+    EXPECT_EQ(device->counts().uploads, 0) << "all of the chunk was to be overwritten";
+    store.write(begin, rows);
+  }
+  EXPECT_THAT(store.read(0, 20).values<float>(), Each(0.5f));
+}
+
 TEST_P(HiddenStoreTest, RowsBeyondTheLastAreRefused) {
   EXPECT_THAT(
       [&] {

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <barrier>
+#include <cstring>
 #include <numeric>
 #include <optional>
 #include <thread>
@@ -209,6 +210,59 @@ TEST_F(TensorMemoryTest, AnotherDeviceTakesOver) {
   EXPECT_EQ(first->allocations(), 0u);
   EXPECT_EQ(counts(), (Counts{.uploads = 2}));
   EXPECT_THAT(sum.values<float>(), ElementsAre(1, 3, 5));
+}
+
+/// The device takes copies away as it would for want of room.
+class TakenAway : public TensorMemoryTest {
+ protected:
+  void take(void* address) {
+    EXPECT_TRUE(memory.give_up([&](std::byte* to, const void* from, size_t bytes) {
+      EXPECT_EQ(from, address);
+      device->download(to, from, bytes);
+    }));
+    device->release(address);
+  }
+  TensorMemory::State state() const { return memory.state(); }
+
+  TensorMemory memory{4};
+};
+
+TEST_F(TakenAway, TheHostsBytesAreCurrentBehindIt) {
+  using State = TensorMemory::State;
+  take(const_cast<void*>(memory.read_on(device)));
+  EXPECT_EQ(state(), State::fresh);
+  EXPECT_EQ(counts(), kNone);
+  void* address = memory.overwrite_on(device);
+  std::memset(address, 7, 4);
+  take(address);
+  EXPECT_EQ(state(), State::host);
+  EXPECT_EQ(counts(), kOneDownload);
+  EXPECT_EQ(memory.host()[3], std::byte{7});
+  take(const_cast<void*>(memory.read_on(device)));
+  EXPECT_EQ(counts(), kOneUpload) << "the host had them still";
+  address = memory.update_on(device);
+  EXPECT_EQ(static_cast<std::byte*>(address)[3], std::byte{7});
+  memory.write_on_host();
+  take(address);
+  EXPECT_EQ(counts(), (Counts{.uploads = 1, .downloads = 1}));
+  EXPECT_EQ(state(), State::host);
+  EXPECT_EQ(counting->allocations(), 0u);
+}
+
+TEST_F(TakenAway, WhereTheBytesCannotComeToTheHostTheyStay) {
+  std::memset(memory.overwrite_on(device), 7, 4);
+  EXPECT_THROW(memory.give_up([](std::byte*, const void*, size_t) { throw 1; }), int);
+  EXPECT_EQ(state(), TensorMemory::State::device);
+  memory.read_on_host();
+  EXPECT_EQ(memory.host()[0], std::byte{7});
+}
+
+TEST_F(TakenAway, NotWhileAnotherThreadIsAtWorkOnIt) {
+  std::memset(memory.overwrite_on(device), 7, 4);
+  EXPECT_TRUE(memory.give_up([&](std::byte*, const void* from, size_t) {
+    std::jthread([&] { EXPECT_FALSE(memory.give_up([](std::byte*, const void*, size_t) { FAIL(); })); });
+    device->release(const_cast<void*>(from));
+  }));
 }
 
 TEST_F(TensorMemoryTest, NothingNeedsNoMemory) {

@@ -17,6 +17,7 @@ using Layout = struct LayoutTag*;
 using Preference = struct PreferenceTag*;
 
 inline constexpr Status kSuccess = 0;
+inline constexpr Status kAllocationFailed = 3;
 inline constexpr int kComputeF32 = 68;
 inline constexpr int kTypeF32 = 0;
 inline constexpr int kTypeF16 = 2;

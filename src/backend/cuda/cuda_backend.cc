@@ -53,6 +53,18 @@ bool fits_f16(const Tensor& dense) {
                              [](float value) { return std::abs(value) <= simt::F16::kLargest; });
 }
 
+/// What `body` returns; false where its tensors are more than the device can hold at once, with all else
+/// gone.
+template <typename Body>
+bool done_where_there_is_room(const Body& body) {
+  try {
+    return body();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::out_of_memory) throw;
+    return false;
+  }
+}
+
 class CudaBackend final : public Backend {
  public:
   CudaBackend(std::unique_ptr<Device> device, const CudaBackendOptions& options)
@@ -75,6 +87,9 @@ class CudaBackend final : public Backend {
   int64_t rows_as_alone() const override { return kRowsAsAlone; }
   bool favors_many_rows() const override { return true; }
   double measure_bandwidth() override;
+  std::optional<uint64_t> free_device_bytes() override {
+    return access_.run([](Device& device) { return device.free_bytes(); });
+  }
   ActivationMode activations() const override {
     return half_ == HalfType::f16 ? ActivationMode::fp16 : ActivationMode::bf16;
   }
@@ -162,6 +177,7 @@ class CudaBackend final : public Backend {
   auto on_device(const Body& body) const {
     return access_.run(body);
   }
+  void embed_on_device(const Tensor& table, std::span<const int32_t> tokens, Tensor& y);
   bool attend_on_device(const AttentionProblem& problem);
 
   HalfType half_;
@@ -234,13 +250,11 @@ void CudaBackend::linear(const PreparedLinear& weight, const Tensor& x, Tensor& 
 }
 
 void CudaBackend::linears(std::span<const LinearOutput> outputs, const Tensor& x) {
+  for (const LinearOutput& output : outputs) check_linear(output.weight, x, output.y);
+  if (x.dim(0) == 0) return;
   const float* input = read(x);
   std::vector<float*> addresses;
-  for (const LinearOutput& output : outputs) {
-    check_linear(output.weight, x, output.y);
-    addresses.push_back(write(output.y));
-  }
-  if (x.dim(0) == 0) return;
+  for (const LinearOutput& output : outputs) addresses.push_back(write(output.y));
   on_device([&](Device&) {
     products_.set_input(input, static_cast<int>(x.dim(0)), static_cast<int>(x.dim(1)));
     for (size_t i = 0; i < outputs.size(); ++i)
@@ -248,8 +262,17 @@ void CudaBackend::linears(std::span<const LinearOutput> outputs, const Tensor& x
   });
 }
 
+/// The table may be more than the device has room for.
 void CudaBackend::embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) {
   check_embed(table, tokens, y);
+  const auto done = [&] {
+    embed_on_device(table, tokens, y);
+    return true;
+  };
+  if (!done_where_there_is_room(done)) cpu_->embed(table, tokens, y);
+}
+
+void CudaBackend::embed_on_device(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) {
   const void* rows = access_.read_bytes(table);
   float* to = write(y);
   on_device([&](Device& device) {
@@ -334,9 +357,9 @@ void CudaBackend::gated_activation(Activation activation, const Tensor& gate, co
 
 void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) {
   check_gather(x, rows, y);
+  if (rows.empty()) return;
   const float* from = read(x);
   float* to = write(y);
-  if (rows.empty()) return;
   on_device([&](Device& device) {
     const DeviceBuffer places = sent(device, rows);
     cuda::gather_rows(
@@ -347,9 +370,9 @@ void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Te
 void CudaBackend::scatter_add(const Tensor& x, std::span<const int32_t> rows, std::span<const float> factors,
                               Tensor& y) {
   check_scatter(x, rows, factors, y);
+  if (rows.empty()) return;
   const float* from = read(x);
   float* to = update(y);
-  if (rows.empty()) return;
   on_device([&](Device& device) {
     const DeviceBuffer places = sent(device, rows);
     const DeviceBuffer weights = sent(device, factors);
@@ -412,7 +435,7 @@ void CudaBackend::attention(const AttentionProblem& problem) {
   check_attention(problem);
   const int64_t count = problem.query.dim(0);
   if (count == 1 || count > kRowsAsAlone) {
-    if (!attend_on_device(problem)) cpu_->attention(problem);
+    if (!done_where_there_is_room([&] { return attend_on_device(problem); })) cpu_->attention(problem);
     return;
   }
   for (int64_t row = 0; row < count; ++row) {

@@ -5,29 +5,44 @@
 #include <span>
 #include <vector>
 
-#include "backend/cuda/device.h"
-#include "tensor/tensor_memory.h"
+#include "backend/cuda/spilling_device.h"
 
 namespace salient::cuda {
 
 /// A device as tensors know it. The device belongs to one thread at a time: `mutex` is held for each of its
-/// calls, here and by whoever launches.
+/// calls, here and by whoever launches. Where its memory ends, copies that no thread holds make room.
 class CudaMemory final : public DeviceMemory {
  public:
-  explicit CudaMemory(std::unique_ptr<Device> device) : device_(std::move(device)) {}
+  explicit CudaMemory(std::unique_ptr<Device> device)
+      : owned_(std::move(device)), device_(*owned_, copies_) {}
 
   void* allocate(size_t bytes) override;
   void release(void* address) noexcept override;
   void upload(void* to, const std::byte* from, size_t bytes) override;
   void download(std::byte* to, const void* from, size_t bytes) override;
   void copy(void* to, const void* from, size_t bytes) override;
+  void hold(void* address, TensorMemory& owner) override;
+  void let_go() noexcept override;
 
   std::mutex& mutex() { return mutex_; }
-  Device& device() { return *device_; }
+  Device& device() { return device_; }
+
+  /// body(device) while no other thread uses it; behind it this thread lets go.
+  template <typename Body>
+  auto run(const Body& body) {
+    const std::lock_guard lock(mutex_);
+    struct LetGo {
+      DeviceCopies& copies;
+      ~LetGo() { copies.let_go(); }
+    } const behind{copies_};
+    return body(device());
+  }
 
  private:
   std::mutex mutex_;
-  std::unique_ptr<Device> device_;
+  DeviceCopies copies_;
+  std::unique_ptr<Device> owned_;
+  SpillingDevice device_;
 };
 
 }  // namespace salient::cuda

@@ -125,10 +125,24 @@ class DeviceStream {
   driver::Stream stream_ = nullptr;
 };
 
+size_t free_for_driver(const Driver& driver) {
+  size_t free = 0;
+  size_t total = 0;
+  driver.call(driver.memory_info, &free, &total);
+  return free;
+}
+
+/// Some of the memory is left to the driver, which needs it for modules and graphs, and to the library of
+/// products.
 class DriverMemory final : public MemorySource {
  public:
-  explicit DriverMemory(const Driver& driver) : driver_(driver) {}
+  DriverMemory(const Driver& driver, size_t total_bytes)
+      : driver_(driver), reserved_bytes_(std::min(kMostReserved, total_bytes / 64)) {}
   void* allocate(size_t bytes) override {
+    return free_for_driver(driver_) < bytes + reserved_bytes_ ? nullptr : allocate_reserved(bytes);
+  }
+  /// Of what is left as well.
+  void* allocate_reserved(size_t bytes) {
     Address address = 0;
     const driver::Result result = driver_.allocate.function(&address, bytes);
     if (result == driver::kOutOfMemory) return nullptr;
@@ -138,22 +152,31 @@ class DriverMemory final : public MemorySource {
   void release(void* memory) noexcept override { driver_.try_call(driver_.release, address_of(memory)); }
 
  private:
+  static constexpr size_t kMostReserved = size_t{256} << 20;
   const Driver& driver_;
+  size_t reserved_bytes_;
 };
 
 /// What a device consists of; all of it is made and destroyed with the context current.
 struct DeviceParts {
-  DeviceParts(const Driver& driver, driver::Stream stream, const CudaLibraries& libraries)
-      : memory(driver),
+  DeviceParts(const Driver& driver, size_t total_bytes, driver::Stream stream, const CudaLibraries& libraries)
+      : memory(driver, total_bytes),
         pool(memory),
         staging(driver, stream),
         kernels(driver, libraries.kernels),
         products(libraries.products) {}
+  ~DeviceParts() {
+    if (workspace != nullptr) memory.release(workspace);
+  }
+  DeviceParts(const DeviceParts&) = delete;
+  DeviceParts& operator=(const DeviceParts&) = delete;
+
   DriverMemory memory;
   MemoryPool pool;
   Staging staging;
   KernelLibrary kernels;
   HalfProducts products;
+  void* workspace = nullptr;  // of products
 };
 
 class DriverDevice final : public Device {
@@ -162,7 +185,7 @@ class DriverDevice final : public Device {
       : driver_(std::move(driver)),
         properties_(properties_of(*driver_, device_by_ordinal(*driver_, ordinal))),
         stream_(*driver_, device_by_ordinal(*driver_, ordinal)),
-        parts_(std::make_unique<DeviceParts>(*driver_, stream_.get(), libraries)) {}
+        parts_(std::make_unique<DeviceParts>(*driver_, properties_.total_bytes, stream_.get(), libraries)) {}
 
   ~DriverDevice() override {
     const ContextScope scope = enter();
@@ -174,7 +197,7 @@ class DriverDevice final : public Device {
 
   size_t free_bytes() override {
     const ContextScope scope = enter();
-    return free_for_driver() + parts_->pool.kept_bytes();
+    return free_for_driver(*driver_) + parts_->pool.kept_bytes();
   }
 
   void* allocate(size_t bytes) override {
@@ -182,7 +205,7 @@ class DriverDevice final : public Device {
     if (void* memory = parts_->pool.allocate(bytes)) return memory;
     const auto mebibytes = [](size_t count) { return static_cast<double>(count) / (1 << 20); };
     fail(ErrorKind::out_of_memory, "{}: no room for {:.1f} MiB: {:.1f} of {:.1f} MiB are free",
-         properties_.name, mebibytes(bytes), mebibytes(free_for_driver()),
+         properties_.name, mebibytes(bytes), mebibytes(free_for_driver(*driver_)),
          mebibytes(properties_.total_bytes));
   }
   /// Memory stays with the pool: the driver is not asked, and the context does not matter.
@@ -210,11 +233,13 @@ class DriverDevice final : public Device {
 
   void launch(const Launch& launch) override {
     const ContextScope scope = enter();
-    void* argument = nullptr;
-    const driver::KernelNode node = parts_->kernels.node(launch, argument);
-    for_kernel(launch, [&] {
-      driver_->call(driver_->launch, node.function, node.grid_x, node.grid_y, node.grid_z, node.block_x, 1u,
-                    1u, node.shared_bytes, stream_.get(), node.arguments, node.extra);
+    with_room([&] {
+      void* argument = nullptr;
+      const driver::KernelNode node = parts_->kernels.node(launch, argument);
+      for_kernel(launch, [&] {
+        driver_->call(driver_->launch, node.function, node.grid_x, node.grid_y, node.grid_z, node.block_x, 1u,
+                      1u, node.shared_bytes, stream_.get(), node.arguments, node.extra);
+      });
     });
   }
   void synchronize() override {
@@ -224,38 +249,50 @@ class DriverDevice final : public Device {
 
   bool multiplies() const override {
     const ContextScope scope = enter();
-    return parts_->products.available();
+    return with_room([&] { return parts_->products.available(); });
   }
   void multiply(const HalfProduct& product) override {
     if (product.rows == 0 || product.out == 0) return;
     const ContextScope scope = enter();
-    if (workspace_ == nullptr) workspace_ = allocate(HalfProducts::kWorkspaceBytes);
-    parts_->products.multiply(product, workspace_, stream_.get());
+    with_room([&] { parts_->products.multiply(product, workspace(), stream_.get()); });
   }
 
   std::unique_ptr<LaunchGraph> capture(std::span<const Launch> launches) override {
     const ContextScope scope = enter();
-    return std::make_unique<DriverGraph>(*driver_, stream_.context(), parts_->kernels, launches);
+    return with_room([&] {
+      return std::make_unique<DriverGraph>(*driver_, stream_.context(), parts_->kernels, launches);
+    });
   }
   void run(LaunchGraph& graph, std::span<const Launch> launches) override {
     const ContextScope scope = enter();
-    dynamic_cast<DriverGraph&>(graph).run(launches, stream_.get());
+    with_room([&] { dynamic_cast<DriverGraph&>(graph).run(launches, stream_.get()); });
   }
 
  private:
   ContextScope enter() const { return {*driver_, stream_.context()}; }
-  size_t free_for_driver() const {
-    size_t free = 0;
-    size_t total = 0;
-    driver_->call(driver_->memory_info, &free, &total);
-    return free;
+  /// Does what the driver or the library may need memory for, a second time where that was kept in the pool.
+  /// Neither has queued anything when it fails for want of memory.
+  template <typename Body>
+  auto with_room(const Body& body) const -> decltype(body()) {
+    try {
+      return body();
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::out_of_memory || parts_->pool.give_back() == 0) throw;
+    }
+    return body();
+  }
+  void* workspace() const {
+    void*& memory = parts_->workspace;
+    if (memory == nullptr) memory = parts_->memory.allocate_reserved(HalfProducts::kWorkspaceBytes);
+    if (memory == nullptr)
+      fail(ErrorKind::out_of_memory, "{}: no room for the library of products", properties_.name);
+    return memory;
   }
 
   std::unique_ptr<Driver> driver_;
   DeviceProperties properties_;
   DeviceStream stream_;
   std::unique_ptr<DeviceParts> parts_;
-  void* workspace_ = nullptr;
 };
 
 }  // namespace

@@ -33,7 +33,8 @@ struct CublasLt {
   void check(const char* function, cublas::Status status) const {
     if (status == cublas::kSuccess) return;
     const char* name = functions.status_name(status);
-    fail(ErrorKind::internal, "{}: {}", function, name != nullptr ? name : "an unknown error");
+    fail(status == cublas::kAllocationFailed ? ErrorKind::out_of_memory : ErrorKind::internal, "{}: {}",
+         function, name != nullptr ? name : "an unknown error");
   }
 
   cublas::Functions functions;
@@ -121,7 +122,8 @@ bool HalfProducts::available() {
   for (size_t i = 0; i < libraries_.size() && !looked_ && library_ == nullptr; ++i) {
     try {
       library_ = std::make_unique<CublasLt>(libraries_[i]);
-    } catch (const Error&) {  // the next may do: not there, or made for a newer driver
+    } catch (const Error& error) {  // the next may do: not there, or made for a newer driver
+      if (error.kind() == ErrorKind::out_of_memory) throw;
     }
   }
   looked_ = true;

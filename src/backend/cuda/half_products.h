@@ -26,8 +26,9 @@ class HalfProducts {
   HalfProducts(const HalfProducts&) = delete;
   HalfProducts& operator=(const HalfProducts&) = delete;
 
+  /// Errors: out_of_memory where the library needs more than there is; the next call tries again.
   bool available();
-  /// `workspace` has kWorkspaceBytes. Errors: internal.
+  /// `workspace` has kWorkspaceBytes. Errors: internal; out_of_memory, whereupon nothing was queued.
   void multiply(const HalfProduct& product, void* workspace, driver::Stream stream);
 
  private:

@@ -207,10 +207,10 @@ void Products::multiply_by_kernel(const ProductWeight& weight, const ProductPlan
 
 void Products::multiply_by_library(const ProductWeight& weight, float* y) {
   const size_t elements = static_cast<size_t>(weight.out) * static_cast<size_t>(weight.in);
-  dequantized_.reserve(device_, elements * sizeof(uint16_t));
+  const DeviceBuffer dequantized(device_, elements * sizeof(uint16_t));  // which others may have behind it
   const DequantizeArguments arguments{.weight = weight.weight.as<Words4>(),
                                       .factors = weight.factors.as<uint32_t>(),
-                                      .to = dequantized_.as<uint32_t>(),
+                                      .to = dequantized.as<uint32_t>(),
                                       .out = weight.out,
                                       .columns = weight.in,
                                       .tiles = weight.tiles,
@@ -219,7 +219,7 @@ void Products::multiply_by_library(const ProductWeight& weight, float* y) {
   const Grid grid{.x = weight.tiles, .y = divided_up(weight.row_blocks, kLinearWarps)};
   device_.launch({.kernel = dequantize_kernel(weight), .grid = grid, .arguments = bytes_of(arguments)});
   device_.multiply({.x = halves(weight.half, rows_, weight.in),
-                    .w = dequantized_.address(),
+                    .w = dequantized.address(),
                     .y = y,
                     .rows = rows_,
                     .in = weight.in,

@@ -82,7 +82,6 @@ class Products {
   int halves_columns_[2] = {};
   DeviceBuffer parts_{};
   DeviceBuffer counters_{};
-  DeviceBuffer dequantized_{};
   ProductTable* table_ = nullptr;
   size_t least_measured_ = kLeastMeasured;
 };

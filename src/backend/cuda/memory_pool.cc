@@ -66,6 +66,13 @@ void MemoryPool::give_back_kept() noexcept {
   kept_bytes_ = 0;
 }
 
+size_t MemoryPool::give_back() noexcept {
+  const std::lock_guard lock(mutex_);
+  const size_t bytes = kept_bytes_;
+  give_back_kept();
+  return bytes;
+}
+
 size_t MemoryPool::kept_bytes() const {
   const std::lock_guard lock(mutex_);
   return kept_bytes_;

@@ -30,6 +30,8 @@ class MemoryPool {
   /// Null where there is no room even with all that was kept given back.
   void* allocate(size_t bytes);
   void release(void* memory) noexcept;
+  /// To the source, all that is kept. Returns how many bytes that were.
+  size_t give_back() noexcept;
   /// Released and kept.
   size_t kept_bytes() const;
   size_t used_bytes() const;

@@ -18,11 +18,16 @@ std::vector<std::byte*> addresses_of(std::span<const KvBlock> blocks,
                                      const WrittenPositions& written) {
   std::vector<std::byte*> addresses;
   addresses.reserve(blocks.size());
-  for (int64_t page = 0; page < std::ssize(blocks); ++page) {
-    Tensor& block = *blocks[static_cast<size_t>(page)];
-    const bool writes = page * kPageRows < written.end && (page + 1) * kPageRows > written.begin;
-    void* address = writes ? block.device_update(memory) : const_cast<void*>(block.device_read(memory));
-    addresses.push_back(static_cast<std::byte*>(address));
+  try {
+    for (int64_t page = 0; page < std::ssize(blocks); ++page) {
+      Tensor& block = *blocks[static_cast<size_t>(page)];
+      const bool writes = page * kPageRows < written.end && (page + 1) * kPageRows > written.begin;
+      void* address = writes ? block.device_update(memory) : const_cast<void*>(block.device_read(memory));
+      addresses.push_back(static_cast<std::byte*>(address));
+    }
+  } catch (...) {
+    memory->let_go();
+    throw;
   }
   return addresses;
 }

@@ -122,16 +122,18 @@ class LossesOnDevice {
 }  // namespace
 
 void accumulate_gram(const TensorAccess& access, const Tensor& x, MatmulPrecision precision, Tensor& gram) {
+  if (x.dim(0) == 0) return;
   const GramSum problem{.x = access.read(x),
                         .rows = x.dim(0),
                         .k = x.dim(1),
                         .precision = precision,
                         .gram = access.update(gram)};
-  if (x.dim(0) > 0) access.run([&](Device& device) { accumulate_gram(device, problem); });
+  access.run([&](Device& device) { accumulate_gram(device, problem); });
 }
 
 void accumulate_product(const TensorAccess& access, const ProductSides& sides, MatmulPrecision precision,
                         Tensor& result) {
+  if (sides.a.dim(0) == 0) return;
   const ProductSum problem{.a = access.read(sides.a),
                            .b = access.read(sides.b),
                            .rows = sides.a.dim(0),
@@ -139,7 +141,7 @@ void accumulate_product(const TensorAccess& access, const ProductSides& sides, M
                            .b_columns = sides.b.dim(1),
                            .precision = precision,
                            .result = access.update(result)};
-  if (problem.rows > 0) access.run([&](Device& device) { accumulate_product(device, problem); });
+  access.run([&](Device& device) { accumulate_product(device, problem); });
 }
 
 void quadratic_form(const TensorAccess& access, const Tensor& x, const Tensor& symmetric,

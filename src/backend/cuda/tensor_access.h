@@ -13,7 +13,8 @@
 namespace salient::cuda {
 
 /// How operations get at tensors and the device. Addresses are taken first: a tensor that has to be brought
-/// to the device takes it itself. Then launches have it to themselves.
+/// to the device takes it itself. Then launches have it to themselves (`run`). Whose address was taken stays
+/// on the device until this thread has launched, or until it could not take another.
 class TensorAccess {
  public:
   explicit TensorAccess(std::unique_ptr<Device> device)
@@ -26,26 +27,40 @@ class TensorAccess {
   }
   float* update(Tensor& tensor) const {
     require_floats(tensor);
-    return static_cast<float*>(tensor.device_update(memory_));
+    return static_cast<float*>(update_bytes(tensor));
   }
   float* write(Tensor& tensor) const {
     require_floats(tensor);
     return static_cast<float*>(write_bytes(tensor));
   }
-  const void* read_bytes(const Tensor& tensor) const { return tensor.device_read(memory_); }
-  void* update_bytes(Tensor& tensor) const { return tensor.device_update(memory_); }
-  void* write_bytes(Tensor& tensor) const { return tensor.device_write(memory_); }
+  const void* read_bytes(const Tensor& tensor) const {
+    return held([&] { return tensor.device_read(memory_); });
+  }
+  void* update_bytes(Tensor& tensor) const {
+    return held([&] { return tensor.device_update(memory_); });
+  }
+  void* write_bytes(Tensor& tensor) const {
+    return held([&] { return tensor.device_write(memory_); });
+  }
   const std::shared_ptr<CudaMemory>& memory() const { return memory_; }
   const DeviceProperties& properties() const { return memory_->device().properties(); }
 
   /// body(device) while no other thread uses it.
   template <typename Body>
   auto run(const Body& body) const {
-    const std::lock_guard lock(memory_->mutex());
-    return body(memory_->device());
+    return memory_->run(body);
   }
 
  private:
+  template <typename Take>
+  auto held(const Take& take) const -> decltype(take()) {
+    try {
+      return take();
+    } catch (...) {
+      memory_->let_go();
+      throw;
+    }
+  }
   static void require_floats(const Tensor& tensor) {
     if (tensor.defined() && tensor.dtype() == DType::f32) return;
     fail(ErrorKind::internal, "cuda: a tensor {} {} where F32 was expected",

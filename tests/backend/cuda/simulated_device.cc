@@ -42,6 +42,7 @@ void* SimulatedDevice::allocate(size_t bytes) {
   std::fill_n(guarded(memory) + bytes, kGuardBytes, kGuard);
   sizes_[guarded(memory)] = bytes;
   used_bytes_ += bytes;
+  most_used_bytes_ = std::max(most_used_bytes_, used_bytes_);
   return guarded(memory);
 }
 

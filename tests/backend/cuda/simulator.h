@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -57,7 +58,9 @@ class SimulatedDevice final : public cuda::Device {
   ~SimulatedDevice() override;
 
   const cuda::DeviceProperties& properties() const override { return properties_; }
-  size_t free_bytes() override { return properties_.total_bytes; }
+  size_t free_bytes() override {
+    return properties_.total_bytes - std::min(used_bytes_, properties_.total_bytes);
+  }
   void* allocate(size_t bytes) override;
   void release(void* memory) noexcept override;
   void copy_in(void* to, const void* from, size_t bytes) override;
@@ -80,6 +83,8 @@ class SimulatedDevice final : public cuda::Device {
   int waits() const { return waits_; }
   /// Bytes allocated now.
   size_t used_bytes() const { return used_bytes_; }
+  /// At once, so far.
+  size_t most_used_bytes() const { return most_used_bytes_; }
   /// Whether a guard of a released allocation was found overwritten.
   bool guards_held() const { return guards_held_; }
   void set_multiplies(bool multiplies) { multiplies_ = multiplies; }
@@ -92,6 +97,7 @@ class SimulatedDevice final : public cuda::Device {
   std::map<std::string, int> launches_;
   std::map<void*, size_t> sizes_;
   size_t used_bytes_ = 0;
+  size_t most_used_bytes_ = 0;
   int graph_runs_ = 0;
   int waits_ = 0;
   bool guards_held_ = true;

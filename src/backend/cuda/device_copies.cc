@@ -1,0 +1,83 @@
+#include "backend/cuda/device_copies.h"
+
+#include <algorithm>
+
+namespace salient::cuda {
+namespace {
+
+/// Lists of so many threads stay for the next time. Threads come and go.
+constexpr size_t kThreadsKept = 16;
+
+}  // namespace
+
+std::vector<DeviceCopies::Place>& DeviceCopies::held_by_this_thread() {
+  const auto self = std::this_thread::get_id();
+  for (Holder& holder : holders_)
+    if (holder.thread == self) return holder.copies;
+  return holders_.emplace_back(Holder{self, {}}).copies;
+}
+
+void DeviceCopies::hold(void* address, TensorMemory& owner) {
+  std::vector<Place>& held = held_by_this_thread();
+  const auto found = places_.find(address);
+  if (found == places_.end()) {
+    copies_.push_back({.address = address, .owner = &owner});
+    try {
+      places_.emplace(address, std::prev(copies_.end()));
+    } catch (...) {
+      copies_.pop_back();
+      throw;
+    }
+  } else {
+    copies_.splice(copies_.end(), copies_, found->second);
+  }
+  held.push_back(std::prev(copies_.end()));
+  ++copies_.back().holds;
+}
+
+void DeviceCopies::forget(void* address) noexcept {
+  const auto found = places_.find(address);
+  if (found == places_.end()) return;
+  if (found->second->holds > 0)
+    for (Holder& holder : holders_) std::erase(holder.copies, found->second);
+  copies_.erase(found->second);
+  places_.erase(found);
+}
+
+void DeviceCopies::let_go() noexcept {
+  const auto self = std::this_thread::get_id();
+  const auto holder = std::ranges::find(holders_, self, &Holder::thread);
+  if (holder == holders_.end()) return;
+  for (const Place& copy : holder->copies) --copy->holds;
+  holder->copies.clear();
+  if (holders_.size() > kThreadsKept) holders_.erase(holder);
+}
+
+bool DeviceCopies::give_up(const Copy& copy, Device& device) {
+  return copy.holds == 0 && copy.owner->give_up([&](std::byte* to, const void* from, size_t bytes) {
+    device.copy_out(to, from, bytes);
+  });
+}
+
+size_t DeviceCopies::take_away(size_t bytes, Device& device) {
+  size_t taken = 0;
+  for (auto next = copies_.begin(); next != copies_.end() && taken < bytes;) {
+    const Place copy = next++;
+    const size_t size = copy->owner->byte_size();
+    if (!give_up(*copy, device)) continue;
+    void* address = copy->address;
+    places_.erase(address);
+    copies_.erase(copy);
+    device.release(address);
+    taken += size;
+  }
+  return taken;
+}
+
+size_t DeviceCopies::held_bytes() const {
+  size_t bytes = 0;
+  for (const Copy& copy : copies_) bytes += copy.holds > 0 ? copy.owner->byte_size() : 0;
+  return bytes;
+}
+
+}  // namespace salient::cuda
