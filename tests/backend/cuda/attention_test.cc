@@ -16,7 +16,6 @@ struct Case {
   int64_t value_dim = 0;  ///< 0: head_dim
   float softcap = 0;
   std::vector<float> slopes = {};
-  bool exact = false;
 
   int64_t values() const { return value_dim == 0 ? head_dim : value_dim; }
 };
@@ -107,8 +106,7 @@ class DeviceAttentionTest : public testing::Test {
                                         .window = c.window,
                                         .scale = scale(c),
                                         .softcap = c.softcap,
-                                        .slopes = c.slopes.empty() ? nullptr : slopes.as<float>(),
-                                        .exact = c.exact};
+                                        .slopes = c.slopes.empty() ? nullptr : slopes.as<float>()};
     cuda::DeviceProperties properties = device_.properties();
     properties.multiprocessors = multiprocessors_;
     result.plan = cuda::plan_attention(problem, properties);
@@ -131,7 +129,7 @@ class DeviceAttentionTest : public testing::Test {
     const Outputs out = run(c, in, source);
     EXPECT_LT(distance(out.found, out.expected), bound(out.plan))
         << c << ", " << out.plan.kernel->name << ", source " << static_cast<int>(source) << ", splits "
-        << out.plan.splits;
+        << out.plan.splits.splits;
     EXPECT_TRUE(device_.guards_held());
   }
 
@@ -244,13 +242,6 @@ TEST_F(DeviceAttentionTest, CapsAndSlopes) {
   }
 }
 
-TEST_F(DeviceAttentionTest, ExactWhereThatIsAsked) {
-  for (const Source source : kSources)
-    expect_close(
-        {.count = 21, .first_position = 120, .heads = 4, .kv_heads = 2, .head_dim = 24, .exact = true},
-        source);
-}
-
 TEST_F(DeviceAttentionTest, AnyNumberOfSplits) {
   const std::vector<Case> cases{
       {.first_position = 700, .heads = 2, .kv_heads = 2},
@@ -258,15 +249,16 @@ TEST_F(DeviceAttentionTest, AnyNumberOfSplits) {
       {.count = 12, .first_position = 900, .heads = 2, .kv_heads = 2, .window = 600}};
   for (const Case& c : cases) {
     const Inputs in = inputs_for(c);
-    int64_t most = 0;
+    int most = 0;
     for (const int multiprocessors : {1, 2, 5, 100}) {
       multiprocessors_ = multiprocessors;
       const Outputs first = run(c, in, Source::fp16);
       device_.set_seed(77);
       const Outputs second = run(c, in, Source::fp16);
-      EXPECT_LT(distance(first.found, first.expected), bound(first.plan)) << c << ", " << first.plan.splits;
+      EXPECT_LT(distance(first.found, first.expected), bound(first.plan))
+          << c << ", " << first.plan.splits.splits;
       EXPECT_EQ(std::memcmp(first.found.bytes(), second.found.bytes(), first.found.byte_size()), 0) << c;
-      most = std::max(most, first.plan.splits);
+      most = std::max(most, first.plan.splits.splits);
     }
     EXPECT_GE(most, 2) << c;
   }
@@ -278,7 +270,7 @@ TEST_F(DeviceAttentionTest, MoreSplitsThanLanes) {
   const Case c{.first_position = 2500, .head_dim = 8, .value_dim = 136};
   const Inputs in = inputs_for(c);
   const Outputs out = run(c, in, Source::fp16);
-  EXPECT_EQ(out.plan.splits, 40);
+  EXPECT_EQ(out.plan.splits.splits, 40);
   EXPECT_LT(distance(out.found, out.expected), bound(out.plan));
 }
 
@@ -371,7 +363,6 @@ TEST(AttentionPlanTest, ChoosesByRowsTypesAndSizes) {
     int64_t heads;  // of one kv head
     int64_t dim;
     const char* kernel;
-    bool exact = false;
   };
   const std::vector<Choice> choices{
       {KvType::fp16, 1, 1, 128, "split_attention_fp16"},
@@ -388,7 +379,6 @@ TEST(AttentionPlanTest, ChoosesByRowsTypesAndSizes) {
       {KvType::fp32, 9, 1, 64, "tile_attention_64"},
       {KvType::fp32, 2000, 8, 64, "tile_attention_64_wide"},
       {KvType::fp16, 2000, 8, 112, "tile_attention_128_wide"},
-      {KvType::fp16, 2000, 8, 112, "split_attention4_fp16", true},
   };
   for (const Choice& c : choices) {
     const KvFormat format{c.type, 1, c.dim};
@@ -397,8 +387,7 @@ TEST(AttentionPlanTest, ChoosesByRowsTypesAndSizes) {
                                                            .count = c.count,
                                                            .heads = c.heads,
                                                            .first_position = 0,
-                                                           .scale = 1,
-                                                           .exact = c.exact},
+                                                           .scale = 1},
                                                           {.multiprocessors = 20});
     EXPECT_STREQ(plan.kernel->name, c.kernel);
     EXPECT_LE(plan.shared_bytes, size_t{99} << 10);
@@ -415,12 +404,14 @@ TEST(AttentionPlanTest, FillsTheDeviceWithSplits) {
                                 .first_position = 8191,
                                 .scale = 1};
   const cuda::AttentionPlan plan = cuda::plan_attention(problem, {.multiprocessors = 132});
-  EXPECT_GT(plan.splits * 8, 132 * 2);
-  EXPECT_LE(plan.splits * 8, 132 * 3);
-  EXPECT_GE(plan.splits * plan.split_keys, 8192);
-  EXPECT_LT((plan.splits - 1) * plan.split_keys, 8192);
+  const auto& [first_key, split_keys, splits] = plan.splits;
+  EXPECT_EQ(first_key, 0);
+  EXPECT_GT(splits * 8, 132 * 2);
+  EXPECT_LE(splits * 8, 132 * 3);
+  EXPECT_GE(splits * split_keys, 8192);
+  EXPECT_LT((splits - 1) * split_keys, 8192);
   problem.first_position = 0;
-  EXPECT_EQ(cuda::plan_attention(problem, {.multiprocessors = 132}).splits, 1);
+  EXPECT_EQ(cuda::plan_attention(problem, {.multiprocessors = 132}).splits.splits, 1);
 }
 
 }  // namespace
