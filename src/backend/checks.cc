@@ -114,6 +114,8 @@ void check_rope_and_store(const RopeStoreProblem& problem) {
     const auto& [keys, values] = cache.pages;
     require_shape("keys for a cache", problem.keys, {rows, keys.format.heads * keys.format.dim});
     require_shape("values for a cache", problem.values, {rows, values.format.heads * values.format.dim});
+    require(!problem.cosine.defined() || problem.head_dim == keys.format.dim,
+            "a cache keeps other heads than those that are rotated");
     require(cache.begin >= 0 && cache.count >= 0 && cache.begin + cache.count <= rows,
             "a cache is to keep rows that are not there");
     require(cache.first >= 0 && cache.first + cache.count <= std::min(keys.rows(), values.rows()),

@@ -203,23 +203,23 @@ void PagedAttention::attend(std::span<const AttentionProblem> problems, Backend&
       auto end = first + 1;
       const bool takes = takes_batches(*first, access_.properties());
       while (takes && end != singles.end() && joins(*first, *end)) ++end;
-      attend_batch(device, {first, end}, count <= kRowsAsAlone);
+      run_together(device, {first, end}, count <= kRowsAsAlone);
       first = end;
     }
-    for (const DeviceAttention& asked : others) attend_alone(device, asked);
+    for (const DeviceAttention& asked : others) run(device, asked);
   });
 }
 
-void PagedAttention::attend_alone(Device& device, const DeviceAttention& query) {
+void PagedAttention::run(Device& device, const DeviceAttention& asked) {
   tables_.send(device);
-  const AttentionPlan plan = plan_attention(query, access_.properties());
-  workspace_.reserve(device, attention_workspace_bytes(query, plan));
-  cuda::attend(device, query, plan, workspace_.address());
+  const AttentionPlan plan = plan_attention(asked, access_.properties());
+  workspace_.reserve(device, attention_workspace_bytes(asked, plan));
+  cuda::attend(device, asked, plan, workspace_.address());
 }
 
-void PagedAttention::attend_batch(Device& device, std::span<const DeviceAttention> queries, bool as_alone) {
+void PagedAttention::run_together(Device& device, std::span<const DeviceAttention> queries, bool as_alone) {
   DeviceAttention all = queries.front();
-  if (queries.size() == 1) return attend_alone(device, all);
+  if (queries.size() == 1) return run(device, all);
   std::vector<int> positions;
   std::vector<BatchRow> rows;
   for (const DeviceAttention& query : queries) {
@@ -231,7 +231,7 @@ void PagedAttention::attend_batch(Device& device, std::span<const DeviceAttentio
   all.positions = positions;
   all.as_alone = as_alone;
   all.batch = tables_.batch(device, rows);
-  attend_alone(device, all);
+  run(device, all);
 }
 
 }  // namespace salient::cuda

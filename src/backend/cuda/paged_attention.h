@@ -24,8 +24,8 @@ class PagedAttention {
  private:
   void place(Device& device, std::span<const RowsForCache> caches,
              std::span<const std::vector<std::byte*>> addresses, NewRows* rows);
-  void attend_alone(Device& device, const DeviceAttention& query);
-  void attend_batch(Device& device, std::span<const DeviceAttention> queries, bool as_alone);
+  void run(Device& device, const DeviceAttention& asked);
+  void run_together(Device& device, std::span<const DeviceAttention> queries, bool as_alone);
 
   const TensorAccess& access_;
   PageTables tables_;

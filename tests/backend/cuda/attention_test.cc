@@ -1,5 +1,7 @@
 #include "backend/cuda/attention.h"
 
+#include <climits>
+
 #include "backend/cuda/attention_fixture.h"
 #include "base/error.h"
 
@@ -332,6 +334,94 @@ TEST_F(DeviceAttentionTest, QueriesSkipTilesBehindTheirWindow) {
   run(c, inputs_for(c), Source::fp16);
   // Two tiles of 64 keys: 4 warps, 8 blocks of keys, 4 steps, for scores and for what they mix.
   EXPECT_EQ(device_.counts().products, 2u * 4 * 8 * 4 * 2);
+}
+
+/// However many of a batch's sequences are run at a time, and whatever splits they have.
+TEST_F(DeviceAttentionTest, BatchesInSeveralLaunches) {
+  const Case c{.heads = 4, .kv_heads = 2, .head_dim = 32};
+  const KvFormat format{KvType::fp16, c.kv_heads, c.head_dim};
+  const std::vector<int> positions{300, 0, 64, 511, 130};
+  const Tensor query = random_tensor({std::ssize(positions), c.heads * c.head_dim}, 1);
+  Tensor expected = Tensor::empty(DType::f32, query.shape());
+  std::vector<std::unique_ptr<TwoCaches>> caches;
+  std::vector<cuda::BatchRow> rows;
+  for (size_t i = 0; i < positions.size(); ++i) {
+    Case own = c;
+    own.first_position = positions[i];
+    const Inputs in = inputs_for(own);
+    caches.push_back(std::make_unique<TwoCaches>(device_, format, format, positions[i] + 1));
+    caches.back()->fill(*cpu_, in.keys, in.values, 0);
+    const auto row = static_cast<int64_t>(i);
+    const KvView cache = caches.back()->host();
+    copy_rows(on_cpu(own, {query.slice(row, row + 1), in.keys, in.values}, &cache), expected, row);
+    rows.push_back({caches.back()->device_keys().blocks, positions[i], static_cast<int>(i)});
+  }
+  const DeviceCopy queries(device_, query.values<float>());
+  const DeviceCopy output(device_, expected.byte_size());
+  const DeviceCopy batch(device_, std::span<const cuda::BatchRow>(rows));
+  cuda::DeviceAttention problem{.query = queries.as<float>(),
+                                .keys = caches[0]->device_keys(),
+                                .values = caches[0]->device_values(),
+                                .output = output.as<float>(),
+                                .count = 1,
+                                .heads = c.heads,
+                                .first_position = 0,
+                                .scale = scale(c),
+                                .positions = positions,
+                                .batch = batch.as<cuda::BatchRow>()};
+  for (const int multiprocessors : {1, 2, 7}) {
+    cuda::DeviceProperties properties = device_.properties();
+    properties.multiprocessors = multiprocessors;
+    for (const bool as_alone : {true, false}) {
+      problem.as_alone = as_alone;
+      cuda::AttentionPlan plan = cuda::plan_attention(problem, properties);
+      for (const int64_t at_once : {1, 2, 5}) {
+        plan.at_once = at_once;
+        const DeviceCopy workspace(device_, cuda::attention_workspace_bytes(problem, plan));
+        cuda::attend(device_, problem, plan, workspace.as<void>());
+        EXPECT_LT(distance(to_host(device_, output.as<void>(), query.shape()), expected), 1e-5) << at_once;
+        device_.fill_zero(output.as<void>(), expected.byte_size());
+      }
+    }
+  }
+  EXPECT_TRUE(device_.guards_held());
+}
+
+TEST(AttentionPlanTest, BatchesKeepTheirSplitsOrShareTheDevice) {
+  const KvFormat format{KvType::fp16, 8, 128};
+  std::vector<int> positions(32, 2000);
+  positions[7] = 100;
+  positions[9] = 30000;
+  cuda::DeviceAttention problem{.keys = {.format = format},
+                                .values = {.format = format},
+                                .count = 1,
+                                .heads = 32,
+                                .first_position = 30000,
+                                .scale = 1};
+  const cuda::DeviceProperties device{.multiprocessors = 132};
+  EXPECT_TRUE(cuda::takes_batches(problem, device));
+  const cuda::AttentionPlan alone = cuda::plan_attention(problem, device);
+  problem.positions = positions;
+  const cuda::AttentionPlan as_alone = cuda::plan_attention(problem, device);
+  EXPECT_EQ(as_alone.splits.splits, alone.splits.splits);
+  EXPECT_EQ(as_alone.splits.split_keys, alone.splits.split_keys);
+  EXPECT_EQ(as_alone.kernel, alone.kernel);
+  problem.as_alone = false;
+  const cuda::AttentionPlan shared = cuda::plan_attention(problem, device);
+  EXPECT_LE(shared.splits.splits, alone.splits.splits);
+  int64_t splits = 0;
+  for (const int position : positions)
+    splits += cuda::splits_of_keys(shared.rule, INT_MAX, position, position + 1).splits;
+  EXPECT_GT(splits * 8, 132 * 3) << "blocks, for those that are at work at once";
+  EXPECT_LE(splits * 8, 132 * 3 * 5);
+  // A launch has room for so many.
+  positions.assign(100000, 30000);
+  problem.positions = positions;
+  problem.as_alone = true;
+  const cuda::AttentionPlan many = cuda::plan_attention(problem, device);
+  EXPECT_LE(many.at_once * many.splits.splits, 65535);
+  EXPECT_LE(cuda::attention_workspace_bytes(problem, many), size_t{64} << 20);
+  EXPECT_EQ(many.grid.z, many.at_once * many.splits.splits);
 }
 
 TEST(AttentionPlanTest, SaysWhatItCannotRun) {
