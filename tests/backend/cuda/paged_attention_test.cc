@@ -235,6 +235,7 @@ constexpr KvType kTypes[] = {KvType::fp32, KvType::fp16, KvType::int8};
 TEST_F(PagedAttentionTest, EachGetsWhatItGetsAlone) {
   const std::vector<Case> cases{
       {.sequences = single_queries({0, 63, 64, 300, 700, 128})},
+      {.sequences = single_queries({330, 340, 350, 360, 370, 380, 383, 320})},
       {.heads = 2, .sequences = single_queries({5, 500, 130})},
       {.heads = 7, .kv_heads = 1, .head_dim = 64, .sequences = single_queries({200, 3, 450})},
       {.heads = 16, .kv_heads = 2, .head_dim = 128, .value_dim = 64, .sequences = single_queries({190, 66})},
@@ -269,6 +270,7 @@ TEST_F(PagedAttentionTest, AnyOrderOfThreads) {
 TEST_F(PagedAttentionTest, ManySequencesOfEveryKind) {
   const std::vector<Case> cases{
       {.sequences = single_queries({0, 900, 64, 300, 700, 128, 31, 32, 500, 5, 6, 127})},
+      {.sequences = single_queries({330, 340, 350, 360, 370, 380, 383, 320, 450, 440, 0, 520})},
       {.heads = 2, .window = 70, .sequences = single_queries({0, 900, 64, 300, 700, 128, 31, 32, 500, 5})},
       {.sequences = {{.count = 1, .first = 300},
                      {.count = 70, .first = 100},
