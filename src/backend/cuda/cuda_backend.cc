@@ -376,7 +376,10 @@ void CudaBackend::rope_and_store(const RopeStoreProblem& problem) {
             .pairs = problem.pairs,
             .x = x});
   }
-  cpu_->rope_and_store({.keys = problem.keys, .values = problem.values, .caches = problem.caches});
+  for (const RowsForCache& cache : problem.caches) {
+    const RopeStoreProblem one{.keys = problem.keys, .values = problem.values, .caches = {&cache, 1}};
+    if (!attention_.rope_and_store(one)) cpu_->rope_and_store(one);
+  }
 }
 
 void CudaBackend::attention(std::span<const AttentionProblem> problems) {
