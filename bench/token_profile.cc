@@ -126,11 +126,11 @@ class TimedBackend final : public Backend {
   void rope(const RopeProblem& problem) override {
     ledger_.time("rope", [&] { inner_->rope(problem); });
   }
-  void store_rows(const KvStore& problem) override {
-    ledger_.time("cache", [&] { inner_->store_rows(problem); });
+  void rope_and_store(const RopeStoreProblem& problem) override {
+    ledger_.time("rope, cache", [&] { inner_->rope_and_store(problem); });
   }
-  void attention(const AttentionProblem& problem) override {
-    ledger_.time("attention", [&] { inner_->attention(problem); });
+  void attention(std::span<const AttentionProblem> problems) override {
+    ledger_.time("attention", [&] { inner_->attention(problems); });
   }
   void activation(Activation activation, Tensor& x) override {
     ledger_.time("activation", [&] { inner_->activation(activation, x); });

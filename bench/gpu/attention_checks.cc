@@ -51,9 +51,8 @@ class Pages {
     return {.keys = {format_, blocks_, 0}, .values = {format_, blocks_, format_.page_bytes()}};
   }
   void store(Backend& backend, const Tensor& keys, const Tensor& values) const {
-    const KvView pages = view();
-    backend.store_rows({.x = keys, .first = 0, .pages = pages.keys});
-    backend.store_rows({.x = values, .first = 0, .pages = pages.values});
+    const RowsForCache rows{.count = keys.dim(0), .first = 0, .pages = view()};
+    backend.rope_and_store({.keys = keys, .values = values, .caches = {&rows, 1}});
   }
   std::span<const KvBlock> blocks() const { return blocks_; }
 
@@ -109,7 +108,7 @@ void check_pages(SectionRun& run, const Pages& got, const Pages& expected) {
   for (size_t i = 0; i < expected.blocks().size(); ++i) {
     const Tensor& a = *got.blocks()[i];
     const Tensor& b = *expected.blocks()[i];
-    run.check_bytes("store_rows", {a.bytes(), a.byte_size()}, {b.bytes(), b.byte_size()});
+    run.check_bytes("rope_and_store", {a.bytes(), a.byte_size()}, {b.bytes(), b.byte_size()});
   }
 }
 
@@ -134,6 +133,102 @@ void check_case(SectionRun& run, Backend& cuda, Backend& cpu, const AttentionCas
     const Tensor again = attend(cuda, c, in, c.paged ? &device_view : nullptr);
     run.check_bytes(kernel + " again", {again.bytes(), again.byte_size()}, {got.bytes(), got.byte_size()});
   });
+}
+
+/// Single queries of several sequences, whose caches a back end has filled.
+class Batch {
+ public:
+  Batch(Backend& backend, const AttentionCase& c, std::span<const int64_t> positions)
+      : backend_(backend),
+        case_(c),
+        positions_(positions.begin(), positions.end()),
+        query_(random_floats({std::ssize(positions), c.heads * c.head_dim}, 41)) {
+    for (const int64_t position : positions_) {
+      AttentionCase own = c;
+      own.first_position = position;
+      const Inputs in = inputs_of(own);
+      pages_.emplace_back(own).store(backend, in.keys, in.values);
+    }
+    for (const Pages& pages : pages_) views_.push_back(pages.view());
+  }
+
+  /// Of sequences [begin, end), side by side.
+  Tensor attend(size_t begin, size_t end) const {
+    const auto rows = [&](const Tensor& all, size_t first, size_t last) {
+      return all.slice(static_cast<int64_t>(first), static_cast<int64_t>(last));
+    };
+    Tensor output = Tensor::empty(DType::f32, rows(query_, begin, end).shape());
+    std::vector<Tensor> queries;
+    std::vector<Tensor> outputs;
+    for (size_t i = begin; i < end; ++i) {
+      queries.push_back(rows(query_, i, i + 1));
+      outputs.push_back(rows(output, i - begin, i - begin + 1));
+    }
+    std::vector<AttentionProblem> problems;
+    const Tensor none;  // they are in the cache
+    for (size_t i = begin; i < end; ++i)
+      problems.push_back({.query = queries[i - begin],
+                          .cache = &views_[i],
+                          .keys = none,
+                          .values = none,
+                          .output = outputs[i - begin],
+                          .heads = case_.heads,
+                          .kv_heads = case_.kv_heads,
+                          .head_dim = case_.head_dim,
+                          .value_dim = case_.head_dim,
+                          .first_position = positions_[i],
+                          .window = case_.window,
+                          .scale = 1 / std::sqrt(static_cast<float>(case_.head_dim))});
+    backend_.attention(problems);
+    return output;
+  }
+
+ private:
+  Backend& backend_;
+  AttentionCase case_;
+  std::vector<int64_t> positions_;
+  Tensor query_;
+  std::vector<Pages> pages_;
+  std::vector<KvView> views_;
+};
+
+/// Right and, of few, the bytes that each gets alone.
+void check_batch(SectionRun& run, Backend& cuda, Backend& cpu, const AttentionCase& c,
+                 std::span<const int64_t> positions) {
+  const size_t count = positions.size();
+  run.attempt(fmt::format("{} sequences, {}", count, c.name()), [&] {
+    const Tensor expected = Batch(cpu, c, positions).attend(0, count);
+    const Batch batch(cuda, c, positions);
+    run.device().take_kernels();
+    const Tensor got = batch.attend(0, count);
+    got.bytes();
+    const std::string kernel = kernel_name(run);
+    run.check(kernel, got, expected, {.bound = kernel.starts_with("split") ? kExactBound : kHalfBound});
+    for (size_t i = 0; std::ssize(positions) <= kRowsAsAlone && i < count; ++i) {
+      const Tensor alone = batch.attend(i, i + 1);
+      const Tensor own = got.slice(static_cast<int64_t>(i), static_cast<int64_t>(i + 1));
+      run.check_bytes(kernel + " as alone", {own.bytes(), own.byte_size()},
+                      {alone.bytes(), alone.byte_size()});
+    }
+  });
+}
+
+void check_batches(SectionRun& run, Backend& cuda, Backend& cpu) {
+  const std::vector<int64_t> few = run.tiny() ? std::vector<int64_t>{130, 0, 64}
+                                              : std::vector<int64_t>{1000, 0, 64, 4095, 127, 500, 63, 2};
+  std::vector<int64_t> many;
+  for (int64_t i = 0; i < (run.tiny() ? 9 : 32); ++i) many.push_back(i * i * (run.tiny() ? 3 : 7) % 2000);
+  for (const KvType type : {KvType::fp16, KvType::fp32, KvType::int8}) {
+    for (const int64_t kv_heads : {8, 4, 1}) {
+      for (const int64_t window : {0, 100}) {
+        if (run.tiny() && window != 0) continue;
+        const AttentionCase c{
+            .kv_heads = kv_heads, .head_dim = run.tiny() ? 64 : 128, .type = type, .window = window};
+        check_batch(run, cuda, cpu, c, few);
+        check_batch(run, cuda, cpu, c, many);
+      }
+    }
+  }
 }
 
 struct Stretch {
@@ -217,6 +312,7 @@ void check_attention(SectionRun& run) {
   const auto cpu = make_cpu_backend();
   for (const AttentionCase& c : cases(run)) check_case(run, *cuda, *cpu, c);
   for (const AttentionCase& c : special_cases(run)) check_case(run, *cuda, *cpu, c);
+  check_batches(run, *cuda, *cpu);
 }
 
 }  // namespace salient::gpu

@@ -30,12 +30,13 @@ class Cache {
     const Tensor x = random_floats({kPageRows, heads.kv_heads * heads.dim}, 51);
     const auto rows = cuda::DeviceBuffer::of(device, x.values<float>());
     for (int64_t page = 0; page < std::ssize(addresses); ++page)
-      cuda::store_rows(device, {.count = kPageRows,
-                                .first = page * kPageRows,
-                                .keys = rows.as<float>(),
-                                .values = rows.as<float>(),
-                                .to_keys = keys(),
-                                .to_values = values()});
+      cuda::rope_and_store(device, {}, {},
+                           {.count = kPageRows,
+                            .keys = rows.as<float>(),
+                            .values = rows.as<float>(),
+                            .to_keys = keys(),
+                            .to_values = values(),
+                            .first = page * kPageRows});
   }
 
   cuda::DeviceRows keys() const {
@@ -100,7 +101,7 @@ Json time_stretch(SectionRun& run, const Heads& heads, const Stretch& stretch) {
            {"first_position", stretch.first_position},
            {"cache", to_string(stretch.type)},
            {"kernel", plan.kernel == nullptr ? "none" : plan.kernel->name},
-           {"splits", plan.splits}};
+           {"splits", plan.splits.splits}};
   row.update(timing.to_json());
   row["gb_per_s"] = number(rate * 1e-9);
   row["share_of_copy"] = share(rate, run.bandwidth());

@@ -30,18 +30,20 @@ Json work_json(const DeviceWork& before, const DeviceWork& after, int64_t steps)
           {"bytes_to_host", per_step(&DeviceWork::bytes_out)}};
 }
 
-/// What a decoded token asks of the device: what ought to be a few graphs and one copy.
-void describe_step(SectionRun& run, const Decoder& decoder) {
-  KvCache cache = decoder.make_cache();
-  std::vector<int32_t> tokens{1, 2, 3};
-  decoder.forward(tokens, cache, {LogitRows::last});
-  const std::vector<int32_t> next{4};
-  const auto step = [&] { find_likeliest(decoder, decoder.forward(next, cache, {LogitRows::last})); };
+/// What a decoded token of each of so many texts asks of the device: what ought to be a few graphs and one
+/// small copy.
+Json work_of_step(SectionRun& run, const Decoder& decoder, size_t texts) {
+  std::vector<KvCache> caches;
+  const std::vector<int32_t> prompt{1, 2, 3};
+  for (size_t i = 0; i < texts; ++i)
+    decoder.forward(prompt, caches.emplace_back(decoder.make_cache()), {LogitRows::last});
+  const std::vector<int32_t> next(texts, 4);
+  const auto step = [&] { find_likeliest(decoder, decoder.step(next, caches, nullptr)); };
   for (int i = 0; i < 3; ++i) step();
   const DeviceWork before = run.device().work();
   constexpr int64_t kSteps = 4;
   for (int64_t i = 0; i < kSteps; ++i) step();
-  run.json()["work_per_token"] = work_json(before, run.device().work(), kSteps);
+  return work_json(before, run.device().work(), kSteps);
 }
 
 /// Which kernels a step of so many texts, or a piece of a prompt, consists of, and what each takes.
@@ -133,7 +135,8 @@ void time_decoder(SectionRun& run) {
   });
   run.attempt("work of a token", [&] {
     make();
-    describe_step(run, *decoder);
+    run.json()["work_per_token"] = work_of_step(run, *decoder, 1);
+    run.json()["work_per_32_tokens"] = work_of_step(run, *decoder, 32);
   });
   for (const SpeedCase& of : cases(run)) {
     const auto name =

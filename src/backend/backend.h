@@ -66,13 +66,6 @@ struct AttentionProblem {
       {};  ///< [heads]: score += slope * key position (Press et al. 2022), or none
 };
 
-/// Rows of a cache's keys or values: x f32 [count, heads * dim] is kept as positions [first, first + count).
-struct KvStore {
-  const Tensor& x;
-  int64_t first;
-  const KvPages& pages;
-};
-
 /// Rotates features [first, first + 2 * pairs) of every head of x by row r of cosine and sine (Su et al.
 /// 2021).
 struct RopeProblem {
@@ -82,6 +75,26 @@ struct RopeProblem {
   RopePairs pairs = RopePairs::halves;
   int64_t first = 0;
   Tensor& x;  ///< f32 [rows, heads * head_dim], in place
+};
+
+/// Rows [begin, begin + count) of a batch, kept as positions [first, first + count) of a sequence.
+struct RowsForCache {
+  int64_t begin = 0;
+  int64_t count;
+  int64_t first;
+  KvView pages;
+};
+
+/// The new rows of a batch on their way to attention, see Backend::rope_and_store.
+struct RopeStoreProblem {
+  Tensor query = {};   ///< f32 [rows, heads * head_dim], in place; undefined: only without a rotation
+  Tensor keys;         ///< f32 [rows, kv_heads * head_dim], in place
+  Tensor values;       ///< f32 [rows, kv_heads * value_dim]
+  Tensor cosine = {};  ///< f32 [rows, pairs]; undefined: nothing is rotated
+  Tensor sine = {};    ///< f32 like cosine
+  int64_t head_dim = 0;
+  RopePairs pairs = RopePairs::halves;
+  std::span<const RowsForCache> caches;  ///< none for rows of a sequence without a cache
 };
 
 struct NormWeights {
@@ -228,8 +241,13 @@ class Backend {
   /// x = cap tanh(x / cap).
   virtual void softcap(float cap, Tensor& x) = 0;
   virtual void rope(const RopeProblem& problem) = 0;
-  virtual void store_rows(const KvStore& problem) = 0;
-  virtual void attention(const AttentionProblem& problem) = 0;
+  /// Queries and keys are rotated, the first 2 * pairs features of every head, as by `rope`; then keys and
+  /// values are kept in their sequences' pages.
+  virtual void rope_and_store(const RopeStoreProblem& problem) = 0;
+  /// Of sequences side by side, whose outputs are apart. Those of up to kRowsAsAlone queries in all get the
+  /// bytes that each would get alone.
+  virtual void attention(std::span<const AttentionProblem> problems) = 0;
+  void attention(const AttentionProblem& problem) { attention({&problem, 1}); }
   /// x = activation(x).
   virtual void activation(Activation activation, Tensor& x) = 0;
   /// y = activation(gate) * up; y may be gate.

@@ -104,11 +104,23 @@ void check_rope(const RopeProblem& problem) {
           "heads of a rotation do not fit");
 }
 
-void check_store(const KvStore& problem) {
-  const KvFormat& format = problem.pages.format;
-  require_shape("rows for a cache", problem.x, {problem.x.dim(0), format.heads * format.dim});
-  require(problem.first >= 0 && problem.first + problem.x.dim(0) <= problem.pages.rows(),
-          "rows for a cache stand past its pages");
+void check_rope_and_store(const RopeStoreProblem& problem) {
+  if (problem.cosine.defined()) {
+    for (Tensor x : {problem.query, problem.keys})
+      check_rope({.cosine = problem.cosine, .sine = problem.sine, .head_dim = problem.head_dim, .x = x});
+  }
+  const int64_t rows = problem.keys.dim(0);
+  for (const RowsForCache& cache : problem.caches) {
+    const auto& [keys, values] = cache.pages;
+    require_shape("keys for a cache", problem.keys, {rows, keys.format.heads * keys.format.dim});
+    require_shape("values for a cache", problem.values, {rows, values.format.heads * values.format.dim});
+    require(!problem.cosine.defined() || problem.head_dim == keys.format.dim,
+            "a cache keeps other heads than those that are rotated");
+    require(cache.begin >= 0 && cache.count >= 0 && cache.begin + cache.count <= rows,
+            "a cache is to keep rows that are not there");
+    require(cache.first >= 0 && cache.first + cache.count <= std::min(keys.rows(), values.rows()),
+            "rows for a cache stand past its pages");
+  }
 }
 
 void check_attention(const AttentionProblem& problem) {

@@ -16,7 +16,7 @@ void check_rms_norm(const Tensor& x, const Tensor& weight, const Tensor& y);
 void check_add_rms_norm(const AddNormProblem& problem);
 void check_layer_norm(const Tensor& x, const NormWeights& weights, const Tensor& y);
 void check_rope(const RopeProblem& problem);
-void check_store(const KvStore& problem);
+void check_rope_and_store(const RopeStoreProblem& problem);
 void check_attention(const AttentionProblem& problem);
 void check_gated_activation(const Tensor& gate, const Tensor& up, const Tensor& y);
 void check_gather(const Tensor& x, std::span<const int32_t> rows, const Tensor& y);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
 #include "base/error.h"
 #include "runtime/packed_weights.h"
@@ -59,6 +58,30 @@ void require_tokens(std::span<const int32_t> tokens) {
   if (tokens.empty()) fail(ErrorKind::invalid_argument, "a forward pass needs at least one token");
 }
 
+/// Hidden states of the tokens of several runs, one run behind the other.
+Tensor embed_runs(Backend& backend, const DecoderSpec& spec, const PreparedEmbedding& embedding,
+                  std::span<const TokenRun> runs) {
+  std::vector<int32_t> tokens;
+  for (const TokenRun& run : runs) tokens.insert(tokens.end(), run.tokens.begin(), run.tokens.end());
+  check_tokens(spec, tokens);
+  Tensor hidden = Tensor::empty(DType::f32, {std::ssize(tokens), spec.hidden_size});
+  backend.embed(embedding.table, tokens, hidden);
+  if (spec.embedding_scale != 1) backend.scale(static_cast<float>(spec.embedding_scale), hidden);
+  if (embedding.positions.defined()) {
+    std::vector<int32_t> rows;
+    for (const TokenRun& run : runs) {
+      const int64_t end = run.first_position + std::ssize(run.tokens);
+      check_positions(spec, end);
+      for (int64_t position = run.first_position; position < end; ++position)
+        rows.push_back(static_cast<int32_t>(position + spec.positions->offset));
+    }
+    Tensor positions = Tensor::empty(DType::f32, hidden.shape());
+    backend.embed(embedding.positions, rows, positions);
+    backend.add(positions, hidden);
+  }
+  return embedding.norm.defined() ? normalized(backend, spec.norm, embedding.norm, hidden) : hidden;
+}
+
 }  // namespace
 
 void check_tokens(const DecoderSpec& spec, std::span<const int32_t> tokens) {
@@ -76,20 +99,7 @@ PreparedEmbedding prepare_embedding(const ModelWeights& weights) {
 
 Tensor embed_tokens(Backend& backend, const DecoderSpec& spec, const PreparedEmbedding& embedding,
                     const TokenRun& run) {
-  check_tokens(spec, run.tokens);
-  const auto count = static_cast<int64_t>(run.tokens.size());
-  Tensor hidden = Tensor::empty(DType::f32, {count, spec.hidden_size});
-  backend.embed(embedding.table, run.tokens, hidden);
-  if (spec.embedding_scale != 1) backend.scale(static_cast<float>(spec.embedding_scale), hidden);
-  if (embedding.positions.defined()) {
-    check_positions(spec, run.first_position + count);
-    std::vector<int32_t> rows(run.tokens.size());
-    std::iota(rows.begin(), rows.end(), static_cast<int32_t>(run.first_position + spec.positions->offset));
-    Tensor positions = Tensor::empty(DType::f32, hidden.shape());
-    backend.embed(embedding.positions, rows, positions);
-    backend.add(positions, hidden);
-  }
-  return embedding.norm.defined() ? normalized(backend, spec.norm, embedding.norm, hidden) : hidden;
+  return embed_runs(backend, spec, embedding, {&run, 1});
 }
 
 Decoder Decoder::load(const std::string& directory, Backend& backend, const DecoderOptions& options) {
@@ -276,17 +286,18 @@ void Decoder::Rows::add(std::span<const int32_t> more, const RopeSpan& span, KvC
 }
 
 Tensor Decoder::run_rows(const Rows& rows, TensorPool& pool, const CancellationFlag* cancelled) const {
-  Tensor hidden = Tensor::empty(DType::f32, {std::ssize(rows.tokens), spec().hidden_size});
+  std::vector<TokenRun> runs;
   std::vector<SequenceSpan> sequences;
   int64_t row = 0;
   for (size_t i = 0; i < rows.spans.size(); ++i) {
     const RopeSpan& span = rows.spans[i];
     const auto tokens =
         std::span(rows.tokens).subspan(static_cast<size_t>(row), static_cast<size_t>(span.count));
-    copy_rows(embed_tokens(*backend_, spec(), embedding_, {tokens, span.first_position}), hidden, row);
+    runs.push_back({tokens, span.first_position});
     sequences.push_back({row, span.count, span.first_position, rows.caches[i]});
     row += span.count;
   }
+  Tensor hidden = embed_runs(*backend_, spec(), embedding_, runs);
   std::vector<RopeTable> ropes;
   for (const RopeSpec& rope : spec().ropes) ropes.emplace_back(rope, rows.spans);
   for (int64_t layer = 0; layer < spec().layers; ++layer) {

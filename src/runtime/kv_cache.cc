@@ -66,7 +66,6 @@ uint64_t KvCache::byte_size() const {
   return bytes;
 }
 
-/// Blocks for the positions [first, first + count), none of them shared.
 void KvCache::reserve(int64_t first, int64_t count) {
   const auto begin = static_cast<size_t>(first / kPageRows);
   const auto end = static_cast<size_t>(pages_of(first + count));
@@ -78,14 +77,6 @@ void KvCache::reserve(int64_t first, int64_t count) {
     if (block.use_count() == 1) continue;
     block = std::make_shared<Tensor>(block ? block->duplicate() : Tensor::empty(DType::u8, shape));
   }
-}
-
-void KvCache::store(Backend& backend, int64_t layer, int64_t first, const Tensor& keys,
-                    const Tensor& values) {
-  reserve(first, keys.dim(0));
-  const KvView pages = view(layer);
-  backend.store_rows({.x = keys, .first = first, .pages = pages.keys});
-  backend.store_rows({.x = values, .first = first, .pages = pages.values});
 }
 
 KvView KvCache::view(int64_t layer) const {

@@ -53,9 +53,9 @@ class KvCache {
   /// Bytes that attention to all positions reads, unless a window keeps it from some.
   uint64_t byte_size() const;
 
-  /// Keys and values f32 [count, features of each] of a layer become those of the positions from `first` on.
-  void store(Backend& backend, int64_t layer, int64_t first, const Tensor& keys, const Tensor& values);
-  /// Valid until the next `store`.
+  /// Makes room for the positions [first, first + count), in blocks that no other cache has.
+  void reserve(int64_t first, int64_t count);
+  /// Where a layer's keys and values stand. Valid until the next `reserve`.
   KvView view(int64_t layer) const;
   void store(int64_t layer, RecurrentState state) { states_[static_cast<size_t>(layer)] = std::move(state); }
   const RecurrentState& state(int64_t layer) const { return states_[static_cast<size_t>(layer)]; }
@@ -81,7 +81,6 @@ class KvCache {
   void restore(int64_t layer, const KvTensors& keys, const KvTensors& values);
 
  private:
-  void reserve(int64_t first, int64_t count);
   KvTensors gather(const KvFormat& format, size_t offset) const;
 
   std::shared_ptr<const KvLayout> layout_;

@@ -42,34 +42,77 @@ struct QueryKeyValue {
   Tensor value;
 };
 
-/// Attention of one sequence of the batch over its own keys and what its cache holds.
-void attend(const LayerRun& run, const SequenceSpan& sequence, const QueryKeyValue& input,
-            std::span<const float> slopes, Tensor& mixed) {
-  const int64_t end = sequence.begin + sequence.count;
-  const Tensor own_keys = input.key.slice(sequence.begin, end);
-  const Tensor own_values = input.value.slice(sequence.begin, end);
-  KvView cached;
-  if (sequence.cache != nullptr) {
-    sequence.cache->store(run.backend, run.layer, sequence.first_position, own_keys, own_values);
-    cached = sequence.cache->view(run.layer);
+/// Keys and values of the batch's sequences become theirs, keys and queries rotated by `rope` if there is
+/// one.
+void rope_and_store(const LayerRun& run, const RopeTable* rope, const QueryKeyValue& input) {
+  std::vector<RowsForCache> caches;
+  for (const SequenceSpan& sequence : run.sequences)
+    if (sequence.cache != nullptr) sequence.cache->reserve(sequence.first_position, sequence.count);
+  for (const SequenceSpan& sequence : run.sequences) {
+    if (sequence.cache == nullptr) continue;
+    caches.push_back({.begin = sequence.begin,
+                      .count = sequence.count,
+                      .first = sequence.first_position,
+                      .pages = sequence.cache->view(run.layer)});
   }
-  Tensor output = mixed.slice(sequence.begin, end);
-  run.backend.attention({
-      .query = input.query.slice(sequence.begin, end),
-      .cache = sequence.cache != nullptr ? &cached : nullptr,
-      .keys = own_keys,
-      .values = own_values,
-      .output = output,
-      .heads = run.spec.heads,
-      .kv_heads = run.spec.kv_heads,
-      .head_dim = run.spec.head_dim,
-      .value_dim = run.spec.value_dim,
-      .first_position = sequence.first_position,
-      .window = run.spec.window[static_cast<size_t>(run.layer)],
-      .scale = static_cast<float>(run.spec.attention_scale),
-      .softcap = static_cast<float>(run.spec.attention_softcap),
-      .slopes = slopes,
-  });
+  run.backend.rope_and_store({.query = input.query,
+                              .keys = input.key,
+                              .values = input.value,
+                              .cosine = rope != nullptr ? rope->cosine() : Tensor(),
+                              .sine = rope != nullptr ? rope->sine() : Tensor(),
+                              .head_dim = run.spec.head_dim,
+                              .pairs = run.spec.rope_pairs,
+                              .caches = caches});
+}
+
+/// What attention reads and writes of one sequence of the batch.
+struct SequenceRows {
+  SequenceRows(const LayerRun& run, const SequenceSpan& sequence, const QueryKeyValue& input, Tensor& mixed)
+      : query(rows_of(input.query, sequence)), output(rows_of(mixed, sequence)) {
+    if (sequence.cache != nullptr) {
+      cache = sequence.cache->view(run.layer);
+    } else {
+      keys = rows_of(input.key, sequence);
+      values = rows_of(input.value, sequence);
+    }
+  }
+  static Tensor rows_of(const Tensor& all, const SequenceSpan& sequence) {
+    return all.slice(sequence.begin, sequence.begin + sequence.count);
+  }
+
+  Tensor query;
+  Tensor output;
+  std::optional<KvView> cache;
+  Tensor keys;  // without a cache
+  Tensor values;
+};
+
+/// Attention of each sequence of the batch over what its cache holds or, without one, its own keys.
+void attend(const LayerRun& run, const QueryKeyValue& input, Tensor& mixed) {
+  const std::vector<float> slopes = run.spec.alibi ? alibi_slopes(run.spec.heads) : std::vector<float>();
+  std::vector<SequenceRows> rows;
+  std::vector<AttentionProblem> problems;
+  rows.reserve(run.sequences.size());  // problems refer to them
+  for (const SequenceSpan& sequence : run.sequences) {
+    SequenceRows& own = rows.emplace_back(run, sequence, input, mixed);
+    problems.push_back({
+        .query = own.query,
+        .cache = own.cache ? &*own.cache : nullptr,
+        .keys = own.keys,
+        .values = own.values,
+        .output = own.output,
+        .heads = run.spec.heads,
+        .kv_heads = run.spec.kv_heads,
+        .head_dim = run.spec.head_dim,
+        .value_dim = run.spec.value_dim,
+        .first_position = sequence.first_position,
+        .window = run.spec.window[static_cast<size_t>(run.layer)],
+        .scale = static_cast<float>(run.spec.attention_scale),
+        .softcap = static_cast<float>(run.spec.attention_softcap),
+        .slopes = slopes,
+    });
+  }
+  run.backend.attention(problems);
 }
 
 void normalize_heads(const LayerRun& run, const PreparedNorm& norm, Tensor& heads) {
@@ -82,21 +125,13 @@ const RopeTable* rope_of(const LayerRun& run) {
   return index < 0 ? nullptr : &run.ropes[static_cast<size_t>(index)];
 }
 
+/// Before any rotation.
 QueryKeyValue plain_query_key_value(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
   const Linears linear(run, weights);
   auto heads = linear.of_one_input({LinearRole::q, LinearRole::k, LinearRole::v}, x);
   QueryKeyValue result{std::move(heads[0]), std::move(heads[1]), std::move(heads[2])};
   normalize_heads(run, weights[NormRole::query], result.query);
   normalize_heads(run, weights[NormRole::key], result.key);
-  const RopeTable* rope = rope_of(run);
-  if (rope == nullptr) return result;
-  for (Tensor* rotated : {&result.query, &result.key}) {
-    run.backend.rope({.cosine = rope->cosine(),
-                      .sine = rope->sine(),
-                      .head_dim = run.spec.head_dim,
-                      .pairs = run.spec.rope_pairs,
-                      .x = *rotated});
-  }
   return result;
 }
 
@@ -178,11 +213,12 @@ Tensor gated(const LayerRun& run, const PreparedLayer& weights, const Tensor& x,
 
 /// softmax(q k^T * scale) v, what o reads.
 Tensor mixed_values(const LayerRun& run, const PreparedLayer& weights, const Tensor& x) {
+  const bool latent = run.spec.latent.has_value();  // rotated on its way here
   const QueryKeyValue input =
-      run.spec.latent ? latent_query_key_value(run, weights, x) : plain_query_key_value(run, weights, x);
-  const std::vector<float> slopes = run.spec.alibi ? alibi_slopes(run.spec.heads) : std::vector<float>();
+      latent ? latent_query_key_value(run, weights, x) : plain_query_key_value(run, weights, x);
+  rope_and_store(run, latent ? nullptr : rope_of(run), input);
   Tensor mixed = run.rows_like(x, run.spec.heads * run.spec.value_dim);
-  for (const SequenceSpan& sequence : run.sequences) attend(run, sequence, input, slopes, mixed);
+  attend(run, input, mixed);
   return gated(run, weights, x, mixed);
 }
 

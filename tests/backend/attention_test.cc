@@ -82,8 +82,8 @@ class AttentionTest : public EveryIsa {
                       .values = {values, blocks_, offset + keys.page_bytes()}};
     const int64_t middle = filled / 3;
     for (const auto& [begin, end] : {std::pair{int64_t{0}, middle}, std::pair{middle, filled}}) {
-      backend->store_rows({.x = in.keys.slice(begin, end), .first = begin, .pages = view.keys});
-      backend->store_rows({.x = in.values.slice(begin, end), .first = begin, .pages = view.values});
+      const RowsForCache rows{.begin = begin, .count = end - begin, .first = begin, .pages = view};
+      backend->rope_and_store({.keys = in.keys, .values = in.values, .caches = {&rows, 1}});
     }
     return view;
   }
@@ -376,10 +376,11 @@ TEST_P(AttentionTest, WhatACacheCannotHold) {
     EXPECT_TRUE(std::isnan(run(c, in, &cache).values<float>()[0])) << bad;
   }
   const KvView cache = cached(c, in, KvType::int8);
-  EXPECT_NE(error_of([&] { backend->store_rows({.x = in.keys, .first = 126, .pages = cache.keys}); },
-                     ErrorKind::internal)
-                .find("past its pages"),
-            std::string::npos);
+  const RowsForCache behind{.count = 4, .first = 126, .pages = cache};
+  const auto store = [&] {
+    backend->rope_and_store({.keys = in.keys, .values = in.values, .caches = {&behind, 1}});
+  };
+  EXPECT_NE(error_of(store, ErrorKind::internal).find("past its pages"), std::string::npos);
   Case wrong = c;
   wrong.head_dim = 4;
   in.query = random({4, 8});

@@ -23,7 +23,12 @@ class KvCacheTest : public ::testing::Test {
   }
   /// Appends positions to both layers.
   void append(KvCache& cache, const Tensor& keys, const Tensor& values) const {
-    for (int64_t layer = 0; layer < 2; ++layer) cache.store(*cpu, layer, cache.length(), keys, values);
+    const int64_t count = keys.dim(0);
+    cache.reserve(cache.length(), count);
+    for (int64_t layer = 0; layer < 2; ++layer) {
+      const RowsForCache rows{.count = count, .first = cache.length(), .pages = cache.view(layer)};
+      cpu->rope_and_store({.keys = keys, .values = values, .caches = {&rows, 1}});
+    }
     cache.advance(keys.dim(0));
   }
   /// What a kernel does that has written all blocks: the bytes are the device's alone.

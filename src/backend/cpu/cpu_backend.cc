@@ -74,8 +74,8 @@ class CpuBackend final : public Backend {
   void scale(float factor, Tensor& x) override;
   void softcap(float cap, Tensor& x) override;
   void rope(const RopeProblem& problem) override;
-  void store_rows(const KvStore& problem) override;
-  void attention(const AttentionProblem& problem) override;
+  void rope_and_store(const RopeStoreProblem& problem) override;
+  void attention(std::span<const AttentionProblem> problems) override;
   void activation(Activation activation, Tensor& x) override;
   void gated_activation(Activation activation, const Tensor& gate, const Tensor& up, Tensor& y) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;
@@ -309,14 +309,29 @@ void CpuBackend::rope(const RopeProblem& problem) {
   });
 }
 
-void CpuBackend::store_rows(const KvStore& problem) {
-  check_store(problem);
-  salient::store_rows(kernels_, problem);
+void CpuBackend::rope_and_store(const RopeStoreProblem& problem) {
+  check_rope_and_store(problem);
+  if (problem.cosine.defined()) {
+    for (Tensor x : {problem.query, problem.keys})
+      rope({.cosine = problem.cosine,
+            .sine = problem.sine,
+            .head_dim = problem.head_dim,
+            .pairs = problem.pairs,
+            .x = x});
+  }
+  for (const RowsForCache& cache : problem.caches) {
+    const int64_t end = cache.begin + cache.count;
+    const auto store = [&](const Tensor& x, const KvPages& pages) {
+      store_rows(kernels_, {.x = x.slice(cache.begin, end), .first = cache.first, .pages = pages});
+    };
+    store(problem.keys, cache.pages.keys);
+    store(problem.values, cache.pages.values);
+  }
 }
 
-void CpuBackend::attention(const AttentionProblem& problem) {
-  check_attention(problem);
-  attend(context(), problem, possible(asked_));
+void CpuBackend::attention(std::span<const AttentionProblem> problems) {
+  for (const AttentionProblem& problem : problems) check_attention(problem);
+  for (const AttentionProblem& problem : problems) attend(context(), problem, possible(asked_));
 }
 
 GatedKernel* CpuBackend::gated_kernel(Activation activation) const {

@@ -31,7 +31,13 @@ struct KvNext {
 KvRows rows_of(const CpuKernels& kernels, const KvPages& pages, const KvRange& range, ScratchUse use,
                const KvNext& next);
 
-/// Backend::store_rows on checked shapes.
+/// Rows of a cache's keys or values: x f32 [count, heads * dim] is kept as positions [first, first + count).
+struct KvStore {
+  const Tensor& x;
+  int64_t first;
+  const KvPages& pages;
+};
+
 void store_rows(const CpuKernels& kernels, const KvStore& problem);
 
 }  // namespace salient

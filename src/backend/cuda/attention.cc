@@ -15,6 +15,11 @@ constexpr int64_t kFewQueries = 8;
 /// Rows of a kv head from which products of halves take less time than those in f32 beside reading the keys.
 constexpr int64_t kRowsForTiles = 4;
 constexpr float kLog2E = 1.44269504088896341f;
+/// Blocks of a batch to one that is at work: enough for all to end at about the same time.
+constexpr int64_t kTurnsOfBatch = 4;
+/// Of the workspace of a batch, unless a single sequence takes more.
+constexpr size_t kMostWorkspace = size_t{64} << 20;
+constexpr int64_t kMostAlongZ = 65535;
 
 /// What the launch of a kernel needs to know of it.
 struct KernelSizes {
@@ -37,10 +42,22 @@ int64_t widest(const DeviceAttention& problem) {
   return std::max(problem.keys.format.dim, problem.values.format.dim);
 }
 
-/// The first tile that any query sees.
-int64_t first_key(const DeviceAttention& problem) {
-  if (problem.window == 0) return 0;
-  return std::max<int64_t>(0, problem.first_position - problem.window + 1) / kTileKeys * kTileKeys;
+int window_of(const DeviceAttention& problem) {
+  return problem.window == 0 ? INT_MAX : static_cast<int>(std::min<int64_t>(problem.window, INT_MAX));
+}
+
+/// Of the one sequence, or the one of a batch that has the most.
+KeySplits most_splits(const DeviceAttention& problem, const SplitRule& rule) {
+  const int window = window_of(problem);
+  const auto first = static_cast<int>(problem.first_position);
+  const auto count = static_cast<int>(problem.count);
+  if (problem.positions.empty()) return splits_of_keys(rule, window, first, first + count);
+  KeySplits most{0, 0, 0};
+  for (const int position : problem.positions) {
+    const KeySplits own = splits_of_keys(rule, window, position, position + 1);
+    if (own.splits > most.splits) most = own;
+  }
+  return most;
 }
 
 KernelSizes split_kernel(const DeviceAttention& problem) {
@@ -53,7 +70,7 @@ KernelSizes split_kernel(const DeviceAttention& problem) {
       .blocks = one ? 4 : 3,
       .tiles = 1,
       .shared_bytes = static_cast<size_t>(4 * rows * (problem.values.format.dim + 2)) * sizeof(float),
-      .reason = "few rows, or exact: products in f32"};
+      .reason = "few rows, or kept as f32: products in f32"};
   if (problem.keys.format.type == KvType::fp16)
     sizes.kernel = of_type(kSplitAttentionFp16, kSplitAttention4Fp16);
   if (problem.keys.format.type == KvType::bf16)
@@ -117,6 +134,7 @@ const char* why_no_kernel(const DeviceAttention& problem) {
   if (!supports_heads(keys.dim) || !supports_heads(values.dim))
     return "heads of more than 256 features or of no multiple of 8";
   if (problem.first_position + problem.count > INT_MAX - kTileKeys) return "too many positions";
+  if (!problem.positions.empty() && problem.count != 1) return "a batch of several queries each";
   return nullptr;
 }
 
@@ -125,7 +143,7 @@ KernelSizes kernel_for(const DeviceAttention& problem, const DeviceProperties& d
   const int64_t rows = rows_of(problem);
   // f32 is kept by who wants it, as long as it is not the products that take the time.
   const bool few = problem.count <= kFewQueries && (type == KvType::fp32 || rows < kRowsForTiles);
-  if (problem.exact || few || !supports_tile_attention(problem)) return split_kernel(problem);
+  if (few || !supports_tile_attention(problem)) return split_kernel(problem);
   // Making halves of codes takes as long as reading them some five times.
   const int64_t most = type == KvType::int8 ? 4 * kRowsOfRowKernel : kRowsOfRowKernel;
   if (type != KvType::fp32 && rows <= most) return row_kernel(problem);
@@ -142,9 +160,11 @@ int key_lanes(const DeviceAttention& problem) {
 }
 
 /// Positions that any query sees, from a tile's first on.
-int64_t seen_keys(const DeviceAttention& problem) {
-  return problem.first_position + problem.count - first_key(problem);
+int64_t seen_keys(const DeviceAttention& problem, const AttentionPlan& plan) {
+  return problem.first_position + problem.count - plan.splits.first_key;
 }
+
+bool merges(const AttentionPlan& plan) { return plan.splits.splits > 1; }
 
 /// Where what a plan needs stands in the workspace, each on 16 bytes: halves, totals, mixtures.
 struct Workspace {
@@ -159,11 +179,12 @@ Workspace workspace_of(const DeviceAttention& problem, const AttentionPlan& plan
   const KvFormat& values = problem.values.format;
   Workspace result;
   if (plan.halves) {
-    const auto rows = static_cast<size_t>(seen_keys(problem) * keys.heads);
+    const auto rows = static_cast<size_t>(seen_keys(problem, plan) * keys.heads);
     result.values = rows * static_cast<size_t>(keys.dim) * 2;
     result.totals = result.values + rows * static_cast<size_t>(values.dim) * 2;
   }
-  const int64_t softmaxes = plan.splits == 1 ? 0 : keys.heads * rows_of(problem) * plan.splits;
+  const int64_t rows = plan.at_once * keys.heads * rows_of(problem);
+  const int64_t softmaxes = merges(plan) ? rows * plan.splits.splits : 0;
   result.mixed = result.totals + static_cast<size_t>(blocks_of(softmaxes, 2) * 4) * sizeof(float);
   result.bytes = result.mixed + static_cast<size_t>(softmaxes * values.dim) * sizeof(float);
   return result;
@@ -185,29 +206,29 @@ AttentionArguments arguments_of(const DeviceAttention& problem, const AttentionP
                                 std::byte* memory) {
   const Workspace workspace = workspace_of(problem, plan);
   const bool capped = problem.softcap > 0;
-  AttentionArguments result{
-      .query = problem.query,
-      .output = problem.output,
-      .slopes = problem.slopes,
-      .totals = reinterpret_cast<float*>(memory + workspace.totals),
-      .mixed = reinterpret_cast<float*>(memory + workspace.mixed),
-      .keys = layout_of(problem.keys),
-      .values = layout_of(problem.values),
-      .rows = static_cast<int>(rows_of(problem)),
-      .group = static_cast<int>(group_of(problem)),
-      .first_position = static_cast<int>(problem.first_position),
-      .window = problem.window == 0 ? INT_MAX : static_cast<int>(std::min<int64_t>(problem.window, INT_MAX)),
-      .first_key = static_cast<int>(first_key(problem)),
-      .split_keys = static_cast<int>(plan.split_keys),
-      .splits = static_cast<int>(plan.splits),
-      .key_lanes = key_lanes(problem),
-      .score_factor = capped ? problem.scale / problem.softcap : problem.scale * kLog2E,
-      .cap = capped ? problem.softcap * kLog2E : 0.0f};
+  AttentionArguments result{.query = problem.query,
+                            .output = problem.output,
+                            .slopes = problem.slopes,
+                            .totals = reinterpret_cast<float*>(memory + workspace.totals),
+                            .mixed = reinterpret_cast<float*>(memory + workspace.mixed),
+                            .batch = problem.batch,
+                            .keys = layout_of(problem.keys),
+                            .values = layout_of(problem.values),
+                            .rows = static_cast<int>(rows_of(problem)),
+                            .group = static_cast<int>(group_of(problem)),
+                            .first_position = static_cast<int>(problem.first_position),
+                            .splits = plan.splits,
+                            .rule = plan.rule,
+                            .most_splits = plan.splits.splits,
+                            .window = window_of(problem),
+                            .key_lanes = key_lanes(problem),
+                            .score_factor = capped ? problem.scale / problem.softcap : problem.scale * kLog2E,
+                            .cap = capped ? problem.softcap * kLog2E : 0.0f};
   if (!plan.halves) return result;
-  const int64_t first = first_key(problem);
-  result.keys = layout_of_halves(problem.keys.format, memory, first, seen_keys(problem));
-  result.values =
-      layout_of_halves(problem.values.format, memory + workspace.values, first, seen_keys(problem));
+  const int64_t first = plan.splits.first_key;
+  const int64_t count = seen_keys(problem, plan);
+  result.keys = layout_of_halves(problem.keys.format, memory, first, count);
+  result.values = layout_of_halves(problem.values.format, memory + workspace.values, first, count);
   return result;
 }
 
@@ -216,13 +237,53 @@ void make_halves(Device& device, const DeviceAttention& problem, const Attention
   const HalfRowsArguments arguments{.from = {layout_of(problem.keys), layout_of(problem.values)},
                                     .to = {memory, memory + workspace_of(problem, plan).values},
                                     .heads = static_cast<int>(problem.keys.format.heads),
-                                    .first = static_cast<int>(first_key(problem)),
-                                    .count = static_cast<int>(seen_keys(problem))};
-  const int64_t pieces = seen_keys(problem) * widest(problem) / 8;
+                                    .first = plan.splits.first_key,
+                                    .count = static_cast<int>(seen_keys(problem, plan))};
+  const int64_t pieces = seen_keys(problem, plan) * widest(problem) / 8;
   device.launch(
       {.kernel = kHalfRows,
        .grid = {.x = static_cast<int>(blocks_of(pieces, kHalfRows.threads)), .y = arguments.heads, .z = 2},
        .arguments = bytes_of(arguments)});
+}
+
+/// As many blocks of a sequence as are at work at once, none of which waits for another to end. Those of
+/// a batch need not be that many each: its splits may be longer, so that fewer are to be merged.
+SplitRule rule_of(const DeviceAttention& problem, const KernelSizes& sizes, const DeviceProperties& device) {
+  const int64_t blocks = blocks_of(rows_of(problem), sizes.rows) * problem.keys.format.heads;
+  const int64_t room = std::max<int64_t>(1, device.multiprocessors * sizes.blocks / blocks);
+  SplitRule rule{.most = static_cast<int>(room), .least_tiles = static_cast<int>(sizes.tiles)};
+  if (problem.positions.empty() || problem.as_alone) return rule;
+  int64_t tiles = 0;
+  for (const int position : problem.positions) {
+    const int first_key = splits_of_keys(rule, window_of(problem), position, position + 1).first_key;
+    tiles += blocks_of(position + 1 - first_key, kTileKeys);
+  }
+  rule.least_tiles = static_cast<int>(std::max<int64_t>(sizes.tiles, tiles / (kTurnsOfBatch * room)));
+  return rule;
+}
+
+/// Sequences of a batch for which grid and workspace have room.
+int64_t at_once(const DeviceAttention& problem, const AttentionPlan& plan) {
+  if (problem.positions.empty()) return 1;
+  const size_t bytes = std::max<size_t>(1, workspace_of(problem, plan).bytes);
+  const auto room = static_cast<int64_t>(std::max<size_t>(1, kMostWorkspace / bytes));
+  return std::min({std::ssize(problem.positions), room, kMostAlongZ / plan.splits.splits});
+}
+
+/// `sequences` of a batch from the first of the arguments on, or the one of a problem.
+void attend_at_once(Device& device, const AttentionPlan& plan, const AttentionArguments& arguments,
+                    int64_t sequences) {
+  Grid grid = plan.grid;
+  grid.z = static_cast<int>(sequences * plan.splits.splits);
+  device.launch({.kernel = *plan.kernel,
+                 .grid = grid,
+                 .shared_bytes = plan.shared_bytes,
+                 .arguments = bytes_of(arguments)});
+  if (!merges(plan)) return;
+  device.launch({.kernel = kMergeSplits,
+                 .grid = {.x = arguments.rows, .y = grid.y, .z = static_cast<int>(sequences)},
+                 .shared_bytes = static_cast<size_t>(4 * arguments.values.dim) * sizeof(float),
+                 .arguments = bytes_of(arguments)});
 }
 
 }  // namespace
@@ -238,23 +299,21 @@ bool supports_tile_attention(const DeviceAttention& problem) {
 AttentionPlan plan_attention(const DeviceAttention& problem, const DeviceProperties& device) {
   if (const char* reason = why_no_kernel(problem)) return {.reason = reason};
   const KernelSizes sizes = kernel_for(problem, device);
-  const int64_t kv_heads = problem.keys.format.heads;
-  const int64_t blocks = blocks_of(rows_of(problem), sizes.rows);
-  const int64_t end = problem.first_position + problem.count;
-  const int64_t tiles = blocks_of(end - first_key(problem), kTileKeys);
-  // As many blocks as are at work at once, none of which waits for another to end.
-  const int64_t room = device.multiprocessors * sizes.blocks / (blocks * kv_heads);
-  const int64_t wanted = std::clamp<int64_t>(room, 1, std::max<int64_t>(1, tiles / sizes.tiles));
-  const int64_t split_tiles = blocks_of(tiles, wanted);
-  const int64_t splits = blocks_of(tiles, split_tiles);
-  return {
-      .kernel = sizes.kernel,
-      .grid = {.x = static_cast<int>(blocks), .y = static_cast<int>(kv_heads), .z = static_cast<int>(splits)},
-      .shared_bytes = sizes.shared_bytes,
-      .splits = splits,
-      .split_keys = split_tiles * kTileKeys,
-      .halves = sizes.halves_alone && !keeps_halves(problem.keys.format.type),
-      .reason = sizes.reason};
+  AttentionPlan plan{.kernel = sizes.kernel,
+                     .shared_bytes = sizes.shared_bytes,
+                     .rule = rule_of(problem, sizes, device),
+                     .halves = sizes.halves_alone && !keeps_halves(problem.keys.format.type),
+                     .reason = sizes.reason};
+  plan.splits = most_splits(problem, plan.rule);
+  plan.at_once = at_once(problem, plan);
+  plan.grid = {.x = static_cast<int>(blocks_of(rows_of(problem), sizes.rows)),
+               .y = static_cast<int>(problem.keys.format.heads),
+               .z = static_cast<int>(plan.at_once * plan.splits.splits)};
+  return plan;
+}
+
+bool takes_batches(const DeviceAttention& problem, const DeviceProperties& device) {
+  return why_no_kernel(problem) == nullptr && !kernel_for(problem, device).halves_alone;
 }
 
 size_t attention_workspace_bytes(const DeviceAttention& problem, const AttentionPlan& plan) {
@@ -265,16 +324,12 @@ void attend(Device& device, const DeviceAttention& problem, const AttentionPlan&
   if (plan.kernel == nullptr) fail(ErrorKind::internal, "attention on the device: {}", plan.reason);
   auto* memory = static_cast<std::byte*>(workspace);
   if (plan.halves) make_halves(device, problem, plan, memory);
-  const AttentionArguments arguments = arguments_of(problem, plan, memory);
-  device.launch({.kernel = *plan.kernel,
-                 .grid = plan.grid,
-                 .shared_bytes = plan.shared_bytes,
-                 .arguments = bytes_of(arguments)});
-  if (plan.splits == 1) return;
-  device.launch({.kernel = kMergeSplits,
-                 .grid = {.x = arguments.rows, .y = plan.grid.y},
-                 .shared_bytes = static_cast<size_t>(4 * problem.values.format.dim) * sizeof(float),
-                 .arguments = bytes_of(arguments)});
+  AttentionArguments arguments = arguments_of(problem, plan, memory);
+  if (problem.positions.empty()) return attend_at_once(device, plan, arguments, 1);
+  for (int64_t rest = std::ssize(problem.positions); rest > 0; rest -= plan.at_once) {
+    attend_at_once(device, plan, arguments, std::min(rest, plan.at_once));
+    arguments.batch += plan.at_once;
+  }
 }
 
 }  // namespace salient::cuda

@@ -1,12 +1,16 @@
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "backend/cuda/kv_rows.h"
+#include "backend/cuda/simt.h"
 
 namespace salient::cuda {
 
-/// AttentionProblem (backend.h) with addresses of the device.
+/// AttentionProblem (backend.h) with addresses of the device. Or, with `positions`, a batch of single
+/// queries, each of a sequence of its own: then `count` is 1, and what stands in `first_position` and the
+/// blocks of keys and values is not looked at.
 struct DeviceAttention {
   const float* query;  ///< f32 [count, heads * head_dim]
   DeviceRows keys;     ///< of the positions [0, first_position + count)
@@ -18,8 +22,23 @@ struct DeviceAttention {
   int64_t window = 0;  ///< 0: none
   float scale;
   float softcap = 0;
-  const float* slopes = nullptr;  ///< f32 [heads], or none
-  bool exact = false;             ///< products in f32, however many queries there are
+  const float* slopes = nullptr;        ///< f32 [heads], or none
+  std::span<const int> positions = {};  ///< of the batch's queries
+  const BatchRow* batch = nullptr;      ///< on the device, the same with their rows of `query` and `output`
+  bool as_alone = true;  ///< every sequence gets the bytes that it gets alone; else what is fastest
+};
+
+/// How keys are shared out.
+struct SplitRule {
+  int most;         ///< splits of a sequence
+  int least_tiles;  ///< of a split, where there are as many
+};
+
+/// Splits of the keys that some queries of a sequence see, the last of which may be shorter.
+struct KeySplits {
+  int first_key;   ///< where the first begins, a multiple of kTileKeys
+  int split_keys;  ///< of each, a multiple of kTileKeys
+  int splits;
 };
 
 /// What kernels of attention read. Row r of a kv head is query r / group and head r % group of those that
@@ -28,18 +47,20 @@ struct AttentionArguments {
   const float* query;
   float* output;
   const float* slopes;
-  float* totals;  ///< [kv_heads, rows, splits, 2]: the highest score of a split, times log2 e, and the sum of
-                  ///< 2^(score - highest); not touched when there is one split
-  float* mixed;   ///< [kv_heads, rows, splits, value_dim]: the sum of 2^(score - highest) value
+  float* totals;  ///< [sequences, kv_heads, rows, most_splits, 2]: the highest score of a split, times log2
+                  ///< e, and the sum of 2^(score - highest); not touched when a sequence has one split
+  float*
+      mixed;  ///< [sequences, kv_heads, rows, most_splits, value_dim]: the sum of 2^(score - highest) value
+  const BatchRow* batch;  ///< of each sequence its only query; null: one sequence
   RowLayout keys;
   RowLayout values;
   int rows;
   int group;
-  int first_position;
-  int window;      ///< larger than every position where there is none
-  int first_key;   ///< where the first split begins, a multiple of kTileKeys
-  int split_keys;  ///< of each split, a multiple of kTileKeys
-  int splits;
+  int first_position;  ///< of the one sequence
+  KeySplits splits;    ///< of the one sequence
+  SplitRule rule;      ///< of a batch
+  int most_splits;     ///< of any sequence
+  int window;          ///< larger than every position where there is none
   int key_lanes;       ///< lanes of a warp that share a key in kSplitAttention: 8, 16 or 32
   float score_factor;  ///< a score is cap tanh(q.k factor) + slope distance, without a cap q.k factor + ...
   float cap;           ///< times log2 e; 0: none
@@ -48,6 +69,17 @@ struct AttentionArguments {
 /// Keys that are worked on together; positions of a page are a multiple of it.
 inline constexpr int kTileKeys = 64;
 inline constexpr int kAttentionThreads = 128;
+
+/// The splits of what queries at positions [first_position, end) see. One function, for the plan and for
+/// kernels, which cut the keys of each sequence of a batch themselves.
+SALIENT_HOST_DEVICE KeySplits splits_of_keys(const SplitRule& rule, int window, int first_position, int end) {
+  const int oldest = first_position - window + 1;
+  const int first_key = oldest > 0 ? oldest / kTileKeys * kTileKeys : 0;
+  const int tiles = (end - first_key + kTileKeys - 1) / kTileKeys;
+  const int wanted = tiles / rule.least_tiles < rule.most ? tiles / rule.least_tiles : rule.most;
+  const int split_tiles = wanted <= 1 ? tiles : (tiles + wanted - 1) / wanted;
+  return {first_key, split_tiles * kTileKeys, (tiles + split_tiles - 1) / split_tiles};
+}
 
 /// Products in f32: one row (1), or four.
 inline constexpr Kernel kSplitAttentionFp32{"split_attention_fp32", kAttentionThreads};
@@ -90,19 +122,22 @@ bool supports_split_attention(const DeviceAttention& problem);
 /// The same heads, and a positive scale. Queries, keys, values and weights are rounded to f16, which they
 /// must not exceed, or, where pages are bf16, to that.
 bool supports_tile_attention(const DeviceAttention& problem);
+/// Whether the kernel of a single query of the problem's sizes takes a batch.
+bool takes_batches(const DeviceAttention& problem, const DeviceProperties& device);
 
 /// How a problem is run.
 struct AttentionPlan {
   const Kernel* kernel = nullptr;  ///< null: no kernel takes it
   Grid grid;
   size_t shared_bytes = 0;
-  int64_t splits = 1;      ///< of the keys
-  int64_t split_keys = 0;  ///< of each
-  bool halves = false;     ///< keys and values are made halves first
+  SplitRule rule{1, 1};
+  KeySplits splits{0, 0, 1};  ///< of the keys; of a batch those of the sequence that has the most
+  int64_t at_once = 1;        ///< sequences of a launch
+  bool halves = false;        ///< keys and values are made halves first
   std::string reason;
 };
 
-/// A pure function of the problem's sizes and the device.
+/// A pure function of the problem's sizes and the device. Of a batch only where `takes_batches`.
 AttentionPlan plan_attention(const DeviceAttention& problem, const DeviceProperties& device);
 
 /// Of the workspace, on 16 bytes, that `attend` needs for a plan.

@@ -10,6 +10,36 @@ namespace salient::cuda {
 inline constexpr int kAttentionWarps = kAttentionThreads / simt::kWarp;
 inline constexpr float kLog2E = 1.44269504088896341f;
 
+/// A sequence of a launch. Where registers are scarce it is better asked for twice than kept.
+struct AttentionSequence {
+  std::byte* const* blocks;
+  int first_position;
+  int index;  ///< of the launch's
+  int row;    ///< of the batch's queries, where its own begin
+  KeySplits splits;
+};
+
+SALIENT_DEVICE AttentionSequence only_sequence(const AttentionArguments& a) {
+  return {
+      .blocks = a.keys.blocks, .first_position = a.first_position, .index = 0, .row = 0, .splits = a.splits};
+}
+
+SALIENT_DEVICE AttentionSequence sequence_of_launch(const AttentionArguments& a, int index) {
+  if (a.batch == nullptr) return only_sequence(a);
+  const BatchRow& own = a.batch[index];
+  return {.blocks = own.blocks,
+          .first_position = own.position,
+          .index = index,
+          .row = own.row,
+          .splits = splits_of_keys(a.rule, a.window, own.position, own.position + 1)};
+}
+
+/// Grids have the splits of one sequence after the other along z.
+SALIENT_DEVICE AttentionSequence sequence_of_block(const AttentionArguments& a) {
+  return sequence_of_launch(a, simt::block_z() / a.most_splits);
+}
+SALIENT_DEVICE int split_of_block(const AttentionArguments& a) { return simt::block_z() % a.most_splits; }
+
 /// A row of queries: where it stands and where it goes.
 struct AttentionRow {
   int position;
@@ -17,12 +47,13 @@ struct AttentionRow {
   int64_t head;  ///< of all queries' heads, one after the other
 };
 
-SALIENT_DEVICE AttentionRow attention_row(const AttentionArguments& a, int kv_head, int kv_heads, int row) {
+SALIENT_DEVICE AttentionRow attention_row(const AttentionArguments& a, const AttentionSequence& sequence,
+                                          int kv_head, int kv_heads, int row) {
   const int query = row / a.group;
   const int head = kv_head * a.group + row % a.group;
-  return {.position = a.first_position + query,
+  return {.position = sequence.first_position + query,
           .slope = a.slopes == nullptr ? 0.0f : a.slopes[head] * kLog2E,
-          .head = int64_t{query} * kv_heads * a.group + head};
+          .head = int64_t{sequence.row + query} * kv_heads * a.group + head};
 }
 
 /// Keys behind a query's position come out as far more than any window.
@@ -44,12 +75,13 @@ struct KeyRange {
   int end;
 };
 
-SALIENT_DEVICE KeyRange keys_of_split(const AttentionArguments& a, int split, int first_row, int end_row) {
-  const int split_begin = a.first_key + split * a.split_keys;
-  const int last = a.first_position + ((end_row < a.rows ? end_row : a.rows) - 1) / a.group;
-  int oldest = a.first_position + first_row / a.group - a.window + 1;
+SALIENT_DEVICE KeyRange keys_of_split(const AttentionArguments& a, const AttentionSequence& sequence,
+                                      int split, int first_row, int end_row) {
+  const int split_begin = sequence.splits.first_key + split * sequence.splits.split_keys;
+  const int last = sequence.first_position + ((end_row < a.rows ? end_row : a.rows) - 1) / a.group;
+  int oldest = sequence.first_position + first_row / a.group - a.window + 1;
   oldest = (oldest > 0 ? oldest : 0) / kTileKeys * kTileKeys;
-  const int split_end = split_begin + a.split_keys;
+  const int split_end = split_begin + sequence.splits.split_keys;
   return {.begin = split_begin > oldest ? split_begin : oldest,
           .end = split_end < last + 1 ? split_end : last + 1};
 }
@@ -73,8 +105,10 @@ SALIENT_DEVICE float raise(Total& total, float highest) {
 }
 
 /// Where a row's total and mixture stand in the workspace.
-SALIENT_DEVICE int64_t split_index(const AttentionArguments& a, int kv_head, int row, int split) {
-  return (int64_t{kv_head} * a.rows + row) * a.splits + split;
+SALIENT_DEVICE int64_t split_index(const AttentionArguments& a, int sequence, int kv_head, int row,
+                                   int split) {
+  const int64_t head = int64_t{sequence} * simt::grid_y() + kv_head;
+  return (head * a.rows + row) * a.most_splits + split;
 }
 
 SALIENT_DEVICE void store_total(const AttentionArguments& a, int64_t index, const Total& total) {
@@ -89,6 +123,7 @@ SALIENT_DEVICE float* warp_sums(const AttentionArguments& a, int rows, int warp,
 
 /// Rows that all warps have laid out, warp after warp, to the workspace or, from a single split, the output.
 SALIENT_DEVICE void store_rows_of_block(const AttentionArguments& a, int first_row, int rows) {
+  const AttentionSequence sequence = sequence_of_block(a);
   const int kv_head = simt::block_y();
   const int dim = a.values.dim;
   for (int i = simt::thread(); i < rows * dim; i += simt::block_threads()) {
@@ -104,12 +139,12 @@ SALIENT_DEVICE void store_rows_of_block(const AttentionArguments& a, int first_r
       total.sum += added * from[1];
       mixed = own * mixed + added * from[2 + feature];
     }
-    if (a.splits == 1) {
-      const int64_t head = attention_row(a, kv_head, simt::grid_y(), first_row + row).head;
+    if (sequence.splits.splits == 1) {
+      const int64_t head = attention_row(a, sequence, kv_head, simt::grid_y(), first_row + row).head;
       a.output[head * dim + feature] = mixed / total.sum;
       continue;
     }
-    const int64_t index = split_index(a, kv_head, first_row + row, simt::block_z());
+    const int64_t index = split_index(a, sequence.index, kv_head, first_row + row, split_of_block(a));
     if (feature == 0) store_total(a, index, total);
     a.mixed[index * dim + feature] = mixed;
   }

@@ -4,12 +4,11 @@
 #include <cmath>
 
 #include "backend/checks.h"
-#include "backend/cuda/attention.h"
 #include "backend/cuda/elementwise.h"
 #include "backend/cuda/largest_values.h"
 #include "backend/cuda/launch_queue.h"
 #include "backend/cuda/norms.h"
-#include "backend/cuda/page_tables.h"
+#include "backend/cuda/paged_attention.h"
 #include "backend/cuda/quantizer.h"
 #include "backend/cuda/rows.h"
 #include "backend/cuda/tensor_access.h"
@@ -51,18 +50,6 @@ bool fits_f16(const Tensor& dense) {
   const Tensor values = dense.to(DType::f32);
   return std::ranges::all_of(values.values<float>(),
                              [](float value) { return std::abs(value) <= simt::F16::kLargest; });
-}
-
-/// What `body` returns; false where its tensors are more than the device can hold at once, with all else
-/// gone.
-template <typename Body>
-bool done_where_there_is_room(const Body& body) {
-  try {
-    return body();
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::out_of_memory) throw;
-    return false;
-  }
 }
 
 class CudaBackend final : public Backend {
@@ -111,8 +98,8 @@ class CudaBackend final : public Backend {
   void scale(float factor, Tensor& x) override;
   void softcap(float cap, Tensor& x) override;
   void rope(const RopeProblem& problem) override;
-  void store_rows(const KvStore& problem) override;
-  void attention(const AttentionProblem& problem) override;
+  void rope_and_store(const RopeStoreProblem& problem) override;
+  void attention(std::span<const AttentionProblem> problems) override;
   void activation(Activation activation, Tensor& x) override;
   void gated_activation(Activation activation, const Tensor& gate, const Tensor& up, Tensor& y) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;
@@ -178,15 +165,13 @@ class CudaBackend final : public Backend {
     return access_.run(body);
   }
   void embed_on_device(const Tensor& table, std::span<const int32_t> tokens, Tensor& y);
-  bool attend_on_device(const AttentionProblem& problem);
 
   HalfType half_;
   std::optional<ProductFamily> family_;
   TensorAccess access_;
   std::optional<ProductTable> table_;
   Products products_;
-  PageTables tables_;
-  DeviceBuffer workspace_;
+  PagedAttention attention_{access_};
   std::unique_ptr<Backend> cpu_;
 };
 
@@ -411,88 +396,26 @@ void CudaBackend::rope(const RopeProblem& problem) {
   on_device([&](Device& device) { cuda::rope(device, rotation, heads, problem.x.dim(0)); });
 }
 
-void CudaBackend::store_rows(const KvStore& problem) {
-  check_store(problem);
-  const KvFormat& format = problem.pages.format;
-  // What attention does not take on the device had better not be brought there.
-  if (!supports_store(format) || !supports_heads(format.dim)) return cpu_->store_rows(problem);
-  const float* rows = read(problem.x);
-  const int64_t count = problem.x.dim(0);
-  const auto addresses =
-      addresses_of(problem.pages.blocks, access_.memory(), {problem.first, problem.first + count});
-  on_device([&](Device& device) {
-    cuda::store_rows(device, {.count = count,
-                              .first = problem.first,
-                              .keys = rows,
-                              .to_keys = {.format = format,
-                                          .blocks = tables_.table(device, addresses),
-                                          .offset = problem.pages.offset}});
-  });
-}
-
-/// Several queries of few are each what they would be alone, see Backend::rows_as_alone.
-void CudaBackend::attention(const AttentionProblem& problem) {
-  check_attention(problem);
-  const int64_t count = problem.query.dim(0);
-  if (count == 1 || count > kRowsAsAlone) {
-    if (!done_where_there_is_room([&] { return attend_on_device(problem); })) cpu_->attention(problem);
-    return;
+void CudaBackend::rope_and_store(const RopeStoreProblem& problem) {
+  check_rope_and_store(problem);
+  if (attention_.rope_and_store(problem)) return;
+  if (problem.cosine.defined()) {
+    for (Tensor x : {problem.query, problem.keys})
+      rope({.cosine = problem.cosine,
+            .sine = problem.sine,
+            .head_dim = problem.head_dim,
+            .pairs = problem.pairs,
+            .x = x});
   }
-  for (int64_t row = 0; row < count; ++row) {
-    const Tensor query = problem.query.slice(row, row + 1);
-    Tensor output = problem.output.slice(row, row + 1);
-    attention({.query = query,
-               .cache = problem.cache,
-               .keys = problem.keys,
-               .values = problem.values,
-               .output = output,
-               .heads = problem.heads,
-               .kv_heads = problem.kv_heads,
-               .head_dim = problem.head_dim,
-               .value_dim = problem.value_dim,
-               .first_position = problem.first_position + row,
-               .window = problem.window,
-               .scale = problem.scale,
-               .softcap = problem.softcap,
-               .slopes = problem.slopes});
+  for (const RowsForCache& cache : problem.caches) {
+    const RopeStoreProblem one{.keys = problem.keys, .values = problem.values, .caches = {&cache, 1}};
+    if (!attention_.rope_and_store(one)) cpu_->rope_and_store(one);
   }
 }
 
-bool CudaBackend::attend_on_device(const AttentionProblem& problem) {
-  const bool paged = problem.cache != nullptr;
-  DeviceAttention asked{.query = nullptr,
-                        .keys = {.format = {KvType::fp32, problem.kv_heads, problem.head_dim}},
-                        .values = {.format = {KvType::fp32, problem.kv_heads, problem.value_dim}},
-                        .output = nullptr,
-                        .count = problem.query.dim(0),
-                        .heads = problem.heads,
-                        .first_position = problem.first_position,
-                        .window = problem.window,
-                        .scale = problem.scale,
-                        .softcap = problem.softcap};
-  if (paged) {
-    asked.keys = {.format = problem.cache->keys.format, .offset = problem.cache->keys.offset};
-    asked.values = {.format = problem.cache->values.format, .offset = problem.cache->values.offset};
-  }
-  const AttentionPlan plan = plan_attention(asked, access_.properties());
-  if (plan.kernel == nullptr) return false;
-  asked.query = read(problem.query);
-  std::vector<std::byte*> addresses;
-  if (paged) {
-    addresses = addresses_of(problem.cache->keys.blocks, access_.memory(), {});
-  } else {
-    asked.keys.rows = read(problem.keys);
-    asked.values.rows = read(problem.values);
-  }
-  asked.output = write(problem.output);
-  on_device([&](Device& device) {
-    if (paged) asked.keys.blocks = asked.values.blocks = tables_.table(device, addresses);
-    const DeviceBuffer slopes = sent(device, problem.slopes);
-    asked.slopes = slopes.as<float>();
-    workspace_.reserve(device, attention_workspace_bytes(asked, plan));
-    attend(device, asked, plan, workspace_.address());
-  });
-  return true;
+void CudaBackend::attention(std::span<const AttentionProblem> problems) {
+  for (const AttentionProblem& problem : problems) check_attention(problem);
+  attention_.attend(problems, *cpu_);
 }
 
 }  // namespace

@@ -67,4 +67,14 @@ void write_bytes(Device& device, std::span<const std::byte> bytes, void* to) {
   }
 }
 
+void write_words(Device& device, std::span<const WordWrite> words) {
+  while (!words.empty()) {
+    const size_t count = std::min<size_t>(words.size(), kMostWords);
+    WriteWordsArguments arguments{.count = static_cast<int>(count), .words = {}};
+    std::ranges::copy(words.first(count), arguments.words);
+    launch(device, kWriteWords, {}, arguments);
+    words = words.subspan(count);
+  }
+}
+
 }  // namespace salient::cuda

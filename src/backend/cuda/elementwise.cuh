@@ -84,7 +84,7 @@ SALIENT_DEVICE void find_infinite_or_nan(const NotFiniteArguments& a) {
   if (simt::lane() == 0 && found > 0) simt::increment(a.flag);
 }
 
-SALIENT_DEVICE void write_words(const WriteArguments& a) {
+SALIENT_DEVICE void write_run(const WriteArguments& a) {
   const auto words = static_cast<int>(a.count / 4);
   for (int i = simt::thread(); i < words; i += simt::block_threads()) {
     static_cast<uint32_t*>(a.to)[i] = a.words[i];
@@ -96,11 +96,17 @@ SALIENT_DEVICE void write_words(const WriteArguments& a) {
   }
 }
 
+SALIENT_DEVICE void write_apart(const WriteWordsArguments& a) {
+  const int i = simt::thread();
+  if (i < a.count) *a.words[i].to = a.words[i].value;
+}
+
 #define SALIENT_ELEMENTWISE_KERNELS(X)                                 \
   X(add_values, AddArguments, 256, 1, add_to)                          \
   X(scale_values, ScaleArguments, 256, 1, scale_or_cap)                \
   X(activate, ActivateArguments, 256, 1, activate_values)              \
   X(find_not_finite, NotFiniteArguments, 256, 1, find_infinite_or_nan) \
-  X(write_arguments, WriteArguments, 256, 1, write_words)
+  X(write_arguments, WriteArguments, 256, 1, write_run)                \
+  X(write_words, WriteWordsArguments, 256, 1, write_apart)
 
 }  // namespace salient::cuda

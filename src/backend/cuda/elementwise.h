@@ -44,12 +44,24 @@ struct WriteArguments {
   uint32_t words[kWriteBytes / sizeof(uint32_t)];
 };
 
+/// Words that do not stand side by side.
+struct WordWrite {
+  uint64_t* to;
+  uint64_t value;
+};
+inline constexpr int kMostWords = 224;
+struct WriteWordsArguments {
+  int count;
+  WordWrite words[kMostWords];
+};
+
 inline constexpr int kElementwiseThreads = 256;
 inline constexpr Kernel kAddValues{"add_values", kElementwiseThreads};
 inline constexpr Kernel kScaleValues{"scale_values", kElementwiseThreads};
 inline constexpr Kernel kActivate{"activate", kElementwiseThreads};
 inline constexpr Kernel kFindNotFinite{"find_not_finite", kElementwiseThreads};
 inline constexpr Kernel kWriteArguments{"write_arguments", kElementwiseThreads};
+inline constexpr Kernel kWriteWords{"write_words", kElementwiseThreads};
 
 /// y [count] += x.
 void add(Device& device, const float* x, float* y, int64_t count);
@@ -77,5 +89,7 @@ bool all_finite(Device& device, const float* x, int64_t count, uint32_t* flag);
 /// `bytes` to `to`, which stands on 4 bytes, by as many launches as it takes; `bytes` may be changed when it
 /// returns.
 void write_bytes(Device& device, std::span<const std::byte> bytes, void* to);
+/// The same of single words.
+void write_words(Device& device, std::span<const WordWrite> words);
 
 }  // namespace salient::cuda

@@ -31,6 +31,7 @@ void set_queries(const RotatedHeads& heads, KvRowsArguments* arguments) {
 void set_rows(const NewRows& rows, KvRowsArguments* arguments) {
   arguments->count = static_cast<int>(rows.count);
   arguments->first_position = static_cast<int>(rows.first);
+  arguments->batch = rows.batch;
   if (rows.keys != nullptr) {
     arguments->keys = rows.keys;
     arguments->to_keys = layout_of(rows.to_keys);
@@ -61,10 +62,8 @@ RowLayout layout_of(const DeviceRows& rows) {
 bool supports_store(const KvFormat& format) { return format.dim % 4 == 0; }
 
 void rope(Device& device, const Rotation& rotation, const RotatedHeads& heads, int64_t rows) {
-  rope_and_store(device, rotation, heads, {.count = rows, .first = 0});
+  rope_and_store(device, rotation, heads, {.count = rows});
 }
-
-void store_rows(Device& device, const NewRows& rows) { rope_and_store(device, {}, {}, rows); }
 
 void rope_and_store(Device& device, const Rotation& rotation, const RotatedHeads& queries,
                     const NewRows& rows) {

@@ -11,46 +11,34 @@ struct alignas(16) FourFeatures {
   float x[4];
 };
 
-/// A feature after the rotation, from the head before it.
-SALIENT_DEVICE float rotated(const KvRowsArguments& a, const float* head, int row, int feature) {
-  const int place = feature - a.first_feature;
-  const float own = head[feature];
-  if (place < 0 || place >= 2 * a.pairs) return own;
-  const bool second = a.neighbours ? place % 2 == 1 : place >= a.pairs;
-  const int pair = a.neighbours ? place / 2 : place % a.pairs;
-  const int distance = a.neighbours ? 1 : a.pairs;
-  const float other = head[second ? feature - distance : feature + distance];
-  const float cosine = a.cosine[int64_t{row} * a.pairs + pair];
-  const float sine = a.sine[int64_t{row} * a.pairs + pair];
-  return second ? own * cosine + other * sine : own * cosine - other * sine;
-}
-
-SALIENT_DEVICE void rotate_in_place(const KvRowsArguments& a, float* head, int row) {
+/// A whole warp rotates a head of one row.
+SALIENT_DEVICE void rotate(const KvRowsArguments& a, float* head, int row) {
   for (int pair = simt::lane(); pair < a.pairs; pair += simt::kWarp) {
-    const int low = a.first_feature + (a.neighbours ? 2 * pair : pair);
-    const int high = a.neighbours ? low + 1 : low + a.pairs;
-    const float first = rotated(a, head, row, low);
-    const float second = rotated(a, head, row, high);
-    head[low] = first;
-    head[high] = second;
+    float* first = head + a.first_feature + (a.neighbours ? 2 * pair : pair);
+    float* second = first + (a.neighbours ? 1 : a.pairs);
+    const float low = *first;
+    const float high = *second;
+    const float cosine = a.cosine[int64_t{row} * a.pairs + pair];
+    const float sine = a.sine[int64_t{row} * a.pairs + pair];
+    *first = low * cosine - high * sine;
+    *second = high * cosine + low * sine;
   }
 }
 
-/// What features are multiplied by to become codes, and the scale that undoes it: the rule of the CPU's
-/// store_rows. An infinity or NaN makes the scale NaN.
+/// What features are multiplied by to become codes, and the scale that undoes it: the rule of the CPU. An
+/// infinity or NaN makes the scale NaN.
 struct RowScale {
   float scale;
   float factor;  ///< 0: codes are 0
 };
 
-template <typename Feature>
-SALIENT_DEVICE RowScale scale_of_row(int dim, const Feature& feature) {
+SALIENT_DEVICE RowScale scale_of_row(int dim, const float* from) {
   constexpr float kLargest = 3.402823466e38f;
   float bound = 0;
   bool finite = true;
   for (int i = 4 * simt::lane(); i < dim; i += 4 * simt::kWarp) {
     for (int j = 0; j < 4; ++j) {
-      const float size = fabsf(feature(i + j));
+      const float size = fabsf(from[i + j]);
       finite = finite && size <= kLargest;
       bound = fmaxf(bound, size);
     }
@@ -71,19 +59,19 @@ SALIENT_DEVICE uint32_t codes_of(const FourFeatures& features, float factor) {
 }
 
 /// A whole warp keeps a head of one row.
-template <typename Feature>
-SALIENT_DEVICE void store_row(const RowLayout& layout, int head, int position, const Feature& feature) {
-  const int row = position % static_cast<int>(kPageRows);
-  std::byte* page = head_of_page(layout, position / static_cast<int>(kPageRows), head);
+SALIENT_DEVICE void store_row(const RowLayout& layout, const BatchRow& place, int head, const float* from) {
+  constexpr auto kRowsOfPage = static_cast<int>(kPageRows);
+  const int row = place.position % kRowsOfPage;
+  std::byte* page = head_of_page(layout, place.blocks, place.position / kRowsOfPage, head);
   std::byte* to = row_of_page(layout, page, row);
   RowScale scale{};
   if (layout.type == KvType::int8) {
-    scale = scale_of_row(layout.dim, feature);
+    scale = scale_of_row(layout.dim, from);
     if (simt::lane() == 0) scales_of_page(layout, page)[row] = scale.scale;
   }
   for (int i = simt::lane(); 4 * i < layout.dim; i += simt::kWarp) {
     FourFeatures four;
-    for (int j = 0; j < 4; ++j) four.x[j] = feature(4 * i + j);
+    for (int j = 0; j < 4; ++j) four.x[j] = from[4 * i + j];
     if (layout.type == KvType::fp32) {
       reinterpret_cast<FourFeatures*>(to)[i] = four;
     } else if (layout.type == KvType::fp16) {
@@ -103,18 +91,22 @@ SALIENT_DEVICE void rotate_and_store(const KvRowsArguments& a) {
   const int index = simt::block_x() * (simt::block_threads() / simt::kWarp) + simt::warp();
   const int row = index / heads;
   if (row >= a.count) return;  // the whole warp
-  const int position = a.first_position + row;
   int head = index % heads;
   if (head < a.query_heads)
-    return rotate_in_place(a, a.query + (int64_t{row} * a.query_heads + head) * a.query_dim, row);
+    return rotate(a, a.query + (int64_t{row} * a.query_heads + head) * a.query_dim, row);
   head -= a.query_heads;
+  const BatchRow place =
+      a.batch != nullptr ? a.batch[row] : BatchRow{a.to_keys.blocks, a.first_position + row, row};
   if (head < a.key_heads) {
-    const float* from = a.keys + (int64_t{row} * a.key_heads + head) * a.to_keys.dim;
-    return store_row(a.to_keys, head, position, [&](int i) { return rotated(a, from, row, i); });
+    float* key = a.keys + (int64_t{row} * a.key_heads + head) * a.to_keys.dim;
+    rotate(a, key, row);
+    simt::sync_warp();
+    if (place.blocks != nullptr) store_row(a.to_keys, place, head, key);
+    return;
   }
   head -= a.key_heads;
-  const float* from = a.values + (int64_t{row} * a.value_heads + head) * a.to_values.dim;
-  store_row(a.to_values, head, position, [&](int i) { return from[i]; });
+  const float* value = a.values + (int64_t{row} * a.value_heads + head) * a.to_values.dim;
+  if (place.blocks != nullptr) store_row(a.to_values, place, head, value);
 }
 
 /// Grid: pieces of eight features / threads, heads, keys or values.
@@ -128,7 +120,7 @@ SALIENT_DEVICE void halve_rows(const HalfRowsArguments& a) {
   if (row >= a.count) return;
   const int position = a.first + row;
   const auto chunk = static_cast<int>(index % chunks);
-  std::byte* page = head_of_page(layout, position / kRowsOfPage, simt::block_y());
+  std::byte* page = head_of_page(layout, layout.blocks, position / kRowsOfPage, simt::block_y());
   const std::byte* from = row_of_page(layout, page, position % kRowsOfPage);
   simt::Words4 halves;
   if (layout.type == KvType::int8) {

@@ -29,14 +29,23 @@ struct RowLayout {
 
 RowLayout layout_of(const DeviceRows& rows);
 
-/// What joins a sequence: rows [0, count) stand at positions first, first + 1, ...
+/// A row of a batch of sequences, and where it stands in its own.
+struct BatchRow {
+  std::byte* const* blocks;  ///< as those of DeviceRows; null for a row that is not kept
+  int position;
+  int row;  ///< of the batch
+};
+
+/// What joins sequences. Without `batch` all rows join the one whose pages `to_keys` and `to_values` are, at
+/// positions first, first + 1, ..., or none where these have no blocks; with it these are any of the batch's.
 struct NewRows {
   int64_t count;
-  int64_t first;
-  const float* keys = nullptr;    ///< f32 [count, heads * dim] of `to_keys`, or none
+  float* keys = nullptr;          ///< f32 [count, heads * dim] of `to_keys`, rotated in place, or none
   const float* values = nullptr;  ///< the same of `to_values`
   DeviceRows to_keys{};
   DeviceRows to_values{};
+  int64_t first = 0;
+  const BatchRow* batch = nullptr;  ///< on the device [count], row after row
 };
 
 /// Rotates features [first, first + 2 * pairs) of every head by row r of cosine and sine.
@@ -55,22 +64,22 @@ struct RotatedHeads {
   int64_t head_dim = 0;
 };
 
-/// Whether store_rows takes such rows.
+/// Whether rope_and_store keeps such rows.
 bool supports_store(const KvFormat& format);
 
 /// x = rotation(x).
 void rope(Device& device, const Rotation& rotation, const RotatedHeads& heads, int64_t rows);
-/// Keeps keys and values in their pages, the same bytes as the CPU's.
-void store_rows(Device& device, const NewRows& rows);
-/// Both in one launch: queries are rotated where they stand, keys on their way into their pages.
+/// Rotates queries and keys and keeps keys and values in their pages, the same bytes as the CPU's of the same
+/// rotated keys.
 void rope_and_store(Device& device, const Rotation& rotation, const RotatedHeads& queries,
                     const NewRows& rows);
 
 /// One warp for a head of a row: first the heads of queries, then those of keys, then those of values.
 struct KvRowsArguments {
   float* query;
-  const float* keys;
+  float* keys;
   const float* values;
+  const BatchRow* batch;
   RowLayout to_keys;
   RowLayout to_values;
   const float* cosine;

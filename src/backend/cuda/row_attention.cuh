@@ -25,12 +25,14 @@ class RowAttention {
 
   SALIENT_DEVICE explicit RowAttention(const AttentionArguments& a)
       : a_(a),
+        sequence_(sequence_of_block(a)),
         first_row_(simt::block_x() * Warp::kRows),
-        keys_(keys_of_split(a, simt::block_z(), first_row_, first_row_ + Warp::kRows)) {}
+        keys_(keys_of_split(a, sequence_, split_of_block(a), first_row_, first_row_ + Warp::kRows)) {}
 
   SALIENT_DEVICE void run() const {
+    if (split_of_block(a_) >= sequence_.splits.splits) return;  // the whole block
     for (int item = 0; item < kSlots - 1; ++item) request(item);
-    Warp warp(a_, first_row_, kSlotBytes + kScaleBytes, simt::warp() == 0);
+    Warp warp(a_, sequence_, first_row_, kSlotBytes + kScaleBytes, simt::warp() == 0);
     if constexpr (kQueriesInShared) simt::sync_block();
     int item = 0;
     for (int key = first_key(0); key < keys_.end; key += kTileKeys, item += 2) {
@@ -74,7 +76,7 @@ class RowAttention {
     const int first = first_key(item);
     const RowLayout& layout = layout_of_item(item);
     if (first < keys_.end) {
-      std::byte* page = head_of_page(layout, first / kRowsOfPage, simt::block_y());
+      std::byte* page = head_of_page(layout, sequence_.blocks, first / kRowsOfPage, simt::block_y());
       if (of_codes(layout)) {
         request_codes(layout, page, first % kRowsOfPage, slot(item));
       } else {
@@ -144,11 +146,12 @@ class RowAttention {
   }
 
   const AttentionArguments& a_;
+  AttentionSequence sequence_;
   int first_row_;
   KeyRange keys_;
 };
 
-/// Grid: rows / 16, kv heads, splits.
+/// Grid: rows / 16, kv heads, sequences * splits.
 template <typename T, int kDim, int kSlots>
 SALIENT_DEVICE void row_attention(const AttentionArguments& a) {
   RowAttention<T, kDim, kSlots>(a).run();

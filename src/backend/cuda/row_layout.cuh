@@ -5,10 +5,11 @@
 
 namespace salient::cuda {
 
-/// Where row 0 of a page stands.
-SALIENT_DEVICE std::byte* head_of_page(const RowLayout& layout, int page, int head) {
+/// Where row 0 of a page stands, in blocks of a sequence or, without any, in the layout's rows.
+SALIENT_DEVICE std::byte* head_of_page(const RowLayout& layout, std::byte* const* blocks, int page,
+                                       int head) {
   const int64_t behind = layout.offset + head * layout.head_stride;
-  if (layout.blocks != nullptr) return layout.blocks[page] + behind;
+  if (blocks != nullptr) return blocks[page] + behind;
   return const_cast<std::byte*>(layout.rows) + (behind + page * kPageRows * layout.row_stride);
 }
 

@@ -90,11 +90,15 @@ struct RowSums {
 template <typename Features, int kRows, int kUnroll>
 class SplitWarp {
  public:
-  SALIENT_DEVICE SplitWarp(const AttentionArguments& a, int kv_head, int kv_heads, int first_row)
-      : a_(a), kv_head_(kv_head), lane_(simt::lane() % a.key_lanes), group_(simt::lane() / a.key_lanes) {
+  SALIENT_DEVICE SplitWarp(const AttentionArguments& a, const AttentionSequence& sequence, int first_row)
+      : a_(a),
+        blocks_(sequence.blocks),
+        lane_(simt::lane() % a.key_lanes),
+        group_(simt::lane() / a.key_lanes) {
     SALIENT_UNROLL for (int r = 0; r < kRows; ++r) {
       const bool inside = first_row + r < a.rows;
-      rows_[r] = attention_row(a, kv_head, kv_heads, inside ? first_row + r : first_row);
+      rows_[r] =
+          attention_row(a, sequence, simt::block_y(), simt::grid_y(), inside ? first_row + r : first_row);
       if (!inside) rows_[r].position = -1;  // before all keys
       const float* from = a.query + rows_[r].head * a.keys.dim + kLaneFeatures * lane_;
       SALIENT_UNROLL for (int i = 0; i < kLaneFeatures; ++i) query_[r][i] =
@@ -133,7 +137,7 @@ class SplitWarp {
 
   SALIENT_DEVICE void load(const RowLayout& layout, int begin, int end, Features (&to)[kUnroll]) const {
     constexpr auto kRowsOfPage = static_cast<int>(kPageRows);
-    std::byte* page = head_of_page(layout, begin / kRowsOfPage, kv_head_);
+    std::byte* page = head_of_page(layout, blocks_, begin / kRowsOfPage, simt::block_y());
     SALIENT_UNROLL for (int u = 0; u < kUnroll; ++u) {
       const int key = key_of(begin, u);
       const int row = key % kRowsOfPage;
@@ -188,7 +192,7 @@ class SplitWarp {
   }
 
   const AttentionArguments& a_;
-  int kv_head_;
+  std::byte* const* blocks_;
   int lane_;   // of the group
   int group_;  // of the warp
   AttentionRow rows_[kRows];
@@ -210,14 +214,17 @@ SALIENT_DEVICE void lay_out(const AttentionArguments& a, const RowSums<kRows>& s
   }
 }
 
-/// Grid: rows / kRows, kv heads, splits (Dao et al. 2023, "Flash-Decoding"). All heads that share a kv head
-/// are rows of one block as far as it has room for them, so that keys and values are read once for them.
+/// Grid: rows / kRows, kv heads, sequences * splits (Dao et al. 2023, "Flash-Decoding"). All heads that share
+/// a kv head are rows of one block as far as it has room for them, so that keys and values are read once for
+/// them.
 template <typename Features, int kRows, int kUnroll>
 SALIENT_DEVICE void split_attention(const AttentionArguments& a) {
   using Worker = SplitWarp<Features, kRows, kUnroll>;
   const int first_row = simt::block_x() * kRows;
-  const KeyRange keys = keys_of_split(a, simt::block_z(), first_row, first_row + kRows);
-  Worker worker(a, simt::block_y(), simt::grid_y(), first_row);
+  const AttentionSequence sequence = sequence_of_block(a);
+  if (split_of_block(a) >= sequence.splits.splits) return;  // the whole block
+  const KeyRange keys = keys_of_split(a, sequence, split_of_block(a), first_row, first_row + kRows);
+  Worker worker(a, sequence, first_row);
   RowSums<kRows> sums;
   const int step = Worker::keys_at_once(a);
   for (int key = keys.begin + simt::warp() * step; key < keys.end; key += kAttentionWarps * step)
@@ -229,12 +236,12 @@ SALIENT_DEVICE void split_attention(const AttentionArguments& a) {
 }
 
 /// The highest score of all splits of a row and their sum, the same in all lanes.
-SALIENT_DEVICE Total total_of_splits(const AttentionArguments& a, int64_t first) {
+SALIENT_DEVICE Total total_of_splits(const AttentionArguments& a, int splits, int64_t first) {
   Total total;
-  for (int split = simt::lane(); split < a.splits; split += simt::kWarp)
+  for (int split = simt::lane(); split < splits; split += simt::kWarp)
     total.highest = fmaxf(total.highest, a.totals[2 * (first + split)]);
   total.highest = simt::warp_max(total.highest);
-  for (int split = simt::lane(); split < a.splits; split += simt::kWarp) {
+  for (int split = simt::lane(); split < splits; split += simt::kWarp) {
     const float* from = a.totals + 2 * (first + split);
     total.sum += simt::power_of_two(from[0] - finite_highest(total.highest)) * from[1];
   }
@@ -242,26 +249,29 @@ SALIENT_DEVICE Total total_of_splits(const AttentionArguments& a, int64_t first)
   return total;
 }
 
-/// Grid: rows, kv heads. Each warp joins every fourth split, with the loads of eight on their way at once,
-/// four features to a lane; then the warps' are joined. The order is always the same.
+/// Grid: rows, kv heads, sequences. Each warp joins every fourth split, with the loads of eight on their way
+/// at once, four features to a lane; then the warps' are joined. The order is always the same.
 SALIENT_DEVICE void merge(const AttentionArguments& a) {
   const int row = simt::block_x();
   const int kv_head = simt::block_y();
   const int dim = a.values.dim;
-  const int64_t first = split_index(a, kv_head, row, 0);
-  const Total total = total_of_splits(a, first);
+  const AttentionSequence sequence = sequence_of_launch(a, simt::block_z());
+  const int splits = sequence.splits.splits;
+  if (splits == 1) return;  // the whole block
+  const int64_t first = split_index(a, sequence.index, kv_head, row, 0);
+  const Total total = total_of_splits(a, splits, first);
   float* parts = simt::shared_memory<float>();  // [warps, dim]
   for (int feature = 0; feature < dim; feature += 4 * simt::kWarp) {
     const int own = feature + 4 * simt::lane();
     float mixed[4] = {};
-    for (int begin = 0; begin < a.splits; begin += simt::kWarp) {
+    for (int begin = 0; begin < splits; begin += simt::kWarp) {
       const int split = begin + simt::lane();
-      const float highest = split < a.splits ? a.totals[2 * (first + split)] : -INFINITY;
+      const float highest = split < splits ? a.totals[2 * (first + split)] : -INFINITY;
       const float factor = simt::power_of_two(highest - finite_highest(total.highest));
       SALIENT_UNROLL for (int i = 0; i < simt::kWarp; i += kAttentionWarps) {
         const int from = begin + i + simt::warp();
         const float weight = simt::shuffle(factor, i + simt::warp());
-        if (from >= a.splits || own >= dim) continue;
+        if (from >= splits || own >= dim) continue;
         const auto four = *reinterpret_cast<const simt::Words4*>(a.mixed + (first + from) * dim + own);
         SALIENT_UNROLL for (int j = 0; j < 4; ++j) mixed[j] += weight * simt::float_of_bits(four.word[j]);
       }
@@ -270,7 +280,7 @@ SALIENT_DEVICE void merge(const AttentionArguments& a) {
     SALIENT_UNROLL for (int j = 0; j < 4; ++j) parts[simt::warp() * dim + own + j] = mixed[j];
   }
   simt::sync_block();
-  const int64_t head = attention_row(a, kv_head, simt::grid_y(), row).head;
+  const int64_t head = attention_row(a, sequence, kv_head, simt::grid_y(), row).head;
   for (int feature = simt::thread(); feature < dim; feature += simt::block_threads()) {
     float mixed = 0;
     for (int warp = 0; warp < kAttentionWarps; ++warp) mixed += parts[warp * dim + feature];

@@ -70,6 +70,18 @@ class TensorAccess {
   std::shared_ptr<CudaMemory> memory_;
 };
 
+/// What `body` returns; false where its tensors are more than the device can hold at once, with all else
+/// gone.
+template <typename Body>
+bool done_where_there_is_room(const Body& body) {
+  try {
+    return body();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::out_of_memory) throw;
+    return false;
+  }
+}
+
 /// A copy of `values` for launches that follow. Behind them its memory may be given back.
 template <typename T>
 DeviceBuffer sent(Device& device, std::span<const T> values) {

@@ -18,11 +18,12 @@ class TileAttention {
   /// The rows that see the most begin first.
   SALIENT_DEVICE explicit TileAttention(const AttentionArguments& a)
       : a_(a),
+        sequence_(only_sequence(a)),
         first_row_((simt::grid_x() - 1 - simt::block_x()) * kRows),
-        keys_(keys_of_split(a, simt::block_z(), first_row_, first_row_ + kRows)) {}
+        keys_(keys_of_split(a, sequence_, simt::block_z(), first_row_, first_row_ + kRows)) {}
 
   SALIENT_DEVICE void run() const {
-    Warp warp(a_, first_row_ + simt::warp() * Warp::kRows,
+    Warp warp(a_, sequence_, first_row_ + simt::warp() * Warp::kRows,
               2 * kTileBytes + simt::warp() * Warp::kRows * Tile::kRowBytes, true);
     request(a_.keys, keys_.begin, kKeys);
     for (int key = keys_.begin; key < keys_.end; key += kTile) {
@@ -60,7 +61,7 @@ class TileAttention {
     const int chunk = simt::thread() % kChunks;
     const int first_row = simt::thread() / kChunks;
     if (chunk >= (layout.dim + 15) / 16 * 2) return;
-    std::byte* page = head_of_page(layout, first / kRowsOfPage, simt::block_y());
+    std::byte* page = head_of_page(layout, sequence_.blocks, first / kRowsOfPage, simt::block_y());
     const std::byte* from = row_of_page(layout, page, first % kRowsOfPage + first_row) + 16 * chunk;
     const int rows = chunk * kChunkHalves < layout.dim ? keys_.end - first : 0;
     SALIENT_UNROLL for (int row = first_row; row < kTile; row += kRowsAtOnce) {
@@ -71,6 +72,7 @@ class TileAttention {
   }
 
   const AttentionArguments& a_;
+  AttentionSequence sequence_;
   int first_row_;
   KeyRange keys_;
 };

@@ -45,8 +45,9 @@ class WarpTile {
 
   /// If queries are in shared memory, `query_offset` is where. The warp that `writes` them and those that
   /// share them with it wait for that before they multiply.
-  SALIENT_DEVICE WarpTile(const AttentionArguments& a, int first_row, int query_offset, bool writes)
-      : a_(a), first_row_(first_row), shared_queries_{query_offset} {
+  SALIENT_DEVICE WarpTile(const AttentionArguments& a, const AttentionSequence& sequence, int first_row,
+                          int query_offset, bool writes)
+      : a_(a), sequence_(sequence), first_row_(first_row), shared_queries_{query_offset} {
     SALIENT_UNROLL for (int tile = 0; tile < kRowTiles; ++tile) {
       SALIENT_UNROLL for (int i = 0; i < 2; ++i) {
         const AttentionRow row = row_at(tile, i);
@@ -151,7 +152,7 @@ class WarpTile {
   /// Rows past the end are the last.
   SALIENT_DEVICE AttentionRow row_at(int tile, int i) const {
     const int row = row_of(tile, i);
-    return attention_row(a_, simt::block_y(), simt::grid_y(), row < a_.rows ? row : a_.rows - 1);
+    return attention_row(a_, sequence_, simt::block_y(), simt::grid_y(), row < a_.rows ? row : a_.rows - 1);
   }
 
   SALIENT_DEVICE void load_queries(int tile, int i, const AttentionRow& from) {
@@ -210,7 +211,7 @@ class WarpTile {
   }
 
   SALIENT_DEVICE int position_of(int row) const {
-    return a_.first_position + (row < a_.rows ? row : a_.rows - 1) / a_.group;
+    return sequence_.first_position + (row < a_.rows ? row : a_.rows - 1) / a_.group;
   }
 
   SALIENT_DEVICE void hide(int first, Scores& scores) const {
@@ -272,8 +273,8 @@ class WarpTile {
     const Total& total = totals_[tile][i];
     float* to = a_.output + row_at(tile, i).head * a_.values.dim;
     float factor = 1 / total.sum;
-    if (a_.splits > 1) {
-      const int64_t index = split_index(a_, simt::block_y(), row, simt::block_z());
+    if (sequence_.splits.splits > 1) {
+      const int64_t index = split_index(a_, sequence_.index, simt::block_y(), row, simt::block_z());
       if (simt::lane() % 4 == 0) store_total(a_, index, total);
       to = a_.mixed + index * a_.values.dim;
       factor = 1;
@@ -285,6 +286,7 @@ class WarpTile {
   }
 
   const AttentionArguments& a_;
+  const AttentionSequence& sequence_;
   int first_row_;
   Tile shared_queries_;
   int positions_[kRowTiles][2];

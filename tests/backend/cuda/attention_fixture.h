@@ -67,17 +67,17 @@ class TwoCaches {
   size_t values_at() const { return kOffset + keys_.page_bytes(); }
 
   void fill(Backend& cpu, const Tensor& keys, const Tensor& values, int64_t first) {
-    const KvView view = host();
-    cpu.store_rows({.x = keys, .first = first, .pages = view.keys});
-    cpu.store_rows({.x = values, .first = first, .pages = view.values});
+    const RowsForCache rows{.count = keys.dim(0), .first = first, .pages = host()};
+    cpu.rope_and_store({.keys = keys, .values = values, .caches = {&rows, 1}});
     const DeviceCopy new_keys(device_, keys.values<float>());
     const DeviceCopy new_values(device_, values.values<float>());
-    cuda::store_rows(device_, {.count = keys.dim(0),
-                               .first = first,
-                               .keys = new_keys.as<float>(),
-                               .values = new_values.as<float>(),
-                               .to_keys = device_keys(),
-                               .to_values = device_values()});
+    cuda::rope_and_store(device_, {}, {},
+                         {.count = keys.dim(0),
+                          .keys = new_keys.as<float>(),
+                          .values = new_values.as<float>(),
+                          .to_keys = device_keys(),
+                          .to_values = device_values(),
+                          .first = first});
   }
 
   /// Row `position` of a head as the device keeps it: elements, and the scale.

@@ -1,5 +1,7 @@
 #include "backend/cuda/attention.h"
 
+#include <climits>
+
 #include "backend/cuda/attention_fixture.h"
 #include "base/error.h"
 
@@ -16,7 +18,6 @@ struct Case {
   int64_t value_dim = 0;  ///< 0: head_dim
   float softcap = 0;
   std::vector<float> slopes = {};
-  bool exact = false;
 
   int64_t values() const { return value_dim == 0 ? head_dim : value_dim; }
 };
@@ -108,8 +109,7 @@ class DeviceAttentionTest : public testing::Test {
                                         .window = c.window,
                                         .scale = scale(c),
                                         .softcap = c.softcap,
-                                        .slopes = c.slopes.empty() ? nullptr : slopes.as<float>(),
-                                        .exact = c.exact};
+                                        .slopes = c.slopes.empty() ? nullptr : slopes.as<float>()};
     cuda::DeviceProperties properties = device_.properties();
     properties.multiprocessors = multiprocessors_;
     result.plan = cuda::plan_attention(problem, properties);
@@ -133,7 +133,7 @@ class DeviceAttentionTest : public testing::Test {
     const Outputs out = run(c, in, source);
     EXPECT_LT(distance(out.found, out.expected), bound(out.plan))
         << c << ", " << out.plan.kernel->name << ", source " << static_cast<int>(source) << ", splits "
-        << out.plan.splits;
+        << out.plan.splits.splits;
     EXPECT_TRUE(device_.guards_held());
   }
 
@@ -248,13 +248,6 @@ TEST_F(DeviceAttentionTest, CapsAndSlopes) {
   }
 }
 
-TEST_F(DeviceAttentionTest, ExactWhereThatIsAsked) {
-  for (const Source source : kSources)
-    expect_close(
-        {.count = 21, .first_position = 120, .heads = 4, .kv_heads = 2, .head_dim = 24, .exact = true},
-        source);
-}
-
 TEST_F(DeviceAttentionTest, AnyNumberOfSplits) {
   const std::vector<Case> cases{
       {.first_position = 700, .heads = 2, .kv_heads = 2},
@@ -262,15 +255,16 @@ TEST_F(DeviceAttentionTest, AnyNumberOfSplits) {
       {.count = 12, .first_position = 900, .heads = 2, .kv_heads = 2, .window = 600}};
   for (const Case& c : cases) {
     const Inputs in = inputs_for(c);
-    int64_t most = 0;
+    int most = 0;
     for (const int multiprocessors : {1, 2, 5, 100}) {
       multiprocessors_ = multiprocessors;
       const Outputs first = run(c, in, Source::fp16);
       device_.set_seed(77);
       const Outputs second = run(c, in, Source::fp16);
-      EXPECT_LT(distance(first.found, first.expected), bound(first.plan)) << c << ", " << first.plan.splits;
+      EXPECT_LT(distance(first.found, first.expected), bound(first.plan))
+          << c << ", " << first.plan.splits.splits;
       EXPECT_EQ(std::memcmp(first.found.bytes(), second.found.bytes(), first.found.byte_size()), 0) << c;
-      most = std::max(most, first.plan.splits);
+      most = std::max(most, first.plan.splits.splits);
     }
     EXPECT_GE(most, 2) << c;
   }
@@ -282,7 +276,7 @@ TEST_F(DeviceAttentionTest, MoreSplitsThanLanes) {
   const Case c{.first_position = 2500, .head_dim = 8, .value_dim = 136};
   const Inputs in = inputs_for(c);
   const Outputs out = run(c, in, Source::fp16);
-  EXPECT_EQ(out.plan.splits, 40);
+  EXPECT_EQ(out.plan.splits.splits, 40);
   EXPECT_LT(distance(out.found, out.expected), bound(out.plan));
 }
 
@@ -369,6 +363,94 @@ TEST_F(DeviceAttentionTest, QueriesSkipTilesBehindTheirWindow) {
   EXPECT_EQ(device_.counts().products, 2u * 4 * 8 * 4 * 2);
 }
 
+/// However many of a batch's sequences are run at a time, and whatever splits they have.
+TEST_F(DeviceAttentionTest, BatchesInSeveralLaunches) {
+  const Case c{.heads = 4, .kv_heads = 2, .head_dim = 32};
+  const KvFormat format{KvType::fp16, c.kv_heads, c.head_dim};
+  const std::vector<int> positions{300, 0, 64, 511, 130};
+  const Tensor query = random_tensor({std::ssize(positions), c.heads * c.head_dim}, 1);
+  Tensor expected = Tensor::empty(DType::f32, query.shape());
+  std::vector<std::unique_ptr<TwoCaches>> caches;
+  std::vector<cuda::BatchRow> rows;
+  for (size_t i = 0; i < positions.size(); ++i) {
+    Case own = c;
+    own.first_position = positions[i];
+    const Inputs in = inputs_for(own);
+    caches.push_back(std::make_unique<TwoCaches>(device_, format, format, positions[i] + 1));
+    caches.back()->fill(*cpu_, in.keys, in.values, 0);
+    const auto row = static_cast<int64_t>(i);
+    const KvView cache = caches.back()->host();
+    copy_rows(on_cpu(own, {query.slice(row, row + 1), in.keys, in.values}, &cache), expected, row);
+    rows.push_back({caches.back()->device_keys().blocks, positions[i], static_cast<int>(i)});
+  }
+  const DeviceCopy queries(device_, query.values<float>());
+  const DeviceCopy output(device_, expected.byte_size());
+  const DeviceCopy batch(device_, std::span<const cuda::BatchRow>(rows));
+  cuda::DeviceAttention problem{.query = queries.as<float>(),
+                                .keys = caches[0]->device_keys(),
+                                .values = caches[0]->device_values(),
+                                .output = output.as<float>(),
+                                .count = 1,
+                                .heads = c.heads,
+                                .first_position = 0,
+                                .scale = scale(c),
+                                .positions = positions,
+                                .batch = batch.as<cuda::BatchRow>()};
+  for (const int multiprocessors : {1, 2, 7}) {
+    cuda::DeviceProperties properties = device_.properties();
+    properties.multiprocessors = multiprocessors;
+    for (const bool as_alone : {true, false}) {
+      problem.as_alone = as_alone;
+      cuda::AttentionPlan plan = cuda::plan_attention(problem, properties);
+      for (const int64_t at_once : {1, 2, 5}) {
+        plan.at_once = at_once;
+        const DeviceCopy workspace(device_, cuda::attention_workspace_bytes(problem, plan));
+        cuda::attend(device_, problem, plan, workspace.as<void>());
+        EXPECT_LT(distance(to_host(device_, output.as<void>(), query.shape()), expected), 1e-5) << at_once;
+        device_.fill_zero(output.as<void>(), expected.byte_size());
+      }
+    }
+  }
+  EXPECT_TRUE(device_.guards_held());
+}
+
+TEST(AttentionPlanTest, BatchesKeepTheirSplitsOrShareTheDevice) {
+  const KvFormat format{KvType::fp16, 8, 128};
+  std::vector<int> positions(32, 2000);
+  positions[7] = 100;
+  positions[9] = 30000;
+  cuda::DeviceAttention problem{.keys = {.format = format},
+                                .values = {.format = format},
+                                .count = 1,
+                                .heads = 32,
+                                .first_position = 30000,
+                                .scale = 1};
+  const cuda::DeviceProperties device{.multiprocessors = 132};
+  EXPECT_TRUE(cuda::takes_batches(problem, device));
+  const cuda::AttentionPlan alone = cuda::plan_attention(problem, device);
+  problem.positions = positions;
+  const cuda::AttentionPlan as_alone = cuda::plan_attention(problem, device);
+  EXPECT_EQ(as_alone.splits.splits, alone.splits.splits);
+  EXPECT_EQ(as_alone.splits.split_keys, alone.splits.split_keys);
+  EXPECT_EQ(as_alone.kernel, alone.kernel);
+  problem.as_alone = false;
+  const cuda::AttentionPlan shared = cuda::plan_attention(problem, device);
+  EXPECT_LE(shared.splits.splits, alone.splits.splits);
+  int64_t splits = 0;
+  for (const int position : positions)
+    splits += cuda::splits_of_keys(shared.rule, INT_MAX, position, position + 1).splits;
+  EXPECT_GT(splits * 8, 132 * 3) << "blocks, for those that are at work at once";
+  EXPECT_LE(splits * 8, 132 * 3 * 5);
+  // A launch has room for so many.
+  positions.assign(100000, 30000);
+  problem.positions = positions;
+  problem.as_alone = true;
+  const cuda::AttentionPlan many = cuda::plan_attention(problem, device);
+  EXPECT_LE(many.at_once * many.splits.splits, 65535);
+  EXPECT_LE(cuda::attention_workspace_bytes(problem, many), size_t{64} << 20);
+  EXPECT_EQ(many.grid.z, many.at_once * many.splits.splits);
+}
+
 TEST(AttentionPlanTest, SaysWhatItCannotRun) {
   const auto problem = [](int64_t heads, int64_t dim) {
     const KvFormat format{KvType::fp16, 2, dim};
@@ -398,7 +480,6 @@ TEST(AttentionPlanTest, ChoosesByRowsTypesAndSizes) {
     int64_t heads;  // of one kv head
     int64_t dim;
     const char* kernel;
-    bool exact = false;
   };
   const std::vector<Choice> choices{
       {KvType::fp16, 1, 1, 128, "split_attention_fp16"},
@@ -425,7 +506,6 @@ TEST(AttentionPlanTest, ChoosesByRowsTypesAndSizes) {
       {KvType::fp32, 9, 1, 64, "tile_attention_64"},
       {KvType::fp32, 2000, 8, 64, "tile_attention_64_wide"},
       {KvType::fp16, 2000, 8, 112, "tile_attention_128_wide"},
-      {KvType::fp16, 2000, 8, 112, "split_attention4_fp16", true},
   };
   for (const Choice& c : choices) {
     const KvFormat format{c.type, 1, c.dim};
@@ -434,8 +514,7 @@ TEST(AttentionPlanTest, ChoosesByRowsTypesAndSizes) {
                                                            .count = c.count,
                                                            .heads = c.heads,
                                                            .first_position = 0,
-                                                           .scale = 1,
-                                                           .exact = c.exact},
+                                                           .scale = 1},
                                                           {.multiprocessors = 20});
     EXPECT_STREQ(plan.kernel->name, c.kernel);
     EXPECT_LE(plan.shared_bytes, size_t{99} << 10);
@@ -452,12 +531,14 @@ TEST(AttentionPlanTest, FillsTheDeviceWithSplits) {
                                 .first_position = 8191,
                                 .scale = 1};
   const cuda::AttentionPlan plan = cuda::plan_attention(problem, {.multiprocessors = 132});
-  EXPECT_GT(plan.splits * 8, 132 * 2);
-  EXPECT_LE(plan.splits * 8, 132 * 3);
-  EXPECT_GE(plan.splits * plan.split_keys, 8192);
-  EXPECT_LT((plan.splits - 1) * plan.split_keys, 8192);
+  const auto& [first_key, split_keys, splits] = plan.splits;
+  EXPECT_EQ(first_key, 0);
+  EXPECT_GT(splits * 8, 132 * 2);
+  EXPECT_LE(splits * 8, 132 * 3);
+  EXPECT_GE(splits * split_keys, 8192);
+  EXPECT_LT((splits - 1) * split_keys, 8192);
   problem.first_position = 0;
-  EXPECT_EQ(cuda::plan_attention(problem, {.multiprocessors = 132}).splits, 1);
+  EXPECT_EQ(cuda::plan_attention(problem, {.multiprocessors = 132}).splits.splits, 1);
 }
 
 }  // namespace

@@ -120,6 +120,56 @@ TEST_F(CudaDecoder, SequencesSideBySideAreWhatEachIsAlone) {
   }
 }
 
+/// Over the ends of pages, with forks that begin with the same ones.
+TEST_F(CudaDecoder, BatchesAreGraphsAndWhatEachGetsAlone) {
+  std::vector<KvCache> caches;
+  for (size_t i = 0; i < 3; ++i) {
+    caches.push_back(decoder_->make_cache());
+    decoder_->forward(tokens(7 * i, 120 + 63 * i), caches.back(), {});
+  }
+  caches.push_back(caches[1]);
+  caches.push_back(caches[1]);
+  std::vector<KvCache> alone = caches;
+  const int before = cuda_.device->graph_runs();
+  for (size_t step = 0; step < 14; ++step) {
+    const std::span<const int32_t> next = tokens(200 + 5 * step, caches.size());
+    const Tensor together = decoder_->step(next, caches, nullptr);
+    for (size_t i = 0; i < caches.size(); ++i) {
+      const auto row = static_cast<int64_t>(i);
+      const Tensor one = decoder_->forward({&next[i], 1}, alone[i], {});
+      EXPECT_TRUE(same(together.slice(row, row + 1), one)) << i << ", step " << step;
+    }
+  }
+  EXPECT_GE(cuda_.device->graph_runs() - before, 14 * 5);
+}
+
+/// Of a layer one launch of attention, one that merges splits, one of what goes before.
+TEST_F(CudaDecoder, ABatchTakesAsManyLaunchesAsOneText) {
+  const auto launches_of_a_step = [&](size_t texts) {
+    std::vector<KvCache> caches(texts, decoder_->make_cache());
+    for (KvCache& cache : caches) decoder_->forward(tokens(0, 70), cache, {});
+    const std::vector<int32_t> next(texts, 5);
+    const auto before = cuda_.device->launches();
+    decoder_->step(next, caches, nullptr).bytes();
+    std::map<std::string, int> result = cuda_.device->launches();
+    for (const auto& [kernel, count] : before) result[kernel] -= count;
+    return result;
+  };
+  auto one = launches_of_a_step(1);
+  const auto layers = static_cast<int>(decoder_->spec().layers);
+  for (const size_t texts : {2, 8, 20}) {
+    auto many = launches_of_a_step(texts);
+    EXPECT_EQ(many["kv_rows"], layers) << texts;
+    EXPECT_EQ(many["merge_splits"], layers) << texts;
+    EXPECT_EQ(many["write_words"], 1) << texts;
+    for (const auto& [kernel, count] : one) {
+      if (kernel.find("attention") == std::string::npos) continue;
+      EXPECT_EQ(many[kernel], count) << kernel;
+    }
+  }
+  EXPECT_EQ(one["kv_rows"], layers);
+}
+
 TEST_F(CudaDecoder, SeveralTokensInOnePassAreWhatTheyAreOneByOne) {
   KvCache cache = decoder_->make_cache();
   decoder_->forward(tokens(0, 125), cache, {});

@@ -175,6 +175,18 @@ TEST_F(CudaElementwise, WritesBytesThroughArguments) {
   }
 }
 
+TEST_F(CudaElementwise, WritesWordsApart) {
+  for (const size_t count : {size_t{0}, size_t{1}, size_t{cuda::kMostWords}, size_t{500}}) {
+    auto* to = put(std::vector<uint64_t>(2 * count + 1, 7));
+    std::vector<uint64_t> expected(2 * count + 1, 7);
+    std::vector<cuda::WordWrite> words;
+    for (size_t i = 0; i < count; ++i) words.push_back({to + 2 * i + 1, (uint64_t{1} << 40) + i});
+    for (size_t i = 0; i < count; ++i) expected[2 * i + 1] = words[i].value;
+    cuda::write_words(device, words);
+    EXPECT_EQ(get(to, expected.size()), expected) << count;
+  }
+}
+
 TEST_F(CudaElementwise, EmbedsTokens) {
   const std::vector<int32_t> tokens{4, 0, 6, 4};
   for (const DType type : {DType::f32, DType::f16, DType::bf16}) {

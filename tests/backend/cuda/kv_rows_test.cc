@@ -146,11 +146,11 @@ TEST_F(KvRowsTest, RotatesAndStoresInOneLaunch) {
         {.cosine = cosine.as<float>(), .sine = sine.as<float>(), .pairs = 12, .first = 8, .layout = layout},
         {.x = queries.as<float>(), .heads = 4, .head_dim = 32},
         {.count = kCount,
-         .first = 125,
          .keys = new_keys.as<float>(),
          .values = new_values.as<float>(),
          .to_keys = caches.device_keys(),
-         .to_values = caches.device_values()});
+         .to_values = caches.device_values(),
+         .first = 125});
     EXPECT_EQ(launches(), launched + 1);
     for (Tensor* x : {&query, &key})
       cpu_->rope({.cosine = angles.cosine,
@@ -160,6 +160,7 @@ TEST_F(KvRowsTest, RotatesAndStoresInOneLaunch) {
                   .first = 8,
                   .x = *x});
     EXPECT_LT(distance(to_host(device_, queries.as<void>(), query.shape()), query), 1e-6);
+    EXPECT_LT(distance(to_host(device_, new_keys.as<void>(), key.shape()), key), 1e-6);
     for (int64_t row = 0; row < kCount; ++row) {
       for (int64_t head = 0; head < 2; ++head) {
         expect_floats(caches.device_row(keys, TwoCaches::keys_at(), head, 125 + row), key,
