@@ -156,6 +156,19 @@ TEST_F(CudaCodeSweeps, RowsThatCannotImproveStay) {
   EXPECT_FALSE(same_row(result, before, 2));
 }
 
+/// Where the Gram matrix is none, each code goes to where the loss is largest.
+TEST_F(CudaCodeSweeps, RowsThatGotWorseStay) {
+  const Tensor weight = random({3, 64});
+  Tensor gram = Tensor::zeros(DType::f32, {64, 64});
+  for (size_t k = 0; k < 64; ++k) gram.mutable_values<float>()[k * 65] = -1.0f;
+  const std::vector<float> ridge(64, 0.0f);
+  QuantizedWeight before = quantize_to_nearest(weight, {}, {4, false, 32}, DType::f16);
+  for (int64_t k = 0; k < 64; ++k) before.set_code(1, k, (before.code(1, k) + 5) % 16);
+  QuantizedWeight result = copy_of(before);
+  cuda_->sweep_codes({.weight = weight, .gram = gram, .ridge = ridge, .sweeps = 1}, result);
+  for (int64_t row = 0; row < 3; ++row) EXPECT_TRUE(same_row(result, before, row)) << row;
+}
+
 /// Rows get the same bytes whatever else is swept, in any order of threads, and where memory is scarce.
 TEST_F(CudaCodeSweeps, RowsDoNotDependOnEachOther) {
   const Tensor weight = random({21, 136});
