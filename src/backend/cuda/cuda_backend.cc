@@ -164,7 +164,25 @@ class CudaBackend final : public Backend {
     return access_.run(body);
   }
   void embed_on_device(const Tensor& table, std::span<const int32_t> tokens, Tensor& y);
+  void store_on_device(const KvStore& problem);
   bool attend_on_device(const AttentionProblem& problem);
+  /// What `body` returns; false where so many blocks of a sequence have no room on the device.
+  template <typename Body>
+  bool done_with_blocks(size_t blocks, const Body& body) {
+    if (!large_.may_fit(blocks)) return false;
+    bool has_room = false;
+    const bool done = done_where_there_is_room([&] {
+      const bool result = body();
+      has_room = true;
+      return result;
+    });
+    if (has_room) {
+      large_.remove(blocks);
+    } else if (blocks > 0) {
+      large_.add(blocks);
+    }
+    return done;
+  }
 
   HalfType half_;
   std::optional<ProductFamily> family_;
@@ -172,6 +190,7 @@ class CudaBackend final : public Backend {
   std::optional<ProductTable> table_;
   Products products_;
   PageTables tables_;
+  LargeSequences large_;
   DeviceBuffer workspace_;
   std::unique_ptr<Backend> cpu_;
 };
@@ -395,7 +414,16 @@ void CudaBackend::store_rows(const KvStore& problem) {
   check_store(problem);
   const KvFormat& format = problem.pages.format;
   // What attention does not take on the device had better not be brought there.
-  if (!supports_store(format) || !supports_heads(format.dim)) return cpu_->store_rows(problem);
+  const bool fits = supports_store(format) && supports_heads(format.dim);
+  const auto done = [&] {
+    store_on_device(problem);
+    return true;
+  };
+  if (!fits || !done_with_blocks(problem.pages.blocks.size(), done)) cpu_->store_rows(problem);
+}
+
+void CudaBackend::store_on_device(const KvStore& problem) {
+  const KvFormat& format = problem.pages.format;
   const float* rows = read(problem.x);
   const int64_t count = problem.x.dim(0);
   const auto addresses =
@@ -415,7 +443,8 @@ void CudaBackend::attention(const AttentionProblem& problem) {
   check_attention(problem);
   const int64_t count = problem.query.dim(0);
   if (count == 1 || count > kRowsAsAlone) {
-    if (!done_where_there_is_room([&] { return attend_on_device(problem); })) cpu_->attention(problem);
+    const size_t blocks = problem.cache == nullptr ? 0 : problem.cache->keys.blocks.size();
+    if (!done_with_blocks(blocks, [&] { return attend_on_device(problem); })) cpu_->attention(problem);
     return;
   }
   for (int64_t row = 0; row < count; ++row) {

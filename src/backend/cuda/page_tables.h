@@ -1,5 +1,8 @@
 #pragma once
 
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
 #include <list>
 #include <memory>
 #include <span>
@@ -22,6 +25,24 @@ struct WrittenPositions {
 std::vector<std::byte*> addresses_of(std::span<const KvBlock> blocks,
                                      const std::shared_ptr<DeviceMemory>& memory,
                                      const WrittenPositions& written);
+
+/// Sequences whose blocks are more than the device can hold at once. To find that out again in every layer
+/// would bring all it can hold there each time. Safe to share between threads.
+class LargeSequences {
+ public:
+  /// Whether to try: not where as many blocks or fewer found no room, but for once in a while.
+  bool may_fit(size_t blocks) { return blocks < least_ || ++refusals_ % kTriedAgainAfter == 0; }
+  void add(size_t blocks) { least_ = std::min<size_t>(least_, blocks); }
+  /// So many found room after all.
+  void remove(size_t blocks) {
+    if (blocks >= least_) least_ = SIZE_MAX;
+  }
+
+ private:
+  static constexpr size_t kTriedAgainAfter = 4096;
+  std::atomic<size_t> least_ = SIZE_MAX;
+  std::atomic<size_t> refusals_ = 0;
+};
 
 /// Addresses of blocks on the device. Layers of a pass, and most passes, find those of their sequence there
 /// already.
