@@ -19,9 +19,8 @@ constexpr float kLog2E = 1.44269504088896341f;
 /// What the launch of a kernel needs to know of it.
 struct KernelSizes {
   const Kernel* kernel;
-  int64_t rows;    ///< of a block
-  int64_t blocks;  ///< that a multiprocessor has room for, and that keep its memory busy
-  int64_t tiles;   ///< of keys that are worth a split
+  int64_t rows;   ///< of a block
+  int64_t tiles;  ///< of keys that are worth a split
   size_t shared_bytes;
   const char* reason;
   bool halves_alone = false;  ///< it reads no other keys and values
@@ -41,6 +40,11 @@ int64_t first_key(const DeviceAttention& problem) {
   return std::max<int64_t>(0, problem.first_position - problem.window + 1) / kTileKeys * kTileKeys;
 }
 
+/// Blocks that are at work at a time.
+int64_t room_for(const KernelSizes& sizes, const DeviceProperties& device) {
+  return int64_t{device.multiprocessors} * resident_blocks(device, *sizes.kernel, sizes.shared_bytes);
+}
+
 KernelSizes split_kernel(const DeviceAttention& problem) {
   const bool one = rows_of(problem) == 1;
   const int64_t rows = one ? 1 : 4;
@@ -48,7 +52,6 @@ KernelSizes split_kernel(const DeviceAttention& problem) {
   KernelSizes sizes{
       .kernel = of_type(kSplitAttentionFp32, kSplitAttention4Fp32),
       .rows = rows,
-      .blocks = one ? 4 : 3,
       .tiles = 1,
       .shared_bytes = static_cast<size_t>(4 * rows * (problem.values.format.dim + 2)) * sizeof(float),
       .reason = "few rows, or exact: products in f32"};
@@ -68,25 +71,25 @@ KernelSizes row_kernel(int64_t features) {
   const auto bytes = [](size_t slots, size_t width, size_t queries) {
     return 4 * slots * (16 * 2 * width + 16 * sizeof(float)) + queries * 2 * width;
   };
-  if (features <= 64) return {&kRowAttention64, kRowsOfRowKernel, 3, 1, bytes(4, 64, 0), kReason};
-  if (features <= 128) return {&kRowAttention128, kRowsOfRowKernel, 3, 1, bytes(4, 128, 16), kReason};
-  return {&kRowAttention256, kRowsOfRowKernel, 2, 1, bytes(2, 256, 16), kReason};
+  if (features <= 64) return {&kRowAttention64, kRowsOfRowKernel, 1, bytes(4, 64, 0), kReason};
+  if (features <= 128) return {&kRowAttention128, kRowsOfRowKernel, 1, bytes(4, 128, 16), kReason};
+  return {&kRowAttention256, kRowsOfRowKernel, 1, bytes(2, 256, 16), kReason};
 }
 
 /// A tile of keys, one of values, and where registers have no room for them the queries.
 KernelSizes tile_kernel(int64_t features) {
   constexpr const char* kReason = "many rows: products of halves";
   const auto bytes = [](size_t rows, size_t width) { return rows * 2 * width; };
-  if (features <= 64) return {&kTileAttention64, 64, 3, 4, bytes(2 * 64, 64), kReason, true};
-  if (features <= 128) return {&kTileAttention128, 64, 2, 4, bytes(2 * 64, 128), kReason, true};
-  return {&kTileAttention256, 64, 2, 4, bytes(2 * 64 + 64, 256), kReason, true};
+  if (features <= 64) return {&kTileAttention64, 64, 4, bytes(2 * 64, 64), kReason, true};
+  if (features <= 128) return {&kTileAttention128, 64, 4, bytes(2 * 64, 128), kReason, true};
+  return {&kTileAttention256, 64, 4, bytes(2 * 64 + 64, 256), kReason, true};
 }
 
 KernelSizes wide_tile_kernel(int64_t features) {
   constexpr const char* kReason = "very many rows: products of halves, twice as many for what is loaded";
   const auto bytes = [](size_t rows, size_t width) { return rows * 2 * width; };
-  if (features <= 64) return {&kTileAttention64Wide, 128, 2, 4, bytes(2 * 64, 64), kReason, true};
-  return {&kTileAttention128Wide, 128, 2, 4, bytes(2 * 32 + 128, 128), kReason, true};
+  if (features <= 64) return {&kTileAttention64Wide, 128, 4, bytes(2 * 64, 64), kReason, true};
+  return {&kTileAttention128Wide, 128, 4, bytes(2 * 32 + 128, 128), kReason, true};
 }
 
 const char* why_no_kernel(const DeviceAttention& problem) {
@@ -112,7 +115,7 @@ KernelSizes kernel_for(const DeviceAttention& problem, const DeviceProperties& d
   if (type != KvType::fp32 && rows <= most) return row_kernel(features);
   const KernelSizes wide = wide_tile_kernel(features);
   const int64_t wide_blocks = blocks_of(rows, wide.rows) * problem.keys.format.heads;
-  const bool enough = features <= 128 && wide_blocks >= wide.blocks * device.multiprocessors;
+  const bool enough = features <= 128 && wide_blocks >= room_for(wide, device);
   return enough ? wide : tile_kernel(features);
 }
 
@@ -224,7 +227,7 @@ AttentionPlan plan_attention(const DeviceAttention& problem, const DevicePropert
   const int64_t end = problem.first_position + problem.count;
   const int64_t tiles = blocks_of(end - first_key(problem), kTileKeys);
   // As many blocks as are at work at once, none of which waits for another to end.
-  const int64_t room = device.multiprocessors * sizes.blocks / (blocks * kv_heads);
+  const int64_t room = room_for(sizes, device) / (blocks * kv_heads);
   const int64_t wanted = std::clamp<int64_t>(room, 1, std::max<int64_t>(1, tiles / sizes.tiles));
   const int64_t split_tiles = blocks_of(tiles, wanted);
   const int64_t splits = blocks_of(tiles, split_tiles);

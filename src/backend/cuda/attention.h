@@ -50,23 +50,23 @@ inline constexpr int kTileKeys = 64;
 inline constexpr int kAttentionThreads = 128;
 
 /// Products in f32: one row (1), or four.
-inline constexpr Kernel kSplitAttentionFp32{"split_attention_fp32", kAttentionThreads};
-inline constexpr Kernel kSplitAttentionFp16{"split_attention_fp16", kAttentionThreads};
-inline constexpr Kernel kSplitAttentionInt8{"split_attention_int8", kAttentionThreads};
-inline constexpr Kernel kSplitAttention4Fp32{"split_attention4_fp32", kAttentionThreads};
-inline constexpr Kernel kSplitAttention4Fp16{"split_attention4_fp16", kAttentionThreads};
-inline constexpr Kernel kSplitAttention4Int8{"split_attention4_int8", kAttentionThreads};
+inline constexpr Kernel kSplitAttentionFp32{"split_attention_fp32", kAttentionThreads, 3};
+inline constexpr Kernel kSplitAttentionFp16{"split_attention_fp16", kAttentionThreads, 4};
+inline constexpr Kernel kSplitAttentionInt8{"split_attention_int8", kAttentionThreads, 4};
+inline constexpr Kernel kSplitAttention4Fp32{"split_attention4_fp32", kAttentionThreads, 3};
+inline constexpr Kernel kSplitAttention4Fp16{"split_attention4_fp16", kAttentionThreads, 3};
+inline constexpr Kernel kSplitAttention4Int8{"split_attention4_int8", kAttentionThreads, 3};
 
 /// Products of halves, heads of up to so many features, keys and values as halves: 64 rows, or, wide, 128.
-inline constexpr Kernel kTileAttention64{"tile_attention_64", kAttentionThreads};
-inline constexpr Kernel kTileAttention128{"tile_attention_128", kAttentionThreads};
-inline constexpr Kernel kTileAttention256{"tile_attention_256", kAttentionThreads};
-inline constexpr Kernel kTileAttention64Wide{"tile_attention_64_wide", kAttentionThreads};
-inline constexpr Kernel kTileAttention128Wide{"tile_attention_128_wide", kAttentionThreads};
+inline constexpr Kernel kTileAttention64{"tile_attention_64", kAttentionThreads, 3};
+inline constexpr Kernel kTileAttention128{"tile_attention_128", kAttentionThreads, 2};
+inline constexpr Kernel kTileAttention256{"tile_attention_256", kAttentionThreads, 2};
+inline constexpr Kernel kTileAttention64Wide{"tile_attention_64_wide", kAttentionThreads, 2};
+inline constexpr Kernel kTileAttention128Wide{"tile_attention_128_wide", kAttentionThreads, 2};
 /// The same of 16 rows, keys and values as halves or codes, too.
-inline constexpr Kernel kRowAttention64{"row_attention_64", kAttentionThreads};
-inline constexpr Kernel kRowAttention128{"row_attention_128", kAttentionThreads};
-inline constexpr Kernel kRowAttention256{"row_attention_256", kAttentionThreads};
+inline constexpr Kernel kRowAttention64{"row_attention_64", kAttentionThreads, 3};
+inline constexpr Kernel kRowAttention128{"row_attention_128", kAttentionThreads, 3};
+inline constexpr Kernel kRowAttention256{"row_attention_256", kAttentionThreads, 2};
 
 /// Splits become one.
 inline constexpr Kernel kMergeSplits{"merge_splits", kAttentionThreads};

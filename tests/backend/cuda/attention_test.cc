@@ -342,6 +342,11 @@ TEST_F(DeviceAttentionTest, QueriesSkipTilesBehindTheirWindow) {
   EXPECT_EQ(device_.counts().products, 2u * 4 * 8 * 4 * 2);
 }
 
+/// NVIDIA's figures.
+const cuda::DeviceProperties kH100{.multiprocessors = 132, .multiprocessor_shared_bytes = size_t{228} << 10};
+const cuda::DeviceProperties kRtx4090{.multiprocessors = 128,
+                                      .multiprocessor_shared_bytes = size_t{100} << 10};
+
 TEST(AttentionPlanTest, SaysWhatItCannotRun) {
   const auto problem = [](int64_t heads, int64_t dim) {
     const KvFormat format{KvType::fp16, 2, dim};
@@ -414,13 +419,18 @@ TEST(AttentionPlanTest, FillsTheDeviceWithSplits) {
                                 .heads = 32,
                                 .first_position = 8191,
                                 .scale = 1};
-  const cuda::AttentionPlan plan = cuda::plan_attention(problem, {.multiprocessors = 132});
+  const cuda::AttentionPlan plan = cuda::plan_attention(problem, kH100);
   EXPECT_GT(plan.splits * 8, 132 * 2);
   EXPECT_LE(plan.splits * 8, 132 * 3);
   EXPECT_GE(plan.splits * plan.split_keys, 8192);
   EXPECT_LT((plan.splits - 1) * plan.split_keys, 8192);
+  // 70 KiB of shared memory: there is room for one block a multiprocessor, not for three.
+  const cuda::AttentionPlan smaller = cuda::plan_attention(problem, kRtx4090);
+  EXPECT_STREQ(smaller.kernel->name, "row_attention_128");
+  EXPECT_LE(smaller.splits * 8, 128);
+  EXPECT_GT(smaller.splits * 8, 64);
   problem.first_position = 0;
-  EXPECT_EQ(cuda::plan_attention(problem, {.multiprocessors = 132}).splits, 1);
+  EXPECT_EQ(cuda::plan_attention(problem, kH100).splits, 1);
 }
 
 }  // namespace

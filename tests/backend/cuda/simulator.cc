@@ -433,6 +433,10 @@ void copy_async(void* shared, const void* from, bool inside) {
   current->copies.push_back(
       {static_cast<std::byte*>(shared), static_cast<const std::byte*>(from), inside, current->group});
 }
+void copy_stream(void* shared, const void* from) {
+  current->block->counts.stream_bytes += sizeof(Words4);
+  copy_async(shared, from);
+}
 void copy_commit() { ++current->group; }
 void copy_wait_for(int pending) {
   auto& copies = current->copies;
