@@ -88,7 +88,7 @@ struct KernelNode {
   X(destroy_event, cuEventDestroy, cuEventDestroy_v2, Event)                                             \
   X(record_event, cuEventRecord, cuEventRecord, Event, Stream)                                           \
   X(synchronize_event, cuEventSynchronize, cuEventSynchronize, Event)                                    \
-  X(elapsed_milliseconds, cuEventElapsedTime, cuEventElapsedTime_v2, float*, Event, Event)               \
+  X(elapsed_milliseconds, cuEventElapsedTime_v2, cuEventElapsedTime_v2, float*, Event, Event)            \
   X(load_module, cuModuleLoadData, cuModuleLoadData, Module*, const void*)                               \
   X(unload_module, cuModuleUnload, cuModuleUnload, Module)                                               \
   X(module_function, cuModuleGetFunction, cuModuleGetFunction, Function*, Module, const char*)           \

@@ -53,7 +53,8 @@ class Check {
     attention(1);
     attention(80);
     for (const KvType type : {KvType::fp16, KvType::int8})
-      for (const int64_t queries : {1, 5}) paged_attention(type, queries);
+      for (const int64_t kv_heads : {2, 1}) paged_attention(type, kv_heads, 1);
+    paged_attention(KvType::fp16, 2, 20);
     return wrong_;
   }
 
@@ -116,14 +117,15 @@ class Check {
   }
 
   /// Keys and values go through pages of each back end's own.
-  void paged_attention(KvType type, int64_t queries) {
-    const KvFormat format{type, kKvHeads, kDim};
+  void paged_attention(KvType type, int64_t kv_heads, int64_t queries) {
+    const KvFormat format{type, kv_heads, kDim};
     const Tensor query = random_matrix(generator_, queries, kHeads * kDim);
-    const Tensor keys = random_matrix(generator_, kBefore + queries, kKvHeads * kDim);
-    const Tensor values = random_matrix(generator_, kBefore + queries, kKvHeads * kDim);
+    const Tensor keys = random_matrix(generator_, kBefore + queries, kv_heads * kDim);
+    const Tensor values = random_matrix(generator_, kBefore + queries, kv_heads * kDim);
     compare(
-        fmt::format("attention of {} queries to a cache in {}", queries, to_string(type)), queries,
-        kHeads * kDim, [&](Backend& backend, Tensor& output) {
+        fmt::format("attention of {} queries and {} heads to {} cached in {}", queries, kHeads, kv_heads,
+                    to_string(type)),
+        queries, kHeads * kDim, [&](Backend& backend, Tensor& output) {
           std::vector<KvBlock> blocks;
           for (int64_t first = 0; first < kBefore + queries; first += kPageRows)
             blocks.push_back(std::make_shared<Tensor>(
@@ -137,7 +139,7 @@ class Check {
                              .values = {},
                              .output = output,
                              .heads = kHeads,
-                             .kv_heads = kKvHeads,
+                             .kv_heads = kv_heads,
                              .head_dim = kDim,
                              .value_dim = kDim,
                              .first_position = kBefore,

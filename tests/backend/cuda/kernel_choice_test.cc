@@ -97,7 +97,9 @@ TEST(SelfCheck, KernelsThatDoNotAreFound) {
            {"w16_gemm_f16_32", "a product of 20 rows and halves"},
            {"norm_of_warp", "a norm"},
            {"kv_rows", "a rotation"},
-           {"split_attention4_int8", "attention of 1 queries to a cache in int8"}})
+           {"split_attention4_fp16", "attention of 1 queries and 4 heads to 2 cached in fp16"},
+           {"split_attention4_int8", "attention of 1 queries and 4 heads to 2 cached in int8"},
+           {"row_attention_64", "attention of 1 queries and 4 heads to 1 cached in fp16"}})
     EXPECT_TRUE(found(kernel).starts_with(what + " is off by")) << kernel << ": " << found(kernel);
 }
 
