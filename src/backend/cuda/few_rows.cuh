@@ -138,8 +138,8 @@ struct FewRows {
         SALIENT_UNROLL
         for (int r = 0; r < Format::kRowBlocks; ++r) parts[r] = ring.part(from, tile, r);
         const int at_tile = chunk * Format::kChunkTiles + tile;
-        multiply(parts, inputs[tile], ends_groups<Format>(a, at_tile, chunks.end * Format::kChunkTiles),
-                 sums);
+        multiply(parts, inputs[tile],
+                 ends_groups<Format>(a, at_tile, at_tile + 1, chunks.end * Format::kChunkTiles), sums);
         load_input(tile);
       }
     }

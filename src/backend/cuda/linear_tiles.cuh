@@ -163,11 +163,11 @@ class FactorCopies {
   const uint32_t* from_;
 };
 
-/// Whether the products of a tile are to be folded at the end of its groups: they end with it, or what is
-/// summed here of them does.
+/// Whether the products of a tile are to be folded at the end of its groups: they end before `next`, the tile
+/// that comes behind it, or what is summed here of them does, before `end`.
 template <typename Format>
-SALIENT_DEVICE bool ends_groups(const LinearArguments& a, int tile, int end) {
-  return Format::kGroups > 1 || tile + 1 == end || (tile + 1) >> a.group_shift != tile >> a.group_shift;
+SALIENT_DEVICE bool ends_groups(const LinearArguments& a, int tile, int next, int end) {
+  return Format::kGroups > 1 || next >= end || next >> a.group_shift != tile >> a.group_shift;
 }
 
 /// The tiles, or chunks of them, [begin, end) of a share of a row.

@@ -4,8 +4,9 @@
 
 namespace salient::cuda {
 
-/// How a block of ManyRows works: `tiles_n` tiles of 8 rows of x, row blocks of each of its 8 warps, tiles of
-/// columns of a stage, and stages.
+/// How a block of ManyRows works: `tiles_n` tiles of 8 rows of x, row blocks of a warp, tiles of columns of a
+/// stage, each for as many of the 8 warps, and stages. The fewer rows of W a warp has, the more often it has
+/// to load what it multiplies them with.
 template <typename Format, int tiles_n, int row_blocks, int stage_tiles, int stages>
 struct ManyShape {
   static constexpr int kTilesN = tiles_n;
@@ -13,17 +14,21 @@ struct ManyShape {
   static constexpr int kStageTiles = stage_tiles;
   static constexpr int kStages = stages;
   static constexpr int kRowsX = tiles_n * 8;
-  static constexpr int kRowsW = kLinearWarps * row_blocks * kTileRows;
+  static constexpr int kRowWarps = kLinearWarps / stage_tiles;
+  static constexpr int kRowsW = kRowWarps * row_blocks * kTileRows;
 
-  using Factors = FactorCopies<Format, row_blocks, stage_tiles>;
+  using Factors = FactorCopies<Format, row_blocks, 1>;
   static constexpr int kChunks = stage_tiles * kTileColumns / kChunkColumns;  ///< of a row of x
   /// Of a stage, in pieces of 16 bytes.
   static constexpr int kPartPieces = Format::kWords * simt::kWarp;  ///< of a tile of a row block
-  static constexpr int kRowPieces = stage_tiles * kPartPieces;
-  static constexpr int kWeightPieces = kLinearWarps * row_blocks * kRowPieces;
+  static constexpr int kWeightPieces = kLinearWarps * row_blocks * kPartPieces;
   static constexpr int kFactorPieces = kLinearWarps * Factors::kPieces;
   static constexpr int kInputPieces = kRowsX * kChunks;
   static constexpr int kPieces = kWeightPieces + kFactorPieces + kInputPieces;
+
+  /// Of this warp: the first of its row blocks in a block's, and its tile in a stage.
+  SALIENT_DEVICE static int warp_block() { return simt::warp() % kRowWarps * row_blocks; }
+  SALIENT_DEVICE static int warp_tile() { return simt::warp() / kRowWarps; }
 };
 
 /// What a block of ManyRows reads, stage by stage.
@@ -31,19 +36,20 @@ template <typename Format, typename Shape>
 class BlockRing {
  public:
   SALIENT_DEVICE BlockRing(const LinearArguments& a, const TileRange& tiles, int first_block)
-      : factors_(a, first_block + simt::warp() * Shape::kRowBlocks),
+      : factors_(a, first_block + Shape::warp_block()),
         next_(tiles.begin),
         end_(tiles.end),
-        row_pieces_(a.tiles * (kTileColumns / kChunkColumns)) {
+        row_pieces_(a.tiles * kTileChunks) {
     SALIENT_UNROLL
     for (int r = 0; r < Shape::kRowBlocks; ++r) {
-      const int row_block = existing(a, first_block + simt::warp() * Shape::kRowBlocks + r);
-      weight_[r] = a.weight + (int64_t{row_block} * a.tiles + next_) * Shape::kPartPieces + simt::lane();
+      const int row_block = existing(a, first_block + Shape::warp_block() + r);
+      const int tile = next_ + Shape::warp_tile();
+      weight_[r] = a.weight + (int64_t{row_block} * a.tiles + tile) * Shape::kPartPieces + simt::lane();
     }
     const int row = simt::thread() / Shape::kChunks;
     const int chunk = simt::thread() % Shape::kChunks;
-    input_ = a.x + (int64_t{simt::block_z()} * Shape::kRowsX + row) * row_pieces_ +
-             next_ * (kTileColumns / kChunkColumns) + chunk;
+    input_ =
+        a.x + (int64_t{simt::block_z()} * Shape::kRowsX + row) * row_pieces_ + next_ * kTileChunks + chunk;
     input_place_ = row * Shape::kChunks + (chunk ^ (row % 8));
     for (int i = 0; i < Shape::kStages - 1; ++i) begin_copies();
   }
@@ -56,21 +62,20 @@ class BlockRing {
     stage_ = stage_ + 1 == Shape::kStages ? 0 : stage_ + 1;
   }
 
-  SALIENT_DEVICE TilePart<Format> part(int tile, int r) const {
+  SALIENT_DEVICE TilePart<Format> part(int r) const {
     TilePart<Format> part;
-    const Words4* words =
-        current() + (simt::warp() * Shape::kRowBlocks + r) * Shape::kRowPieces + tile * Shape::kPartPieces;
+    const Words4* words = current() + (simt::warp() * Shape::kRowBlocks + r) * Shape::kPartPieces;
     SALIENT_UNROLL
     for (int i = 0; i < Format::kWords; ++i)
       part.words[i] = simt::load_shared(words + i * simt::kWarp + simt::lane());
-    if constexpr (Format::kScaled) factors_.read(factors_in(current()), r, tile, part.factors);
+    if constexpr (Format::kScaled) factors_.read(factors_in(current()), r, 0, part.factors);
     return part;
   }
 
-  /// Right operands of steps 2 pair and 2 pair + 1 of a tile, of every tile of rows.
-  SALIENT_DEVICE void inputs(int tile, int pair, uint32_t (&b)[Shape::kTilesN][4]) const {
+  /// Right operands of steps 2 pair and 2 pair + 1, of every tile of rows.
+  SALIENT_DEVICE void inputs(int pair, uint32_t (&b)[Shape::kTilesN][4]) const {
     const int row = simt::lane() % 8;
-    const int chunk = tile * (kTileColumns / kChunkColumns) + pair * 4 + simt::lane() / 8;
+    const int chunk = Shape::warp_tile() * kTileChunks + pair * 4 + simt::lane() / 8;
     const Words4* x = inputs_in(current()) + row * Shape::kChunks + (chunk ^ row);
     SALIENT_UNROLL
     for (int n = 0; n < Shape::kTilesN; ++n) simt::load_matrices(b[n], x + n * 8 * Shape::kChunks);
@@ -78,6 +83,7 @@ class BlockRing {
 
  private:
   using Factors = typename Shape::Factors;
+  static constexpr int kTileChunks = kTileColumns / kChunkColumns;
 
   SALIENT_DEVICE static Words4* place_of(int stage) {
     return simt::shared_memory<Words4>() + stage * Shape::kPieces;
@@ -93,15 +99,15 @@ class BlockRing {
   SALIENT_DEVICE void begin_copies() {
     if (next_ < end_) {
       Words4* to = place_of(filled_);
-      Words4* own = to + simt::warp() * (Shape::kRowBlocks * Shape::kRowPieces) + simt::lane();
+      Words4* own = to + simt::warp() * (Shape::kRowBlocks * Shape::kPartPieces) + simt::lane();
       SALIENT_UNROLL
       for (int r = 0; r < Shape::kRowBlocks; ++r) {
         SALIENT_UNROLL
-        for (int i = 0; i < Shape::kRowPieces; i += simt::kWarp)
-          simt::copy_stream(own + r * Shape::kRowPieces + i, weight_[r] + i);
-        weight_[r] += Shape::kRowPieces;
+        for (int i = 0; i < Shape::kPartPieces; i += simt::kWarp)
+          simt::copy_stream(own + r * Shape::kPartPieces + i, weight_[r] + i);
+        weight_[r] += Shape::kStageTiles * Shape::kPartPieces;
       }
-      if constexpr (Format::kScaled) factors_.copy(next_, factors_in(to));
+      if constexpr (Format::kScaled) factors_.copy(next_ + Shape::warp_tile(), factors_in(to));
       copy_inputs(inputs_in(to));
     }
     next_ += Shape::kStageTiles;
@@ -145,7 +151,7 @@ struct ManyRows {
   static constexpr int kRowsW = Shape::kRowsW;
   using Output = OutputTile<kRowsW, kRowsX>;
   static constexpr size_t kStageBytes = size_t{Shape::kPieces} * 16 * Shape::kStages;
-  static constexpr size_t kOutputBytes = 16 + Output::kBytes;
+  static constexpr size_t kOutputBytes = 16 + Shape::kStageTiles * Output::kBytes;
   static constexpr size_t kShared = kStageBytes > kOutputBytes ? kStageBytes : kOutputBytes;
   static_assert(kShared <= (size_t{99} << 10), "sm_86 has no more");
 
@@ -154,14 +160,14 @@ struct ManyRows {
     float sums[kRowBlocks][kTilesN][4] = {};
   };
 
-  SALIENT_DEVICE static void multiply(const BlockRing<Format, Shape>& ring, int tile, bool ends, Sums& to) {
+  SALIENT_DEVICE static void multiply(const BlockRing<Format, Shape>& ring, bool ends, Sums& to) {
     TilePart<Format> parts[kRowBlocks];
     SALIENT_UNROLL
-    for (int r = 0; r < kRowBlocks; ++r) parts[r] = ring.part(tile, r);
+    for (int r = 0; r < kRowBlocks; ++r) parts[r] = ring.part(r);
     SALIENT_UNROLL
     for (int pair = 0; pair < kTileSteps / 2; ++pair) {
       uint32_t b[kTilesN][4];
-      ring.inputs(tile, pair, b);
+      ring.inputs(pair, b);
       SALIENT_UNROLL
       for (int step = pair * 2; step < pair * 2 + 2; ++step) {
         SALIENT_UNROLL
@@ -194,9 +200,8 @@ struct ManyRows {
     BlockRing<Format, Shape> ring(a, tiles, first_block);
     for (int first = tiles.begin; first < tiles.end; first += Shape::kStageTiles) {
       ring.next_stage();
-      SALIENT_UNROLL
-      for (int tile = 0; tile < Shape::kStageTiles; ++tile)
-        multiply(ring, tile, ends_groups<Format>(a, first + tile, tiles.end), sums);
+      const int tile = first + Shape::warp_tile();
+      multiply(ring, ends_groups<Format>(a, tile, tile + Shape::kStageTiles, tiles.end), sums);
     }
     simt::copy_wait<0>();
     simt::sync_block();  // shared memory is free for what comes out
@@ -208,6 +213,8 @@ struct ManyRows {
     Sums sums;
     sum_tiles(a, {stages.begin * Shape::kStageTiles, stages.end * Shape::kStageTiles}, first_block, sums);
     auto* shared = simt::shared_memory<float>() + 4;  // the first word is store_output's
+    constexpr int kPart = Output::kBytes / sizeof(float);
+    float* own = shared + simt::warp() / Shape::kRowWarps * kPart;
     const int g = simt::lane() / 4;
     const int t = simt::lane() % 4;
     SALIENT_UNROLL
@@ -216,12 +223,19 @@ struct ManyRows {
       for (int n = 0; n < kTilesN; ++n) {
         SALIENT_UNROLL
         for (int i = 0; i < 4; ++i) {
-          const int row = (simt::warp() * kRowBlocks + r) * kTileRows + g + i / 2 * 8;
-          shared[(n * 8 + 2 * t + i % 2) * Output::kStride + row] = sums.sums[r][n][i];
+          const int row = (Shape::warp_block() + r) * kTileRows + g + i / 2 * 8;
+          own[(n * 8 + 2 * t + i % 2) * Output::kStride + row] = sums.sums[r][n][i];
         }
       }
     }
     simt::sync_block();
+    if constexpr (Shape::kStageTiles > 1) {
+      for (int i = simt::thread(); i < kPart; i += kLinearThreads) {
+        SALIENT_UNROLL
+        for (int part = 1; part < Shape::kStageTiles; ++part) shared[i] += shared[i + part * kPart];
+      }
+      simt::sync_block();
+    }
     store_output(
         a,
         Output{.sums = shared, .first_out = first_block * kTileRows, .first_row = simt::block_z() * kRowsX});
@@ -231,11 +245,22 @@ struct ManyRows {
 /// For 16 rows of x two blocks a multiprocessor, of 128 rows of W, which make enough blocks of most weights;
 /// for more one, whose 256 rows of W share what is read of x.
 template <typename Format>
-using Many16 = ManyRows<Format, ManyShape<Format, 2, 1, Format::kChunkTiles, 4>>;
+struct ManyShapes {
+  using Rows16 = ManyShape<Format, 2, 2, 2, 4>;
+  using Rows32 = ManyShape<Format, 4, 4, 2, 3>;
+  using Rows64 = ManyShape<Format, 8, 2, 1, 5>;
+};
+template <typename T>
+struct ManyShapes<SixteenBit<T>> {
+  using Rows16 = ManyShape<SixteenBit<T>, 2, 1, 1, 4>;
+  using Rows32 = ManyShape<SixteenBit<T>, 4, 1, 1, 4>;
+  using Rows64 = ManyShape<SixteenBit<T>, 8, 1, 1, 4>;
+};
 template <typename Format>
-using Many32 =
-    ManyRows<Format, ManyShape<Format, 4, Format::kRowBlocks, Format::kChunkTiles, Format::kScaled ? 3 : 4>>;
+using Many16 = ManyRows<Format, typename ManyShapes<Format>::Rows16>;
 template <typename Format>
-using Many64 = ManyRows<Format, ManyShape<Format, 8, Format::kRowBlocks, 1, Format::kScaled ? 5 : 4>>;
+using Many32 = ManyRows<Format, typename ManyShapes<Format>::Rows32>;
+template <typename Format>
+using Many64 = ManyRows<Format, typename ManyShapes<Format>::Rows64>;
 
 }  // namespace salient::cuda
