@@ -7,8 +7,9 @@ usage: check_cuda_kernels.py resources FOLDER --nvcc VERSION [--limits FILE] [--
 
 FOLDER holds what the build made: NAME.fatbin and NAME.ptxas.txt for each src/backend/cuda/NAME.cu. The limits
 (tests/backend/cuda/kernel_limits.json) are registers of each kernel for each architecture, true of one release of nvcc,
-and instructions that kernels must have, by patterns of names: "LDG.128" is found in LDG.E.128.CONSTANT. --update writes
-down what was built. Exit status 77 says that there is nothing to look at.
+and instructions that kernels must have, by patterns of names: "LDG.128" is found in LDG.E.128.CONSTANT; "loops" are those
+that the loop around the products must have, or with a "!" may not have. --update writes down what was built. Exit status
+77 says that there is nothing to look at.
 """
 import argparse
 import collections
@@ -30,6 +31,7 @@ REGISTERS = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
 
 Resources = collections.namedtuple("Resources", "registers stack spills shared")
+Instruction = collections.namedtuple("Instruction", "address opcode target")
 
 
 def resources(text):
@@ -71,20 +73,28 @@ def updated(found, limits, nvcc):
     registers = collections.defaultdict(dict)
     for (kernel, architecture), used in sorted(found.items()):
         registers[kernel][architecture] = used.registers
-    return {"nvcc": nvcc, "instructions": limits.get("instructions", {}), "registers": registers}
+    return {"nvcc": nvcc, "instructions": limits.get("instructions", {}), "loops": limits.get("loops", {}), "registers": registers}
 
 
 def instructions(disassembly):
-    """{(kernel, architecture): set of opcodes} from what cuobjdump -sass said."""
-    found, architecture, kernel = collections.defaultdict(set), None, None
+    """{(kernel, architecture): [Instruction]} from what cuobjdump -sass said."""
+    found, architecture, kernel = collections.defaultdict(list), None, None
     for line in disassembly.splitlines():
         if match := re.search(r"\bcode for (sm_\w+)", line):
             architecture = match.group(1)
         elif match := re.search(r"\bFunction : (\w+)", line):
             kernel = match.group(1)
-        elif match := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", line):
-            found[kernel, architecture].add(match.group(1))
+        elif match := re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)([^;]*)", line):
+            target = re.search(r"\b0x([0-9a-f]+)\s*$", match.group(3)) if match.group(2).startswith("BRA") else None
+            found[kernel, architecture].append(Instruction(int(match.group(1), 16), match.group(2), int(target.group(1), 16) if target else None))
     return found
+
+
+def product_loop(code):
+    """Opcodes of the shortest loop with a product in it; branches that leave the path of a warp and come back make longer ones."""
+    loops = [[other for other in code if branch.target <= other.address <= branch.address] for branch in code if branch.target is not None and branch.target < branch.address]
+    with_product = [loop for loop in loops if any(instruction.opcode.startswith("HMMA") for instruction in loop)]
+    return {instruction.opcode for instruction in min(with_product, key=len, default=[])}
 
 
 def has(opcodes, wanted):
@@ -93,16 +103,27 @@ def has(opcodes, wanted):
     return any(parts[0] == first and set(others) <= set(parts) for parts in (opcode.split(".") for opcode in opcodes))
 
 
+def of_pattern(limits, part, kernel):
+    for pattern, names in limits.get(part, {}).items():
+        if fnmatch.fnmatchcase(kernel, pattern):
+            yield from names
+
+
 def check_code(found, limits):
-    for (kernel, architecture), opcodes in sorted(found.items()):
+    for (kernel, architecture), code in sorted(found.items()):
         where = f"{kernel} ({architecture})"
+        opcodes = {instruction.opcode for instruction in code}
         if local := sorted(opcode for opcode in opcodes if opcode.split(".")[0] in ("LDL", "STL")):
             yield f"{where}: {', '.join(local)}: it uses local memory"
-        for pattern, wanted in limits["instructions"].items():
-            if fnmatch.fnmatchcase(kernel, pattern):
-                yield from (f"{where}: has no {name}" for name in wanted if not has(opcodes, name))
+        yield from (f"{where}: has no {name}" for name in of_pattern(limits, "instructions", kernel) if not has(opcodes, name))
+        loop = product_loop(code)
+        for name in of_pattern(limits, "loops", kernel):
+            if name.startswith("!") and has(loop, name[1:]):
+                yield f"{where}: the loop of its products has {name[1:]}"
+            elif not name.startswith("!") and not has(loop, name):
+                yield f"{where}: the loop of its products has no {name}"
     kernels = {kernel for kernel, _ in found}
-    for pattern in limits["instructions"]:
+    for pattern in [*limits["instructions"], *limits.get("loops", {})]:
         if not fnmatch.filter(kernels, pattern):
             yield f"instructions are wanted of {pattern}, but no kernel is called so"
 

@@ -116,7 +116,7 @@ cuda::PackedProduct random_packed(int64_t out, int64_t in, int bits, uint64_t se
   cuda::PackedProduct packed{.out = static_cast<int>(out),
                              .in = static_cast<int>(in),
                              .row_blocks = cuda::divided_up(static_cast<int>(out), cuda::kTileRows),
-                             .tiles = cuda::divided_up(static_cast<int>(in), cuda::kTileColumns)};
+                             .tiles = cuda::tiles_of_row(static_cast<int>(in), bits == 4)};
   const auto tiles = static_cast<size_t>(packed.row_blocks) * static_cast<size_t>(packed.tiles);
   packed.weight.resize(tiles * simt::kWarp * (bits == 4 ? 1 : cuda::kTileSteps));
   for_each_index(packed.weight.size(), [&](size_t i) {

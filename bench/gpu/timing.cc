@@ -6,12 +6,10 @@
 #include <functional>
 #include <map>
 
-#include "base/stopwatch.h"
-
 namespace salient::gpu {
 namespace {
 
-/// A repeat is at least so long: what the host does before and behind it is no hundredth of that.
+/// A repeat is at least so long: beside it what a device's clock cannot resolve is nothing.
 constexpr double kRepeatSeconds = 3e-3;
 constexpr int kRepeats = 7;
 constexpr double kWarmSeconds = 10e-3;
@@ -51,14 +49,11 @@ class Round {
   std::unique_ptr<cuda::LaunchGraph> graph_;
 };
 
+/// By the device's clock: what the host does before it waits, and behind that, does not count.
 double seconds_of(SectionRun& run, Round& round, int rounds) {
-  double seconds = 0;
-  {
-    const Stopwatch watch(seconds);
+  return run.device().seconds_of([&] {
     for (int i = 0; i < rounds; ++i) round.queue();
-    run.device().synchronize();
-  }
-  return seconds;
+  });
 }
 
 struct KnownCard {

@@ -79,7 +79,9 @@ inline double product_error(const Tensor& x, const Tensor& weight, const Tensor&
         exact += term;
         size += std::abs(double{row[k]} * double{own_sizes[k]});
       }
-      worst = std::max(worst, std::abs(double{at(y, r, n)} - exact) / size);
+      const double error = std::abs(double{at(y, r, n)} - exact) / size;
+      if (std::isnan(error)) return error;  // a maximum would lose it
+      worst = std::max(worst, error);
     }
   }
   return worst;

@@ -38,6 +38,21 @@ SASS = """
 """
 
 
+# A loop, one around it with a barrier, one without a product, and a way out and back.
+LOOP_SASS = """
+	code for sm_90
+		Function : w4_gemv
+        /*0000*/                   BAR.SYNC.DEFER_BLOCKING 0x0 ;                /* 0x0000000000027919 */
+        /*0010*/                   LDGSTS.E.BYPASS.LTC256B.128 [R4], [R2.64] ;  /* 0x0000000000027919 */
+        /*0020*/                   HMMA.16816.F32 R4, R8, R2, R4 ;              /* 0x0000000000027919 */
+        /*0030*/              @!P1 BRA P2, 0x10 ;                               /* 0x0000000000027919 */
+        /*0040*/               @P1 BRA 0x0 ;                                    /* 0x0000000000027919 */
+        /*0050*/                   BAR.SYNC.DEFER_BLOCKING 0x0 ;                /* 0x0000000000027919 */
+        /*0060*/               @P1 BRA 0x50 ;                                   /* 0x0000000000027919 */
+        /*0070*/                   BRA 0x20 ;                                   /* 0x0000000000027919 */
+"""
+
+
 class Resources(unittest.TestCase):
     limits = {"nvcc": "13.0", "registers": {"halves": {"sm_80": 16, "sm_90": 20}}, "instructions": {}}
 
@@ -79,7 +94,7 @@ class Code(unittest.TestCase):
 
     def test_opcodes_are_read_with_and_without_predicates(self):
         found = check.instructions(SASS)
-        self.assertEqual(found["w4_gemv", "sm_80"], {"IMAD.MOV.U32", "LDG.E.NA.LTC256B.128.CONSTANT", "HMMA.16816.F32"})
+        self.assertEqual([code.opcode for code in found["w4_gemv", "sm_80"]], ["IMAD.MOV.U32", "LDG.E.NA.LTC256B.128.CONSTANT", "HMMA.16816.F32"])
 
     def test_local_memory_and_what_is_missing(self):
         local = "w4_gemv (sm_90): STL.64: it uses local memory"
@@ -87,6 +102,15 @@ class Code(unittest.TestCase):
         self.assertEqual(self.errors({"w4_*": ["LDG.128", "HMMA.16816"]}), [local, "w4_gemv (sm_90): has no LDG.128", "w4_gemv (sm_90): has no HMMA.16816"])
         self.assertIn("w4_gemv (sm_80): has no HMMA.1688", self.errors({"w4_*": ["HMMA.1688"]}))
         self.assertIn("w4_gemv (sm_80): has no LD", self.errors({"w4_*": ["LD"]}))
+
+    def loop_errors(self, *wanted):
+        limits = {"instructions": {}, "loops": {"w4_*": wanted}}
+        return list(check.check_code(check.instructions(LOOP_SASS), limits))
+
+    def test_the_loop_of_the_products(self):
+        self.assertEqual(self.loop_errors("HMMA", "LDGSTS.128", "!BAR"), [])
+        self.assertEqual(self.loop_errors("LDS", "!LDGSTS"), ["w4_gemv (sm_90): the loop of its products has no LDS", "w4_gemv (sm_90): the loop of its products has LDGSTS"])
+        self.assertEqual(list(check.check_code(check.instructions(SASS.replace("STL", "STG")), {"instructions": {}, "loops": {"w*": ["HMMA"]}})), ["w4_gemv (sm_80): the loop of its products has no HMMA", "w4_gemv (sm_90): the loop of its products has no HMMA"])
 
     def test_patterns_without_a_kernel(self):
         self.assertIn("instructions are wanted of w8*, but no kernel is called so", self.errors({"w8*": ["LDG"]}))
@@ -116,7 +140,7 @@ class Command(unittest.TestCase):
         self.limits.write_text('{"instructions": {"halves*": ["LDG"]}, "registers": {"gone": {}}}')
         self.assertEqual(self.run_checker("resources", folder, "--nvcc", "13.0", "--update")[0], 0)
         written = json.loads(self.limits.read_text())
-        self.assertEqual(written, {"nvcc": "13.0", "instructions": {"halves*": ["LDG"]}, "registers": {"halves": {"sm_80": 16}}})
+        self.assertEqual(written, {"nvcc": "13.0", "instructions": {"halves*": ["LDG"]}, "loops": {}, "registers": {"halves": {"sm_80": 16}}})
         self.assertEqual(self.run_checker("resources", folder, "--nvcc", "13.0")[0], 0)
         self.assertIn("not compared", self.run_checker("resources", folder, "--nvcc", "13.1")[1])
 

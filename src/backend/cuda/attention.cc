@@ -24,9 +24,8 @@ constexpr int64_t kMostAlongZ = 65535;
 /// What the launch of a kernel needs to know of it.
 struct KernelSizes {
   const Kernel* kernel;
-  int64_t rows;    ///< of a block
-  int64_t blocks;  ///< that a multiprocessor has room for, and that keep its memory busy
-  int64_t tiles;   ///< of keys that are worth a split
+  int64_t rows;   ///< of a block
+  int64_t tiles;  ///< of keys that are worth a split
   size_t shared_bytes;
   const char* reason;
   bool halves_alone = false;  ///< it reads no other keys and values
@@ -60,6 +59,11 @@ KeySplits most_splits(const DeviceAttention& problem, const SplitRule& rule) {
   return most;
 }
 
+/// Blocks that are at work at a time.
+int64_t room_for(const KernelSizes& sizes, const DeviceProperties& device) {
+  return int64_t{device.multiprocessors} * resident_blocks(device, *sizes.kernel, sizes.shared_bytes);
+}
+
 KernelSizes split_kernel(const DeviceAttention& problem) {
   const bool one = rows_of(problem) == 1;
   const int64_t rows = one ? 1 : 4;
@@ -67,7 +71,6 @@ KernelSizes split_kernel(const DeviceAttention& problem) {
   KernelSizes sizes{
       .kernel = of_type(kSplitAttentionFp32, kSplitAttention4Fp32),
       .rows = rows,
-      .blocks = one ? 4 : 3,
       .tiles = 1,
       .shared_bytes = static_cast<size_t>(4 * rows * (problem.values.format.dim + 2)) * sizeof(float),
       .reason = "few rows, or kept as f32: products in f32"};
@@ -95,12 +98,12 @@ KernelSizes row_kernel(const DeviceAttention& problem) {
   const auto bytes = [](size_t slots, size_t width, size_t queries) {
     return 4 * slots * (16 * 2 * width + 16 * sizeof(float)) + queries * 2 * width;
   };
-  const auto sizes = [&](const Kernel& f16, const Kernel& bf16, int64_t blocks, size_t shared_bytes) {
-    return KernelSizes{of_halves(problem, f16, bf16), kRowsOfRowKernel, blocks, 1, shared_bytes, kReason};
+  const auto sizes = [&](const Kernel& f16, const Kernel& bf16, size_t shared_bytes) {
+    return KernelSizes{of_halves(problem, f16, bf16), kRowsOfRowKernel, 1, shared_bytes, kReason};
   };
-  if (features <= 64) return sizes(kRowAttention64, kRowAttention64Bf16, 3, bytes(4, 64, 0));
-  if (features <= 128) return sizes(kRowAttention128, kRowAttention128Bf16, 3, bytes(4, 128, 16));
-  return sizes(kRowAttention256, kRowAttention256Bf16, 2, bytes(2, 256, 16));
+  if (features <= 64) return sizes(kRowAttention64, kRowAttention64Bf16, bytes(4, 64, 0));
+  if (features <= 128) return sizes(kRowAttention128, kRowAttention128Bf16, bytes(4, 128, 16));
+  return sizes(kRowAttention256, kRowAttention256Bf16, bytes(2, 256, 16));
 }
 
 /// A tile of keys, one of values, and where registers have no room for them the queries.
@@ -108,19 +111,19 @@ KernelSizes tile_kernel(const DeviceAttention& problem) {
   const int64_t features = widest(problem);
   constexpr const char* kReason = "many rows: products of halves";
   const auto bytes = [](size_t rows, size_t width) { return rows * 2 * width; };
-  const auto sizes = [&](const Kernel& f16, const Kernel& bf16, int64_t blocks, size_t shared_bytes) {
-    return KernelSizes{of_halves(problem, f16, bf16), 64, blocks, 4, shared_bytes, kReason, true};
+  const auto sizes = [&](const Kernel& f16, const Kernel& bf16, size_t shared_bytes) {
+    return KernelSizes{of_halves(problem, f16, bf16), 64, 4, shared_bytes, kReason, true};
   };
-  if (features <= 64) return sizes(kTileAttention64, kTileAttention64Bf16, 3, bytes(2 * 64, 64));
-  if (features <= 128) return sizes(kTileAttention128, kTileAttention128Bf16, 2, bytes(2 * 64, 128));
-  return sizes(kTileAttention256, kTileAttention256Bf16, 2, bytes(2 * 64 + 64, 256));
+  if (features <= 64) return sizes(kTileAttention64, kTileAttention64Bf16, bytes(2 * 64, 64));
+  if (features <= 128) return sizes(kTileAttention128, kTileAttention128Bf16, bytes(2 * 64, 128));
+  return sizes(kTileAttention256, kTileAttention256Bf16, bytes(2 * 64 + 64, 256));
 }
 
 KernelSizes wide_tile_kernel(const DeviceAttention& problem) {
   constexpr const char* kReason = "very many rows: products of halves, twice as many for what is loaded";
   const auto bytes = [](size_t rows, size_t width) { return rows * 2 * width; };
   const auto sizes = [&](const Kernel& f16, const Kernel& bf16, size_t shared_bytes) {
-    return KernelSizes{of_halves(problem, f16, bf16), 128, 2, 4, shared_bytes, kReason, true};
+    return KernelSizes{of_halves(problem, f16, bf16), 128, 4, shared_bytes, kReason, true};
   };
   if (widest(problem) <= 64) return sizes(kTileAttention64Wide, kTileAttention64WideBf16, bytes(2 * 64, 64));
   return sizes(kTileAttention128Wide, kTileAttention128WideBf16, bytes(2 * 32 + 128, 128));
@@ -149,7 +152,7 @@ KernelSizes kernel_for(const DeviceAttention& problem, const DeviceProperties& d
   if (type != KvType::fp32 && rows <= most) return row_kernel(problem);
   const KernelSizes wide = wide_tile_kernel(problem);
   const int64_t wide_blocks = blocks_of(rows, wide.rows) * problem.keys.format.heads;
-  const bool enough = widest(problem) <= 128 && wide_blocks >= wide.blocks * device.multiprocessors;
+  const bool enough = widest(problem) <= 128 && wide_blocks >= room_for(wide, device);
   return enough ? wide : tile_kernel(problem);
 }
 
@@ -250,7 +253,7 @@ void make_halves(Device& device, const DeviceAttention& problem, const Attention
 /// a batch need not be that many each: its splits may be longer, so that fewer are to be merged.
 SplitRule rule_of(const DeviceAttention& problem, const KernelSizes& sizes, const DeviceProperties& device) {
   const int64_t blocks = blocks_of(rows_of(problem), sizes.rows) * problem.keys.format.heads;
-  const int64_t room = std::max<int64_t>(1, device.multiprocessors * sizes.blocks / blocks);
+  const int64_t room = std::max<int64_t>(1, room_for(sizes, device) / blocks);
   SplitRule rule{.most = static_cast<int>(room), .least_tiles = static_cast<int>(sizes.tiles)};
   if (problem.positions.empty() || problem.as_alone) return rule;
   int64_t tiles = 0;

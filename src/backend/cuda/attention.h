@@ -82,35 +82,35 @@ SALIENT_HOST_DEVICE KeySplits splits_of_keys(const SplitRule& rule, int window, 
 }
 
 /// Products in f32: one row (1), or four.
-inline constexpr Kernel kSplitAttentionFp32{"split_attention_fp32", kAttentionThreads};
-inline constexpr Kernel kSplitAttentionFp16{"split_attention_fp16", kAttentionThreads};
-inline constexpr Kernel kSplitAttentionBf16{"split_attention_bf16", kAttentionThreads};
-inline constexpr Kernel kSplitAttentionInt8{"split_attention_int8", kAttentionThreads};
-inline constexpr Kernel kSplitAttention4Fp32{"split_attention4_fp32", kAttentionThreads};
-inline constexpr Kernel kSplitAttention4Fp16{"split_attention4_fp16", kAttentionThreads};
-inline constexpr Kernel kSplitAttention4Bf16{"split_attention4_bf16", kAttentionThreads};
-inline constexpr Kernel kSplitAttention4Int8{"split_attention4_int8", kAttentionThreads};
+inline constexpr Kernel kSplitAttentionFp32{"split_attention_fp32", kAttentionThreads, 3};
+inline constexpr Kernel kSplitAttentionFp16{"split_attention_fp16", kAttentionThreads, 4};
+inline constexpr Kernel kSplitAttentionBf16{"split_attention_bf16", kAttentionThreads, 4};
+inline constexpr Kernel kSplitAttentionInt8{"split_attention_int8", kAttentionThreads, 4};
+inline constexpr Kernel kSplitAttention4Fp32{"split_attention4_fp32", kAttentionThreads, 3};
+inline constexpr Kernel kSplitAttention4Fp16{"split_attention4_fp16", kAttentionThreads, 3};
+inline constexpr Kernel kSplitAttention4Bf16{"split_attention4_bf16", kAttentionThreads, 3};
+inline constexpr Kernel kSplitAttention4Int8{"split_attention4_int8", kAttentionThreads, 3};
 
 /// Products of halves, heads of up to so many features, keys and values as halves: 64 rows, or, wide, 128.
-inline constexpr Kernel kTileAttention64{"tile_attention_64", kAttentionThreads};
-inline constexpr Kernel kTileAttention128{"tile_attention_128", kAttentionThreads};
-inline constexpr Kernel kTileAttention256{"tile_attention_256", kAttentionThreads};
-inline constexpr Kernel kTileAttention64Wide{"tile_attention_64_wide", kAttentionThreads};
-inline constexpr Kernel kTileAttention128Wide{"tile_attention_128_wide", kAttentionThreads};
+inline constexpr Kernel kTileAttention64{"tile_attention_64", kAttentionThreads, 3};
+inline constexpr Kernel kTileAttention128{"tile_attention_128", kAttentionThreads, 2};
+inline constexpr Kernel kTileAttention256{"tile_attention_256", kAttentionThreads, 2};
+inline constexpr Kernel kTileAttention64Wide{"tile_attention_64_wide", kAttentionThreads, 2};
+inline constexpr Kernel kTileAttention128Wide{"tile_attention_128_wide", kAttentionThreads, 2};
 /// The same of 16 rows, keys and values as halves or codes, too.
-inline constexpr Kernel kRowAttention64{"row_attention_64", kAttentionThreads};
-inline constexpr Kernel kRowAttention128{"row_attention_128", kAttentionThreads};
-inline constexpr Kernel kRowAttention256{"row_attention_256", kAttentionThreads};
+inline constexpr Kernel kRowAttention64{"row_attention_64", kAttentionThreads, 3};
+inline constexpr Kernel kRowAttention128{"row_attention_128", kAttentionThreads, 3};
+inline constexpr Kernel kRowAttention256{"row_attention_256", kAttentionThreads, 2};
 
 /// The same of pages of bf16, with queries and weights of bf16, too, so that nothing loses its range.
-inline constexpr Kernel kTileAttention64Bf16{"tile_attention_64_bf16", kAttentionThreads};
-inline constexpr Kernel kTileAttention128Bf16{"tile_attention_128_bf16", kAttentionThreads};
-inline constexpr Kernel kTileAttention256Bf16{"tile_attention_256_bf16", kAttentionThreads};
-inline constexpr Kernel kTileAttention64WideBf16{"tile_attention_64_wide_bf16", kAttentionThreads};
-inline constexpr Kernel kTileAttention128WideBf16{"tile_attention_128_wide_bf16", kAttentionThreads};
-inline constexpr Kernel kRowAttention64Bf16{"row_attention_64_bf16", kAttentionThreads};
-inline constexpr Kernel kRowAttention128Bf16{"row_attention_128_bf16", kAttentionThreads};
-inline constexpr Kernel kRowAttention256Bf16{"row_attention_256_bf16", kAttentionThreads};
+inline constexpr Kernel kTileAttention64Bf16{"tile_attention_64_bf16", kAttentionThreads, 3};
+inline constexpr Kernel kTileAttention128Bf16{"tile_attention_128_bf16", kAttentionThreads, 2};
+inline constexpr Kernel kTileAttention256Bf16{"tile_attention_256_bf16", kAttentionThreads, 2};
+inline constexpr Kernel kTileAttention64WideBf16{"tile_attention_64_wide_bf16", kAttentionThreads, 2};
+inline constexpr Kernel kTileAttention128WideBf16{"tile_attention_128_wide_bf16", kAttentionThreads, 2};
+inline constexpr Kernel kRowAttention64Bf16{"row_attention_64_bf16", kAttentionThreads, 3};
+inline constexpr Kernel kRowAttention128Bf16{"row_attention_128_bf16", kAttentionThreads, 3};
+inline constexpr Kernel kRowAttention256Bf16{"row_attention_256_bf16", kAttentionThreads, 2};
 
 /// Splits become one.
 inline constexpr Kernel kMergeSplits{"merge_splits", kAttentionThreads};

@@ -13,7 +13,6 @@
 #include "backend/cuda/rows.h"
 #include "backend/cuda/tensor_access.h"
 #include "base/error.h"
-#include "base/stopwatch.h"
 
 namespace salient::cuda {
 namespace {
@@ -199,17 +198,14 @@ double CudaBackend::measure_bandwidth() {
     const size_t bytes = std::min(kStreamBytes, device.free_bytes() / 4);
     const DeviceBuffer from(device, bytes);
     const DeviceBuffer to(device, bytes);
-    const auto copy = [&](int times) {
-      for (int i = 0; i < times; ++i) device.copy(to.address(), from.address(), bytes);
-      device.synchronize();
+    const auto seconds_of = [&](int times) {
+      return device.seconds_of([&] {
+        for (int i = 0; i < times; ++i) device.copy(to.address(), from.address(), bytes);
+      });
     };
     constexpr int kTimes = 20;
-    copy(2);
-    double seconds = 0;
-    {
-      const Stopwatch stopwatch(seconds);
-      copy(kTimes);
-    }
+    seconds_of(2);
+    const double seconds = seconds_of(kTimes);
     return 2.0 * kTimes * static_cast<double>(bytes) / seconds;  // read and written
   });
 }
@@ -273,39 +269,40 @@ void CudaBackend::embed_on_device(const Tensor& table, std::span<const int32_t> 
 
 void CudaBackend::rms_norm(const Tensor& x, const Tensor& weight, double epsilon, Tensor& y) {
   check_rms_norm(x, weight, y);
-  const RmsNorm problem{.x = read(x),
-                        .weight = read(weight),
-                        .y = write(y),
-                        .rows = x.element_count() / weight.dim(0),
-                        .features = weight.dim(0),
-                        .epsilon = epsilon};
-  on_device([&](Device& device) { cuda::rms_norm(device, problem); });
+  const Norm problem{.x = read(x),
+                     .weight = read(weight),
+                     .y = write(y),
+                     .rows = x.element_count() / weight.dim(0),
+                     .features = weight.dim(0),
+                     .epsilon = epsilon};
+  on_device([&](Device& device) { normalize(device, problem); });
 }
 
 void CudaBackend::add_rms_norm(const AddNormProblem& problem) {
   check_add_rms_norm(problem);
-  const AddRmsNorm asked{.x = read(problem.x),
-                         .weight = read(problem.weight),
-                         .sum = update(problem.sum),
-                         .y = write(problem.y),
-                         .rows = problem.x.dim(0),
-                         .features = problem.weight.dim(0),
-                         .epsilon = problem.epsilon};
-  on_device([&](Device& device) { cuda::add_rms_norm(device, asked); });
+  const Norm asked{.x = read(problem.x),
+                   .weight = read(problem.weight),
+                   .sum = update(problem.sum),
+                   .y = write(problem.y),
+                   .rows = problem.x.dim(0),
+                   .features = problem.weight.dim(0),
+                   .epsilon = problem.epsilon};
+  on_device([&](Device& device) { normalize(device, asked); });
 }
 
 void CudaBackend::layer_norm(const Tensor& x, const NormWeights& weights, double epsilon, Tensor& y) {
   check_layer_norm(x, weights, y);
   const int64_t features = weights.weight.shape().back();
-  const LayerNorm problem{.x = read(x),
-                          .weight = read(weights.weight),
-                          .bias = weights.bias.defined() ? read(weights.bias) : nullptr,
-                          .y = write(y),
-                          .rows = x.element_count() / features,
-                          .features = features,
-                          .heads = weights.weight.element_count() / features,
-                          .epsilon = epsilon};
-  on_device([&](Device& device) { cuda::layer_norm(device, problem); });
+  const Norm problem{.x = read(x),
+                     .weight = read(weights.weight),
+                     .bias = weights.bias.defined() ? read(weights.bias) : nullptr,
+                     .y = write(y),
+                     .rows = x.element_count() / features,
+                     .features = features,
+                     .heads = weights.weight.element_count() / features,
+                     .epsilon = epsilon,
+                     .centered = true};
+  on_device([&](Device& device) { normalize(device, problem); });
 }
 
 void CudaBackend::add(const Tensor& x, Tensor& y) {

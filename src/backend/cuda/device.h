@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -11,7 +12,8 @@ namespace salient::cuda {
 /// A kernel by the name that SALIENT_GLOBAL gave it.
 struct Kernel {
   const char* name;
-  int threads;  ///< of a block
+  int threads;     ///< of a block
+  int blocks = 1;  ///< that a multiprocessor's registers are enough for, at least: SALIENT_GLOBAL's
 };
 
 struct Grid {
@@ -38,8 +40,12 @@ struct DeviceProperties {
   int compute_capability{};  ///< 90 for 9.0
   int multiprocessors{};
   size_t shared_bytes{};  ///< that a block may ask for
+  size_t multiprocessor_shared_bytes{};
   size_t total_bytes{};
 };
+
+/// Blocks of a kernel, each with so much shared memory, that are at work on a multiprocessor at a time.
+int resident_blocks(const DeviceProperties& device, const Kernel& kernel, size_t shared_bytes);
 
 enum class HalfType { f16, bf16 };
 
@@ -81,6 +87,8 @@ class Device {
   virtual void fill_zero(void* to, size_t bytes) = 0;
   virtual void launch(const Launch& launch) = 0;
   virtual void synchronize() = 0;
+  /// How long the device takes for what `work` queues, which it has then done.
+  virtual double seconds_of(const std::function<void()>& work) = 0;
 
   /// Whether `multiply` works: a library for dense products is there.
   virtual bool multiplies() const = 0;

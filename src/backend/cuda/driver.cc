@@ -65,7 +65,9 @@ DeviceProperties properties_of(const Driver& driver, driver::DeviceId device) {
       .compute_capability = attribute(driver, device, driver::kComputeCapabilityMajor) * 10 +
                             attribute(driver, device, driver::kComputeCapabilityMinor),
       .multiprocessors = attribute(driver, device, driver::kMultiprocessors),
-      .shared_bytes = static_cast<size_t>(attribute(driver, device, driver::kSharedBytesOfBlock))};
+      .shared_bytes = static_cast<size_t>(attribute(driver, device, driver::kSharedBytesOfBlock)),
+      .multiprocessor_shared_bytes =
+          static_cast<size_t>(attribute(driver, device, driver::kSharedBytesOfMultiprocessor))};
   driver.call(driver.device_bytes, &properties.total_bytes, device);
   return properties;
 }
@@ -123,6 +125,30 @@ class DeviceStream {
   driver::DeviceId device_;
   driver::Context context_ = nullptr;
   driver::Stream stream_ = nullptr;
+};
+
+/// A point in a stream whose time the device notes.
+class TimedEvent {
+ public:
+  explicit TimedEvent(const Driver& driver) : driver_(driver) {
+    driver_.call(driver_.create_event, &event_, driver::kEventWithTiming);
+  }
+  ~TimedEvent() { driver_.try_call(driver_.destroy_event, event_); }
+  TimedEvent(const TimedEvent&) = delete;
+  TimedEvent& operator=(const TimedEvent&) = delete;
+
+  void record(driver::Stream stream) const { driver_.call(driver_.record_event, event_, stream); }
+  /// Waits for this one.
+  double seconds_since(const TimedEvent& other) const {
+    driver_.call(driver_.synchronize_event, event_);
+    float milliseconds = 0;
+    driver_.call(driver_.elapsed_milliseconds, &milliseconds, other.event_, event_);
+    return double{milliseconds} * 1e-3;
+  }
+
+ private:
+  const Driver& driver_;
+  driver::Event event_ = nullptr;
 };
 
 size_t free_for_driver(const Driver& driver) {
@@ -245,6 +271,16 @@ class DriverDevice final : public Device {
   void synchronize() override {
     const ContextScope scope = enter();
     driver_->call(driver_->synchronize_stream, stream_.get());
+  }
+
+  double seconds_of(const std::function<void()>& work) override {
+    const ContextScope scope = enter();
+    const TimedEvent begin(*driver_);
+    const TimedEvent end(*driver_);
+    begin.record(stream_.get());
+    work();
+    end.record(stream_.get());
+    return end.seconds_since(begin);
   }
 
   bool multiplies() const override {

@@ -29,6 +29,7 @@ inline constexpr Result kNoDevice = 100;
 
 /// Attributes of devices.
 inline constexpr int kMultiprocessors = 16;
+inline constexpr int kSharedBytesOfMultiprocessor = 81;
 inline constexpr int kComputeCapabilityMajor = 75;
 inline constexpr int kComputeCapabilityMinor = 76;
 inline constexpr int kSharedBytesOfBlock = 97;  ///< that a kernel gets when it asks for them
@@ -36,6 +37,7 @@ inline constexpr int kSharedBytesOfBlock = 97;  ///< that a kernel gets when it 
 inline constexpr int kDynamicSharedBytes = 8;
 
 inline constexpr unsigned kNonBlockingStream = 1;
+inline constexpr unsigned kEventWithTiming = 0;
 inline constexpr unsigned kEventWithoutTiming = 2;
 
 /// CUDA_KERNEL_NODE_PARAMS_v2.
@@ -86,6 +88,7 @@ struct KernelNode {
   X(destroy_event, cuEventDestroy, cuEventDestroy_v2, Event)                                             \
   X(record_event, cuEventRecord, cuEventRecord, Event, Stream)                                           \
   X(synchronize_event, cuEventSynchronize, cuEventSynchronize, Event)                                    \
+  X(elapsed_milliseconds, cuEventElapsedTime_v2, cuEventElapsedTime_v2, float*, Event, Event)            \
   X(load_module, cuModuleLoadData, cuModuleLoadData, Module*, const void*)                               \
   X(unload_module, cuModuleUnload, cuModuleUnload, Module)                                               \
   X(module_function, cuModuleGetFunction, cuModuleGetFunction, Function*, Module, const char*)           \

@@ -40,22 +40,48 @@ void copy_padded(Device& device, const PadArguments& arguments) {
          arguments);
 }
 
+/// The matrix itself, or its padded copy in `pieces`.
+float* padded_copy(Device& device, float* matrix, int64_t rows, int64_t k, int64_t padded_rows,
+                   Pieces& pieces) {
+  if (k == padded(k)) return matrix;
+  float* copy = pieces.take(padded_rows * padded(k));
+  copy_padded(device, {.from = matrix,
+                       .to = copy,
+                       .from_stride = k,
+                       .from_rows = rows,
+                       .from_columns = k,
+                       .rows = padded_rows,
+                       .columns = padded(k)});
+  return copy;
+}
+
+void copy_back(Device& device, const float* copy, int64_t rows, int64_t k, float* matrix) {
+  if (copy == matrix) return;
+  copy_padded(device, {.from = copy,
+                       .to = matrix,
+                       .from_stride = padded(k),
+                       .from_rows = rows,
+                       .from_columns = k,
+                       .rows = rows,
+                       .columns = k});
+}
+
 /// S = R R^T for S [k, k], k a multiple of 4, from the last column to the first: each block of columns is
 /// final when it is reached, and what is before it loses its product with itself.
 class Factor {
  public:
-  /// `inverses` has a block for each block of columns, or room for one that all use in turn.
-  struct Memory {
-    float* matrix;
-    float* reciprocals;  // [k]
-    float* inverses;
-    bool keeps_inverses;
-    uint32_t* failures;
-  };
-  Factor(Device& device, int64_t k, const Memory& memory) : device_(device), k_(k), memory_(memory) {}
+  /// Keeps the inverse of each diagonal block, or one that all use in turn. Takes its memory from `pieces`.
+  Factor(Device& device, float* symmetric, int64_t k, bool keeps_inverses, Pieces& pieces)
+      : device_(device),
+        k_(padded(k)),
+        keeps_inverses_(keeps_inverses),
+        reciprocals_(pieces.take(k_)),
+        inverses_(pieces.take((keeps_inverses ? blocks_of(k_) : 1) * kInverseElements)),
+        failures_(reinterpret_cast<uint32_t*>(pieces.take(1))),
+        matrix_(padded_copy(device, symmetric, k, k, k_, pieces)) {}
 
   bool run() {
-    device_.fill_zero(memory_.failures, sizeof(uint32_t));
+    device_.fill_zero(failures_, sizeof(uint32_t));
     for (int64_t block = blocks_of(k_) - 1; block >= 0; --block) {
       const int64_t begin = block * kFactorBlock;
       const int64_t size = std::min<int64_t>(kFactorBlock, k_ - begin);
@@ -64,12 +90,13 @@ class Factor {
       subtract_square(begin, size);
     }
     uint32_t failures = 0;
-    device_.copy_out(&failures, memory_.failures, sizeof(failures));
+    device_.copy_out(&failures, failures_, sizeof(failures));
     return failures == 0;
   }
+  const float* matrix() const { return matrix_; }
   void divide_by_diagonal() {
     launch(device_, kUnitTriangle, {.x = blocks_for(k_ * k_, kFactorThreads)},
-           UnitArguments{.matrix = memory_.matrix, .k = k_, .reciprocals = memory_.reciprocals});
+           UnitArguments{.matrix = matrix_, .k = k_, .reciprocals = reciprocals_});
   }
   /// values [rows, k] := values S^-1, by X R^T = values and Y R = X.
   void solve(float* values, int64_t rows) {
@@ -78,20 +105,20 @@ class Factor {
   }
 
  private:
-  float* at(int64_t row, int64_t column) const { return memory_.matrix + row * k_ + column; }
+  float* at(int64_t row, int64_t column) const { return matrix_ + row * k_ + column; }
   float* inverse_of(int64_t begin) const {
-    return memory_.inverses + (memory_.keeps_inverses ? begin / kFactorBlock * kInverseElements : 0);
+    return inverses_ + (keeps_inverses_ ? begin / kFactorBlock * kInverseElements : 0);
   }
 
   void factor_diagonal(int64_t begin, int64_t size) {
     launch(device_, kFactorDiagonal, {},
-           FactorBlockArguments{.matrix = memory_.matrix,
+           FactorBlockArguments{.matrix = matrix_,
                                 .k = k_,
                                 .begin = static_cast<int>(begin),
                                 .size = static_cast<int>(size),
                                 .inverse = inverse_of(begin),
-                                .reciprocals = memory_.reciprocals,
-                                .failures = memory_.failures},
+                                .reciprocals = reciprocals_,
+                                .failures = failures_},
            kFactorSharedBytes);
   }
   /// Columns of a block in place: a block of the product reads all of its rows before it writes them.
@@ -114,7 +141,7 @@ class Factor {
     multiply(device_, {.a = {at(0, begin), k_},
                        .b = {at(0, begin), k_},
                        .b_layout = Layout::transposed,
-                       .c = memory_.matrix,
+                       .c = matrix_,
                        .c_stride = k_,
                        .m = begin,
                        .n = begin,
@@ -152,35 +179,13 @@ class Factor {
   }
 
   Device& device_;
-  int64_t k_;
-  Memory memory_;
+  int64_t k_;  // padded
+  bool keeps_inverses_;
+  float* reciprocals_;  // [k]
+  float* inverses_;
+  uint32_t* failures_;
+  float* matrix_;
 };
-
-/// The matrix itself, or its padded copy in `pieces`.
-float* padded_copy(Device& device, float* matrix, int64_t rows, int64_t k, int64_t padded_rows,
-                   Pieces& pieces) {
-  if (k == padded(k)) return matrix;
-  float* copy = pieces.take(padded_rows * padded(k));
-  copy_padded(device, {.from = matrix,
-                       .to = copy,
-                       .from_stride = k,
-                       .from_rows = rows,
-                       .from_columns = k,
-                       .rows = padded_rows,
-                       .columns = padded(k)});
-  return copy;
-}
-
-void copy_back(Device& device, const float* copy, int64_t rows, int64_t k, float* matrix) {
-  if (copy == matrix) return;
-  copy_padded(device, {.from = copy,
-                       .to = matrix,
-                       .from_stride = padded(k),
-                       .from_rows = rows,
-                       .from_columns = k,
-                       .rows = rows,
-                       .columns = k});
-}
 
 int64_t square_elements(int64_t k) { return k == padded(k) ? 0 : padded(k) * padded(k); }
 
@@ -192,21 +197,11 @@ size_t factorization_bytes(int64_t k) {
 
 bool factorize(Device& device, const Factorization& problem) {
   require_aligned(problem.symmetric);
-  const int64_t k = padded(problem.k);
   Pieces pieces(problem.workspace);
-  float* reciprocals = pieces.take(k);
-  float* inverses = pieces.take(kInverseElements);
-  auto* failures = reinterpret_cast<uint32_t*>(pieces.take(1));
-  float* matrix = padded_copy(device, problem.symmetric, problem.k, problem.k, k, pieces);
-  Factor factor(device, k,
-                {.matrix = matrix,
-                 .reciprocals = reciprocals,
-                 .inverses = inverses,
-                 .keeps_inverses = false,
-                 .failures = failures});
+  Factor factor(device, problem.symmetric, problem.k, false, pieces);
   if (!factor.run()) return false;
   factor.divide_by_diagonal();
-  copy_back(device, matrix, problem.k, problem.k, problem.symmetric);
+  copy_back(device, factor.matrix(), problem.k, problem.k, problem.symmetric);
   return true;
 }
 
@@ -220,18 +215,8 @@ size_t solution_bytes(int64_t rows, int64_t k) {
 bool solve(Device& device, const Solution& problem) {
   require_aligned(problem.symmetric);
   require_aligned(problem.values);
-  const int64_t k = padded(problem.k);
   Pieces pieces(problem.workspace);
-  float* reciprocals = pieces.take(k);
-  float* inverses = pieces.take(blocks_of(k) * kInverseElements);
-  auto* failures = reinterpret_cast<uint32_t*>(pieces.take(1));
-  float* matrix = padded_copy(device, problem.symmetric, problem.k, problem.k, k, pieces);
-  Factor factor(device, k,
-                {.matrix = matrix,
-                 .reciprocals = reciprocals,
-                 .inverses = inverses,
-                 .keeps_inverses = true,
-                 .failures = failures});
+  Factor factor(device, problem.symmetric, problem.k, true, pieces);
   if (!factor.run()) return false;
   float* values = padded_copy(device, problem.values, problem.rows, problem.k, problem.rows, pieces);
   factor.solve(values, problem.rows);

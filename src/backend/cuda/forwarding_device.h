@@ -20,6 +20,7 @@ class ForwardingDevice : public Device {
   void fill_zero(void* to, size_t bytes) override { device_.fill_zero(to, bytes); }
   void launch(const Launch& launch) override { device_.launch(launch); }
   void synchronize() override { device_.synchronize(); }
+  double seconds_of(const std::function<void()>& work) override { return device_.seconds_of(work); }
   bool multiplies() const override { return device_.multiplies(); }
   void multiply(const HalfProduct& product) override { device_.multiply(product); }
   std::unique_ptr<LaunchGraph> capture(std::span<const Launch> launches) override {

@@ -74,6 +74,14 @@ void LaunchQueue::synchronize() {
   device_.synchronize();
 }
 
+double LaunchQueue::seconds_of(const std::function<void()>& work) {
+  stop();
+  return device_.seconds_of([&] {
+    work();
+    stop();
+  });
+}
+
 void LaunchQueue::launch(const Launch& launch) {
   if (run_.empty()) {
     candidates_.clear();

@@ -35,6 +35,7 @@ class LaunchQueue final : public ForwardingDevice {
   void fill_zero(void* to, size_t bytes) override;
   void launch(const Launch& launch) override;
   void synchronize() override;
+  double seconds_of(const std::function<void()>& work) override;
   void multiply(const HalfProduct& product) override;
   void run(LaunchGraph& graph, std::span<const Launch> launches) override;
 

@@ -43,7 +43,7 @@ struct DequantizeArguments {
   int columns;  ///< even
   int tiles;
   int groups;
-  int columns_per_group;
+  int column_shift;  ///< groups are of 2^column_shift columns
 };
 
 /// y [rows, out] += bias [out].

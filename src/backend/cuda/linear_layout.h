@@ -14,6 +14,8 @@ namespace salient::cuda {
 /// missing are filled with zeros.
 inline constexpr int kTileRows = 16;
 inline constexpr int kTileColumns = 64;
+/// Tiles of codes that are read at once: a row has a multiple of them.
+inline constexpr int kChunkTilesOfCodes = 2;
 inline constexpr int kStepColumns = 16;  ///< of one mma
 inline constexpr int kTileSteps = kTileColumns / kStepColumns;
 /// Columns of a piece of x of 16 bytes.

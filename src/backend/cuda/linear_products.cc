@@ -23,10 +23,13 @@ const Kernel& dequantize_kernel(const ProductWeight& weight) {
   return kKernels[weight.groups > 0 ? 0 : 1][index_of(weight.half)];
 }
 
-/// Groups are powers of two, but for whole rows, all tiles of which are of group 0.
+/// Groups are powers of two, but for whole rows, all columns of which are of group 0.
+int column_shift_of(const ProductWeight& weight) {
+  return weight.groups <= 1 ? 31 : std::bit_width(static_cast<unsigned>(weight.columns_per_group)) - 1;
+}
 int group_shift_of(const ProductWeight& weight) {
-  if (weight.groups <= 1) return 31;
-  return std::bit_width(static_cast<unsigned>(std::max(1, weight.columns_per_group / kTileColumns))) - 1;
+  constexpr int kTileShift = std::bit_width(unsigned{kTileColumns}) - 1;
+  return weight.groups <= 1 ? 31 : std::max(0, column_shift_of(weight) - kTileShift);
 }
 
 }  // namespace
@@ -65,7 +68,7 @@ bool Products::wants_library(const ProductWeight& weight, int rows) const {
 }
 
 ProductLimits Products::limits_for(const ProductWeight& weight, int rows) const {
-  return {.multiprocessors = device_.properties().multiprocessors,
+  return {.device = device_.properties(),
           .library = wants_library(weight, rows) && device_.multiplies(),
           .forced = forced_};
 }
@@ -100,11 +103,7 @@ double Products::seconds_of(const ProductWeight& weight, const ProductPlan& plan
   double least = 0;
   for (int i = 0; i < kTimes; ++i) {
     device_.fill_zero(other.address(), other.byte_size());
-    device_.synchronize();
-    const double start = table_->now();
-    run(weight, plan, y);
-    device_.synchronize();
-    const double seconds = table_->now() - start;
+    const double seconds = device_.seconds_of([&] { run(weight, plan, y); });
     least = i == 0 ? seconds : std::min(least, seconds);
   }
   return least;
@@ -133,7 +132,7 @@ void Products::measure_plans(const ProductWeight& weight, const std::string& key
 const void* Products::fragments(HalfType half) {
   Form& form = fragments_[index_of(half)];
   if (form.current) return form.memory.address();
-  const int tiles = divided_up(in_, kTileColumns);
+  const int tiles = tiles_of_row(in_, true);
   const int pairs = tiles * rows_ * kTileColumns / 2;
   form.memory.reserve(device_, static_cast<size_t>(pairs) * sizeof(uint32_t));
   const FragmentsArguments arguments{
@@ -215,7 +214,7 @@ void Products::multiply_by_library(const ProductWeight& weight, float* y) {
                                       .columns = weight.in,
                                       .tiles = weight.tiles,
                                       .groups = weight.groups,
-                                      .columns_per_group = weight.columns_per_group};
+                                      .column_shift = column_shift_of(weight)};
   const Grid grid{.x = weight.tiles, .y = divided_up(weight.row_blocks, kLinearWarps)};
   device_.launch({.kernel = dequantize_kernel(weight), .grid = grid, .arguments = bytes_of(arguments)});
   device_.multiply({.x = halves(weight.half, rows_, weight.in),

@@ -26,40 +26,20 @@ inline constexpr int kWarpNormFeatures = 1024;
 /// A row for each block.
 inline constexpr Kernel kNormOfBlock{"norm_of_block", kNormThreads};
 
-/// Backend::rms_norm; `rows` counts heads where a row holds several.
-struct RmsNorm {
+/// Backend::rms_norm, add_rms_norm (with `sum`) and layer_norm (centered); `rows` counts heads where a row
+/// holds several.
+struct Norm {
   const float* x;
-  const float* weight;  ///< [features]
-  float* y;
-  int64_t rows;
-  int64_t features;
-  double epsilon;
-};
-void rms_norm(Device& device, const RmsNorm& problem);
-
-/// Backend::add_rms_norm.
-struct AddRmsNorm {
-  const float* x;
-  const float* weight;  ///< [features]
-  float* sum;
-  float* y;
-  int64_t rows;
-  int64_t features;
-  double epsilon;
-};
-void add_rms_norm(Device& device, const AddRmsNorm& problem);
-
-/// Backend::layer_norm; `rows` counts heads where a row holds several.
-struct LayerNorm {
-  const float* x;
-  const float* weight;  ///< [heads, features]
-  const float* bias;    ///< like weight, or null
+  const float* weight;          ///< [heads, features]
+  const float* bias = nullptr;  ///< like weight
+  float* sum = nullptr;
   float* y;
   int64_t rows;
   int64_t features;
   int64_t heads = 1;
   double epsilon;
+  bool centered = false;
 };
-void layer_norm(Device& device, const LayerNorm& problem);
+void normalize(Device& device, const Norm& problem);
 
 }  // namespace salient::cuda

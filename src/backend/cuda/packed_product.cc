@@ -12,15 +12,15 @@ namespace {
 
 constexpr int64_t kMostFeatures = int64_t{1} << 30;
 
-PackedProduct sized(int64_t out, int64_t in, int words) {
+PackedProduct sized(int64_t out, int64_t in, bool codes) {
   if (out < 1 || in < 1 || out > kMostFeatures || in > kMostFeatures)
     fail(ErrorKind::unsupported, "cuda: a weight [{}, {}]", out, in);
   PackedProduct packed{.out = static_cast<int>(out),
                        .in = static_cast<int>(in),
                        .row_blocks = divided_up(static_cast<int>(out), kTileRows),
-                       .tiles = divided_up(static_cast<int>(in), kTileColumns)};
+                       .tiles = tiles_of_row(static_cast<int>(in), codes)};
   packed.weight.resize(static_cast<size_t>(packed.row_blocks) * static_cast<size_t>(packed.tiles) *
-                       static_cast<size_t>(words) * simt::kWarp);
+                       static_cast<size_t>(codes ? 1 : kTileSteps) * simt::kWarp);
   return packed;
 }
 
@@ -57,6 +57,11 @@ uint32_t factor_of(const QuantizedWeight& weight, int64_t row, int64_t group) {
 
 }  // namespace
 
+int tiles_of_row(int columns, bool codes) {
+  const int at_once = codes ? kChunkTilesOfCodes : 1;
+  return divided_up(columns, at_once * kTileColumns) * at_once;
+}
+
 bool packs_codes(const QuantizationScheme& scheme) {
   if (scheme.num_bits > 4) return false;
   return has_one_group_per_row(scheme) || scheme.group_size == 32 || scheme.group_size % kTileColumns == 0;
@@ -64,7 +69,7 @@ bool packs_codes(const QuantizationScheme& scheme) {
 
 PackedProduct pack_codes(const QuantizedWeight& weight) {
   if (!packs_codes(weight.scheme)) fail(ErrorKind::internal, "cuda: codes that kernels do not read");
-  PackedProduct packed = sized(weight.out_features, weight.in_features, 1);
+  PackedProduct packed = sized(weight.out_features, weight.in_features, true);
   packed.columns_per_group = has_one_group_per_row(weight.scheme)
                                  ? packed.tiles * kTileColumns
                                  : static_cast<int>(weight.scheme.group_size);
@@ -95,7 +100,7 @@ PackedProduct pack_codes(const QuantizedWeight& weight) {
 }
 
 PackedProduct pack_halves(const Tensor& weight, HalfType type) {
-  PackedProduct packed = sized(weight.dim(0), weight.dim(1), 4);
+  PackedProduct packed = sized(weight.dim(0), weight.dim(1), false);
   const Tensor values = weight.dtype() == DType::f32 ? weight : weight.to(DType::f32);
   const float* from = values.values<float>().data();
   const auto half = [&](int row, int column) -> uint32_t {

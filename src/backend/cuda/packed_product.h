@@ -14,12 +14,15 @@ struct PackedProduct {
   int out;
   int in;
   int row_blocks;
-  int tiles;
+  int tiles;                  ///< tiles_of_row
   int groups = 0;             ///< 0: halves
   int columns_per_group = 0;  ///< those of padding included
   std::vector<simt::Words4> weight{};
   std::vector<uint32_t> factors{};
 };
+
+/// Tiles of a row of so many columns; those of padding count. Codes are read kChunkTilesOfCodes at a time.
+int tiles_of_row(int columns, bool codes);
 
 /// Whether codes of such a weight are multiplied as they are: up to 4 bits in groups of 32, of a multiple of
 /// 64 columns, or whole rows. Others become halves.

@@ -23,25 +23,35 @@ size_t index_of(HalfType half) { return half == HalfType::f16 ? 0 : 1; }
 /// What a plan needs to know of a kernel.
 struct KernelShape {
   Kernel kernel;
-  int out;                 ///< outputs of a block
-  int rows;                ///< of x, of a block
-  int per_multiprocessor;  ///< blocks at a time
-  int least_tiles;         ///< that a share of the columns is worth
+  int out;          ///< outputs of a block
+  int rows;         ///< of x, of a block
+  int wanted;       ///< blocks of a multiprocessor that keep its memory busy
+  int least_tiles;  ///< that a share of the columns is worth
   size_t shared_bytes;
 };
 
+template <typename Many>
+KernelShape many_rows(const char* name, int blocks) {
+  return {.kernel = {name, kLinearThreads, blocks},
+          .out = Many::kRowsW,
+          .rows = Many::kRowsX,
+          .wanted = blocks,
+          .least_tiles = 4,
+          .shared_bytes = Many::kShared};
+}
+
+/// One block of FewRows has enough on its way; sums of parts would take longer than more blocks gain.
 template <typename Format>
 std::array<KernelShape, 4> shapes_of(std::array<const char*, 4> names) {
   using Few = FewRows<Format>;
-  const auto many = [&]<int tiles_n>(const char* name, int per_multiprocessor) {
-    using Many = ManyRows<Format, tiles_n>;
-    return KernelShape{{name, kLinearThreads}, Many::kRowsW, Many::kRowsX, per_multiprocessor, 4,
-                       Many::kShared};
-  };
-  return {
-      KernelShape{{names[0], kLinearThreads}, Few::kRows, kFewRows, 2, kLinearWarps, kFewRowsShared<Format>},
-      many.template operator()<2>(names[1], 2), many.template operator()<4>(names[2], 1),
-      many.template operator()<8>(names[3], 1)};
+  return {KernelShape{.kernel = {names[0], kLinearThreads, Format::kGroups > 1 ? 2 : 3},
+                      .out = Few::Output::kRows,
+                      .rows = kFewRows,
+                      .wanted = 1,
+                      .least_tiles = kLinearWarps * Format::kChunkTiles,
+                      .shared_bytes = Few::kShared},
+          many_rows<Many16<Format>>(names[1], 2), many_rows<Many32<Format>>(names[2], 1),
+          many_rows<Many64<Format>>(names[3], 1)};
 }
 
 /// For few rows, up to 16, up to 32, and 64 at a time.
@@ -70,8 +80,9 @@ const KernelShape& kernel_for(const ProductShape& shape, ProductFamily family) {
 }
 
 /// Shares of the columns that fill the device once, as far as that is worth the sums of parts.
-int splits_for(int blocks, int tiles, const KernelShape& kernel, int multiprocessors) {
-  const int room = multiprocessors * kernel.per_multiprocessor;
+int splits_for(int blocks, int tiles, const KernelShape& kernel, const DeviceProperties& device) {
+  const int each = std::min(kernel.wanted, resident_blocks(device, kernel.kernel, kernel.shared_bytes));
+  const int room = device.multiprocessors * each;
   return std::clamp(room / std::max(blocks, 1), 1, std::max(1, tiles / kernel.least_tiles));
 }
 
@@ -117,9 +128,8 @@ ProductPlan plan_product(const ProductShape& shape, const ProductLimits& limits)
   plan.kernel = kernel.kernel;
   plan.shared_bytes = kernel.shared_bytes;
   plan.grid = {.x = divided_up(shape.out, kernel.out), .z = divided_up(shape.rows, kernel.rows)};
-  plan.grid.y = choice.splits
-                    ? *choice.splits
-                    : splits_for(plan.grid.x * plan.grid.z, shape.tiles, kernel, limits.multiprocessors);
+  plan.grid.y = choice.splits ? *choice.splits
+                              : splits_for(plan.grid.x * plan.grid.z, shape.tiles, kernel, limits.device);
   return plan;
 }
 

@@ -43,7 +43,7 @@ struct MeasuredPlan {
 
 /// What the device and its owner allow.
 struct ProductLimits {
-  int multiprocessors;
+  DeviceProperties device;
   bool library;
   std::optional<ProductFamily> forced{};
   std::optional<MeasuredPlan> measured{};  ///< counts unless a family is forced

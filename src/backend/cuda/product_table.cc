@@ -1,6 +1,5 @@
 #include "backend/cuda/product_table.h"
 
-#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 
@@ -15,12 +14,8 @@ namespace {
 namespace fs = std::filesystem;
 
 /// Raised with every change of kernels that makes measurements of old.
-constexpr int kTableVersion = 1;
+constexpr int kTableVersion = 2;
 constexpr int kMostSplits = 1 << 16;
-
-double steady_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 std::optional<ProductFamily> family_by_name(std::string_view name) {
   for (const ProductFamily family : {ProductFamily::gemv, ProductFamily::gemm, ProductFamily::library})
@@ -51,10 +46,8 @@ std::string measured_key(const ProductShape& shape) {
                      shape.out, shape.tiles * kTileColumns, rows);
 }
 
-ProductTable::ProductTable(std::string file, std::string device, Clock clock)
-    : file_(std::move(file)),
-      device_(std::move(device)),
-      clock_(clock ? std::move(clock) : Clock(steady_seconds)) {
+ProductTable::ProductTable(std::string file, std::string device)
+    : file_(std::move(file)), device_(std::move(device)) {
   if (file_.empty()) return;
   try {
     read();

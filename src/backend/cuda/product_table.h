@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -17,12 +16,9 @@ std::string measured_key(const ProductShape& shape);
 /// one machine measures a shape once, and computes the same from then on.
 class ProductTable {
  public:
-  /// Seconds from some point on.
-  using Clock = std::function<double()>;
-
   /// `file`: made when something was measured, its folder too; empty: none. What cannot be read or written is
   /// measured anew another time. `device`: its name, and what else makes it another one.
-  ProductTable(std::string file, std::string device, Clock clock = {});
+  ProductTable(std::string file, std::string device);
   /// Writes the file.
   ~ProductTable();
   ProductTable(const ProductTable&) = delete;
@@ -30,7 +26,6 @@ class ProductTable {
 
   std::optional<MeasuredPlan> find(const std::string& key) const;
   void add(const std::string& key, const MeasuredPlan& plan);
-  double now() const { return clock_(); }
 
  private:
   void read();
@@ -38,7 +33,6 @@ class ProductTable {
 
   std::string file_;
   std::string device_;
-  Clock clock_;
   std::map<std::string, MeasuredPlan> plans_;
   bool changed_ = false;
 };

@@ -63,6 +63,20 @@ void multiply_in(MatmulPrecision precision, Device& device, const DenseProduct& 
          product_shared_bytes(precision == MatmulPrecision::bf16 ? 1 : kExactPlanes));
 }
 
+void accumulate(Device& device, const ProductSum& problem, ProductPart part) {
+  multiply_in(problem.precision, device,
+              {.a = {problem.a, problem.a_columns},
+               .a_layout = Layout::transposed,
+               .b = {problem.b, problem.b_columns},
+               .c = problem.result,
+               .c_stride = problem.b_columns,
+               .m = problem.a_columns,
+               .n = problem.b_columns,
+               .k = problem.rows,
+               .use = ProductUse::add,
+               .part = part});
+}
+
 void form_plain(Device& device, const QuadraticForm& problem, int64_t groups) {
   const PlainFormArguments arguments{.x = problem.x,
                                      .symmetric = problem.symmetric,
@@ -91,30 +105,19 @@ void multiply(Device& device, const DenseProduct& problem) {
 }
 
 void accumulate_gram(Device& device, const GramSum& problem) {
-  multiply_in(problem.precision, device,
-              {.a = {problem.x, problem.k},
-               .a_layout = Layout::transposed,
-               .b = {problem.x, problem.k},
-               .c = problem.gram,
-               .c_stride = problem.k,
-               .m = problem.k,
-               .n = problem.k,
-               .k = problem.rows,
-               .use = ProductUse::add,
-               .part = ProductPart::mirrored});
+  accumulate(device,
+             {.a = problem.x,
+              .b = problem.x,
+              .rows = problem.rows,
+              .a_columns = problem.k,
+              .b_columns = problem.k,
+              .precision = problem.precision,
+              .result = problem.gram},
+             ProductPart::mirrored);
 }
 
 void accumulate_product(Device& device, const ProductSum& problem) {
-  multiply_in(problem.precision, device,
-              {.a = {problem.a, problem.a_columns},
-               .a_layout = Layout::transposed,
-               .b = {problem.b, problem.b_columns},
-               .c = problem.result,
-               .c_stride = problem.b_columns,
-               .m = problem.a_columns,
-               .n = problem.b_columns,
-               .k = problem.rows,
-               .use = ProductUse::add});
+  accumulate(device, problem, ProductPart::all);
 }
 
 size_t form_workspace_bytes(int64_t rows, int64_t columns) {

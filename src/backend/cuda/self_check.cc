@@ -1,5 +1,6 @@
 #include "backend/cuda/self_check.h"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -44,11 +45,17 @@ class Check {
     scheme.group_size = 128;
     scheme.symmetric = false;
     weight.quantized = quantize_to_nearest(random_matrix(generator_, 96, 512), {}, scheme, DType::f16);
-    for (const int64_t rows : {1, 20, 300}) product(weight, rows);
+    for (const int64_t rows : {1, 20, 300}) product("codes", weight, rows);
+    const LinearWeight halves{.dense = random_matrix(generator_, 96, 512).to(DType::bf16)};
+    for (const int64_t rows : {1, 20}) product("halves", halves, rows);
     norm();
+    rope();
     attention(1);
     attention(80);
     largest();
+    for (const KvType type : {KvType::fp16, KvType::int8})
+      for (const int64_t kv_heads : {2, 1}) paged_attention(type, kv_heads, 1);
+    paged_attention(KvType::fp16, 2, 20);
     return wrong_;
   }
 
@@ -64,9 +71,9 @@ class Check {
     wrong_ = fmt::format("{} is off by {:.2g} of the largest value", what, error);
   }
 
-  void product(const LinearWeight& weight, int64_t rows) {
+  void product(const char* kind, const LinearWeight& weight, int64_t rows) {
     const Tensor x = random_matrix(generator_, rows, weight.in_features());
-    compare(fmt::format("a product of {} rows", rows), rows, weight.out_features(),
+    compare(fmt::format("a product of {} rows and {}", rows, kind), rows, weight.out_features(),
             [&](Backend& backend, Tensor& y) { backend.linear(*backend.prepare(weight), x, y); });
   }
 
@@ -76,11 +83,21 @@ class Check {
     compare("a norm", 3, 300, [&](Backend& backend, Tensor& y) { backend.rms_norm(x, weight, 1e-5, y); });
   }
 
+  void rope() {
+    constexpr int64_t kRows = 3;
+    constexpr int64_t kHeadDim = 32;
+    const Tensor cosine = random_matrix(generator_, kRows, kHeadDim / 2);
+    const Tensor sine = random_matrix(generator_, kRows, kHeadDim / 2);
+    const Tensor x = random_matrix(generator_, kRows, 4 * kHeadDim);
+    for (const RopePairs pairs : {RopePairs::halves, RopePairs::neighbours}) {
+      compare("a rotation", kRows, 4 * kHeadDim, [&](Backend& backend, Tensor& y) {
+        std::ranges::copy(x.values<float>(), y.mutable_values<float>().begin());
+        backend.rope({.cosine = cosine, .sine = sine, .head_dim = kHeadDim, .pairs = pairs, .x = y});
+      });
+    }
+  }
+
   void attention(int64_t queries) {
-    constexpr int64_t kHeads = 4;
-    constexpr int64_t kKvHeads = 2;
-    constexpr int64_t kDim = 64;
-    constexpr int64_t kBefore = 130;
     const Tensor query = random_matrix(generator_, queries, kHeads * kDim);
     const Tensor keys = random_matrix(generator_, kBefore + queries, kKvHeads * kDim);
     const Tensor values = random_matrix(generator_, kBefore + queries, kKvHeads * kDim);
@@ -113,6 +130,43 @@ class Check {
       right = std::abs(found.sums[row] / expected.sums[row] - 1) <= kSumError;
     if (!right && wrong_.empty()) wrong_ = "the largest values of rows are others";
   }
+
+  /// Keys and values go through pages of each back end's own.
+  void paged_attention(KvType type, int64_t kv_heads, int64_t queries) {
+    const KvFormat format{type, kv_heads, kDim};
+    const Tensor query = random_matrix(generator_, queries, kHeads * kDim);
+    const Tensor keys = random_matrix(generator_, kBefore + queries, kv_heads * kDim);
+    const Tensor values = random_matrix(generator_, kBefore + queries, kv_heads * kDim);
+    compare(
+        fmt::format("attention of {} queries and {} heads to {} cached in {}", queries, kHeads, kv_heads,
+                    to_string(type)),
+        queries, kHeads * kDim, [&](Backend& backend, Tensor& output) {
+          std::vector<KvBlock> blocks;
+          for (int64_t first = 0; first < kBefore + queries; first += kPageRows)
+            blocks.push_back(std::make_shared<Tensor>(
+                Tensor::zeros(DType::u8, {static_cast<int64_t>(2 * format.page_bytes())})));
+          const KvView cache{.keys = {format, blocks, 0}, .values = {format, blocks, format.page_bytes()}};
+          const RowsForCache rows{0, kBefore + queries, 0, cache};
+          backend.rope_and_store({.keys = keys, .values = values, .caches = {&rows, 1}});
+          backend.attention({.query = query,
+                             .cache = &cache,
+                             .keys = {},
+                             .values = {},
+                             .output = output,
+                             .heads = kHeads,
+                             .kv_heads = kv_heads,
+                             .head_dim = kDim,
+                             .value_dim = kDim,
+                             .first_position = kBefore,
+                             .window = 0,
+                             .scale = 0.125f});
+        });
+  }
+
+  static constexpr int64_t kHeads = 4;
+  static constexpr int64_t kKvHeads = 2;
+  static constexpr int64_t kDim = 64;
+  static constexpr int64_t kBefore = 130;
 
   Backend& backend_;
   std::unique_ptr<Backend> cpu_;

@@ -6,8 +6,9 @@
 
 namespace salient::cuda {
 
-/// Runs a product of each family, a norm and an attention of a few rows beside the CPU, in milliseconds. What
-/// is wrong, or nothing. Errors: those of the back end.
+/// Runs a product of each family, of codes and of halves, a norm, a rotation and attention, with and without
+/// a cache of pages, beside the CPU, in milliseconds. What is wrong, or nothing. Errors: those of the back
+/// end.
 std::string self_check(Backend& backend);
 
 }  // namespace salient::cuda

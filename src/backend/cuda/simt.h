@@ -106,6 +106,13 @@ SALIENT_DEVICE void copy_async(void* shared, const void* from, bool inside = tru
                "l"(__cvta_generic_to_global(from)), "r"(inside ? 16 : 0)
                : "memory");
 }
+/// The same of what is read once, beginning to end: the second-level cache brings what is beside it too.
+SALIENT_DEVICE void copy_stream(void* shared, const void* from) {
+  asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16;" ::"r"(
+                   static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+               "l"(__cvta_generic_to_global(from))
+               : "memory");
+}
 /// The copies begun by this thread since the last commit are a group.
 SALIENT_DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /// Until all but the last kPending groups of this thread have arrived. Other threads see them behind a
@@ -233,6 +240,7 @@ Words4 load_shared_by_many(const Words4* from);
 inline float load_fresh(const float* from) { return *from; }
 Words4 load_shared(const Words4* from);
 void copy_async(void* shared, const void* from, bool inside = true);
+void copy_stream(void* shared, const void* from);
 void copy_commit();
 void copy_wait_for(int pending);
 template <int kPending>

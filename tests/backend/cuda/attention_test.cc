@@ -363,6 +363,11 @@ TEST_F(DeviceAttentionTest, QueriesSkipTilesBehindTheirWindow) {
   EXPECT_EQ(device_.counts().products, 2u * 4 * 8 * 4 * 2);
 }
 
+/// NVIDIA's figures.
+const cuda::DeviceProperties kH100{.multiprocessors = 132, .multiprocessor_shared_bytes = size_t{228} << 10};
+const cuda::DeviceProperties kRtx4090{.multiprocessors = 128,
+                                      .multiprocessor_shared_bytes = size_t{100} << 10};
+
 /// However many of a batch's sequences are run at a time, and whatever splits they have.
 TEST_F(DeviceAttentionTest, BatchesInSeveralLaunches) {
   const Case c{.heads = 4, .kv_heads = 2, .head_dim = 32};
@@ -425,7 +430,7 @@ TEST(AttentionPlanTest, BatchesKeepTheirSplitsOrShareTheDevice) {
                                 .heads = 32,
                                 .first_position = 30000,
                                 .scale = 1};
-  const cuda::DeviceProperties device{.multiprocessors = 132};
+  const cuda::DeviceProperties device = kH100;
   EXPECT_TRUE(cuda::takes_batches(problem, device));
   const cuda::AttentionPlan alone = cuda::plan_attention(problem, device);
   problem.positions = positions;
@@ -530,15 +535,20 @@ TEST(AttentionPlanTest, FillsTheDeviceWithSplits) {
                                 .heads = 32,
                                 .first_position = 8191,
                                 .scale = 1};
-  const cuda::AttentionPlan plan = cuda::plan_attention(problem, {.multiprocessors = 132});
+  const cuda::AttentionPlan plan = cuda::plan_attention(problem, kH100);
   const auto& [first_key, split_keys, splits] = plan.splits;
   EXPECT_EQ(first_key, 0);
   EXPECT_GT(splits * 8, 132 * 2);
   EXPECT_LE(splits * 8, 132 * 3);
   EXPECT_GE(splits * split_keys, 8192);
   EXPECT_LT((splits - 1) * split_keys, 8192);
+  // 70 KiB of shared memory: there is room for one block a multiprocessor, not for three.
+  const cuda::AttentionPlan smaller = cuda::plan_attention(problem, kRtx4090);
+  EXPECT_STREQ(smaller.kernel->name, "row_attention_128");
+  EXPECT_LE(smaller.splits.splits * 8, 128);
+  EXPECT_GT(smaller.splits.splits * 8, 64);
   problem.first_position = 0;
-  EXPECT_EQ(cuda::plan_attention(problem, {.multiprocessors = 132}).splits.splits, 1);
+  EXPECT_EQ(cuda::plan_attention(problem, kH100).splits.splits, 1);
 }
 
 }  // namespace

@@ -31,6 +31,7 @@ TEST_F(QueryCuda, ListsDevicesInOrder) {
   EXPECT_EQ(status.devices[0].compute_capability, 90);
   EXPECT_EQ(status.devices[0].multiprocessors, 132);
   EXPECT_EQ(status.devices[0].shared_bytes, 232448u);
+  EXPECT_EQ(status.devices[0].multiprocessor_shared_bytes, 233472u);
   EXPECT_EQ(status.devices[0].total_bytes, size_t{1} << 30);
   EXPECT_EQ(status.devices[1].compute_capability, 121);
 }
@@ -253,6 +254,24 @@ TEST_F(DriverDevice, ThreadsMayFollowEachOther) {
     device->copy_in(a, source.data(), 16);
   }).join();
   EXPECT_THAT(read(a, 4), ElementsAre(9, 10, 11, 12));
+  device->release(a);
+}
+
+/// What the fake driver has queued takes a millisecond each.
+TEST_F(DriverDevice, WorkIsTimedByTheDevicesClock) {
+  uint32_t* a = words(4);
+  const ShiftArguments arguments{a, a, 1, 4};
+  device->fill_zero(a, 16);
+  const double seconds = device->seconds_of([&] {
+    for (int i = 0; i < 3; ++i) device->launch(launch(kShift, arguments));
+  });
+  EXPECT_NEAR(seconds, 3e-3, 1e-9);
+  EXPECT_EQ(launched.size(), 3u) << "it has waited";
+  EXPECT_THAT([&] { device->seconds_of([] { fail(ErrorKind::unsupported, "no work"); }); },
+              throws_error(ErrorKind::unsupported, StrEq("no work")));
+  fake->failures["cuEventElapsedTime_v2"] = {1};
+  EXPECT_THAT([&] { device->seconds_of([] {}); },
+              throws_error(ErrorKind::internal, HasSubstr("cuEventElapsedTime_v2")));
   device->release(a);
 }
 

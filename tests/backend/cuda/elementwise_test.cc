@@ -48,10 +48,10 @@ TEST_F(CudaElementwise, RmsNorms) {
       float* own = place(x, aligned);
       const float* gains = place(weight, aligned);
       float* y = room<float>(static_cast<size_t>(rows * features));
-      cuda::rms_norm(
+      cuda::normalize(
           device, {.x = own, .weight = gains, .y = y, .rows = rows, .features = features, .epsilon = 1e-5});
       expect_near(y, expected, 1e-6, fmt::format("{} x {}", rows, features));
-      cuda::rms_norm(
+      cuda::normalize(
           device, {.x = own, .weight = gains, .y = own, .rows = rows, .features = features, .epsilon = 1e-5});
       expect_near(own, expected, 1e-6, fmt::format("{} x {} in place", rows, features));
     }
@@ -66,13 +66,13 @@ TEST_F(CudaElementwise, SumsAndTheirRmsNorms) {
       const Tensor weight = random({features});
       float* own_sum = place(sum, aligned);
       float* y = room<float>(static_cast<size_t>(rows * features));
-      cuda::add_rms_norm(device, {.x = place(x, aligned),
-                                  .weight = place(weight, aligned),
-                                  .sum = own_sum,
-                                  .y = y,
-                                  .rows = rows,
-                                  .features = features,
-                                  .epsilon = 1e-6});
+      cuda::normalize(device, {.x = place(x, aligned),
+                               .weight = place(weight, aligned),
+                               .sum = own_sum,
+                               .y = y,
+                               .rows = rows,
+                               .features = features,
+                               .epsilon = 1e-6});
       Tensor expected = Tensor::empty(DType::f32, x.shape());
       cpu->add_rms_norm({.x = x, .weight = weight, .epsilon = 1e-6, .sum = sum, .y = expected});
       expect_near(own_sum, sum, 0, "the sums");
@@ -95,14 +95,15 @@ TEST_F(CudaElementwise, LayerNorms) {
                          .bias = biased ? (heads == 1 ? bias.reshape({features}) : bias) : Tensor()},
                         1e-5, expected);
         float* y = room<float>(static_cast<size_t>(rows * features));
-        cuda::layer_norm(device, {.x = place(x, biased),
-                                  .weight = put(weight),
-                                  .bias = biased ? put(bias) : nullptr,
-                                  .y = y,
-                                  .rows = rows,
-                                  .features = features,
-                                  .heads = heads,
-                                  .epsilon = 1e-5});
+        cuda::normalize(device, {.x = place(x, biased),
+                                 .weight = put(weight),
+                                 .bias = biased ? put(bias) : nullptr,
+                                 .y = y,
+                                 .rows = rows,
+                                 .features = features,
+                                 .heads = heads,
+                                 .epsilon = 1e-5,
+                                 .centered = true});
         expect_near(y, expected, 3e-6, fmt::format("{} x {}, {} heads", rows, features, heads));
       }
     }

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "backend/backend.h"
 #include "backend/backend_fixture.h"
 #include "backend/cuda/cuda_backend.h"
@@ -88,9 +90,17 @@ TEST(SelfCheck, KernelsThatDoNotAreFound) {
     device->skipped = skipped;
     return cuda::self_check(*cuda::make_cuda_backend(std::move(device), {}));
   };
-  EXPECT_TRUE(found("w4_gemv_f16").starts_with("a product of 1 rows is off by"));
-  EXPECT_TRUE(found("w4_gemm_f16_32").starts_with("a product of 20 rows is off by"));
-  EXPECT_TRUE(found("norm_of_warp").starts_with("a norm is off by"));
+  for (const auto& [kernel, what] : std::map<std::string_view, std::string>{
+           {"w4_gemv_f16", "a product of 1 rows and codes"},
+           {"w4_gemm_f16_32", "a product of 20 rows and codes"},
+           {"w16_gemv_f16", "a product of 1 rows and halves"},
+           {"w16_gemm_f16_32", "a product of 20 rows and halves"},
+           {"norm_of_warp", "a norm"},
+           {"kv_rows", "a rotation"},
+           {"split_attention4_fp16", "attention of 1 queries and 4 heads to 2 cached in fp16"},
+           {"split_attention4_int8", "attention of 1 queries and 4 heads to 2 cached in int8"},
+           {"row_attention_64", "attention of 1 queries and 4 heads to 1 cached in fp16"}})
+    EXPECT_TRUE(found(kernel).starts_with(what + " is off by")) << kernel << ": " << found(kernel);
   EXPECT_EQ(found("largest_of_rows"), "the largest values of rows are others");
   EXPECT_EQ(found("sums_of_rows"), "the largest values of rows are others");
 }

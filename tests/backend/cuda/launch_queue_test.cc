@@ -53,6 +53,17 @@ TEST_F(LaunchQueueTest, ARunThatComesAgainBecomesAGraph) {
   EXPECT_EQ(device->graph_runs(), 2);  // the first is remembered, the second captured
 }
 
+/// The simulated device counts a microsecond, and one for each block.
+TEST_F(LaunchQueueTest, WhatIsTimedIsAllOfTheWorkAndNothingElse) {
+  for (int run = 0; run < 3; ++run) {
+    add(10);
+    read();
+  }
+  add(3);  // held back
+  EXPECT_NEAR(queue->seconds_of([&] { add(10); }), 11e-6, 1e-12);
+  EXPECT_EQ(read(), std::vector<float>(4, 43.0f));
+}
+
 TEST_F(LaunchQueueTest, WhatIsHeldBackRunsWithItsOwnArguments) {
   for (int run = 0; run < 2; ++run) {
     add(10);

@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "backend/backend_fixture.h"
+#include "backend/cuda/forwarding_device.h"
 #include "backend/cuda/linear_products.h"
 #include "backend/cuda/simulator.h"
 #include "base/file.h"
@@ -85,10 +86,21 @@ TEST(MeasuredKey, RowsAreClasses) {
   EXPECT_EQ(measured_key(shape), "w4 groups fp16 [64, 128] rows 512");
 }
 
-/// A device that seems to take as long as is said.
+/// Products on a device that seems to take as long as is said.
 class MeasuredProducts : public ProductTableTest {
  protected:
-  /// Multiplies once, with a clock that goes by the number of blocks launched.
+  class Clocked final : public cuda::ForwardingDevice {
+   public:
+    using ForwardingDevice::ForwardingDevice;
+    double seconds_of(const std::function<void()>& work) override {
+      work();
+      return seconds(timed++);
+    }
+    std::function<double(int)> seconds = [](int) { return 1.0; };
+    int timed = 0;
+  };
+
+  /// Multiplies once.
   cuda::ProductPlan multiply(ProductTable& table, int64_t rows) {
     const QuantizedWeight weight = quantize_to_nearest(random_tensor(generator_, {32, 1024}), {},
                                                        {.symmetric = false, .group_size = 128}, DType::f16);
@@ -106,29 +118,25 @@ class MeasuredProducts : public ProductTableTest {
     return products.plan(prepared, static_cast<int>(rows));
   }
 
-  SimulatedDevice device_;
+  SimulatedDevice simulated_;
+  Clocked device_{simulated_};
   std::mt19937 generator_{5};
 };
 
 TEST_F(MeasuredProducts, TheFastestPlanStays) {
-  int calls = 0;
-  // The third plan tried seems to take no time: each is timed three times, by two looks at the clock.
-  const auto clock = [&] {
-    const int pair = calls++ / 2;
-    return pair / 3 == 2 ? 0.0 : static_cast<double>(calls);
-  };
-  ProductTable table(file(), "a", clock);
+  // Each is timed three times. The third seems to take no time at its best.
+  device_.seconds = [](int time) { return time == 7 ? 0.0 : 1.0 + time; };
+  ProductTable table(file(), "a");
   const cuda::ProductPlan plan = multiply(table, 300);
   EXPECT_EQ(plan.reason, "measured");
-  EXPECT_GT(calls, 12);
-  const auto tried =
-      cuda::plans_to_measure({.rows = 300, .out = 32, .tiles = 16, .columns_per_group = 128},
-                             {.multiprocessors = device_.properties().multiprocessors, .library = true});
+  EXPECT_GT(device_.timed, 6);
+  const auto tried = cuda::plans_to_measure({.rows = 300, .out = 32, .tiles = 16, .columns_per_group = 128},
+                                            {.device = device_.properties(), .library = true});
   EXPECT_EQ(plan.family, tried.at(2).family);
   EXPECT_EQ(plan.grid.y, tried.at(2).splits);
-  const int before = calls;
+  const int before = device_.timed;
   multiply(table, 290);
-  EXPECT_EQ(calls, before);  // of the same class
+  EXPECT_EQ(device_.timed, before);  // of the same class
 }
 
 TEST(MeasuredPlan, WhatCannotBeIsNot) {
@@ -136,7 +144,8 @@ TEST(MeasuredPlan, WhatCannotBeIsNot) {
   const auto planned = [&](int rows, bool library, const MeasuredPlan& plan) {
     cuda::ProductShape asked = shape;
     asked.rows = rows;
-    return cuda::plan_product(asked, {.multiprocessors = 4, .library = library, .measured = plan});
+    return cuda::plan_product(asked,
+                              {.device = {.multiprocessors = 4}, .library = library, .measured = plan});
   };
   EXPECT_EQ(planned(300, false, {ProductFamily::library, 1}).family, ProductFamily::gemm);
   EXPECT_EQ(planned(300, true, {ProductFamily::gemv, 1}).family, ProductFamily::library);

@@ -54,6 +54,8 @@ TEST(ProductLayout, CodesLieWhereTheMapsSay) {
   const PackedProduct packed = cuda::pack_codes(quantized);
   ASSERT_EQ(packed.row_blocks, 3);
   ASSERT_EQ(packed.tiles, 4);
+  ASSERT_EQ(cuda::tiles_of_row(257, true), 6) << "in pairs";
+  ASSERT_EQ(cuda::tiles_of_row(257, false), 5);
   ASSERT_EQ(packed.groups, 8);
   for (int row = 0; row < 48; ++row) {
     for (int column = 0; column < 256; ++column) {
@@ -170,6 +172,19 @@ TEST_F(CudaProduct, ManyRowsOfEverySchemeAndType) {
   }
 }
 
+/// More columns than a warp has room for at a time, in groups that end within its share and beyond it.
+TEST_F(CudaProduct, RingsGoRound) {
+  for (const int64_t group_size : {32, 64, 128, 256}) {
+    const QuantizedWeight weight = random_weight(160, 6400, scheme_of(group_size, false));
+    for (const int64_t rows : {1, 3}) {
+      device.set_seed(static_cast<uint32_t>(group_size + rows));
+      expect_product(weight, rows, HalfType::f16);
+      EXPECT_EQ(plan.grid.y, 1);
+    }
+    for (const int64_t rows : {16, 32, 64}) expect_product(weight, rows, HalfType::f16);
+  }
+}
+
 TEST_F(CudaProduct, SizesThatFillNoTile) {
   for (const auto& [out, in] : {std::pair{1, 8}, {17, 72}, {257, 136}, {5, 1000}}) {
     const QuantizedWeight weight = random_weight(out, in, scheme_of(-1, false));
@@ -248,27 +263,50 @@ TEST_F(CudaProduct, WeightsAreReadOnce) {
   EXPECT_EQ(device.counts().stream_bytes - before, 128u * 1024 / 2);
 }
 
-TEST_F(CudaProduct, PlansSayWhy) {
-  const cuda::ProductShape shape{.rows = 1, .out = 8192, .tiles = 128, .columns_per_group = 128};
+/// NVIDIA's figures.
+const cuda::DeviceProperties kH100{.multiprocessors = 132, .multiprocessor_shared_bytes = size_t{228} << 10};
+const cuda::DeviceProperties kA100{.multiprocessors = 108, .multiprocessor_shared_bytes = size_t{164} << 10};
+const cuda::DeviceProperties kRtx3090{.multiprocessors = 82,
+                                      .multiprocessor_shared_bytes = size_t{100} << 10};
+
+TEST(ProductPlan, SaysWhy) {
   const auto planned = [&](int rows, const cuda::ProductLimits& limits) {
-    cuda::ProductShape asked = shape;
-    asked.rows = rows;
-    return cuda::plan_product(asked, limits);
+    return cuda::plan_product({.rows = rows, .out = 8192, .tiles = 128, .columns_per_group = 128}, limits);
   };
-  const cuda::ProductLimits limits{.multiprocessors = 132, .library = true};
+  const cuda::ProductLimits limits{.device = kH100, .library = true};
   EXPECT_EQ(planned(1, limits).family, ProductFamily::gemv);
-  EXPECT_EQ(planned(1, limits).grid.x, 256);
-  EXPECT_EQ(planned(1, limits).grid.y, 1);
   EXPECT_STREQ(planned(16, limits).kernel.name, "w4_gemm_f16_16");
-  EXPECT_EQ(planned(64, limits).grid.y, 4);
   EXPECT_EQ(planned(256, limits).family, ProductFamily::gemm);
   EXPECT_EQ(planned(257, limits).reason, "257 rows, 257 or more");
-  const cuda::ProductLimits forced{.multiprocessors = 132, .library = true, .forced = ProductFamily::gemm};
+  const cuda::ProductLimits forced{.device = kH100, .library = true, .forced = ProductFamily::gemm};
   EXPECT_EQ(planned(1, forced).family, ProductFamily::gemm);
   EXPECT_EQ(planned(1000, forced).family, ProductFamily::gemm);
-  const cuda::ProductLimits impossible{
-      .multiprocessors = 132, .library = false, .forced = ProductFamily::gemv};
+  const cuda::ProductLimits impossible{.device = kH100, .library = false, .forced = ProductFamily::gemv};
   EXPECT_EQ(planned(9, impossible).family, ProductFamily::gemm);
+}
+
+/// Shares of the columns fill the device once, with as many blocks as there is room for and use of.
+TEST(ProductPlan, FillsTheDevice) {
+  const auto shares = [](const cuda::DeviceProperties& device, int rows, int out) {
+    return cuda::plan_product({.rows = rows, .out = out, .tiles = 128, .columns_per_group = 128},
+                              {.device = device, .library = true})
+        .grid.y;
+  };
+  EXPECT_EQ(shares(kH100, 1, 8192), 1);
+  EXPECT_EQ(shares(kH100, 1, 4096), 1) << "128 blocks, each with enough on its way";
+  EXPECT_EQ(shares(kH100, 1, 1024), 4);
+  EXPECT_EQ(shares(kH100, 16, 8192), 4) << "64 blocks, two for each of 132";
+  EXPECT_EQ(shares(kA100, 16, 8192), 3);
+  EXPECT_EQ(shares(kRtx3090, 16, 8192), 1) << "100 KiB are enough for one";
+  EXPECT_EQ(shares(kH100, 64, 8192), 4);
+}
+
+TEST(ResidentBlocks, AreLimitedByRegistersAndSharedMemory) {
+  const cuda::Kernel kernel{"any", 256, 3};
+  EXPECT_EQ(cuda::resident_blocks(kH100, kernel, 0), 3);
+  EXPECT_EQ(cuda::resident_blocks(kH100, kernel, size_t{75} << 10), 3);
+  EXPECT_EQ(cuda::resident_blocks(kH100, kernel, size_t{76} << 10), 2) << "1 KiB is the system's";
+  EXPECT_EQ(cuda::resident_blocks(kRtx3090, kernel, size_t{99} << 10), 1);
 }
 
 /// Every tile of columns is in exactly one share, whatever their number.

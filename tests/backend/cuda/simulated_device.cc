@@ -27,6 +27,7 @@ SimulatedDevice::SimulatedDevice()
                   .compute_capability = 80,
                   .multiprocessors = 4,
                   .shared_bytes = size_t{99} << 10,
+                  .multiprocessor_shared_bytes = size_t{164} << 10,
                   .total_bytes = size_t{4} << 30} {}
 
 SimulatedDevice::~SimulatedDevice() {
@@ -80,15 +81,23 @@ void SimulatedDevice::launch(const cuda::Launch& launch) {
   const auto found = std::ranges::find_if(
       kernels, [&](const auto& k) { return std::strcmp(k.name, launch.kernel.name) == 0; });
   if (found == kernels.end()) fail(ErrorKind::internal, "there is no kernel {}", launch.kernel.name);
-  if (found->threads != launch.kernel.threads || found->argument_bytes != launch.arguments.size())
-    fail(ErrorKind::internal, "kernel {} has other threads or arguments", launch.kernel.name);
+  if (found->threads != launch.kernel.threads || found->argument_bytes != launch.arguments.size() ||
+      found->blocks < launch.kernel.blocks)
+    fail(ErrorKind::internal, "kernel {} has other threads, blocks or arguments", launch.kernel.name);
   if (launch.shared_bytes > properties_.shared_bytes || launch.grid.x < 1 || launch.grid.y < 1 ||
       launch.grid.z < 1)
     fail(ErrorKind::internal, "kernel {}: the device cannot launch that", launch.kernel.name);
   ++launches_[launch.kernel.name];
+  blocks_ += int64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
   const std::vector<std::byte> arguments(launch.arguments.begin(), launch.arguments.end());
   counts_ +=
       simulate({launch.grid, found->threads, launch.shared_bytes}, found->run, arguments.data(), seed_);
+}
+
+double SimulatedDevice::seconds_of(const std::function<void()>& work) {
+  const int64_t before = blocks_;
+  work();
+  return static_cast<double>(1 + blocks_ - before) * 1e-6;
 }
 
 void SimulatedDevice::multiply(const cuda::HalfProduct& product) {

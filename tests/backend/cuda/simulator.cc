@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <mutex>
 #include <random>
 
@@ -53,8 +54,9 @@ struct Thread {
   Block* block = nullptr;
   int index = 0;
   Waiting waiting = Waiting::none;
-  int parity = 0;  // which of the warp's two sets of slots is next
-  int group = 0;   // of copies not committed yet
+  int parity = 0;    // which of the warp's two sets of slots is next
+  int group = 0;     // of copies not committed yet
+  size_t loads = 0;  // of 16 bytes of shared memory
   std::vector<PendingCopy> copies;
   fibers::fcontext_t context = nullptr;
   std::byte* stack = nullptr;
@@ -63,8 +65,15 @@ struct Thread {
 #endif
 };
 
+/// A load of 16 bytes of shared memory by all lanes, which nothing makes them do at the same time.
+struct SharedLoad {
+  std::array<Slot, simt::kWarp> slots;
+  int lanes = 0;  // that have come
+};
+
 struct Warp {
   std::array<std::array<Slot, simt::kWarp>, 2> slots;
+  std::map<size_t, SharedLoad> loads;  // by how many the lanes had before
 };
 
 thread_local Thread* current = nullptr;
@@ -93,6 +102,7 @@ class Block {
     place_ = place;
     std::memset(shared_.data(), 0xff, shared_.size() * sizeof(Line));
     for (Thread& thread : threads_) start(thread);
+    for (Warp& warp : warps_) warp.loads.clear();
     while (true) {
       const bool some = run_warps();
       if (error_) std::rethrow_exception(error_);
@@ -127,6 +137,9 @@ class Block {
     }
     return slots;
   }
+
+  /// Counts conflicts when the last lane has come.
+  void note_load(const void* address);
 
   [[noreturn]] void throw_error(const std::string& message) const {
     fail(ErrorKind::internal, "simulator: block ({}, {}, {}), thread {}: {}", place_[0], place_[1], place_[2],
@@ -179,6 +192,7 @@ class Block {
     thread.waiting = Waiting::none;
     thread.parity = 0;
     thread.group = 0;
+    thread.loads = 0;
     thread.copies.clear();
     thread.context = fibers::make_fcontext(thread.stack + kStackBytes, kStackBytes, &Block::body);
 #if defined(__SANITIZE_ADDRESS__)
@@ -278,6 +292,15 @@ uint64_t conflicts_of(const std::array<Slot, simt::kWarp>& slots) {
     cycles += most - 1;
   }
   return cycles;
+}
+
+void Block::note_load(const void* address) {
+  auto& loads = warp_of(*current).loads;
+  const auto load = loads.try_emplace(current->loads++).first;
+  load->second.slots[static_cast<size_t>(current->index % simt::kWarp)].address = address;
+  if (++load->second.lanes < simt::kWarp) return;
+  counts.shared_conflicts += conflicts_of(load->second.slots);
+  loads.erase(load);
 }
 
 void check_shared(const void* address, const char* what) {
@@ -420,8 +443,7 @@ Words4 load_stream(const Words4* from) {
 Words4 load_shared_by_many(const Words4* from) { return test::aligned(from); }
 Words4 load_shared(const Words4* from) {
   test::check_shared(from, "a load");
-  const auto& slots = current->block->exchange({.operation = "load_shared", .address = from});
-  if (lane() == 0) current->block->counts.shared_conflicts += test::conflicts_of(slots);
+  current->block->note_load(from);
   return *from;
 }
 
@@ -432,6 +454,10 @@ void copy_async(void* shared, const void* from, bool inside) {
   std::memset(shared, 0xff, 16);
   current->copies.push_back(
       {static_cast<std::byte*>(shared), static_cast<const std::byte*>(from), inside, current->group});
+}
+void copy_stream(void* shared, const void* from) {
+  current->block->counts.stream_bytes += sizeof(Words4);
+  copy_async(shared, from);
 }
 void copy_commit() { ++current->group; }
 void copy_wait_for(int pending) {

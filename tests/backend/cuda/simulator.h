@@ -17,13 +17,14 @@ namespace salient::test {
 struct SimulatedKernel {
   const char* name;
   int threads;
+  int blocks;  ///< of a multiprocessor, at least
   size_t argument_bytes;
   void (*run)(const std::byte* arguments);
 };
 
 /// For the lists of kernels (SALIENT_..._KERNELS).
 #define SALIENT_SIMULATED(name, Args, threads, blocks, ...) \
-  {#name, threads, sizeof(Args),                            \
+  {#name, threads, blocks, sizeof(Args),                    \
    [](const std::byte* arguments) { __VA_ARGS__(*reinterpret_cast<const Args*>(arguments)); }},
 
 /// Every kernel of the back end.
@@ -38,7 +39,7 @@ struct SimulatedGrid {
 /// What a launch did that a GPU would have spent time on.
 struct SimulatedCounts {
   uint64_t shared_conflicts = 0;  ///< additional cycles of 16-byte accesses and matrix loads, of all warps
-  uint64_t stream_bytes = 0;      ///< read by load_stream
+  uint64_t stream_bytes = 0;      ///< read by load_stream and copy_stream
   uint64_t products = 0;          ///< mma instructions, of warps
   SimulatedCounts& operator+=(const SimulatedCounts& other);
 };
@@ -69,6 +70,8 @@ class SimulatedDevice final : public cuda::Device {
   void fill_zero(void* to, size_t bytes) override;
   void launch(const cuda::Launch& launch) override;
   void synchronize() override { ++waits_; }
+  /// A microsecond, and one for each block that was launched.
+  double seconds_of(const std::function<void()>& work) override;
   bool multiplies() const override { return multiplies_; }
   void multiply(const cuda::HalfProduct& product) override;
   std::unique_ptr<cuda::LaunchGraph> capture(std::span<const cuda::Launch> launches) override;
@@ -100,6 +103,7 @@ class SimulatedDevice final : public cuda::Device {
   size_t most_used_bytes_ = 0;
   int graph_runs_ = 0;
   int waits_ = 0;
+  int64_t blocks_ = 0;  ///< launched so far
   bool guards_held_ = true;
   bool multiplies_ = true;
   uint32_t seed_ = 0;

@@ -105,6 +105,7 @@ struct ModuleTag {
   std::string text;
 };
 struct EventTag {
+  bool timed;
   size_t entry = 0;
 };
 struct GraphNodeTag {
@@ -181,7 +182,8 @@ SALIENT_EXPORT Result cuDeviceGetAttribute(int* value, int attribute, DeviceId d
   const std::map<int, int> values{{kMultiprocessors, gpu.multiprocessors},
                                   {kComputeCapabilityMajor, gpu.major},
                                   {kComputeCapabilityMinor, gpu.minor},
-                                  {kSharedBytesOfBlock, gpu.shared_bytes}};
+                                  {kSharedBytesOfBlock, gpu.shared_bytes},
+                                  {kSharedBytesOfMultiprocessor, gpu.multiprocessor_shared_bytes}};
   *value = values.at(attribute);
   return kSuccess;
 }
@@ -302,9 +304,9 @@ SALIENT_EXPORT Result cuStreamSynchronize(Stream stream) {
   state.work_until(state.queued());
   return kSuccess;
 }
-SALIENT_EXPORT Result cuEventCreate(Event* event, unsigned) {
+SALIENT_EXPORT Result cuEventCreate(Event* event, unsigned flags) {
   SALIENT_ENTER_WITH_CONTEXT;
-  *event = make(new EventTag);
+  *event = make(new EventTag{.timed = flags == kEventWithTiming});
   return kSuccess;
 }
 SALIENT_EXPORT Result cuEventDestroy_v2(Event event) {
@@ -322,6 +324,14 @@ SALIENT_EXPORT Result cuEventSynchronize(Event event) {
   SALIENT_ENTER_WITH_CONTEXT;
   SALIENT_KNOWN(event);
   state.work_until(event->entry);
+  return kSuccess;
+}
+SALIENT_EXPORT Result cuEventElapsedTime_v2(float* milliseconds, Event begin, Event end) {
+  SALIENT_ENTER_WITH_CONTEXT;
+  SALIENT_KNOWN(begin);
+  SALIENT_KNOWN(end);
+  if (!begin->timed || !end->timed || end->entry > state.finished) return kInvalidHandle;
+  *milliseconds = static_cast<float>(end->entry - begin->entry);
   return kSuccess;
 }
 /// An image is text: lines of a kernel's name and the size of its arguments.

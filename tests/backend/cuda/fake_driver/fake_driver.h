@@ -20,6 +20,7 @@ struct FakeGpu {
   int minor = 0;
   int multiprocessors = 132;
   int shared_bytes = 232448;
+  int multiprocessor_shared_bytes = 233472;
   size_t total_bytes = size_t{1} << 30;
 };
 
@@ -61,7 +62,7 @@ struct FakeDriver {
   int retained_contexts = 0;
   std::map<std::string, FakeFunction> functions;
   std::deque<std::function<void()>> queue;
-  size_t finished = 0;  ///< entries that have left the queue
+  size_t finished = 0;  ///< entries that have left the queue, each of which took a millisecond
 
   /// Runs what is queued up to an entry.
   void work_until(size_t entry) {
