@@ -62,9 +62,9 @@ class DraftProposer : public Proposer {
       const Tensor logits =
           draft_.forward(std::span(tokens).subspan(fed), cache_, {LogitRows::last, cancelled});
       fed_ = tokens;
-      const DrawContext context{.logits = logits.values<float>(), .seen = tokens, .allowed = text.allowed()};
+      const DrawContext context{.logits = {}, .seen = tokens, .allowed = text.allowed()};
       try {
-        tokens.push_back(sampler.peek(context, static_cast<uint64_t>(i)));
+        tokens.push_back(guess(logits, sampler, context, static_cast<uint64_t>(i)));
       } catch (const Error&) {
         break;  // biases ban what the constraint allows: an error of the text only if it really comes here
       }
@@ -76,6 +76,17 @@ class DraftProposer : public Proposer {
   std::unique_ptr<Proposer> copy() const override { return std::make_unique<DraftProposer>(*this); }
 
  private:
+  /// The token that the sampler gives `ahead` draws after the next one.
+  int32_t guess(const Tensor& logits, const Sampler& sampler, DrawContext context, uint64_t ahead) const {
+    const ShortlistNeeds needs = shortlist_needs(sampler.options());
+    const Shortlists lists = draft_.shortlists(logits, {&needs, 1});
+    if (lists.defined()) {
+      if (const auto token = sampler.peek(lists[0], context, ahead)) return *token;
+    }
+    context.logits = logits.values<float>();
+    return sampler.peek(context, ahead);
+  }
+
   /// Forgets what the text did not become, and the last token, whose logits are needed again.
   void keep_common(const std::vector<int32_t>& tokens) {
     const auto common = std::ranges::mismatch(fed_, tokens).in1 - fed_.begin();

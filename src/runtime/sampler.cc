@@ -139,9 +139,14 @@ int32_t Sampler::draw(const DrawContext& context, uint64_t number) const {
 }
 
 std::optional<int32_t> Sampler::sample(const Shortlist& list, const DrawContext& context) {
-  const auto token = draw_from(list, options_, context, random_uniform(options_.seed, draws_));
+  const auto token = peek(list, context, 0);
   if (token) ++draws_;
   return token;
+}
+
+std::optional<int32_t> Sampler::peek(const Shortlist& list, const DrawContext& context,
+                                     uint64_t ahead) const {
+  return draw_from(list, options_, context, random_uniform(options_.seed, draws_ + ahead));
 }
 
 }  // namespace salient

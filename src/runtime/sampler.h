@@ -70,7 +70,9 @@ class Sampler {
   std::optional<int32_t> sample(const Shortlist& list, const DrawContext& context);
   /// What the draw that comes `ahead` draws after the next one gives in this context.
   int32_t peek(const DrawContext& context, uint64_t ahead) const { return draw(context, draws_ + ahead); }
+  std::optional<int32_t> peek(const Shortlist& list, const DrawContext& context, uint64_t ahead) const;
   uint64_t draws() const { return draws_; }
+  const SamplingOptions& options() const { return options_; }
 
  private:
   int32_t draw(const DrawContext& context, uint64_t number) const;
