@@ -80,4 +80,10 @@ size_t DeviceCopies::held_bytes() const {
   return bytes;
 }
 
+size_t DeviceCopies::idle_bytes() const {
+  size_t bytes = 0;
+  for (const Copy& copy : copies_) bytes += copy.holds == 0 ? copy.owner->byte_size() : 0;
+  return bytes;
+}
+
 }  // namespace salient::cuda

@@ -25,8 +25,9 @@ class DeviceCopies {
   /// Takes copies away, those used longest ago first, until so many bytes are free: on the host they become
   /// current. Returns how many it were, 0 if all are held. Errors: those of Device::copy_out.
   size_t take_away(size_t bytes, Device& device);
-  /// What threads hold now.
+  /// Of copies that threads hold now, and of those that nobody holds.
   size_t held_bytes() const;
+  size_t idle_bytes() const;
 
  private:
   struct Copy {

@@ -10,6 +10,8 @@ namespace salient::cuda {
 class SpillingDevice final : public ForwardingDevice {
  public:
   SpillingDevice(Device& device, DeviceCopies& copies) : ForwardingDevice(device), copies_(copies) {}
+  /// With what would make room.
+  size_t free_bytes() override { return device_.free_bytes() + copies_.idle_bytes(); }
   /// Errors: out_of_memory, saying what is in the way, when all that can go has gone.
   void* allocate(size_t bytes) override;
 

@@ -3,6 +3,7 @@
 
 #include "backend/cuda/driver_fixture.h"
 #include "backend/cuda/half_products.h"
+#include "backend/cuda/staging.h"
 #include "support/error_matcher.h"
 
 namespace salient::test {
@@ -42,6 +43,23 @@ TEST_F(DriverMemory, SomeIsLeftToTheDriver) {
   void* more = device->allocate(2 * kMiB);
   device->release(most);
   device->release(more);
+}
+
+/// The host fills the buffers with what is to come while the device is at work on what it has.
+TEST_F(DriverMemory, WhatFitsIntoTheBuffersDoesNotWaitForTheDevice) {
+  constexpr size_t kBytes = cuda::Staging::kBuffers * cuda::Staging::kBufferBytes;
+  const ShiftArguments arguments{a, a, 1, 4};
+  const std::vector<std::byte> weights(kBytes, std::byte{7});
+  void* memory = device->allocate(kBytes + cuda::Staging::kBufferBytes);
+  device->launch(launch(kShift, arguments));
+  const size_t finished = fake->finished;
+  device->copy_in(memory, weights.data(), kBytes);
+  EXPECT_EQ(fake->finished, finished) << "the launch is yet to run";
+  EXPECT_TRUE(launched.empty());
+  device->copy_in(static_cast<std::byte*>(memory) + kBytes, weights.data(), cuda::Staging::kBufferBytes);
+  EXPECT_EQ(launched.size(), 1u);
+  EXPECT_GT(fake->queued(), fake->finished) << "only the first buffer had to be free";
+  device->release(memory);
 }
 
 TEST_F(DriverMemory, GraphsGetWhatThePoolKeeps) {

@@ -155,6 +155,19 @@ TEST_F(SpillingTest, WorkingMemoryTakesTheRoomOfTensorsThatAreNotHeld) {
   EXPECT_THAT(others.values<float>(), Each(2));
 }
 
+/// Working memory is made as large as there is room for.
+TEST_F(SpillingTest, WhatCanBeTakenAwayCountsAsFree) {
+  const std::vector<Tensor> tensors{filled(1), filled(2), filled(3)};
+  const auto free = [](cuda::Device& on) { return on.free_bytes(); };
+  EXPECT_EQ(access->run(free), 3 * kBytes);
+  for (const Tensor& tensor : tensors) touch(tensor);
+  EXPECT_EQ(used(), 3u);
+  EXPECT_EQ(access->run(free), 3 * kBytes);
+  access->read(tensors[1]);
+  EXPECT_EQ(access->run(free), 2 * kBytes) << "one is held";
+  EXPECT_EQ(access->run(free), 3 * kBytes);
+}
+
 TEST_F(SpillingTest, ACopyThatCannotComeToTheHostStaysWhereItIs) {
   Tensor sum = filled(1);
   add(filled(1), sum);
