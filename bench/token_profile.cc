@@ -85,6 +85,7 @@ class TimedBackend final : public Backend {
   std::unique_ptr<PreparedLinear> prepare(const LinearWeight& weight) override {
     return inner_->prepare(weight);
   }
+  bool keeps_packed_weights() const override { return inner_->keeps_packed_weights(); }
   std::optional<PackedWeight> packed_weight(const PreparedLinear& linear) override {
     return inner_->packed_weight(linear);
   }
