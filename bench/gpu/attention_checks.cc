@@ -203,7 +203,7 @@ void check_batch(SectionRun& run, Backend& cuda, Backend& cpu, const AttentionCa
     const Tensor got = batch.attend(0, count);
     got.bytes();
     const std::string kernel = kernel_name(run);
-    run.check(kernel, got, expected, {.bound = kernel.starts_with("split") ? kExactBound : kHalfBound});
+    run.check(kernel, got, expected, {.bound = bound_of(kernel)});
     for (size_t i = 0; std::ssize(positions) <= kRowsAsAlone && i < count; ++i) {
       const Tensor alone = batch.attend(i, i + 1);
       const Tensor own = got.slice(static_cast<int64_t>(i), static_cast<int64_t>(i + 1));
@@ -218,7 +218,7 @@ void check_batches(SectionRun& run, Backend& cuda, Backend& cpu) {
                                               : std::vector<int64_t>{1000, 0, 64, 4095, 127, 500, 63, 2};
   std::vector<int64_t> many;
   for (int64_t i = 0; i < (run.tiny() ? 9 : 32); ++i) many.push_back(i * i * (run.tiny() ? 3 : 7) % 2000);
-  for (const KvType type : {KvType::fp16, KvType::fp32, KvType::int8}) {
+  for (const KvType type : {KvType::fp16, KvType::bf16, KvType::fp32, KvType::int8}) {
     for (const int64_t kv_heads : {8, 4, 1}) {
       for (const int64_t window : {0, 100}) {
         if (run.tiny() && window != 0) continue;

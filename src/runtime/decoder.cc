@@ -201,7 +201,7 @@ void Decoder::forward_rows(const LogitRequest& request, KvCache& cache, const Lo
 Tensor Decoder::run(std::span<const SequencePart> parts, const CancellationFlag* cancelled) const {
   CacheGuard guard;
   Rows rows;
-  int64_t logit_rows = 0;
+  std::vector<int32_t> wanted;
   for (const SequencePart& part : parts) {
     require_tokens(part.tokens);
     check_tokens(spec(), part.tokens);
@@ -209,20 +209,14 @@ Tensor Decoder::run(std::span<const SequencePart> parts, const CancellationFlag*
     const int64_t first = part.cache.length();
     const int64_t end = first + std::ssize(part.tokens);
     rows.add(part.tokens, {first, end - first, std::max(end, part.sequence_length)}, part.cache);
-    logit_rows += part.logit_rows;
+    const auto row_end = static_cast<int32_t>(rows.tokens.size());
+    for (auto row = row_end - static_cast<int32_t>(part.logit_rows); row < row_end; ++row)
+      wanted.push_back(row);
   }
   if (parts.empty()) require_tokens({});
   TensorPool pool;
   const Tensor hidden = run_rows(rows, pool, cancelled);
-  Tensor last = Tensor::empty(DType::f32, {logit_rows, spec().hidden_size});
-  int64_t row = 0;
-  int64_t to = 0;
-  for (const SequencePart& part : parts) {
-    row += std::ssize(part.tokens);
-    copy_rows(hidden.slice(row - part.logit_rows, row), last, to);
-    to += part.logit_rows;
-  }
-  const Tensor logits = head_of_sequences(last);
+  const Tensor logits = head_of_sequences(taken_rows(hidden, wanted));
   for (const SequencePart& part : parts) part.cache.advance(std::ssize(part.tokens));
   guard.keep();
   return logits;
@@ -230,6 +224,14 @@ Tensor Decoder::run(std::span<const SequencePart> parts, const CancellationFlag*
 
 /// A head in floating point would round sums of more rows in another order: it takes few at a time, except
 /// where all else does so too and each time costs as much as one.
+/// Rows in ascending order, by one launch where the device has them.
+Tensor Decoder::taken_rows(const Tensor& hidden, std::span<const int32_t> rows) const {
+  if (std::ssize(rows) == hidden.dim(0)) return hidden;
+  Tensor taken = Tensor::empty(DType::f32, {std::ssize(rows), spec().hidden_size});
+  backend_->gather_rows(hidden, rows, taken);
+  return taken;
+}
+
 Tensor Decoder::head_of_sequences(const Tensor& hidden) const {
   const int64_t rows = hidden.dim(0);
   if (rows <= kRowsAsAlone || favors_many_rows()) return head(hidden);

@@ -158,6 +158,7 @@ class Decoder {
   /// Their hidden states f32 [tokens, hidden]. Leaves the lengths of the caches as they are.
   Tensor run_rows(const Rows& rows, TensorPool& pool, const CancellationFlag* cancelled) const;
   Tensor head(const Tensor& hidden) const { return final_logits(*backend_, spec(), head_, hidden); }
+  Tensor taken_rows(const Tensor& hidden, std::span<const int32_t> rows) const;
   Tensor head_of_sequences(const Tensor& hidden) const;
 
   Backend* backend_ = nullptr;

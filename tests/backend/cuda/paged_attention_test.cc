@@ -203,7 +203,7 @@ class PagedAttentionTest : public testing::Test {
     const Result expected = run(*cpu_, c, all_of(c));
     EXPECT_LT(distance(got.query, expected.query), 1e-5) << c;
     EXPECT_LT(distance(got.keys, expected.keys), 1e-5) << c;
-    EXPECT_LT(distance(got.output, expected.output), 4e-3) << c;
+    EXPECT_LT(distance(got.output, expected.output), c.type == KvType::bf16 ? 24e-3 : 4e-3) << c;
     EXPECT_TRUE(device_->guards_held());
   }
 
@@ -230,7 +230,7 @@ std::vector<Sequence> single_queries(std::initializer_list<int64_t> positions) {
   return result;
 }
 
-constexpr KvType kTypes[] = {KvType::fp32, KvType::fp16, KvType::int8};
+constexpr KvType kTypes[] = {KvType::fp32, KvType::fp16, KvType::bf16, KvType::int8};
 
 TEST_F(PagedAttentionTest, EachGetsWhatItGetsAlone) {
   const std::vector<Case> cases{

@@ -159,7 +159,7 @@ TEST_F(SmallDeviceQuantizer, GivesTheSameBytes) {
   const OnSimulator large;
   const OnSimulator small;
   const QuantizedLayer expected = quantize(large);
-  small.device->set_total_bytes(large.device->most_used_bytes() / 10 * 7);
+  small.device->set_total_bytes(large.device->most_used_bytes() / 2);
   const QuantizedLayer found = quantize(small);
   EXPECT_GT(small.device->waits(), large.device->waits());
   for (const auto& [id, linear] : found.weights.linears) {
