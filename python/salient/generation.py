@@ -130,7 +130,7 @@ class GenerationOptions:
     def wants_json(self) -> bool:
         return self.response_format is not None and self.response_format["type"] == "json_object"
 
-    def batch_limits(self) -> dict[str, int | bool]:
+    def batch_limits(self) -> dict[str, Any]:
         """Of _core.finish_together."""
         given = {name: getattr(self, name) for name in _BATCH_LIMITS}
         if given["kv_cache_memory_bytes"] is not None:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "awq/apply.h"
 #include "awq/layer_search.h"
@@ -142,13 +143,12 @@ QuantizedLayer round_layer(const LayerJob& job, const LayerWeights& original) {
 
 void pass_layer(const LayerJob& job, const LayerWeights& original, const LayerWeights& finished,
                 LayerStream& stream) {
-  const PreparedLayer prepared = prepare_layer(job.backend, original);
-  if (job.propagation == Propagation::quantized) {
-    pass_quantized(job, finished, stream);
-  } else {
-    stream.advance(job.layer, prepared);
+  if (job.follows_original || job.propagation == Propagation::original) {
+    const PreparedLayer prepared = prepare_layer(job.backend, original);
+    if (job.propagation == Propagation::original) stream.advance(job.layer, prepared);
+    if (job.follows_original) stream.advance_original(job.layer, prepared);
   }
-  if (job.follows_original) stream.advance_original(job.layer, prepared);
+  if (job.propagation == Propagation::quantized) pass_quantized(job, finished, stream);
 }
 
 QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
@@ -168,22 +168,25 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
     const Stopwatch watch(seconds.checks);
     reference = stream.probe(job.exact, job.layer, prepare_layer(job.exact, original), probe_input);
   }
-  const PreparedLayer prepared = prepare_layer(job.backend, original);
+  std::optional<PreparedLayer> prepared = prepare_layer(job.backend, original);
   // The outputs of the original layer are what comes next, and nobody asks for its inputs again.
   const bool one_pass =
       job.propagation == Propagation::original && settings.objective == Objective::linear_output;
   {
     const Stopwatch watch(seconds.forward);
     if (one_pass) {
-      stream.advance(job.layer, prepared, &observer);
+      stream.advance(job.layer, *prepared, &observer);
     } else {
-      stream.observe(job.layer, prepared, observer);
+      stream.observe(job.layer, *prepared, observer);
     }
   }
   seconds.forward -= seconds.statistics;
+  // A device need not have room for the linears of the original and of what becomes of it at once.
+  const bool matched = job.follows_original || settings.rounding == Rounding::matched;
+  if (!matched && (one_pass || job.propagation == Propagation::quantized)) prepared.reset();
   return_free_memory();  // activations, before Gram matrices are copied
   {
-    LayerSearch search(job, settings, original, statistics, stream);
+    LayerSearch search(job, settings, original, prepared ? &*prepared : nullptr, statistics, stream);
     search.run(result.report);
     const Stopwatch watch(seconds.checks);
     const Tensor changed =
@@ -193,12 +196,13 @@ QuantizedLayer quantize_layer(const LayerJob& job, const AwqModifier& settings, 
     result.weights = store_layer(job, original, search.scaled(), search.take_finished());
   }
   const Stopwatch watch(seconds.forward);
+  if (job.follows_original) stream.advance_original(job.layer, *prepared);
   if (job.propagation == Propagation::quantized) {
+    prepared.reset();
     pass_quantized(job, result.weights, stream);
   } else if (!one_pass) {
-    stream.advance(job.layer, prepared);
+    stream.advance(job.layer, *prepared);
   }
-  if (job.follows_original) stream.advance_original(job.layer, prepared);
   return result;
 }
 

@@ -53,10 +53,11 @@ Tensor clip_by_weights(const RoundingRule& rule, const Tensor& weight, const Lin
 }
 
 LayerSearch::LayerSearch(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
-                         LayerStatistics& statistics, LayerStream& stream)
+                         const PreparedLayer* prepared, LayerStatistics& statistics, LayerStream& stream)
     : job_(job),
       settings_(settings),
       original_(original),
+      prepared_(prepared),
       statistics_(statistics),
       stream_(stream),
       representatives_(input_representatives(job.spec, job.layer)),
@@ -275,13 +276,12 @@ int64_t LayerSearch::quantized_readers(const LinearId& reader) const {
 LayerSearch::SharedInput LayerSearch::matched_input(const LinearId& id, LayerReport& report) {
   std::optional<Stopwatch> watch(std::in_place, report.seconds.forward);
   const PreparedLayer so_far = prepare_so_far();
-  const PreparedLayer original = prepare_layer(job_.backend, original_);
   MatchedInput matched = match_inputs({.backend = job_.backend,
                                        .precision = job_.precision,
                                        .stream = stream_,
                                        .layer = job_.layer,
                                        .weights = so_far,
-                                       .original = original,
+                                       .original = *prepared_,
                                        .column_scales = scaled_.column_scales(id)},
                                       id);
   watch.emplace(report.seconds.rounding);

@@ -30,9 +30,10 @@ Tensor clip_by_weights(const RoundingRule& rule, const Tensor& weight, const Lin
 /// clipped and rounded. Experts come one by one, with statistics of their own.
 class LayerSearch {
  public:
-  /// `stream` stands before the layer; everything must outlive this.
+  /// `stream` stands before the layer; `prepared` is the original, of which Rounding::matched asks alone,
+  /// else it may be null. Everything must outlive this.
   LayerSearch(const LayerJob& job, const AwqModifier& settings, const LayerWeights& original,
-              LayerStatistics& statistics, LayerStream& stream);
+              const PreparedLayer* prepared, LayerStatistics& statistics, LayerStream& stream);
 
   void run(LayerReport& report);
 
@@ -73,6 +74,7 @@ class LayerSearch {
   const LayerJob& job_;
   const AwqModifier& settings_;
   const LayerWeights& original_;
+  const PreparedLayer* prepared_;  // the original
   LayerStatistics& statistics_;
   LayerStream& stream_;
   PerLinear<LinearId> representatives_;

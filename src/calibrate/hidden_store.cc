@@ -34,6 +34,7 @@ HiddenStore::HiddenStore(const HiddenPlace& place, std::vector<int64_t> ends, in
 }
 
 std::vector<HiddenStore::Piece> HiddenStore::pieces(int64_t begin, int64_t end) const {
+  if (begin < 0 || end > rows_) fail(ErrorKind::internal, "hidden states [{}, {}) of {}", begin, end, rows_);
   std::vector<Piece> found;
   auto chunk = static_cast<size_t>(std::ranges::upper_bound(ends_, begin) - ends_.begin());
   for (; begin < end && chunk < ends_.size(); ++chunk) {

@@ -358,16 +358,20 @@ LayerWeights ModelWeights::layer(int64_t index, const std::function<bool(const L
   return weights;
 }
 
+/// Of a layer's linears, each once: experts may share one.
+std::set<std::string> ModelWeights::tensor_names(int64_t layer) const {
+  std::set<std::string> names;
+  for (const LinearSlot& slot : spec_.linears(layer))
+    for (std::string& name : tensor_names(slot)) names.insert(std::move(name));
+  return names;
+}
+
 void ModelWeights::release_layer(int64_t index) const {
-  for (const LinearSlot& slot : spec_.linears(index)) {
-    for (const std::string& name : tensor_names(slot)) checkpoint_->release(name);
-  }
+  for (const std::string& name : tensor_names(index)) checkpoint_->release(name);
 }
 
 void ModelWeights::read_ahead_layer(int64_t index) const {
-  for (const LinearSlot& slot : spec_.linears(index)) {
-    for (const std::string& name : tensor_names(slot)) checkpoint_->read_ahead(name);
-  }
+  for (const std::string& name : tensor_names(index)) checkpoint_->read_ahead(name);
 }
 
 void ModelWeights::release_embedding() const {

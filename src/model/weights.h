@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 
 #include "checkpoint/checkpoint.h"
@@ -101,6 +102,7 @@ class ModelWeights {
   const QuantizationScheme& scheme_of(const std::string& name) const;
   /// Names of the tensors that hold a linear.
   std::vector<std::string> tensor_names(const LinearSlot& slot) const;
+  std::set<std::string> tensor_names(int64_t layer) const;
   Tensor dense_rows(const LinearSlot& slot) const;
   QuantizedWeight unpacked(const LinearSlot& slot) const;
   LinearWeight linear(const LinearSlot& slot) const;

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <map>
 #include <set>
+#include <system_error>
 #include <thread>
 
 #include "awq/apply.h"
@@ -273,12 +274,15 @@ class OneshotRun {
   /// The disk is at work on the next layer while this one is: advice, whose failure costs time only.
   void read_ahead(int64_t layer) {
     if (layer == job_.weights.spec().layers) return;
-    reader_ = std::jthread([&weights = job_.weights, layer] {
-      try {
-        weights.read_ahead_layer(layer);
-      } catch (const std::exception&) {
-      }
-    });
+    try {
+      reader_ = std::jthread([&weights = job_.weights, layer] {
+        try {
+          weights.read_ahead_layer(layer);
+        } catch (const std::exception&) {
+        }
+      });
+    } catch (const std::system_error&) {  // no more threads
+    }
   }
 
   void warn_of(const LayerReport& layer) {

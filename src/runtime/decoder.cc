@@ -222,8 +222,6 @@ Tensor Decoder::run(std::span<const SequencePart> parts, const CancellationFlag*
   return logits;
 }
 
-/// A head in floating point would round sums of more rows in another order: it takes few at a time, except
-/// where all else does so too and each time costs as much as one.
 /// Rows in ascending order, by one launch where the device has them.
 Tensor Decoder::taken_rows(const Tensor& hidden, std::span<const int32_t> rows) const {
   if (std::ssize(rows) == hidden.dim(0)) return hidden;
@@ -232,6 +230,8 @@ Tensor Decoder::taken_rows(const Tensor& hidden, std::span<const int32_t> rows) 
   return taken;
 }
 
+/// A head in floating point would round sums of more rows in another order: it takes few at a time, except
+/// where all else does so too and each time costs as much as one.
 Tensor Decoder::head_of_sequences(const Tensor& hidden) const {
   const int64_t rows = hidden.dim(0);
   if (rows <= kRowsAsAlone || favors_many_rows()) return head(hidden);

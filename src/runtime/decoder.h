@@ -92,6 +92,8 @@ class Decoder {
   const ModelWeights& weights() const { return *weights_; }
   int64_t rows_as_alone() const { return backend_->rows_as_alone(); }
   bool favors_many_rows() const { return backend_->favors_many_rows(); }
+  /// See Backend.
+  std::optional<uint64_t> free_device_bytes() const { return backend_->free_device_bytes(); }
   /// Whether rows get the bytes that they would get alone in passes of any number: activations are integers
   /// and all weights of layers in panels. (Of the head passes take few rows at a time.)
   bool rows_are_apart() const;

@@ -79,6 +79,8 @@ Engine::Engine(const Decoder& decoder, const EngineOptions& options)
     fail(ErrorKind::invalid_argument, "kv_cache_memory_bytes is {}, but {} positions of {} take {}",
          options.kv_cache_memory_bytes, kPageRows, decoder.spec().architecture, block_bytes);
   }
+  const uint64_t free = decoder.free_device_bytes().value_or(options.kv_cache_memory_bytes);
+  most_at_work_ = std::min(most_blocks_, static_cast<int64_t>(free / 8 * 7 / block_bytes));
 }
 
 uint64_t most_cache_bytes(const TokenStream& text) {
@@ -135,7 +137,7 @@ int64_t Engine::reserved_blocks() const {
 void Engine::admit() {
   while (!waiting_.empty() && running() < options_.max_num_seqs) {
     const Request& next = waiting_.front();
-    if (reserved_blocks() + next.blocks > most_blocks_) break;
+    if (reserved_blocks() + next.blocks > (running_.empty() ? most_blocks_ : most_at_work_)) break;
     running_.push_back(next);
     waiting_.pop_front();
   }

@@ -95,6 +95,7 @@ class Engine {
   bool apart_;  // by as_alone
   bool keeps_prefixes_;
   int64_t most_blocks_;
+  int64_t most_at_work_;  // blocks of several texts, so that none has to leave the device within a pass
   int64_t submitted_ = 0;
   std::deque<Request> waiting_;
   std::deque<Request> running_;

@@ -36,6 +36,16 @@ SamplingOptions with_seed(SamplingOptions options, uint64_t seed) {
   return options;
 }
 
+/// Without them a text is drawn from its whole row, or ends with what is in the way of that.
+Shortlists shortlists_if_possible(const Decoder& decoder, const Tensor& logits,
+                                  std::span<const ShortlistNeeds> needs) {
+  try {
+    return decoder.shortlists(logits, needs);
+  } catch (const Error&) {
+    return {};
+  }
+}
+
 /// Null without speculation.
 std::unique_ptr<Proposer> make_proposer(const DecoderSpec& spec, const SpeculationOptions& options) {
   check_not_negative("the number of tokens to propose", options.tokens);
@@ -308,7 +318,7 @@ void TokenStream::run(std::span<const Part> parts, const CancellationFlag* cance
     const Stopwatch watch(seconds);
     const Decoder& decoder = parts[0].stream->decoder_;
     logits = decoder.run(sequences, cancelled);
-    shortlists = decoder.shortlists(logits, needs);
+    shortlists = shortlists_if_possible(decoder, logits, needs);
   }
   int64_t row = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
@@ -317,7 +327,8 @@ void TokenStream::run(std::span<const Part> parts, const CancellationFlag* cance
     if (!stream.in_prompt()) ++stream.result_.decode_steps;
     if (sequences[i].logit_rows == 0) continue;
     stream.take_logits(logits.slice(row, row + 1));
-    if (needs[static_cast<size_t>(row)].wanted > 0) stream.shortlists_ = shortlists.from(row);
+    if (shortlists.defined() && needs[static_cast<size_t>(row)].wanted > 0)
+      stream.shortlists_ = shortlists.from(row);
     ++row;
   }
 }

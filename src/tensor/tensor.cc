@@ -80,17 +80,26 @@ void Tensor::take_bytes(const Tensor& from) {
   if (bytes == 0 || from.memory_->state() == TensorMemory::State::fresh) return;
   auto device = from.memory_->only_on();
   if (device == nullptr) device = memory_->only_on();
-  if (device == nullptr) {
-    std::memcpy(mutable_bytes(), from.bytes(), bytes);
-    return;
+  const auto take_there = [&] {
+    struct LetGo {
+      DeviceMemory& device;
+      ~LetGo() { device.let_go(); }
+    } const behind{*device};
+    const bool is_there = from.memory_->is_current_on(device);
+    const void* source = is_there ? from.device_read(device) : nullptr;
+    void* to = device_write(device);
+    if (is_there) {
+      device->copy(to, source, bytes);
+    } else {
+      device->upload(to, from.bytes(), bytes);
+    }
+  };
+  try {
+    if (device != nullptr) return take_there();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::out_of_memory) throw;  // else the host has room
   }
-  struct LetGo {
-    DeviceMemory& device;
-    ~LetGo() { device.let_go(); }
-  } const behind{*device};
-  void* to = device_write(device);
-  if (from.memory_->is_current_on(device)) return device->copy(to, from.device_read(device), bytes);
-  device->upload(to, from.bytes(), bytes);
+  std::memcpy(mutable_bytes(), from.bytes(), bytes);
 }
 
 void copy_rows(const Tensor& from, Tensor& to, int64_t row) {

@@ -4,6 +4,7 @@
 #include <climits>
 #include <vector>
 
+#include "backend/cuda/launch.h"
 #include "base/error.h"
 
 namespace salient::cuda {
@@ -14,7 +15,6 @@ constexpr int64_t kMostFeatures = 256;
 constexpr int64_t kFewQueries = 8;
 /// Rows of a kv head from which products of halves take less time than those in f32 beside reading the keys.
 constexpr int64_t kRowsForTiles = 4;
-constexpr float kLog2E = 1.44269504088896341f;
 /// Blocks of a batch to one that is at work: enough for all to end at about the same time.
 constexpr int64_t kTurnsOfBatch = 4;
 /// Of the workspace of a batch, unless a single sequence takes more.
@@ -243,10 +243,9 @@ void make_halves(Device& device, const DeviceAttention& problem, const Attention
                                     .first = plan.splits.first_key,
                                     .count = static_cast<int>(seen_keys(problem, plan))};
   const int64_t pieces = seen_keys(problem, plan) * widest(problem) / 8;
-  device.launch(
-      {.kernel = kHalfRows,
-       .grid = {.x = static_cast<int>(blocks_of(pieces, kHalfRows.threads)), .y = arguments.heads, .z = 2},
-       .arguments = bytes_of(arguments)});
+  device.launch({.kernel = kHalfRows,
+                 .grid = {.x = blocks_for(pieces, kHalfRows.threads), .y = arguments.heads, .z = 2},
+                 .arguments = bytes_of(arguments)});
 }
 
 /// As many blocks of a sequence as are at work at once, none of which waits for another to end. Those of

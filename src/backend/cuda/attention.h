@@ -68,6 +68,8 @@ struct AttentionArguments {
 
 /// Keys that are worked on together; positions of a page are a multiple of it.
 inline constexpr int kTileKeys = 64;
+/// Scores are powers of two.
+inline constexpr float kLog2E = 1.44269504088896341f;
 inline constexpr int kAttentionThreads = 128;
 
 /// The splits of what queries at positions [first_position, end) see. One function, for the plan and for

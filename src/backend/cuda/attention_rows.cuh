@@ -8,7 +8,6 @@
 namespace salient::cuda {
 
 inline constexpr int kAttentionWarps = kAttentionThreads / simt::kWarp;
-inline constexpr float kLog2E = 1.44269504088896341f;
 
 /// A sequence of a launch. Where registers are scarce it is better asked for twice than kept.
 struct AttentionSequence {

@@ -1,5 +1,7 @@
 #include "backend/cuda/kv_rows.h"
 
+#include "backend/cuda/launch.h"
+
 namespace salient::cuda {
 namespace {
 
@@ -9,9 +11,8 @@ void launch_rows(Device& device, const KvRowsArguments& arguments) {
   const int64_t heads = arguments.query_heads + arguments.key_heads + arguments.value_heads;
   const int64_t warps = heads * arguments.count;
   if (warps == 0) return;
-  device.launch({.kernel = kKvRows,
-                 .grid = {.x = static_cast<int>((warps + kWarpsOfBlock - 1) / kWarpsOfBlock)},
-                 .arguments = bytes_of(arguments)});
+  device.launch(
+      {.kernel = kKvRows, .grid = {.x = blocks_for(warps, kWarpsOfBlock)}, .arguments = bytes_of(arguments)});
 }
 
 void set_rotation(const Rotation& rotation, KvRowsArguments* arguments) {

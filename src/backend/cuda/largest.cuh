@@ -1,7 +1,7 @@
 #pragma once
 
 #include "backend/cuda/largest.h"
-#include "backend/cuda/simt.h"
+#include "backend/cuda/last_block.cuh"
 
 // A warp keeps the 64 largest keys that it has met, sorted, two a lane, and takes 64 new ones at a time:
 // these are sorted by a bitonic network (Batcher 1968) and merged, but only if one of them beats the least of
@@ -159,18 +159,6 @@ SALIENT_DEVICE void join_warps(const LargestArguments& a, KeyList& list, uint64_
   simt::sync_block();
 }
 
-/// Whether this block is the last of so many parts of its row to get here; it then sees what the others
-/// wrote.
-SALIENT_DEVICE bool is_last_of_row(uint32_t* counter, int parts, uint32_t* shared) {
-  simt::fence();
-  simt::sync_block();
-  if (simt::thread() == 0) *shared = simt::increment(counter);
-  simt::sync_block();
-  const bool last = *shared + 1 == static_cast<uint32_t>(parts);
-  if (last) simt::fence();
-  return last;
-}
-
 SALIENT_DEVICE void find_largest(const LargestArguments& a) {
   auto* shared = simt::shared_memory<uint64_t>();
   const int64_t row = simt::block_y();
@@ -185,7 +173,7 @@ SALIENT_DEVICE void find_largest(const LargestArguments& a) {
     }
   };
   write([&](int place, uint64_t key) { keys[int64_t{simt::block_x()} * a.wanted + place] = key; });
-  if (!is_last_of_row(a.counters + row, a.parts, reinterpret_cast<uint32_t*>(shared))) return;
+  if (!is_last_block(a.counters + row, a.parts, reinterpret_cast<uint32_t*>(shared))) return;
   list = largest_of_parts(a, keys);
   simt::sync_block();
   join_warps(a, list, shared);
@@ -248,7 +236,7 @@ SALIENT_DEVICE void sum_row(const LargestSumArguments& a) {
     parts[2 * simt::block_x()] = simt::bits_of_float(tail.sum);
     parts[2 * simt::block_x() + 1] = tail.reaching;
   }
-  if (!is_last_of_row(a.counters + row, a.parts, shared)) return;
+  if (!is_last_block(a.counters + row, a.parts, shared)) return;
   tail = {};
   for (int i = simt::thread(); i < a.parts; i += kLargestThreads)
     tail.add(simt::float_of_bits(parts[2 * i]), parts[2 * i + 1]);

@@ -1,7 +1,7 @@
 #pragma once
 
+#include "backend/cuda/last_block.cuh"
 #include "backend/cuda/linear.h"
-#include "backend/cuda/simt.h"
 
 namespace salient::cuda {
 
@@ -249,14 +249,8 @@ SALIENT_DEVICE void store_output(const LinearArguments& a, const Tile& tile) {
     }
   }
   if (splits == 1) return;
-  simt::fence();
-  simt::sync_block();
   uint32_t* counter = a.counters + simt::block_z() * simt::grid_x() + simt::block_x();
-  auto* ticket = simt::shared_memory<uint32_t>();
-  if (simt::thread() == 0) *ticket = simt::increment(counter);
-  simt::sync_block();
-  if (*ticket != static_cast<uint32_t>(splits - 1)) return;
-  simt::fence();
+  if (!is_last_block(counter, splits, simt::shared_memory<uint32_t>())) return;
   if (simt::thread() == 0) *counter = 0;
   store_sums(a, tile);
 }

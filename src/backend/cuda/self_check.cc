@@ -53,9 +53,11 @@ class Check {
     attention(1);
     attention(80);
     largest();
-    for (const KvType type : {KvType::fp16, KvType::int8})
+    for (const KvType type : {KvType::fp16, KvType::bf16, KvType::int8}) {
       for (const int64_t kv_heads : {2, 1}) paged_attention(type, kv_heads, 1);
-    paged_attention(KvType::fp16, 2, 20);
+      paged_attention(type, 2, 20);
+      batch(type);
+    }
     return wrong_;
   }
 
@@ -131,6 +133,15 @@ class Check {
     if (!right && wrong_.empty()) wrong_ = "the largest values of rows are others";
   }
 
+  /// For so many positions of keys and values.
+  static std::vector<KvBlock> pages(const KvFormat& format, int64_t positions) {
+    std::vector<KvBlock> blocks;
+    for (int64_t first = 0; first < positions; first += kPageRows)
+      blocks.push_back(std::make_shared<Tensor>(
+          Tensor::zeros(DType::u8, {static_cast<int64_t>(2 * format.page_bytes())})));
+    return blocks;
+  }
+
   /// Keys and values go through pages of each back end's own.
   void paged_attention(KvType type, int64_t kv_heads, int64_t queries) {
     const KvFormat format{type, kv_heads, kDim};
@@ -141,10 +152,7 @@ class Check {
         fmt::format("attention of {} queries and {} heads to {} cached in {}", queries, kHeads, kv_heads,
                     to_string(type)),
         queries, kHeads * kDim, [&](Backend& backend, Tensor& output) {
-          std::vector<KvBlock> blocks;
-          for (int64_t first = 0; first < kBefore + queries; first += kPageRows)
-            blocks.push_back(std::make_shared<Tensor>(
-                Tensor::zeros(DType::u8, {static_cast<int64_t>(2 * format.page_bytes())})));
+          const std::vector<KvBlock> blocks = pages(format, kBefore + queries);
           const KvView cache{.keys = {format, blocks, 0}, .values = {format, blocks, format.page_bytes()}};
           const RowsForCache rows{0, kBefore + queries, 0, cache};
           backend.rope_and_store({.keys = keys, .values = values, .caches = {&rows, 1}});
@@ -161,6 +169,65 @@ class Check {
                              .window = 0,
                              .scale = 0.125f});
         });
+  }
+
+  /// A token of each of two sequences side by side.
+  void batch(KvType type) {
+    const KvFormat format{type, kKvHeads, kDim};
+    const Tensor query = random_matrix(generator_, 2, kHeads * kDim);
+    const Tensor old = random_matrix(generator_, kBefore, kKvHeads * kDim);
+    const Tensor keys = random_matrix(generator_, 2, kKvHeads * kDim);
+    const Tensor values = random_matrix(generator_, 2, kKvHeads * kDim);
+    const Tensor cosine = random_matrix(generator_, 2, kDim / 2);
+    const Tensor sine = random_matrix(generator_, 2, kDim / 2);
+    compare(fmt::format("attention of two sequences cached in {}", to_string(type)), 2, kHeads * kDim,
+            [&](Backend& backend, Tensor& output) {
+              std::vector<std::vector<KvBlock>> blocks;
+              std::vector<RowsForCache> rows;
+              for (const int64_t before : {kBefore, kBefore / 3}) {
+                const auto& own = blocks.emplace_back(pages(format, before + 1));
+                const KvView cache{.keys = {format, own, 0}, .values = {format, own, format.page_bytes()}};
+                const Tensor stored = old.slice(0, before);
+                const RowsForCache first{0, before, 0, cache};
+                backend.rope_and_store({.keys = stored, .values = stored, .caches = {&first, 1}});
+                rows.push_back({std::ssize(rows), 1, before, cache});
+              }
+              const Tensor rotated = query.duplicate();
+              backend.rope_and_store({.query = rotated,
+                                      .keys = keys.duplicate(),
+                                      .values = values,
+                                      .cosine = cosine,
+                                      .sine = sine,
+                                      .head_dim = kDim,
+                                      .caches = rows});
+              attend_to_each(backend, rotated, rows, output);
+            });
+  }
+
+  static void attend_to_each(Backend& backend, const Tensor& query, std::span<const RowsForCache> rows,
+                             const Tensor& output) {
+    const Tensor none;
+    std::vector<Tensor> queries;
+    std::vector<Tensor> outputs;
+    for (const RowsForCache& row : rows) {
+      queries.push_back(query.slice(row.begin, row.begin + 1));
+      outputs.push_back(output.slice(row.begin, row.begin + 1));
+    }
+    std::vector<AttentionProblem> problems;
+    for (size_t i = 0; i < rows.size(); ++i)
+      problems.push_back({.query = queries[i],
+                          .cache = &rows[i].pages,
+                          .keys = none,
+                          .values = none,
+                          .output = outputs[i],
+                          .heads = kHeads,
+                          .kv_heads = kKvHeads,
+                          .head_dim = kDim,
+                          .value_dim = kDim,
+                          .first_position = rows[i].first,
+                          .window = 0,
+                          .scale = 0.125f});
+    backend.attention(problems);
   }
 
   static constexpr int64_t kHeads = 4;

@@ -28,6 +28,7 @@ class WatchedDevice final : public cuda::ForwardingDevice {
     ++copies_;
     ForwardingDevice::copy_out(to, from, bytes);
   }
+  void leave_free(size_t bytes) { simulated_->set_total_bytes(simulated_->used_bytes() + bytes); }
   size_t copied_bytes() const { return copied_bytes_; }
   int copies() const { return copies_; }
   int launches(const std::string& kernel) const {
@@ -227,6 +228,19 @@ TEST_P(CudaEngine, MemoryBoundsWhatRuns) {
     EXPECT_EQ(result.tokens.size(), 4u) << id;
     if (id % 2 == 0) expect_greedy(static_cast<size_t>(id), result);
   }
+}
+
+/// Texts whose caches would push one another out of the device's memory in every layer wait.
+TEST_P(CudaEngine, TheDevicesMemoryBoundsWhatRuns) {
+  add_mixed(5, 4);
+  device_->leave_free(3 * decoder_->make_cache().block_bytes());
+  Engine engine(*decoder_, {});
+  submit_all(engine);
+  int64_t most = 0;
+  const auto results = run_all(engine, [&] { most = std::max(most, engine.running()); });
+  EXPECT_GE(most, 2);
+  EXPECT_LT(most, 5);
+  for (const auto& [id, result] : results) EXPECT_EQ(result.tokens.size(), 4u) << id;
 }
 
 TEST_P(CudaEngine, ThreadsMayShareABackEnd) {

@@ -99,7 +99,10 @@ TEST(SelfCheck, KernelsThatDoNotAreFound) {
            {"kv_rows", "a rotation"},
            {"split_attention4_fp16", "attention of 1 queries and 4 heads to 2 cached in fp16"},
            {"split_attention4_int8", "attention of 1 queries and 4 heads to 2 cached in int8"},
-           {"row_attention_64", "attention of 1 queries and 4 heads to 1 cached in fp16"}})
+           {"split_attention4_bf16", "attention of 1 queries and 4 heads to 2 cached in bf16"},
+           {"row_attention_64", "attention of 1 queries and 4 heads to 1 cached in fp16"},
+           {"row_attention_64_bf16", "attention of 1 queries and 4 heads to 1 cached in bf16"},
+           {"tile_attention_64_bf16", "attention of 20 queries and 4 heads to 2 cached in bf16"}})
     EXPECT_TRUE(found(kernel).starts_with(what + " is off by")) << kernel << ": " << found(kernel);
   EXPECT_EQ(found("largest_of_rows"), "the largest values of rows are others");
   EXPECT_EQ(found("sums_of_rows"), "the largest values of rows are others");
