@@ -93,7 +93,7 @@ int measure(const Arguments& arguments) {
 void add_options(CLI::App& app, Arguments& arguments) {
   app.add_option("--out", arguments.out,
                  "Where the JSON goes (default gpu.json); it is written after each case");
-  app.add_flag("--quick", arguments.quick, "Fewer shapes: a minute or two");
+  app.add_flag("--quick", arguments.quick, "Fewer shapes: some three minutes");
   app.add_option("--device", arguments.options.device,
                  "Which one, as `salient devices` numbers them (default 0)");
   app.add_option("--models", arguments.options.models,

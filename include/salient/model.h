@@ -174,6 +174,8 @@ class Model {
 
   /// Words of the vocabulary: the text of a token by itself, as JSON of `salient generate` shows it.
   std::string token_text(int32_t token) const;
+  /// What computes: "cpu: avx512 (vnni, amx), 2 threads".
+  std::string device() const;
 
  private:
   struct State;

@@ -28,9 +28,11 @@ void add_device_options(CLI::App& command, DeviceOptions& options) {
           "works, else the CPU; see salient devices")
       ->check(not_empty);
   command
-      .add_option("--kernel", options.kernel,
-                  "Kernels of quantized weights on a GPU: auto (by the number of rows, the default), gemm or "
-                  "marlin, gemv or gemv_fast, exllama, exllamav2")
+      .add_option(
+          "--kernel", options.kernel,
+          "Kernels of quantized weights on a GPU: auto (by the number of rows, the default; exllama and "
+          "exllamav2 mean the same), gemm (marlin, awq_marlin, machete), gemv (gemv_fast, llm-awq) or "
+          "library (cuBLASLt)")
       ->check(not_empty);
 }
 

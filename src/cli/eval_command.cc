@@ -57,6 +57,7 @@ EvaluationResult evaluate(const EvaluationArguments& arguments) {
                                   .cancelled = &interrupted(),
                                   .lm_head = lm_head_by_name(arguments.lm_head)};
   EvaluationResult result{.arguments = arguments,
+                          .device = backend->description(),
                           .activations = backend->activations(),
                           .windows = static_cast<int64_t>(windows.size())};
   if (arguments.against.empty()) {
@@ -75,6 +76,7 @@ Json to_json(const EvaluationResult& result) {
                {"text", result.arguments.text},
                {"window", result.arguments.window},
                {"windows", result.windows},
+               {"device", result.device},
                {"activations", to_string(result.activations)},
                {"kv_cache_dtype", result.arguments.kv_type},
                {"lm_head", result.arguments.lm_head},
@@ -102,6 +104,8 @@ void print_evaluation(const EvaluationResult& result) {
     rows.emplace_back("perplexity of " + result.arguments.model,
                       fmt::format("{:.4f}", result.model.perplexity));
   }
+  rows.emplace_back("device", fmt::format("{}; activations {}, keys and values {}", result.device,
+                                          to_string(result.activations), result.arguments.kv_type));
   rows.emplace_back("time", format_duration(result.seconds));
   print_table(rows);
 }

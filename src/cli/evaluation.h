@@ -26,6 +26,7 @@ struct EvaluationArguments {
 
 struct EvaluationResult {
   EvaluationArguments arguments;
+  std::string device;
   ActivationMode activations;  ///< that the device took
   Perplexity model;
   std::optional<Divergence> divergence;

@@ -144,6 +144,7 @@ Json to_json(const Model& model, const std::vector<Generation>& results) {
   json["cached_tokens"] = first.cached_tokens;
   json["prefill_tokens_per_second"] = first.prefill_tokens_per_second;
   json["peak_memory"] = peak_resident_bytes();
+  json["device"] = model.device();
   return json;
 }
 

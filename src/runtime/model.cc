@@ -219,6 +219,8 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
   return Model(std::make_unique<State>(State{std::move(backend), std::move(tokenizer), std::move(decoder)}));
 }
 
+std::string Model::device() const { return state_->backend->description(); }
+
 Generation Model::generate(std::string_view prompt, const GenerateOptions& options,
                            const std::function<bool(std::string_view text)>& on_text) const {
   check(options);

@@ -107,6 +107,7 @@ TEST_P(EveryWidth, ActivationsAsIntegersPredictAlmostTheSame) {
     EXPECT_EQ(result.status, 0) << result.errors;
     const Json json = parse_json(result.output, "result");
     EXPECT_EQ(json["activations"], activations);
+    EXPECT_THAT(json["device"].get<std::string>(), HasSubstr("cpu: "));
     return json["perplexity"].get<double>();
   };
   const double exact = perplexity("fp32");

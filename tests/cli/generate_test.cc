@@ -98,6 +98,7 @@ TEST_F(GenerateCommand, GoesOnFromASavedState) {
   const Json more = json_of({"-p", " Then a", "--load-state", file()});
   EXPECT_GT(more["prompt_tokens"].get<int64_t>(), 24);
   EXPECT_GE(more["cached_tokens"].get<int64_t>(), 24);
+  EXPECT_THAT(more["device"].get<std::string>(), HasSubstr("cpu: "));
 }
 
 TEST_F(GenerateCommand, SpeculationChangesNoText) {

@@ -29,7 +29,9 @@ int oldest_driver(int toolkit) { return std::max(toolkit / 1000 * 1000, 12080); 
 /// The driver, ready to be asked for devices. Errors: unsupported.
 std::unique_ptr<Driver> load_driver(const CudaLibraries& libraries) {
   if (libraries.kernels.images.empty())
-    fail(ErrorKind::unsupported, "this build has no CUDA kernels (nvcc was not found when it was built)");
+    fail(ErrorKind::unsupported,
+         "this build has no CUDA kernels: nvcc was not found when it was built (./dev build brings it where "
+         "there is a driver)");
   std::unique_ptr<Driver> driver;
   try {
     driver = std::make_unique<Driver>(libraries.driver);

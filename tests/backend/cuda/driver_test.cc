@@ -38,7 +38,9 @@ TEST_F(QueryCuda, ListsDevicesInOrder) {
 
 TEST_F(QueryCuda, SaysWhyThereIsNone) {
   EXPECT_EQ(cuda::query_cuda({.kernels = {}}).why_not,
-            "this build has no CUDA kernels (nvcc was not found when it was built)");
+            "this build has no CUDA kernels: nvcc was not found when it was built (./dev build brings it "
+            "where there is "
+            "a driver)");
   auto elsewhere = libraries();
   elsewhere.driver = "libnowhere.so.1";
   EXPECT_THAT(cuda::query_cuda(elsewhere).why_not, StartsWith("no NVIDIA driver: libnowhere.so.1: "));
