@@ -1,12 +1,12 @@
 #include "backend/cuda/cuda_backend.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "backend/checks.h"
 #include "backend/cuda/elementwise.h"
 #include "backend/cuda/largest_values.h"
-#include "backend/cuda/launch_queue.h"
 #include "backend/cuda/norms.h"
 #include "backend/cuda/paged_attention.h"
 #include "backend/cuda/quantizer.h"
@@ -19,6 +19,8 @@ namespace {
 
 /// What is copied to measure the bandwidth: many times the second-level cache.
 constexpr size_t kStreamBytes = size_t{1} << 30;
+/// Where little is free.
+constexpr size_t kLeastStreamBytes = size_t{1} << 20;
 
 class CudaLinear final : public PreparedLinear {
  public:
@@ -51,12 +53,25 @@ bool fits_f16(const Tensor& dense) {
                              [](float value) { return std::abs(value) <= simt::F16::kLargest; });
 }
 
+/// Whether the table of embeddings goes to the device. Where there was no room for it, or others had to make
+/// it, it stays on the host for a while: there the rows of some tokens are soon taken, while it would come at
+/// each token anew and push out what the same token needs next.
+class TableVisits {
+ public:
+  bool may_come() { return on_host_ <= 0 || on_host_.fetch_sub(1) <= 0; }
+  void pause() { on_host_ = kPause; }
+
+ private:
+  static constexpr int kPause = 4096;
+  std::atomic<int> on_host_ = 0;  // calls to come
+};
+
 class CudaBackend final : public Backend {
  public:
   CudaBackend(std::unique_ptr<Device> device, const CudaBackendOptions& options)
       : half_(options.half),
         family_(options.family),
-        access_(std::make_unique<LaunchQueue>(std::move(device))),
+        access_(std::move(device)),
         products_(access_.memory()->device()),
         cpu_(make_cpu_backend()) {
     products_.force(options.family);
@@ -74,7 +89,7 @@ class CudaBackend final : public Backend {
   bool favors_many_rows() const override { return true; }
   double measure_bandwidth() override;
   std::optional<uint64_t> free_device_bytes() override {
-    return access_.run([](Device& device) { return device.free_bytes(); });
+    return access_.run([](SpillingDevice& device) { return device.room_bytes(); });
   }
   ActivationMode activations() const override {
     return half_ == HalfType::f16 ? ActivationMode::fp16 : ActivationMode::bf16;
@@ -171,6 +186,7 @@ class CudaBackend final : public Backend {
   std::optional<ProductTable> table_;
   Products products_;
   PagedAttention attention_{access_};
+  TableVisits table_visits_;
   std::unique_ptr<Backend> cpu_;
 };
 
@@ -195,7 +211,7 @@ std::string CudaBackend::arithmetic() const {
 
 double CudaBackend::measure_bandwidth() {
   return on_device([](Device& device) {
-    const size_t bytes = std::min(kStreamBytes, device.free_bytes() / 4);
+    const size_t bytes = std::clamp(device.free_bytes() / 4, kLeastStreamBytes, kStreamBytes);
     const DeviceBuffer from(device, bytes);
     const DeviceBuffer to(device, bytes);
     const auto seconds_of = [&](int times) {
@@ -243,14 +259,17 @@ void CudaBackend::linears(std::span<const LinearOutput> outputs, const Tensor& x
   });
 }
 
-/// The table may be more than the device has room for.
 void CudaBackend::embed(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) {
   check_embed(table, tokens, y);
   const auto done = [&] {
     embed_on_device(table, tokens, y);
     return true;
   };
-  if (!done_where_there_is_room(done)) cpu_->embed(table, tokens, y);
+  if (!table_visits_.may_come()) return cpu_->embed(table, tokens, y);
+  const size_t taken = access_.memory()->taken_bytes();
+  const bool had_room = done_where_there_is_room(done);
+  if (!had_room || access_.memory()->taken_bytes() != taken) table_visits_.pause();
+  if (!had_room) cpu_->embed(table, tokens, y);
 }
 
 void CudaBackend::embed_on_device(const Tensor& table, std::span<const int32_t> tokens, Tensor& y) {

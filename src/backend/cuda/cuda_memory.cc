@@ -3,12 +3,6 @@
 #include "backend/cuda/elementwise.h"
 
 namespace salient::cuda {
-namespace {
-
-/// Up to so many bytes go with launches, so that they do not part a run of launches in two.
-constexpr size_t kBytesOfLaunches = 2 * kWriteBytes;
-
-}  // namespace
 
 void* CudaMemory::allocate(size_t bytes) {
   const std::lock_guard lock(mutex_);
@@ -28,19 +22,27 @@ void CudaMemory::hold(void* address, TensorMemory& owner) {
 
 void CudaMemory::let_go() noexcept {
   const std::lock_guard lock(mutex_);
+  end_operation();
+}
+
+void CudaMemory::end_operation() noexcept {
   copies_.let_go();
+  if (!queue_.holds_back()) copies_.all_sent();
+}
+
+size_t CudaMemory::taken_bytes() {
+  const std::lock_guard lock(mutex_);
+  return copies_.taken_bytes();
 }
 
 void CudaMemory::upload(void* to, const std::byte* from, size_t bytes) {
   const std::lock_guard lock(mutex_);
-  const bool words = reinterpret_cast<uintptr_t>(to) % sizeof(uint32_t) == 0;
-  if (words && bytes <= kBytesOfLaunches) return write_bytes(device_, {from, bytes}, to);
-  device_.copy_in(to, from, bytes);
+  send_bytes(device_, {from, bytes}, to);
 }
 
 void CudaMemory::download(std::byte* to, const void* from, size_t bytes) {
   const std::lock_guard lock(mutex_);
-  device_.copy_out(to, from, bytes);
+  copies_.keep(from, [&] { device_.copy_out(to, from, bytes); });
 }
 
 void CudaMemory::copy(void* to, const void* from, size_t bytes) {

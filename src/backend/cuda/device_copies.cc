@@ -48,30 +48,46 @@ void DeviceCopies::let_go() noexcept {
   const auto self = std::this_thread::get_id();
   const auto holder = std::ranges::find(holders_, self, &Holder::thread);
   if (holder == holders_.end()) return;
-  for (const Place& copy : holder->copies) --copy->holds;
+  for (const Place& copy : holder->copies) {
+    --copy->holds;
+    copy->let_go = clock_;
+  }
   holder->copies.clear();
   if (holders_.size() > kThreadsKept) holders_.erase(holder);
 }
 
-bool DeviceCopies::give_up(const Copy& copy, Device& device) {
-  return copy.holds == 0 && copy.owner->give_up([&](std::byte* to, const void* from, size_t bytes) {
-    device.copy_out(to, from, bytes);
-  });
+bool DeviceCopies::give_up(Copy& copy, Device& device) {
+  const Stays stays(copy);
+  return copy.owner->give_up(
+      [&](std::byte* to, const void* from, size_t bytes) { device.copy_out(to, from, bytes); });
 }
 
-size_t DeviceCopies::take_away(size_t bytes, Device& device) {
+size_t DeviceCopies::take_away(size_t bytes, Device& device, Which which) {
+  const auto may_go = [&](const Copy& copy) {
+    return copy.holds == 0 && (which == Which::idle || copy.let_go < sent_);
+  };
   size_t taken = 0;
   for (auto next = copies_.begin(); next != copies_.end() && taken < bytes;) {
-    const Place copy = next++;
-    const size_t size = copy->owner->byte_size();
-    if (!give_up(*copy, device)) continue;
-    void* address = copy->address;
+    const size_t size = next->owner->byte_size();
+    if (!may_go(*next) || !give_up(*next, device)) {
+      ++next;
+      continue;
+    }
+    void* address = next->address;
     places_.erase(address);
-    copies_.erase(copy);
+    next = copies_.erase(next);
     device.release(address);
     taken += size;
+    taken_bytes_ += size;
   }
   return taken;
+}
+
+bool DeviceCopies::can_free(size_t bytes) const {
+  size_t idle = 0;
+  for (auto copy = copies_.begin(); copy != copies_.end() && idle < bytes; ++copy)
+    idle += copy->holds == 0 ? copy->owner->byte_size() : 0;
+  return idle >= bytes;
 }
 
 size_t DeviceCopies::held_bytes() const {

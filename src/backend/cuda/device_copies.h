@@ -22,9 +22,29 @@ class DeviceCopies {
   /// All that the calling thread holds.
   void let_go() noexcept;
 
+  /// The device has been given all launches of those who let go.
+  void all_sent() noexcept { sent_ = ++clock_; }
+  /// body() while the copy at this address stays.
+  template <typename Body>
+  void keep(const void* address, const Body& body) {
+    const auto found = places_.find(const_cast<void*>(address));
+    if (found == places_.end()) return body();
+    const Stays stays(*found->second);
+    body();
+  }
+
+  enum class Which {
+    idle,             ///< that nobody holds
+    behind_launches,  ///< of these what no launch uses that the device has not been given
+  };
   /// Takes copies away, those used longest ago first, until so many bytes are free: on the host they become
-  /// current. Returns how many it were, 0 if all are held. Errors: those of Device::copy_out.
-  size_t take_away(size_t bytes, Device& device);
+  /// current. Returns how many it were, 0 if all are held. It may be called again by what copy_out does.
+  /// Errors: those of Device::copy_out.
+  size_t take_away(size_t bytes, Device& device, Which which = Which::idle);
+  /// Whether those that nobody holds are at least so many bytes.
+  bool can_free(size_t bytes) const;
+  /// Taken away so far.
+  size_t taken_bytes() const { return taken_bytes_; }
   /// Of copies that threads hold now, and of those that nobody holds.
   size_t held_bytes() const;
   size_t idle_bytes() const;
@@ -34,6 +54,14 @@ class DeviceCopies {
     void* address;
     TensorMemory* owner;
     int holds = 0;
+    uint64_t let_go = 0;  // when, by the clock
+  };
+  struct Stays {
+    explicit Stays(Copy& one) : copy(one) { ++copy.holds; }
+    ~Stays() { --copy.holds; }
+    Stays(const Stays&) = delete;
+    Stays& operator=(const Stays&) = delete;
+    Copy& copy;
   };
   using Place = std::list<Copy>::iterator;
   struct Holder {
@@ -41,11 +69,14 @@ class DeviceCopies {
     std::vector<Place> copies;
   };
   std::vector<Place>& held_by_this_thread();
-  bool give_up(const Copy& copy, Device& device);
+  bool give_up(Copy& copy, Device& device);
 
   std::list<Copy> copies_;  // used longest ago first
   std::unordered_map<void*, Place> places_;
   std::vector<Holder> holders_;
+  size_t taken_bytes_ = 0;
+  uint64_t clock_ = 0;
+  uint64_t sent_ = 0;  // what was let go before is used by no launch that is yet to be sent
 };
 
 }  // namespace salient::cuda

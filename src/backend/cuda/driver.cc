@@ -178,6 +178,7 @@ class DriverMemory final : public MemorySource {
     return reinterpret_cast<void*>(address);
   }
   void release(void* memory) noexcept override { driver_.try_call(driver_.release, address_of(memory)); }
+  size_t reserved_bytes() const { return reserved_bytes_; }
 
  private:
   static constexpr size_t kMostReserved = size_t{256} << 20;
@@ -225,7 +226,8 @@ class DriverDevice final : public Device {
 
   size_t free_bytes() override {
     const ContextScope scope = enter();
-    return free_for_driver(*driver_) + parts_->pool.kept_bytes();
+    const size_t all = free_for_driver(*driver_) + parts_->pool.kept_bytes();
+    return all - std::min(all, parts_->memory.reserved_bytes());
   }
 
   void* allocate(size_t bytes) override {

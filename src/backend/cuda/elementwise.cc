@@ -67,6 +67,13 @@ void write_bytes(Device& device, std::span<const std::byte> bytes, void* to) {
   }
 }
 
+void send_bytes(Device& device, std::span<const std::byte> bytes, void* to) {
+  constexpr size_t kMostByLaunches = size_t{2} * kWriteBytes;
+  const bool words = reinterpret_cast<uintptr_t>(to) % sizeof(uint32_t) == 0;
+  if (words && bytes.size() <= kMostByLaunches) return write_bytes(device, bytes, to);
+  device.copy_in(to, bytes.data(), bytes.size());
+}
+
 void write_words(Device& device, std::span<const WordWrite> words) {
   while (!words.empty()) {
     const size_t count = std::min<size_t>(words.size(), kMostWords);

@@ -89,7 +89,10 @@ bool all_finite(Device& device, const float* x, int64_t count, uint32_t* flag);
 /// `bytes` to `to`, which stands on 4 bytes, by as many launches as it takes; `bytes` may be changed when it
 /// returns.
 void write_bytes(Device& device, std::span<const std::byte> bytes, void* to);
-/// The same of single words.
+/// `bytes` to `to` by launches where they are few, so that they do not part a run of launches in two, else by
+/// a copy. `bytes` may be changed when it returns.
+void send_bytes(Device& device, std::span<const std::byte> bytes, void* to);
+/// The same as write_bytes of single words.
 void write_words(Device& device, std::span<const WordWrite> words);
 
 }  // namespace salient::cuda

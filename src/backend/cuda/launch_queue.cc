@@ -27,7 +27,7 @@ void* LaunchQueue::allocate(size_t bytes) {
 
 void LaunchQueue::release(void* memory) noexcept {
   if (memory == nullptr) return;
-  if (holding_ && !run_.empty()) {
+  if (holds_back()) {
     releases_.push_back(memory);
   } else {
     device_.release(memory);
@@ -120,8 +120,31 @@ void LaunchQueue::stop() {
 /// What was held, one by one; the rest of the run goes straight on.
 void LaunchQueue::send_held() {
   holding_ = false;
-  for (const Launch& launch : launches()) device_.launch(launch);
-  release_held();
+  struct Ending {
+    LaunchQueue& queue;
+    ~Ending() { queue.release_held(); }
+  } const ending{*this};
+  const std::vector<Launch> all = launches();
+  size_t sent = 0;
+  try {
+    for (; sent < all.size(); ++sent) device_.launch(all[sent]);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::out_of_memory) throw;
+    fail(ErrorKind::internal, "{} launches that were held back, from {} on, are lost: {}", all.size() - sent,
+         all[sent].kernel.name, error.what());
+  }
+}
+
+/// False where the device has no memory for it: then it has not begun, and gives its own memory back.
+bool LaunchQueue::run_graph(Known& known) {
+  try {
+    device_.run(*known.graph, launches());
+    return true;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::out_of_memory) throw;
+  }
+  known.graph.reset();
+  return false;
 }
 
 std::vector<Launch> LaunchQueue::launches() const {
@@ -150,7 +173,8 @@ void LaunchQueue::end_run() {
       std::ranges::find_if(candidates_, [&](const KnownRun& known) { return is_complete(*known); });
   if (holding_ && whole != candidates_.end()) {
     known_.splice(known_.begin(), known_, *whole);
-    return device_.run(*known_.front().graph, launches());
+    if (!run_graph(known_.front())) send_held();
+    return;
   }
   if (holding_) send_held();
   remember_run();

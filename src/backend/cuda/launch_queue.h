@@ -15,6 +15,10 @@ namespace salient::cuda {
 /// the host prepares the next run. Nothing has to be told: launches are compared with those of the graphs,
 /// and the first that fits none sends all on their way as they are. Arguments and grids may differ from one
 /// time to the next.
+///
+/// What is held back has been asked for: where the device has no memory for a graph, its launches go one by
+/// one; where it has none for one of those, they are lost. The call that happens to send them then fails with
+/// an internal error, since who takes out_of_memory for its own would go another way, without them.
 class LaunchQueue final : public ForwardingDevice {
  public:
   /// Shorter runs gain nothing; longer ones would keep the device waiting, and memory from being used again.
@@ -22,8 +26,7 @@ class LaunchQueue final : public ForwardingDevice {
   static constexpr size_t kMostLaunches = 64;
   static constexpr size_t kMostGraphs = 128;
 
-  explicit LaunchQueue(std::unique_ptr<Device> device)
-      : ForwardingDevice(*device), owned_(std::move(device)) {}
+  explicit LaunchQueue(Device& device) : ForwardingDevice(device) {}
   ~LaunchQueue() override;
 
   /// Memory whose release is held back with launches that use it comes free where there is no other.
@@ -36,6 +39,8 @@ class LaunchQueue final : public ForwardingDevice {
   void launch(const Launch& launch) override;
   void synchronize() override;
   double seconds_of(const std::function<void()>& work) override;
+  /// Whether there are launches that the device has not been given.
+  bool holds_back() const { return holding_ && !run_.empty(); }
   void multiply(const HalfProduct& product) override;
   void run(LaunchGraph& graph, std::span<const Launch> launches) override;
 
@@ -62,11 +67,11 @@ class LaunchQueue final : public ForwardingDevice {
   void remember_run();
   void capture(Known& known);
   void keep_candidates(const Kernel& kernel);
+  bool run_graph(Known& known);
   void send_held();
   std::vector<Launch> launches() const;
   void release_held() noexcept;
 
-  std::unique_ptr<Device> owned_;
   std::list<Known> known_;            // the last one that ran first
   std::vector<KnownRun> candidates_;  // those with a graph that begin as the run does
   std::vector<Held> run_;             // since the last point

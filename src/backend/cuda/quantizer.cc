@@ -39,8 +39,8 @@ class LossesOnDevice {
     }
   }
 
-  void run(Device& device, std::span<double> result) const {
-    const int64_t bytes = std::min(kErrorBytes, static_cast<int64_t>(device.free_bytes() / 8));
+  void run(SpillingDevice& device, std::span<double> result) const {
+    const int64_t bytes = std::min(kErrorBytes, static_cast<int64_t>(device.room_bytes() / 8));
     const int64_t room = std::max<int64_t>(1, bytes / (columns_ * int64_t{sizeof(float)}));
     const int64_t count = std::ssize(problems_);
     const int64_t at_once = std::clamp<int64_t>(room / rows_, 1, std::min<int64_t>(kMostCandidates, count));
@@ -169,7 +169,7 @@ void rounding_losses(const TensorAccess& access, std::span<const RoundingLossPro
                      int64_t group_width, std::span<double> result) {
   if (result.empty()) return;
   const LossesOnDevice losses(access, problems, group_width, result.size());
-  access.run([&](Device& device) { losses.run(device, result); });
+  access.run([&](SpillingDevice& device) { losses.run(device, result); });
 }
 
 bool factorize(const TensorAccess& access, Tensor& symmetric) {
@@ -232,8 +232,8 @@ void sweep_codes(const TensorAccess& access, const CodeSweepProblem& problem, Qu
   auto* codes = static_cast<uint8_t*>(access.update_bytes(result.codes));
   const auto row_scale_bytes = static_cast<int64_t>(byte_size(result.scales.dtype())) * result.groups();
   const auto bytes = [&](int64_t count) { return code_sweep_bytes(result.scheme, count, columns); };
-  access.run([&](Device& device) {
-    const size_t room = std::min(kSweepBytes, device.free_bytes() / 8);
+  access.run([&](SpillingDevice& device) {
+    const size_t room = std::min(kSweepBytes, device.room_bytes() / 8);
     const int64_t most = std::max<int64_t>(1, static_cast<int64_t>(room / bytes(1)));
     const DeviceBuffer ridge = sent(device, problem.ridge);
     const DeviceBuffer workspace(device, bytes(std::min(rows, most)));

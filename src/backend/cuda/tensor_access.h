@@ -87,12 +87,7 @@ template <typename T>
 DeviceBuffer sent(Device& device, std::span<const T> values) {
   if (values.empty()) return {};
   DeviceBuffer buffer(device, values.size_bytes());
-  constexpr size_t kMostByLaunches = size_t{2} * kWriteBytes;
-  if (values.size_bytes() <= kMostByLaunches) {
-    write_bytes(device, std::as_bytes(values), buffer.address());
-  } else {
-    device.copy_in(buffer.address(), values.data(), values.size_bytes());
-  }
+  send_bytes(device, std::as_bytes(values), buffer.address());
   return buffer;
 }
 

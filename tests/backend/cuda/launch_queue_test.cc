@@ -1,25 +1,42 @@
 #include "backend/cuda/launch_queue.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "backend/cuda/device_buffer.h"
+#include "backend/cuda/forwarding_device.h"
 #include "backend/cuda/halves.h"
 #include "backend/cuda/linear.h"
 #include "backend/cuda/simulator.h"
 #include "base/error.h"
+#include "support/error_matcher.h"
 
 namespace salient::test {
 namespace {
 
 using cuda::bytes_of;
 
+/// Without memory for graphs or launches, when asked.
+class StarvedDevice final : public cuda::ForwardingDevice {
+ public:
+  using ForwardingDevice::ForwardingDevice;
+  void launch(const cuda::Launch& launch) override {
+    if (launches_left-- <= 0) fail(ErrorKind::out_of_memory, "no memory for a launch");
+    device_.launch(launch);
+  }
+  void run(cuda::LaunchGraph& graph, std::span<const cuda::Launch> launches) override {
+    if (!graphs) fail(ErrorKind::out_of_memory, "no memory for a graph");
+    device_.run(graph, launches);
+  }
+  bool graphs = true;
+  int launches_left = 1 << 20;
+};
+
 /// A queue over a simulated device, and a kernel that adds a bias again and again.
 class LaunchQueueTest : public testing::Test {
  protected:
   LaunchQueueTest() {
-    auto owned = std::make_unique<SimulatedDevice>();
-    device = owned.get();
-    queue = std::make_unique<cuda::LaunchQueue>(std::move(owned));
+    queue = std::make_unique<cuda::LaunchQueue>(starved);
     y = cuda::DeviceBuffer(*queue, 16);
     const std::vector<float> ones(4, 1.0f);
     bias = cuda::DeviceBuffer::of(*queue, std::span(ones));
@@ -39,7 +56,9 @@ class LaunchQueueTest : public testing::Test {
     return values;
   }
 
-  SimulatedDevice* device = nullptr;
+  SimulatedDevice simulated;
+  SimulatedDevice* device = &simulated;
+  StarvedDevice starved{simulated};
   std::unique_ptr<cuda::LaunchQueue> queue;
   cuda::DeviceBuffer y;
   cuda::DeviceBuffer bias;
@@ -127,6 +146,64 @@ TEST_F(LaunchQueueTest, MemoryThatWaitsIsFoundWhereThereIsNoOther) {
   cuda::DeviceBuffer all(*queue, free);
   EXPECT_EQ(device->launches().at("product_bias"), 25);
   EXPECT_EQ(read(), std::vector<float>(4, 25.0f));
+}
+
+TEST_F(LaunchQueueTest, AGraphThatFindsNoMemoryIsSentByLaunches) {
+  for (int run = 0; run < 2; ++run) {
+    add(10);
+    read();
+  }
+  starved.graphs = false;
+  add(10);
+  EXPECT_EQ(read(), std::vector<float>(4, 30.0f));
+  EXPECT_EQ(device->graph_runs(), 0);
+  starved.graphs = true;
+  add(10);  // captured again
+  add(10);
+  read();
+  for (int run = 0; run < 2; ++run) {
+    add(10);
+    read();
+  }
+  EXPECT_GT(device->graph_runs(), 0);
+  EXPECT_EQ(read(), std::vector<float>(4, 70.0f));
+}
+
+/// Else whoever allocates would make room and go on without them.
+TEST_F(LaunchQueueTest, LaunchesThatAreLostAreNoWantOfMemory) {
+  for (int run = 0; run < 2; ++run) {
+    add(10);
+    read();
+  }
+  device->set_total_bytes(1 << 20);
+  const size_t free = device->properties().total_bytes - device->used_bytes();
+  add(5);
+  queue->release(queue->allocate(free));  // held
+  starved.launches_left = 2;
+  EXPECT_THAT([&] { queue->allocate(free); },
+              throws_error(ErrorKind::internal,
+                           testing::HasSubstr("3 launches that were held back, from product_bias on, are "
+                                              "lost: no memory for a launch")));
+  starved.launches_left = 1 << 20;
+  cuda::DeviceBuffer all(*queue, free);
+  EXPECT_EQ(read(), std::vector<float>(4, 22.0f)) << "none is sent twice";
+}
+
+TEST_F(LaunchQueueTest, LaunchesThatAreLostAtTheEndOfARunAreNoWantOfMemory) {
+  constexpr int kMost = static_cast<int>(cuda::LaunchQueue::kMostLaunches);
+  for (int run = 0; run < 2; ++run) {
+    add(kMost);
+    read();
+  }
+  add(kMost - 1);
+  starved.graphs = false;
+  starved.launches_left = 0;
+  EXPECT_THAT([&] { add(1); }, throws_error(ErrorKind::internal, testing::HasSubstr("64 launches")));
+  starved.launches_left = 1;
+  add(1);
+  starved.launches_left = 0;
+  EXPECT_THAT([&] { add(1); }, throws_error(ErrorKind::out_of_memory, testing::HasSubstr("")))
+      << "the one that was asked for, and no other";
 }
 
 /// Ten launches of two kernels, in the order of the bits.

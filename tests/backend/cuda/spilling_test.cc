@@ -7,7 +7,6 @@
 #include <thread>
 
 #include "backend/cuda/forwarding_device.h"
-#include "backend/cuda/launch_queue.h"
 #include "backend/cuda/simulator.h"
 #include "backend/cuda/tensor_access.h"
 #include "base/error.h"
@@ -49,7 +48,7 @@ class SpillingTest : public ::testing::Test {
     auto owned = std::make_unique<CountedDevice>();
     device = owned.get();
     give_room(3);
-    access.emplace(std::make_unique<cuda::LaunchQueue>(std::move(owned)));
+    access.emplace(std::move(owned));
   }
   /// For so many tensors.
   void give_room(size_t tensors) { device->simulated.set_total_bytes(tensors * kBytes); }
@@ -158,7 +157,7 @@ TEST_F(SpillingTest, WorkingMemoryTakesTheRoomOfTensorsThatAreNotHeld) {
 /// Working memory is made as large as there is room for.
 TEST_F(SpillingTest, WhatCanBeTakenAwayCountsAsFree) {
   const std::vector<Tensor> tensors{filled(1), filled(2), filled(3)};
-  const auto free = [](cuda::Device& on) { return on.free_bytes(); };
+  const auto free = [](cuda::SpillingDevice& on) { return on.room_bytes(); };
   EXPECT_EQ(access->run(free), 3 * kBytes);
   for (const Tensor& tensor : tensors) touch(tensor);
   EXPECT_EQ(used(), 3u);
