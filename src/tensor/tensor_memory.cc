@@ -61,6 +61,7 @@ void TensorMemory::attach(const std::shared_ptr<DeviceMemory>& device) {
     }
     device_ = device;
     address_ = address;
+    last_use_.store(0, std::memory_order_relaxed);
   }
   device_->hold(address_, *this);
 }

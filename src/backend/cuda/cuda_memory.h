@@ -22,6 +22,7 @@ class CudaMemory final : public DeviceMemory {
   void download(std::byte* to, const void* from, size_t bytes) override;
   void copy(void* to, const void* from, size_t bytes) override;
   void hold(void* address, TensorMemory& owner) override;
+  void hold_marked(const std::function<void(uint64_t use)>& visit) override;
   void let_go() noexcept override;
 
   std::mutex& mutex() { return mutex_; }
