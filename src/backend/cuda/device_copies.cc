@@ -74,11 +74,14 @@ void DeviceCopies::let_go() noexcept {
 
 /// After an error they may have ended without letting go.
 void DeviceCopies::drop_ended_threads() noexcept {
-  std::erase_if(holders_, [](Holder& holder) {
-    if (!holder.alive.expired()) return false;
-    let_go(holder);
-    return true;
-  });
+  for (auto holder = holders_.begin(); holder != holders_.end();) {
+    if (!holder->alive.expired()) {
+      ++holder;
+      continue;
+    }
+    let_go(*holder);
+    holder = holders_.erase(holder);
+  }
 }
 
 /// Marks tell no thread from another: what was marked since the first one that is held counts as held.
