@@ -115,6 +115,11 @@ class Tensor {
   const void* device_read(const std::shared_ptr<DeviceMemory>& device) const;
   /// The same for elements that are changed; the host's are stale from now on. Errors: internal for a view.
   void* device_update(const std::shared_ptr<DeviceMemory>& device);
+  /// The address of a copy that is there already, see TensorMemory::find_on.
+  void* device_find(const std::shared_ptr<DeviceMemory>& device, bool written, uint64_t use) const {
+    void* address = memory_->find_on(device, written, use);
+    return address == nullptr ? nullptr : static_cast<std::byte*>(address) + offset();
+  }
   /// The same where each element is written and none read: they need not be current. What a slice leaves of
   /// its memory is kept. A tensor that is read as well, under another name, is to be asked for that first.
   void* device_write(const std::shared_ptr<DeviceMemory>& device);

@@ -59,8 +59,9 @@ void TensorMemory::attach(const std::shared_ptr<DeviceMemory>& device) {
       if (state() == State::both) set(State::host);
       device_->release(address_);
     }
-    device_ = device;
+    if (device_ != device) device_ = device;  // others may be reading it
     address_ = address;
+    last_use_.store(0, std::memory_order_relaxed);
   }
   device_->hold(address_, *this);
 }

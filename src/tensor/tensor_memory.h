@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -33,6 +34,10 @@ class DeviceMemory {
   virtual void hold(void* /*address*/, TensorMemory& /*owner*/) {}
   /// What this thread holds, when work with the addresses has been queued or will not be.
   virtual void let_go() noexcept {}
+  /// For many copies at once: visit(use) while no copy is taken away. What it marks with `use`
+  /// (TensorMemory::find_on) is held until this thread lets go. `visit` must not call the device. Devices may
+  /// do nothing.
+  virtual void hold_marked(const std::function<void(uint64_t use)>& /*visit*/) {}
 };
 
 /// The memory of a tensor, of all its slices and shapes: bytes of the host and, once a back end has asked for
@@ -74,6 +79,17 @@ class TensorMemory {
   /// The same where all is written: what stands there need not be current.
   void* overwrite_on(const std::shared_ptr<DeviceMemory>& device);
 
+  /// In DeviceMemory::hold_marked alone: the address where the copy is current and, for bytes that are
+  /// `written`, alone current; it is marked then. Else null.
+  void* find_on(const std::shared_ptr<DeviceMemory>& device, bool written, uint64_t use) {
+    if (written ? state() != State::device : !is_current_on(device)) return nullptr;
+    if (device_ != device) return nullptr;
+    last_use_.store(use, std::memory_order_relaxed);
+    return address_;
+  }
+  /// The mark of this copy's last use; 0 for none.
+  uint64_t last_use() const { return last_use_.load(std::memory_order_relaxed); }
+
   using Download = std::function<void(std::byte* to, const void* from, size_t bytes)>;
   /// For the device that has the copy and needs the room: the host's bytes become current, by `download`
   /// where they were stale, and the address is the device's to release. False while another thread is about
@@ -103,6 +119,7 @@ class TensorMemory {
   std::mutex mutex_;                      // for changes of what stands below, and of the state
   std::shared_ptr<DeviceMemory> device_;  // null before the first copy
   void* address_ = nullptr;               // of the copy, null where it was given up
+  std::atomic<uint64_t> last_use_ = 0;    // as the device counts
 };
 
 }  // namespace salient

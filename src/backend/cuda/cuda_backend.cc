@@ -249,8 +249,9 @@ void CudaBackend::linear(const PreparedLinear& weight, const Tensor& x, Tensor& 
 void CudaBackend::linears(std::span<const LinearOutput> outputs, const Tensor& x) {
   for (const LinearOutput& output : outputs) check_linear(output.weight, x, output.y);
   if (x.dim(0) == 0) return;
-  const float* input = read(x);
   std::vector<float*> addresses;
+  addresses.reserve(outputs.size());
+  const float* input = read(x);
   for (const LinearOutput& output : outputs) addresses.push_back(write(output.y));
   on_device([&](Device&) {
     products_.set_input(input, static_cast<int>(x.dim(0)), static_cast<int>(x.dim(1)));

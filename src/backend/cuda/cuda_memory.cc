@@ -20,6 +20,11 @@ void CudaMemory::hold(void* address, TensorMemory& owner) {
   copies_.hold(address, owner);
 }
 
+void CudaMemory::hold_marked(const std::function<void(uint64_t use)>& visit) {
+  const std::lock_guard lock(mutex_);
+  visit(copies_.hold_marked());
+}
+
 void CudaMemory::let_go() noexcept {
   const std::lock_guard lock(mutex_);
   end_operation();

@@ -24,6 +24,7 @@ class CudaMemory final : public DeviceMemory {
   void download(std::byte* to, const void* from, size_t bytes) override;
   void copy(void* to, const void* from, size_t bytes) override;
   void hold(void* address, TensorMemory& owner) override;
+  void hold_marked(const std::function<void(uint64_t use)>& visit) override;
   void let_go() noexcept override;
 
   /// Of copies that have made room for others so far.

@@ -25,17 +25,26 @@ bool same(const BatchRow& a, const BatchRow& b) {
 
 }  // namespace
 
+/// In every layer of every pass nearly all blocks are there already: those cost one lock together. The others
+/// are brought one by one.
 std::vector<std::byte*> addresses_of(std::span<const KvBlock> blocks,
                                      const std::shared_ptr<DeviceMemory>& memory,
                                      const WrittenPositions& written) {
-  std::vector<std::byte*> addresses;
-  addresses.reserve(blocks.size());
+  std::vector<std::byte*> addresses(blocks.size());
+  const auto writes = [&](size_t index) {
+    const auto page = static_cast<int64_t>(index);
+    return page * kPageRows < written.end && (page + 1) * kPageRows > written.begin;
+  };
   try {
-    for (int64_t page = 0; page < std::ssize(blocks); ++page) {
-      Tensor& block = *blocks[static_cast<size_t>(page)];
-      const bool writes = page * kPageRows < written.end && (page + 1) * kPageRows > written.begin;
-      void* address = writes ? block.device_update(memory) : const_cast<void*>(block.device_read(memory));
-      addresses.push_back(static_cast<std::byte*>(address));
+    memory->hold_marked([&](uint64_t use) {
+      for (size_t page = 0; page < blocks.size(); ++page)
+        addresses[page] = static_cast<std::byte*>(blocks[page]->device_find(memory, writes(page), use));
+    });
+    for (size_t page = 0; page < blocks.size(); ++page) {
+      if (addresses[page] != nullptr) continue;
+      Tensor& block = *blocks[page];
+      addresses[page] = static_cast<std::byte*>(writes(page) ? block.device_update(memory)
+                                                             : const_cast<void*>(block.device_read(memory)));
     }
   } catch (...) {
     memory->let_go();

@@ -126,7 +126,7 @@ template <typename Body>
 bool PagedAttention::done_with_blocks(size_t blocks, const Body& body) {
   if (!large_.may_fit(blocks)) return false;
   const bool done = done_where_there_is_room([&] {
-    body();
+    access_.held(body);
     return true;
   });
   if (done) {

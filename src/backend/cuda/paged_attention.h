@@ -16,18 +16,29 @@ namespace salient::cuda {
 /// would bring all it can hold there each time. Safe to share between threads.
 class LargeSequences {
  public:
-  /// Whether to try: not where as many blocks or fewer found no room, but for once in a while.
-  bool may_fit(size_t blocks) { return blocks < least_ || ++refusals_ % kTriedAgainAfter == 0; }
+  /// Whether to try: not where as many blocks or fewer found no room, but for once in a while. That may have
+  /// been for other reasons, which pass: at first it is soon, then after twice as many calls each time.
+  bool may_fit(size_t blocks) {
+    if (blocks < least_) return true;
+    if (++refusals_ < wait_) return false;
+    refusals_ = 0;
+    wait_ = std::min<size_t>(2 * wait_, kLongestWait);
+    return true;
+  }
   void add(size_t blocks) { least_ = std::min<size_t>(least_, blocks); }
   /// So many found room after all.
   void remove(size_t blocks) {
-    if (blocks >= least_) least_ = SIZE_MAX;
+    if (blocks < least_) return;
+    least_ = SIZE_MAX;
+    wait_ = 1;
+    refusals_ = 0;
   }
 
  private:
-  static constexpr size_t kTriedAgainAfter = 4096;
+  static constexpr size_t kLongestWait = 4096;
   std::atomic<size_t> least_ = SIZE_MAX;
-  std::atomic<size_t> refusals_ = 0;
+  std::atomic<size_t> refusals_ = 0;  // since the last try
+  std::atomic<size_t> wait_ = 1;      // up to the next one
 };
 
 /// Attention, and what goes before it, of tensors and caches: what stands side by side in a batch is one

@@ -22,16 +22,22 @@ class TensorAccess {
 
   // Errors: internal for tensors of another type.
   const float* read(const Tensor& tensor) const {
-    require_floats(tensor);
-    return static_cast<const float*>(read_bytes(tensor));
+    return held([&] {
+      require_floats(tensor);
+      return static_cast<const float*>(tensor.device_read(memory_));
+    });
   }
   float* update(Tensor& tensor) const {
-    require_floats(tensor);
-    return static_cast<float*>(update_bytes(tensor));
+    return held([&] {
+      require_floats(tensor);
+      return static_cast<float*>(tensor.device_update(memory_));
+    });
   }
   float* write(Tensor& tensor) const {
-    require_floats(tensor);
-    return static_cast<float*>(write_bytes(tensor));
+    return held([&] {
+      require_floats(tensor);
+      return static_cast<float*>(tensor.device_write(memory_));
+    });
   }
   const void* read_bytes(const Tensor& tensor) const {
     return held([&] { return tensor.device_read(memory_); });
@@ -51,7 +57,8 @@ class TensorAccess {
     return memory_->run(body);
   }
 
- private:
+  /// What `take` returns. If it fails, this thread holds nothing any more. For whole operations too, which
+  /// may fail between addresses and `run`.
   template <typename Take>
   auto held(const Take& take) const -> decltype(take()) {
     try {
@@ -61,6 +68,8 @@ class TensorAccess {
       throw;
     }
   }
+
+ private:
   static void require_floats(const Tensor& tensor) {
     if (tensor.defined() && tensor.dtype() == DType::f32) return;
     fail(ErrorKind::internal, "cuda: a tensor {} {} where F32 was expected",

@@ -1,5 +1,6 @@
 #include "backend/cuda/page_tables.h"
 
+#include <cstring>
 #include <stdexcept>
 
 #include "backend/cuda/device_arrays.h"
@@ -22,6 +23,56 @@ std::vector<cuda::BatchRow> rows_at(int position, size_t count, std::byte* const
   for (size_t i = 0; i < count; ++i)
     rows.push_back({blocks, position + static_cast<int>(i), static_cast<int>(i)});
   return rows;
+}
+
+/// The host's, counting.
+class CountingMemory final : public DeviceMemory {
+ public:
+  void* allocate(size_t bytes) override { return ::operator new(bytes); }
+  void release(void* address) noexcept override { ::operator delete(address); }
+  void upload(void* to, const std::byte* from, size_t bytes) override {
+    ++uploads;
+    std::memcpy(to, from, bytes);
+  }
+  void download(std::byte* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void copy(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void hold(void*, TensorMemory&) override { ++holds; }
+  void hold_marked(const std::function<void(uint64_t use)>& visit) override { visit(++visits); }
+
+  int uploads = 0;
+  int holds = 0;
+  uint64_t visits = 0;
+};
+
+TEST(AddressesOf, WhatIsThereAlreadyCostsOneVisit) {
+  const auto memory = std::make_shared<CountingMemory>();
+  std::vector<KvBlock> blocks;
+  for (float i = 0; i < 5; ++i) {
+    blocks.push_back(std::make_shared<Tensor>(Tensor::empty(DType::f32, {8})));
+    std::ranges::fill(blocks.back()->mutable_values<float>(), i);
+  }
+  const auto first = cuda::addresses_of(blocks, memory, {});
+  EXPECT_EQ(memory->holds, 5);
+  EXPECT_EQ(cuda::addresses_of(blocks, memory, {}), first);
+  EXPECT_EQ(memory->holds, 5);
+  EXPECT_EQ(memory->visits, 2u);
+
+  blocks[2]->mutable_values<float>()[0] = 7;
+  EXPECT_EQ(cuda::addresses_of(blocks, memory, {}), first);
+  EXPECT_EQ(memory->holds, 6) << "the host has written one";
+  EXPECT_EQ(memory->uploads, 6);
+  EXPECT_EQ(*reinterpret_cast<const float*>(first[2]), 7);
+
+  const cuda::WrittenPositions last{4 * kPageRows + 1, 4 * kPageRows + 2};
+  EXPECT_EQ(cuda::addresses_of(blocks, memory, last), first);
+  EXPECT_EQ(cuda::addresses_of(blocks, memory, last), first);
+  EXPECT_EQ(memory->holds, 7) << "the host's bytes become stale once";
+  *reinterpret_cast<float*>(first[4]) = 9;
+  EXPECT_EQ(blocks[4]->values<float>()[0], 9);
+  EXPECT_EQ(cuda::addresses_of(blocks, memory, last), first);
+  EXPECT_EQ(memory->holds, 8) << "and stale again";
+  *reinterpret_cast<float*>(first[4]) = 11;
+  EXPECT_EQ(blocks[4]->values<float>()[0], 11);
 }
 
 class PageTablesTest : public DeviceArrays {

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "backend/cuda/forwarding_device.h"
+#include "backend/cuda/page_tables.h"
 #include "backend/cuda/simulator.h"
 #include "backend/cuda/tensor_access.h"
 #include "base/error.h"
@@ -136,6 +137,84 @@ TEST_F(SpillingTest, WhatAnOperationHoldsStays) {
   touch(tensors[2]);  // what was held by the operation that failed is free
   for (int i = 0; i < 3; ++i)
     EXPECT_THAT(tensors[static_cast<size_t>(i)].values<float>(), Each(static_cast<float>(i)));
+}
+
+/// Blocks of caches are held by marks once they are there.
+class SpillingBlocks : public SpillingTest {
+ protected:
+  SpillingBlocks() {
+    for (float i = 0; i < 4; ++i) blocks.push_back(std::make_shared<Tensor>(filled(i)));
+  }
+  std::vector<std::byte*> take(size_t begin, size_t count) const {
+    return cuda::addresses_of(std::span(blocks).subspan(begin, count), access->memory(), {});
+  }
+  void let_go() const {
+    access->run([](cuda::Device&) {});
+  }
+  std::vector<KvBlock> blocks;
+};
+
+TEST_F(SpillingBlocks, StayWhileTheyAreHeld) {
+  take(0, 3);
+  let_go();
+  const auto held = take(0, 3);
+  EXPECT_EQ(access->run([](cuda::Device& on) { return on.free_bytes(); }), 0u);
+  EXPECT_EQ(take(0, 3), held);
+  EXPECT_EQ(device->uploads, 3);
+  EXPECT_THAT([&] { access->read(*blocks[3]); },
+              throws_error(ErrorKind::out_of_memory, HasSubstr("worked on")));
+  EXPECT_EQ(used(), 3u);
+  access->read(*blocks[3]);
+  EXPECT_EQ(used(), 3u);
+}
+
+TEST_F(SpillingBlocks, AreHeldForAThreadWhileOthersUseThem) {
+  take(0, 3);
+  let_go();
+  take(0, 3);
+  std::jthread([&] {
+    take(0, 3);
+    let_go();
+  }).join();
+  EXPECT_THAT([&] { access->read(*blocks[3]); },
+              throws_error(ErrorKind::out_of_memory, HasSubstr("worked on")));
+}
+
+TEST_F(SpillingBlocks, ThatWereUsedLongestAgoMakeRoom) {
+  take(0, 3);
+  let_go();
+  take(0, 1);
+  let_go();
+  take(3, 1);  // in the place of the second
+  let_go();
+  EXPECT_EQ(device->uploads, 4);
+  take(0, 1);
+  take(2, 2);
+  EXPECT_EQ(device->uploads, 4) << "they are there still";
+  let_go();
+}
+
+TEST_F(SpillingBlocks, AreNotHeldByThreadsThatEnded) {
+  take(0, 3);
+  let_go();
+  std::jthread([&] {
+    take(0, 3);
+    access->read(*blocks[0]);
+  }).join();
+  EXPECT_EQ(access->run([](cuda::Device& on) { return on.free_bytes(); }), 3 * kBytes);
+  take(3, 1);
+  EXPECT_EQ(used(), 3u);
+  let_go();
+}
+
+TEST_F(SpillingTest, ATensorOfAnotherTypeEndsWhatIsHeld) {
+  const Tensor first = filled(1);
+  access->read(first);
+  EXPECT_THAT([&] { access->read(Tensor::empty(DType::i32, {4})); },
+              throws_error(ErrorKind::internal, HasSubstr("where F32 was expected")));
+  std::jthread([&] {
+    EXPECT_EQ(access->run([](cuda::Device& on) { return on.free_bytes(); }), 3 * kBytes);
+  }).join();
 }
 
 TEST_F(SpillingTest, WorkingMemoryTakesTheRoomOfTensorsThatAreNotHeld) {
