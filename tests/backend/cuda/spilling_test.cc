@@ -158,7 +158,7 @@ TEST_F(SpillingBlocks, StayWhileTheyAreHeld) {
   take(0, 3);
   let_go();
   const auto held = take(0, 3);
-  EXPECT_EQ(access->run([](cuda::Device& on) { return on.free_bytes(); }), 0u);
+  EXPECT_EQ(access->run([](cuda::SpillingDevice& on) { return on.room_bytes(); }), 0u);
   EXPECT_EQ(take(0, 3), held);
   EXPECT_EQ(device->uploads, 3);
   EXPECT_THAT([&] { access->read(*blocks[3]); },
@@ -201,7 +201,7 @@ TEST_F(SpillingBlocks, AreNotHeldByThreadsThatEnded) {
     take(0, 3);
     access->read(*blocks[0]);
   }).join();
-  EXPECT_EQ(access->run([](cuda::Device& on) { return on.free_bytes(); }), 3 * kBytes);
+  EXPECT_EQ(access->run([](cuda::SpillingDevice& on) { return on.room_bytes(); }), 3 * kBytes);
   take(3, 1);
   EXPECT_EQ(used(), 3u);
   let_go();
@@ -213,7 +213,7 @@ TEST_F(SpillingTest, ATensorOfAnotherTypeEndsWhatIsHeld) {
   EXPECT_THAT([&] { access->read(Tensor::empty(DType::i32, {4})); },
               throws_error(ErrorKind::internal, HasSubstr("where F32 was expected")));
   std::jthread([&] {
-    EXPECT_EQ(access->run([](cuda::Device& on) { return on.free_bytes(); }), 3 * kBytes);
+    EXPECT_EQ(access->run([](cuda::SpillingDevice& on) { return on.room_bytes(); }), 3 * kBytes);
   }).join();
 }
 
