@@ -76,6 +76,17 @@ class Shortage : public ::testing::Test {
     float* to = access->update(y);
     access->run([&](cuda::Device& on) { cuda::add(on, from, to, kCount); });
   }
+  /// The same with addresses that are found by one mark, as those of blocks of a cache are.
+  void add_found(const Tensor& x, Tensor& y) const {
+    const float* from = nullptr;
+    float* to = nullptr;
+    access->memory()->hold_marked([&](uint64_t use) {
+      from = static_cast<const float*>(x.device_find(access->memory(), false, use));
+      to = static_cast<float*>(y.device_find(access->memory(), true, use));
+    });
+    ASSERT_TRUE(from != nullptr && to != nullptr);
+    access->run([&](cuda::Device& on) { cuda::add(on, from, to, kCount); });
+  }
   void touch(const Tensor& x) const {
     access->read(x);
     access->run([](cuda::Device&) {});
@@ -154,6 +165,25 @@ TEST_F(Shortage, WhatLaunchesUseThatAreHeldBackStays) {
   EXPECT_EQ(device->simulated.graph_runs(), 1);
   EXPECT_EQ(used(), 2u) << "idle has gone";
   EXPECT_THAT(sum.values<float>(), Each(30));
+  EXPECT_THAT(idle.values<float>(), Each(3));
+}
+
+TEST_F(Shortage, WhatWasFoundByAMarkStaysToo) {
+  const Tensor one = filled(1);
+  Tensor idle = filled(2);
+  Tensor sum = filled(0);
+  add(one, idle);
+  add(one, sum);
+  const auto wait = [&] { access->run([](cuda::Device& on) { on.synchronize(); }); };
+  for (int pass = 0; pass < 3; ++pass) {
+    wait();
+    for (int i = 0; i < 10; ++i) add_found(one, sum);
+  }
+  fill_device(1);
+  wait();
+  EXPECT_EQ(device->simulated.graph_runs(), 1);
+  EXPECT_EQ(used(), 2u) << "idle has gone";
+  EXPECT_THAT(sum.values<float>(), Each(31));
   EXPECT_THAT(idle.values<float>(), Each(3));
 }
 
