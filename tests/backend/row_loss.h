@@ -1,5 +1,7 @@
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <vector>
 
 #include "backend/backend.h"
@@ -22,6 +24,21 @@ inline double row_loss(const CodeSweepProblem& problem, const QuantizedWeight& r
     sum += product * errors[i];
   }
   return sum;
+}
+
+/// That behind sweeps no other code of every `step`th column of a row is better than its own.
+inline void expect_no_better_code(const CodeSweepProblem& problem, QuantizedWeight& result, int64_t row,
+                                  int64_t step = 1) {
+  const double least = row_loss(problem, result, row);
+  for (int64_t k = 0; k < problem.weight.dim(1); k += step) {
+    const int code = result.code(row, k);
+    for (const int other : {code - 1, code + 1}) {
+      if (other < 0 || other > max_code(result.scheme)) continue;
+      result.set_code(row, k, other);
+      ASSERT_GT(row_loss(problem, result, row), least * (1 - 1e-4)) << row << ", " << k;
+    }
+    result.set_code(row, k, code);
+  }
 }
 
 }  // namespace salient::test
