@@ -3,7 +3,7 @@
 machine code lacks an instruction that they live by, or touches local memory.
 
 usage: check_cuda_kernels.py resources FOLDER --nvcc VERSION [--limits FILE] [--update]
-       check_cuda_kernels.py code FOLDER --cuobjdump PROGRAM [--limits FILE]
+       check_cuda_kernels.py code FOLDER --nvcc VERSION --cuobjdump PROGRAM [--limits FILE]
 
 FOLDER holds what the build made: NAME.fatbin and NAME.ptxas.txt for each src/backend/cuda/NAME.cu. The limits
 (tests/backend/cuda/kernel_limits.json) are registers of each kernel for each architecture, true of one release of nvcc,
