@@ -20,6 +20,7 @@
 #include "backend/cpu/rounding_loss.h"
 #include "backend/cpu/stream.h"
 #include "backend/cpu/tile_product.h"
+#include "backend/rotations.h"
 #include "base/error.h"
 #include "base/parallel.h"
 
@@ -311,14 +312,7 @@ void CpuBackend::rope(const RopeProblem& problem) {
 
 void CpuBackend::rope_and_store(const RopeStoreProblem& problem) {
   check_rope_and_store(problem);
-  if (problem.cosine.defined()) {
-    for (Tensor x : {problem.query, problem.keys})
-      rope({.cosine = problem.cosine,
-            .sine = problem.sine,
-            .head_dim = problem.head_dim,
-            .pairs = problem.pairs,
-            .x = x});
-  }
+  rotate_one_by_one(*this, problem);
   for (const RowsForCache& cache : problem.caches) {
     const int64_t end = cache.begin + cache.count;
     const auto store = [&](const Tensor& x, const KvPages& pages) {

@@ -5,6 +5,7 @@
 #include "backend/backend.h"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/products.h"
+#include "backend/cuda/workspace_parts.h"
 #include "quant/quantized_weight.h"
 
 namespace salient::cuda {
@@ -23,26 +24,9 @@ struct Workspace {
   size_t bytes;        // of all
 };
 
-/// Parts of a memory, each on 16 bytes; of none to see how much they take.
-class Parts {
- public:
-  explicit Parts(void* memory) : memory_(static_cast<std::byte*>(memory)) {}
-  template <typename T>
-  T* next(int64_t count) {
-    auto* part = memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + used_);
-    used_ += (static_cast<size_t>(count) * sizeof(T) + 15) / 16 * 16;
-    return part;
-  }
-  size_t used() const { return used_; }
-
- private:
-  std::byte* memory_;
-  size_t used_ = 0;
-};
-
 Workspace workspace_of(const QuantizationScheme& scheme, int64_t rows, int64_t columns, void* memory) {
   const int64_t groups = rows * group_count(scheme, columns);
-  Parts parts(memory);
+  WorkspaceParts parts(memory);
   Workspace result{};
   result.before = {.form = parts.next<double>(rows), .ridge = parts.next<double>(rows)};
   result.after = {.form = parts.next<double>(rows), .ridge = parts.next<double>(rows)};

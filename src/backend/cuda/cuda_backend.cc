@@ -12,6 +12,7 @@
 #include "backend/cuda/quantizer.h"
 #include "backend/cuda/rows.h"
 #include "backend/cuda/tensor_access.h"
+#include "backend/rotations.h"
 #include "base/error.h"
 
 namespace salient::cuda {
@@ -416,14 +417,7 @@ void CudaBackend::rope(const RopeProblem& problem) {
 void CudaBackend::rope_and_store(const RopeStoreProblem& problem) {
   check_rope_and_store(problem);
   if (attention_.rope_and_store(problem)) return;
-  if (problem.cosine.defined()) {
-    for (Tensor x : {problem.query, problem.keys})
-      rope({.cosine = problem.cosine,
-            .sine = problem.sine,
-            .head_dim = problem.head_dim,
-            .pairs = problem.pairs,
-            .x = x});
-  }
+  rotate_one_by_one(*this, problem);
   for (const RowsForCache& cache : problem.caches) {
     const RopeStoreProblem one{.keys = problem.keys, .values = problem.values, .caches = {&cache, 1}};
     if (!attention_.rope_and_store(one)) cpu_->rope_and_store(one);

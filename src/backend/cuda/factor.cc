@@ -4,6 +4,7 @@
 
 #include "backend/cuda/launch.h"
 #include "backend/cuda/products.h"
+#include "backend/cuda/workspace_parts.h"
 
 namespace salient::cuda {
 namespace {
@@ -20,31 +21,16 @@ void require_aligned(const void* matrix) {
     fail(ErrorKind::internal, "cuda: a matrix for factoring does not stand on 16 bytes");
 }
 
-/// Memory that is handed out piece by piece, each on 16 bytes.
-class Pieces {
- public:
-  explicit Pieces(void* memory) : memory_(static_cast<float*>(memory)) {}
-  float* take(int64_t count) {
-    float* result = memory_ + used_;
-    used_ += padded(count);
-    return result;
-  }
-
- private:
-  float* memory_;
-  int64_t used_ = 0;
-};
-
 void copy_padded(Device& device, const PadArguments& arguments) {
   launch(device, kPadMatrix, {.x = blocks_for(arguments.rows * arguments.columns, kFactorThreads)},
          arguments);
 }
 
-/// The matrix itself, or its padded copy in `pieces`.
+/// The matrix itself, or its padded copy in `parts`.
 float* padded_copy(Device& device, float* matrix, int64_t rows, int64_t k, int64_t padded_rows,
-                   Pieces& pieces) {
+                   WorkspaceParts& parts) {
   if (k == padded(k)) return matrix;
-  float* copy = pieces.take(padded_rows * padded(k));
+  float* copy = parts.next<float>(padded_rows * padded(k));
   copy_padded(device, {.from = matrix,
                        .to = copy,
                        .from_stride = k,
@@ -70,15 +56,15 @@ void copy_back(Device& device, const float* copy, int64_t rows, int64_t k, float
 /// final when it is reached, and what is before it loses its product with itself.
 class Factor {
  public:
-  /// Keeps the inverse of each diagonal block, or one that all use in turn. Takes its memory from `pieces`.
-  Factor(Device& device, float* symmetric, int64_t k, bool keeps_inverses, Pieces& pieces)
+  /// Keeps the inverse of each diagonal block, or one that all use in turn. Takes its memory from `parts`.
+  Factor(Device& device, float* symmetric, int64_t k, bool keeps_inverses, WorkspaceParts& parts)
       : device_(device),
         k_(padded(k)),
         keeps_inverses_(keeps_inverses),
-        reciprocals_(pieces.take(k_)),
-        inverses_(pieces.take((keeps_inverses ? blocks_of(k_) : 1) * kInverseElements)),
-        failures_(reinterpret_cast<uint32_t*>(pieces.take(1))),
-        matrix_(padded_copy(device, symmetric, k, k, k_, pieces)) {}
+        reciprocals_(parts.next<float>(k_)),
+        inverses_(parts.next<float>((keeps_inverses ? blocks_of(k_) : 1) * kInverseElements)),
+        failures_(parts.next<uint32_t>(1)),
+        matrix_(padded_copy(device, symmetric, k, k, k_, parts)) {}
 
   bool run() {
     device_.fill_zero(failures_, sizeof(uint32_t));
@@ -197,8 +183,8 @@ size_t factorization_bytes(int64_t k) {
 
 bool factorize(Device& device, const Factorization& problem) {
   require_aligned(problem.symmetric);
-  Pieces pieces(problem.workspace);
-  Factor factor(device, problem.symmetric, problem.k, false, pieces);
+  WorkspaceParts parts(problem.workspace);
+  Factor factor(device, problem.symmetric, problem.k, false, parts);
   if (!factor.run()) return false;
   factor.divide_by_diagonal();
   copy_back(device, factor.matrix(), problem.k, problem.k, problem.symmetric);
@@ -215,10 +201,10 @@ size_t solution_bytes(int64_t rows, int64_t k) {
 bool solve(Device& device, const Solution& problem) {
   require_aligned(problem.symmetric);
   require_aligned(problem.values);
-  Pieces pieces(problem.workspace);
-  Factor factor(device, problem.symmetric, problem.k, true, pieces);
+  WorkspaceParts parts(problem.workspace);
+  Factor factor(device, problem.symmetric, problem.k, true, parts);
   if (!factor.run()) return false;
-  float* values = padded_copy(device, problem.values, problem.rows, problem.k, problem.rows, pieces);
+  float* values = padded_copy(device, problem.values, problem.rows, problem.k, problem.rows, parts);
   factor.solve(values, problem.rows);
   copy_back(device, values, problem.rows, problem.k, problem.values);
   return true;

@@ -2,35 +2,18 @@
 #include <gtest/gtest.h>
 
 #include "awq/awq.h"
-#include "awq/mapping.h"
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/simulator.h"
-#include "support/temporary_directory.h"
-#include "support/tiny_model.h"
+#include "backend/cuda/tiny_layer.h"
 
 namespace salient {
 namespace {
 
 class CudaQuantizer : public testing::Test {
  protected:
-  CudaQuantizer() {
-    TinyModel{}.write(directory());
-    weights_ = std::make_unique<ModelWeights>(directory());
-    for (const auto& slot : weights_->spec().linears(0))
-      linears_[slot.id] = {.scheme = {.symmetric = false, .group_size = 32}};
-    mappings_ = default_mappings(weights_->spec(), 0);
-  }
-  std::string directory() const { return (scratch_.path() / "model").string(); }
-
   QuantizedLayer quantize(Backend& backend, const AwqModifier& settings) {
-    const LayerJob job{.backend = backend,
-                       .exact = *cpu_,
-                       .spec = weights_->spec(),
-                       .layer = 0,
-                       .linears = linears_,
-                       .mappings = mappings_};
-    LayerStream stream({.backend = backend, .weights = *weights_, .windows = windows_});
-    return quantize_layer(job, settings, weights_->layer(0), stream);
+    LayerStream stream({.backend = backend, .weights = *layer_.weights, .windows = windows_});
+    return quantize_layer(layer_.job(backend, *cpu_), settings, layer_.weights->layer(0), stream);
   }
 
   /// Share of codes that differ.
@@ -67,11 +50,8 @@ class CudaQuantizer : public testing::Test {
     EXPECT_LT(counts.waits(), 100);  // not one for each candidate of scales and clips
   }
 
-  TemporaryDirectory scratch_;
+  test::TinyLayer layer_;
   std::unique_ptr<Backend> cpu_ = make_cpu_backend();
-  std::unique_ptr<ModelWeights> weights_;
-  PerLinear<LinearRounding> linears_;
-  std::vector<ResolvedMapping> mappings_;
   std::vector<std::vector<int32_t>> windows_ = random_windows(4, 20, 96);
 };
 

@@ -6,15 +6,13 @@
 #include <optional>
 
 #include "awq/awq.h"
-#include "awq/mapping.h"
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/paged_attention.h"
 #include "backend/cuda/simulator.h"
+#include "backend/cuda/tiny_layer.h"
 #include "runtime/decoder.h"
 #include "support/error_matcher.h"
 #include "support/golden_model.h"
-#include "support/temporary_directory.h"
-#include "support/tiny_model.h"
 
 namespace salient {
 namespace {
@@ -129,34 +127,16 @@ TEST(LargeSequences, AreTriedOnceInAWhile) {
 /// A layer is quantized with hidden states in several batches.
 class SmallDeviceQuantizer : public testing::Test {
  protected:
-  SmallDeviceQuantizer() {
-    TinyModel{}.write(directory());
-    weights_ = std::make_unique<ModelWeights>(directory());
-    for (const auto& slot : weights_->spec().linears(0))
-      linears_[slot.id] = {.scheme = {.symmetric = false, .group_size = 32}};
-    mappings_ = default_mappings(weights_->spec(), 0);
-  }
-  std::string directory() const { return (scratch_.path() / "model").string(); }
-
   QuantizedLayer quantize(const OnSimulator& on) {
-    const LayerJob job{.backend = *on.backend,
-                       .exact = *cpu_,
-                       .spec = weights_->spec(),
-                       .layer = 0,
-                       .linears = linears_,
-                       .mappings = mappings_};
     LayerStream stream(
-        {.backend = *on.backend, .weights = *weights_, .windows = windows_, .rows_per_batch = 24});
+        {.backend = *on.backend, .weights = *layer_.weights, .windows = windows_, .rows_per_batch = 24});
     AwqModifier settings;
     settings.n_grid = 2;
-    return quantize_layer(job, settings, weights_->layer(0), stream);
+    return quantize_layer(layer_.job(*on.backend, *cpu_), settings, layer_.weights->layer(0), stream);
   }
 
-  TemporaryDirectory scratch_;
+  test::TinyLayer layer_;
   std::unique_ptr<Backend> cpu_ = make_cpu_backend();
-  std::unique_ptr<ModelWeights> weights_;
-  PerLinear<LinearRounding> linears_;
-  std::vector<ResolvedMapping> mappings_;
   std::vector<std::vector<int32_t>> windows_ = random_windows(6, 12, 96);
 };
 
